@@ -20,13 +20,19 @@ pub trait App: Send + Sync + 'static {
 
     /// Makes the world ready for a generation's workers: waits for the database, runs migrations.
     /// Runs once for each generation, in a short-lived process of its own.
-    fn prepare(&self, context: &PrepareContext) -> impl Future<Output = Result<(), BoxError>> + Send {
+    fn prepare(
+        &self,
+        context: &PrepareContext,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
         let _ = context;
         async { Ok(()) }
     }
 
     /// Builds a worker's routes. Runs once in each worker, after the fork, inside its runtime.
-    fn router(&self, worker: &WorkerContext) -> impl Future<Output = Result<axum::Router, BoxError>> + Send;
+    fn router(
+        &self,
+        worker: &WorkerContext,
+    ) -> impl Future<Output = Result<axum::Router, BoxError>> + Send;
 
     /// Called in a leaving worker after its last request.
     fn stopped(&self, worker: &WorkerContext) -> impl Future<Output = ()> + Send {

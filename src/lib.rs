@@ -6,6 +6,7 @@ pub mod config;
 mod embed;
 mod error;
 mod ids;
+mod supervisor;
 mod time;
 
 pub use config::Config;

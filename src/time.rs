@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Milliseconds of the kernel's `CLOCK_MONOTONIC`: the same in every process of one machine, never
 /// set back, and standing still while the machine sleeps. Unlike `std::time::Instant` it has a zero,
 /// so that a test can begin at one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 pub(crate) struct Instant(u64);
 
 impl Instant {

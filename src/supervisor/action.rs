@@ -1,0 +1,81 @@
+//! What to do: the orders that the supervisor gives the master, to be obeyed in this order.
+
+use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
+use crate::supervisor::notice::Notice;
+use crate::supervisor::stage::Task;
+
+/// An order to the master.
+#[must_use = "an order that is dropped is never obeyed"]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Fork a child for the task, with this generation's configuration; answer with `Forked` or
+    /// `ForkFailed`.
+    Fork { child: ChildId, task: Task, generation: Generation },
+    /// Tell the worker how to leave, through its channel.
+    Dismiss { child: ChildId, how: Dismissal },
+    /// Tell the worker from which slots to accept.
+    Accept { child: ChildId, slots: SlotSet },
+    /// Send the process a signal.
+    Signal { pid: Pid, signal: ChildSignal },
+    /// Let the kernel send new connections to these slots only.
+    Steer { slots: SlotSet },
+    /// Open listeners until there are so many slots.
+    OpenSlots { count: u16 },
+    /// Say so, once, when a connection waits on this slot's listener.
+    Watch { slot: Slot },
+    /// Answer with `QueueLength`.
+    Look { slot: Slot },
+    /// Answer with `Pulse`.
+    TakePulse { child: ChildId },
+    /// Answer with `MemoryRead`.
+    ReadMemory { child: ChildId },
+    /// Read the configuration again and answer with `Loaded`; it becomes this generation's.
+    Load { generation: Generation },
+    /// What the master itself uses of this generation's configuration is in force from now on.
+    Use { generation: Generation },
+    /// Nobody uses this generation's configuration any more.
+    Forget { generation: Generation },
+    /// Reopen the log files.
+    ReopenLogs,
+    /// New connections are refused from now on; what the kernel has completed stays queued.
+    StopListening,
+    /// Execute the new image in place; it returns only with `UpgradeFailed`.
+    Upgrade,
+    /// Write a line to the error log.
+    Log(Notice),
+    /// Close everything and leave.
+    Exit(ExitReason),
+}
+
+/// How a worker shall leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dismissal {
+    /// Others accept for it: accept nothing more, finish what is open, leave.
+    Drain,
+    /// The whole server stops: accept what is queued, finish it, leave.
+    Stop,
+}
+
+/// The signals that a child is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChildSignal {
+    /// `INT`: leave now.
+    Quit,
+    /// `ABRT`: leave a trace of where you are stuck.
+    Abort,
+    /// `KILL`
+    Kill,
+    /// `USR1`: reopen your logs.
+    Reopen,
+}
+
+/// Why the master leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum ExitReason {
+    /// It was told to.
+    Stopped,
+    /// No worker could boot.
+    WorkerBoot,
+    /// `prepare` failed at the start.
+    Prepare,
+}

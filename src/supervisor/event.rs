@@ -1,0 +1,91 @@
+//! What happened: the facts that the master tells the supervisor, in the past tense.
+
+use crate::ids::{ChildId, Pid, Slot};
+use crate::supervisor::policy::Policy;
+use crate::supervisor::stage::Due;
+use crate::time::Instant;
+
+/// A fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The listeners are open; the work can begin.
+    Started,
+    /// The image was replaced in place; the children of the one before are still there.
+    Upgraded,
+    /// Time went by: a deadline may have come.
+    Tick,
+    /// A signal reached the master.
+    Signalled(Signal),
+    /// A child exists now.
+    Forked { child: ChildId, pid: Pid },
+    /// The kernel refused to fork, in these words.
+    ForkFailed { child: ChildId, reason: String },
+    /// The child does what it was forked for.
+    Ready { child: ChildId },
+    /// The worker should be replaced: by its own count, or because somebody told it to go.
+    WorkerDue { child: ChildId, why: Due },
+    /// A process of ours, or a stranger's orphan, has ended and is reaped.
+    Exited { pid: Pid, status: ExitStatus },
+    /// The configuration was read again; or why it is refused.
+    Loaded(Result<Policy, String>),
+    /// So many slots have open listeners now.
+    SlotsOpen { count: u16 },
+    /// A connection waits on this slot's listener; nothing more is told until the next `Watch`.
+    Queued { slot: Slot },
+    /// So many connections wait on this slot's listener.
+    QueueLength { slot: Slot, length: u32 },
+    /// When the worker's event loop last ran, and whether it was kept from running since.
+    Pulse { child: ChildId, beat: Instant, kept: Kept },
+    /// Resident bytes of the worker.
+    MemoryRead { child: ChildId, bytes: u64 },
+    /// The new image could not be executed.
+    UpgradeFailed { reason: String },
+}
+
+/// A signal, decoded at the door: nobody inside knows its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// `TERM`
+    Terminate,
+    /// `INT`
+    Interrupt,
+    /// `QUIT`
+    Quit,
+    /// `HUP`
+    Reload,
+    /// `TTIN`
+    More,
+    /// `TTOU`
+    Fewer,
+    /// `USR1`
+    Reopen,
+    /// `USR2`
+    Upgrade,
+    /// `WINCH`
+    Resize,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal, with a core dump or without.
+    Signal { number: i32, core: bool },
+}
+
+impl ExitStatus {
+    /// Whether it is the one exit that nobody needs to explain.
+    pub(crate) fn is_clean(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+/// What kept a silent worker from running, if anything did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Nothing: it had the processor, or did not ask for it.
+    ByNothing,
+    /// It waited for a processor most of the time.
+    ByStarvation,
+}

@@ -1,0 +1,256 @@
+//! Every decision of the master, as one state machine: facts in ([`Event`]), orders out ([`Action`]).
+//!
+//! It has no clock, no I/O, no randomness and no processes of its own: time is an argument, jitter
+//! comes from a seed, and a child is whatever the shell says it is. So ten thousand lives of a server
+//! can be tried in seconds, and each can be tried again.
+//!
+//! # Theory of operation
+//! [`Supervisor::handle`] has two halves. `absorb` writes down what happened and decides nothing that
+//! could wait; `reconcile` compares what is wanted with what is there and orders the difference. It
+//! alone forks and signals, and a second call at the same time orders nothing more. `HUP`, `TTIN`, a
+//! crash or an upgrade are therefore changed facts, never procedures that wait for something.
+//!
+//! ```text
+//!            Forked         Ready            a successor is Ready       leaves, dies
+//!  Forking ────────▶ Booting ─────▶ Serving ─────────────────▶ Leaving ─────────────▶ (reaped)
+//!     │ ForkFailed      │ deadline     │  ▲ ╲ first of a reload     │ deadline            ▲
+//!     ▼                 ▼              │  │  ╲                     ▼                     │
+//!  (again later)      Killed   silent  │  └── Yielding ──▶ …    Killed ─────────────────┘
+//!                                      └────▶ Aborting ──────▶   deadline
+//! ```
+//! A slot has at most one serving worker, at most one yielding one, at most one on its way to being
+//! ready, and any number of leaving ones.
+#![deny(clippy::wildcard_enum_match_arm, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod absorb;
+pub(crate) mod action;
+mod backoff;
+pub(crate) mod event;
+pub(crate) mod notice;
+pub(crate) mod policy;
+mod reconcile;
+mod reload;
+mod seat;
+pub(crate) mod stage;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
+use crate::supervisor::action::{Action, ExitReason};
+use crate::supervisor::event::Event;
+use crate::supervisor::policy::{LATE, Policy};
+use crate::supervisor::reload::Reload;
+use crate::supervisor::seat::Seat;
+use crate::supervisor::stage::{Child, Stage, Task, Urgency};
+use crate::time::Instant;
+
+/// What the master knows and wants. It can be handed to another image of the program as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Supervisor {
+    /// From which jitter is derived.
+    seed: u64,
+    phase: Phase,
+    /// Workers wanted: the file's number until `TTIN` or `TTOU` say otherwise.
+    wanted: u16,
+    /// One for each slot with open listeners; those from `wanted` on are parked.
+    seats: Vec<Seat>,
+    /// Every child that is forked, or being forked, and not reaped.
+    children: Vec<Child>,
+    next_child: u64,
+    /// The generations that somebody still uses.
+    policies: BTreeMap<Generation, Policy>,
+    /// The generation that every worker shall be of.
+    target: Generation,
+    /// The last generation that has proved itself; during a reload the one to go back to.
+    settled: Generation,
+    /// The newest generation there ever was.
+    newest: Generation,
+    reload: Option<Reload>,
+    /// `HUP` came while another reload, the start or an upgrade was under way.
+    reload_again: bool,
+    /// To which slots the kernel sends new connections.
+    steered: SlotSet,
+    /// When the last fact was taken.
+    handled_at: Instant,
+    /// When the master meant to wake.
+    wakes_at: Option<Instant>,
+    /// Silence before this is not held against a worker: the master did not run either.
+    excused: Instant,
+    /// When to say next that workers cannot live.
+    complaint_at: Instant,
+}
+
+/// What the server as a whole is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Phase {
+    /// Nothing has begun.
+    New,
+    /// The first generation is being prepared; a refused fork is tried again at `retry_at`.
+    Preparing { retry_at: Instant },
+    /// Workers were forked; none has ever been ready.
+    Starting,
+    /// A worker has been ready.
+    Running,
+    /// Everybody leaves; at the deadline they are killed.
+    Stopping { urgency: Urgency, deadline: Instant, reason: ExitReason },
+    /// The last order was given.
+    Gone,
+}
+
+impl Supervisor {
+    /// A supervisor that has not begun. `Started` is the first event it must be told.
+    pub(crate) fn new(policy: Policy, seed: u64) -> Self {
+        Self {
+            seed,
+            phase: Phase::New,
+            wanted: policy.workers,
+            seats: vec![Seat::default(); usize::from(policy.workers)],
+            children: Vec::new(),
+            next_child: 1,
+            policies: BTreeMap::from([(Generation::FIRST, policy)]),
+            target: Generation::FIRST,
+            settled: Generation::FIRST,
+            newest: Generation::FIRST,
+            reload: None,
+            reload_again: false,
+            steered: SlotSet::EMPTY,
+            handled_at: Instant::default(),
+            wakes_at: None,
+            excused: Instant::default(),
+            complaint_at: Instant::default(),
+        }
+    }
+
+    /// Takes one fact and gives the orders that follow, to be obeyed in their sequence. Orders that
+    /// have an answer are answered by further calls, before the master sleeps.
+    pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.wakes_at.is_some_and(|meant| now.since(meant) >= LATE) {
+            self.excused = now;
+        }
+        self.absorb(now, event, &mut out);
+        self.reconcile(now, &mut out);
+        self.handled_at = now;
+        self.wakes_at = self.next_deadline();
+        out
+    }
+
+    /// When the next `Tick` is due; `None`: never, until something happens. Always later than the last
+    /// fact: what was due by then has been done, or waits for something else than time.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        if self.phase == Phase::Gone {
+            return None;
+        }
+        let children = self.children.iter().filter_map(|child| self.child_deadline(child));
+        let seats =
+            self.seats.iter().enumerate().filter_map(|(at, seat)| self.seat_deadline(at, seat));
+        children.chain(seats).chain(self.own_deadline()).filter(|at| *at > self.handled_at).min()
+    }
+
+    /// The children that are to be handed over in an upgrade, or counted in a report.
+    pub(crate) fn children(&self) -> &[Child] {
+        &self.children
+    }
+
+    /// The generation in force.
+    pub(crate) fn generation(&self) -> Generation {
+        self.settled
+    }
+
+    /// Whether every wanted worker serves, and with the configuration in force.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.phase == Phase::Running
+            && (0..self.wanted).all(|number| self.serving(Slot::new(number)).is_some())
+    }
+
+    fn child_deadline(&self, child: &Child) -> Option<Instant> {
+        let policy = self.policy(child.generation);
+        match child.stage {
+            Stage::Forking | Stage::Killed { .. } => None,
+            Stage::Booting { deadline, .. }
+            | Stage::Leaving { deadline, .. }
+            | Stage::Aborting { deadline, .. } => Some(deadline),
+            Stage::Yielding { until, .. } => Some(until),
+            Stage::Serving { since, due, pulse_at, memory_at, .. } => [
+                (!policy.stall_timeout.is_zero()).then_some(pulse_at),
+                (policy.max_memory > 0 && due.is_none()).then_some(memory_at),
+                (!policy.max_lifetime.is_zero() && due.is_none())
+                    .then(|| since.after(policy.max_lifetime)),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+        }
+    }
+
+    fn own_deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Preparing { retry_at } if !self.has_task(Task::Prepare) => Some(retry_at),
+            Phase::Running => {
+                let complaint = self.is_failing().then_some(self.complaint_at);
+                let reload = self.reload.as_ref().and_then(|reload| self.reload_deadline(reload));
+                complaint.into_iter().chain(reload).min()
+            }
+            Phase::New
+            | Phase::Preparing { .. }
+            | Phase::Starting
+            | Phase::Stopping { .. }
+            | Phase::Gone => None,
+        }
+    }
+
+    fn policy(&self, generation: Generation) -> &Policy {
+        self.policies
+            .get(&generation)
+            .or_else(|| self.policies.values().next())
+            .expect("the policy in force is never forgotten")
+    }
+
+    fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. } | Phase::Gone)
+    }
+
+    fn has_task(&self, task: Task) -> bool {
+        self.children.iter().any(|child| child.task == task)
+    }
+
+    fn child(&mut self, id: ChildId) -> Option<&mut Child> {
+        self.children.iter_mut().find(|child| child.id == id)
+    }
+
+    fn remove(&mut self, is: impl Fn(&Child) -> bool) -> Option<Child> {
+        let at = self.children.iter().position(is)?;
+        Some(self.children.remove(at))
+    }
+
+    fn by_pid(&mut self, pid: Pid) -> Option<Child> {
+        self.remove(|child| child.pid() == Some(pid))
+    }
+
+    fn in_slot(&self, slot: Slot) -> impl Iterator<Item = &Child> {
+        self.children.iter().filter(move |child| child.slot() == Some(slot))
+    }
+
+    fn serving(&self, slot: Slot) -> Option<&Child> {
+        self.in_slot(slot).find(|child| child.is_serving())
+    }
+
+    fn seat(&mut self, slot: Slot) -> Option<&mut Seat> {
+        self.seats.get_mut(slot.index())
+    }
+
+    /// The slots with open listeners.
+    fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
+        let count = u16::try_from(self.seats.len()).unwrap_or(Slot::MAX);
+        (0..count).map(Slot::new)
+    }
+}

@@ -1,0 +1,280 @@
+//! What the supervisor has to say: lines of the error log as data.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::ids::{Generation, Pid, Slot, SlotSet};
+use crate::supervisor::event::{ExitStatus, Signal};
+use crate::supervisor::reconcile::FAILING;
+use crate::supervisor::stage::{Child, Due, Kill, Stage, Task, Urgency};
+
+/// A line for the error log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    Forked { task: Task, pid: Pid },
+    ForkFailed { task: Task, reason: String },
+    Ready { slot: Slot, pid: Pid, boot: Duration },
+    Exited { slot: Slot, pid: Pid, status: ExitStatus, ending: Ending, deaths: u32 },
+    Killing { task: Task, pid: Pid, why: Kill },
+    Due { slot: Slot, pid: Pid, why: Due },
+    Starved { slot: Slot, pid: Pid, silent: Duration },
+    Stalled { slot: Slot, pid: Pid, silent: Duration },
+    StillFailing { slots: SlotSet, deaths: u32 },
+    NobodyBoots,
+    PrepareFailed { status: ExitStatus },
+    Resized { from: u16, to: u16 },
+    SizeKept { workers: u16 },
+    Reloading { generation: Generation },
+    Reloaded { generation: Generation, replaced: u16, took: Duration },
+    ReloadFailed { generation: Generation, kept: Generation, reason: String },
+    UpgradeRefused { reason: String },
+    Ignored { signal: Signal, why: &'static str },
+    Stopping { urgency: Urgency, patience: Duration },
+    Leaving,
+}
+
+/// How a line weighs, in gunicorn's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    Debug,
+    Info,
+    Warning,
+    Error,
+}
+
+/// In which of its ways a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Before it was ready.
+    Boot,
+    /// While it served.
+    Died,
+    /// Aborted because its event loop was silent.
+    Stalled,
+    /// As it was told to.
+    Left,
+    /// Badly, but it was leaving anyway.
+    DiedLeaving,
+    /// Killed because it did not leave in time.
+    Overstayed,
+}
+
+impl Ending {
+    /// What this status means for a worker in this stage.
+    pub(super) fn of(child: &Child, status: ExitStatus) -> Self {
+        match child.stage {
+            Stage::Forking | Stage::Booting { .. } | Stage::Killed { why: Kill::Boot, .. } => {
+                Self::Boot
+            }
+            Stage::Serving { due: Some(Due::ByHand), .. } if status.is_clean() => Self::Left,
+            Stage::Serving { .. } | Stage::Yielding { .. } => Self::Died,
+            Stage::Aborting { .. } | Stage::Killed { why: Kill::Stall, .. } => Self::Stalled,
+            Stage::Leaving { .. } if status.is_clean() => Self::Left,
+            Stage::Leaving { .. } => Self::DiedLeaving,
+            Stage::Killed { why: Kill::Leave, .. } => Self::Overstayed,
+        }
+    }
+}
+
+impl Notice {
+    /// How much it matters to an operator.
+    pub(crate) fn weight(&self) -> Weight {
+        match self {
+            Self::Exited { ending: Ending::Boot | Ending::Died, deaths, .. }
+                if *deaths > FAILING =>
+            {
+                Weight::Debug
+            }
+            Self::Exited { ending: Ending::Boot | Ending::Died | Ending::Stalled, .. }
+            | Self::ForkFailed { .. }
+            | Self::Stalled { .. }
+            | Self::StillFailing { .. }
+            | Self::NobodyBoots
+            | Self::PrepareFailed { .. }
+            | Self::ReloadFailed { .. }
+            | Self::UpgradeRefused { .. }
+            | Self::Killing { why: Kill::Boot | Kill::Stall, .. } => Weight::Error,
+            Self::Exited { ending: Ending::DiedLeaving | Ending::Overstayed, .. }
+            | Self::Killing { why: Kill::Leave, .. }
+            | Self::Starved { .. }
+            | Self::SizeKept { .. }
+            | Self::Ignored { .. } => Weight::Warning,
+            Self::Forked { task: Task::Prepare | Task::Check, .. } => Weight::Debug,
+            Self::Exited { ending: Ending::Left, .. }
+            | Self::Forked { task: Task::Worker { .. }, .. }
+            | Self::Ready { .. }
+            | Self::Due { .. }
+            | Self::Resized { .. }
+            | Self::Reloading { .. }
+            | Self::Reloaded { .. }
+            | Self::Stopping { .. }
+            | Self::Leaving => Weight::Info,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forked { task: Task::Worker { .. }, pid } => {
+                write!(f, "Booting worker with pid: {pid}")
+            }
+            Self::Forked { task, pid } => write!(f, "{task} begun with pid: {pid}"),
+            Self::ForkFailed { task, reason } => {
+                write!(f, "failed to fork {task}: {reason}; trying again")
+            }
+            Self::Ready { slot, pid, boot } => {
+                write!(f, "worker {slot} (pid {pid}) ready in {}", Millis(*boot))
+            }
+            Self::Exited { slot, pid, status, ending, .. } => {
+                let ending = match ending {
+                    Ending::Boot => "failed to boot",
+                    Ending::Died => "died",
+                    Ending::Stalled => "ended after its stall",
+                    Ending::Left => "left",
+                    Ending::DiedLeaving => "died while leaving",
+                    Ending::Overstayed => "was killed while leaving",
+                };
+                write!(f, "worker {slot} (pid {pid}) {ending}: {status}")
+            }
+            Self::Killing { task, pid, why } => {
+                let why = match why {
+                    Kill::Boot => "not ready within boot_timeout",
+                    Kill::Stall => "still there after ABRT",
+                    Kill::Leave => "not gone by its deadline",
+                };
+                write!(f, "killing {task} (pid {pid}): {why}")
+            }
+            Self::Due { slot, pid, why } => write!(f, "replacing worker {slot} (pid {pid}): {why}"),
+            Self::Starved { slot, pid, silent } => {
+                let silent = silent.as_secs();
+                write!(
+                    f,
+                    "worker {slot} (pid {pid}) silent for {silent} s: it waits for a processor"
+                )
+            }
+            Self::Stalled { slot, pid, silent } => {
+                let silent = silent.as_secs();
+                write!(f, "worker {slot} (pid {pid}) silent for {silent} s: aborting it")
+            }
+            Self::StillFailing { slots, deaths } => {
+                write!(
+                    f,
+                    "workers of slots {slots} cannot live ({deaths} early deaths in a row); still trying"
+                )
+            }
+            Self::NobodyBoots => f.write_str("no worker could boot: stopping"),
+            Self::PrepareFailed { status } => {
+                write!(f, "failed to load the application: prepare {status}")
+            }
+            Self::Resized { from, to } => write!(f, "workers: {from} -> {to}"),
+            Self::SizeKept { workers } => write!(f, "workers: {workers} is as far as it goes"),
+            Self::Reloading { generation } => write!(f, "reloading: generation {generation}"),
+            Self::Reloaded { generation, replaced, took } => {
+                let took = Millis(*took);
+                write!(
+                    f,
+                    "reloaded: generation {generation}, {replaced} workers replaced in {took}"
+                )
+            }
+            Self::ReloadFailed { generation, kept, reason } => {
+                write!(
+                    f,
+                    "failed to reload: generation {generation} is dropped, {kept} serves on: {reason}"
+                )
+            }
+            Self::UpgradeRefused { reason } => {
+                write!(f, "failed to upgrade: {reason}; nothing has changed")
+            }
+            Self::Ignored { signal, why } => write!(f, "ignoring {signal}: {why}"),
+            Self::Stopping { urgency: Urgency::Graceful, patience } => {
+                write!(f, "stopping: workers may finish for {} s", patience.as_secs_f32())
+            }
+            Self::Stopping { urgency: Urgency::Quick, .. } => f.write_str("stopping quickly"),
+            Self::Leaving => f.write_str("Shutting down: Master"),
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prepare => f.write_str("prepare"),
+            Self::Worker { slot } => write!(f, "worker {slot}"),
+            Self::Check => f.write_str("the new binary's check"),
+        }
+    }
+}
+
+impl fmt::Display for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Requests => f.write_str("it has served max_requests"),
+            Self::Memory { bytes } => {
+                write!(f, "its {} MiB are above max_memory", bytes / (1 << 20))
+            }
+            Self::Lifetime => f.write_str("it has reached max_lifetime"),
+            Self::ByHand => f.write_str("it was told to leave by a signal"),
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Terminate => "TERM",
+            Self::Interrupt => "INT",
+            Self::Quit => "QUIT",
+            Self::Reload => "HUP",
+            Self::More => "TTIN",
+            Self::Fewer => "TTOU",
+            Self::Reopen => "USR1",
+            Self::Upgrade => "USR2",
+            Self::Resize => "WINCH",
+        })
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal { number, core } => {
+                let core = if *core { ", core dumped" } else { "" };
+                write!(f, "ended by signal {number}{name}{core}", name = signal_name(*number))
+            }
+        }
+    }
+}
+
+/// The names of the signals that processes die of (signal(7), the numbers of Linux on x86 and Arm).
+fn signal_name(number: i32) -> &'static str {
+    match number {
+        1 => " (HUP)",
+        2 => " (INT)",
+        3 => " (QUIT)",
+        4 => " (ILL)",
+        5 => " (TRAP)",
+        6 => " (ABRT)",
+        7 => " (BUS)",
+        8 => " (FPE)",
+        9 => " (KILL)",
+        11 => " (SEGV)",
+        13 => " (PIPE)",
+        14 => " (ALRM)",
+        15 => " (TERM)",
+        24 => " (XCPU)",
+        25 => " (XFSZ)",
+        31 => " (SYS)",
+        _ => "",
+    }
+}
+
+/// A short duration for people: whole milliseconds.
+struct Millis(Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0.as_millis())
+    }
+}

@@ -1,0 +1,58 @@
+//! Every number that the decisions may use.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What one generation's configuration says about supervision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Policy {
+    /// Workers wanted.
+    pub(crate) workers: u16,
+    /// How long a leaving worker may finish.
+    pub(crate) graceful_timeout: Duration,
+    /// How long `prepare`, a check or a boot may take.
+    pub(crate) boot_timeout: Duration,
+    /// How long a worker's event loop may be silent; zero: for ever.
+    pub(crate) stall_timeout: Duration,
+    /// Age at which a worker is replaced; zero: never.
+    pub(crate) max_lifetime: Duration,
+    /// Resident bytes above which a worker is replaced; 0: no limit.
+    pub(crate) max_memory: u64,
+}
+
+/// A quick stop, and what is asked to quit, has so long before it is killed. gunicorn's own figure.
+pub(crate) const QUICK: Duration = Duration::from_secs(2);
+/// From `ABRT` to `KILL`: time to write a core.
+pub(crate) const ABORT: Duration = Duration::from_secs(2);
+/// A life after readiness from which on a death is no sign of a worker that cannot live. It is the
+/// longest delay of the back-off: who lives longer is not forked more often than the back-off would.
+pub(crate) const HEALTHY_LIFE: Duration = Duration::from_secs(2);
+/// The delay between forks after the second early death in a row; doubles from there.
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+/// The longest delay between forks of one slot, before jitter adds up to a half.
+pub(crate) const BACKOFF_LAST: Duration = HEALTHY_LIFE;
+/// A fork that the kernel refused is tried again after this.
+pub(crate) const FORK_RETRY: Duration = Duration::from_millis(250);
+/// How often a server that cannot get its workers up says so.
+pub(crate) const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
+/// How long a reload's first replacement must live beside its predecessor.
+pub(crate) const PROBATION: Duration = Duration::from_millis(100);
+/// Failed replacements in a row that end a reload.
+pub(crate) const RELOAD_FAILURES_MAX: u32 = 3;
+/// Leaving workers a slot may have before its next replacement waits for one to be gone.
+pub(crate) const LEAVING_MAX: usize = 3;
+/// From a queued connection to the look whether it is still there.
+pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(10);
+/// From one look at an undrained slot to the next.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Looks in a row that must find an undrained slot empty before its siblings release it.
+pub(crate) const QUIET_LOOKS: u8 = 3;
+/// A slot undrained for so long gets no new connections from the kernel.
+pub(crate) const STEER_AFTER: Duration = Duration::from_millis(100);
+/// How often resident sizes are read, where they are limited.
+pub(crate) const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+/// A master that wakes so much later than it wanted did not run, and neither did its workers.
+pub(crate) const LATE: Duration = Duration::from_secs(1);
+/// A silent worker that waited for a processor is asked again after this.
+pub(crate) const STARVED_AGAIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,126 @@
+//! The life of one child, from the decision to fork it until it is reaped.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
+use crate::time::Instant;
+
+/// What a child is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// Makes the world ready for a generation, and leaves.
+    Prepare,
+    /// Serves requests in a slot.
+    Worker { slot: Slot },
+    /// Asks the binary on disk whether it could take over, and leaves.
+    Check,
+}
+
+/// A child as the master sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Child {
+    pub(crate) id: ChildId,
+    pub(crate) task: Task,
+    pub(crate) generation: Generation,
+    /// When the fork was ordered.
+    pub(crate) began: Instant,
+    pub(crate) stage: Stage,
+    /// From which slots a worker was told to accept.
+    pub(crate) accepting: SlotSet,
+}
+
+/// Where a child is in its life. Only forward, but for `Yielding`, which a successor's early death
+/// turns back into `Serving`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Stage {
+    /// Ordered; the kernel has not answered.
+    Forking,
+    /// Alive, not ready.
+    Booting { pid: Pid, deadline: Instant },
+    /// Accepts for its slot.
+    Serving { pid: Pid, since: Instant, due: Option<Due>, pulse_at: Instant, memory_at: Instant },
+    /// Still accepts for its slot, until its successor has proved itself.
+    Yielding { pid: Pid, since: Instant, until: Instant },
+    /// Told to leave; killed at the deadline.
+    Leaving { pid: Pid, deadline: Instant, urgency: Urgency },
+    /// Told to abort; killed at the deadline.
+    Aborting { pid: Pid, deadline: Instant },
+    /// Killed; to be reaped.
+    Killed { pid: Pid, why: Kill },
+}
+
+/// Why a child was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kill {
+    /// It was not ready, or not done, by its deadline.
+    Boot,
+    /// Its event loop was silent, and `ABRT` did not end it.
+    Stall,
+    /// It was told to leave and did not by its deadline.
+    Leave,
+}
+
+/// How urgently a child, or the whole server, shall leave. It rises and never falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Urgency {
+    /// After its last request.
+    Graceful,
+    /// Now.
+    Quick,
+}
+
+/// Why a serving worker shall be replaced although nothing is wrong with its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Due {
+    /// It has served `max_requests`.
+    Requests,
+    /// It is above `max_memory`.
+    Memory { bytes: u64 },
+    /// It has reached `max_lifetime`.
+    Lifetime,
+    /// Somebody sent it `TERM` by hand.
+    ByHand,
+}
+
+impl Child {
+    /// Its slot, if it is a worker.
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        match self.task {
+            Task::Worker { slot } => Some(slot),
+            Task::Prepare | Task::Check => None,
+        }
+    }
+
+    /// Its pid, if it is alive as far as the master knows.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        match self.stage {
+            Stage::Forking => None,
+            Stage::Booting { pid, .. }
+            | Stage::Serving { pid, .. }
+            | Stage::Yielding { pid, .. }
+            | Stage::Leaving { pid, .. }
+            | Stage::Aborting { pid, .. }
+            | Stage::Killed { pid, .. } => Some(pid),
+        }
+    }
+
+    /// Whether it is on its way to being ready.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Forking | Stage::Booting { .. })
+    }
+
+    /// Whether it is its slot's own worker now.
+    pub(crate) fn is_serving(&self) -> bool {
+        matches!(self.stage, Stage::Serving { .. })
+    }
+
+    /// Whether it serves until its successor has proved itself.
+    pub(crate) fn is_yielding(&self) -> bool {
+        matches!(self.stage, Stage::Yielding { .. })
+    }
+
+    /// Whether it is on its way out.
+    pub(crate) fn is_leaving(&self) -> bool {
+        matches!(self.stage, Stage::Leaving { .. } | Stage::Aborting { .. } | Stage::Killed { .. })
+    }
+}

@@ -1,0 +1,117 @@
+//! Whether a slot's accept queue is being drained, found out without a periodic tick.
+//!
+//! The kernel says once that a connection waits (`Queued`); a moment later the supervisor looks
+//! whether any still does. A worker that runs has taken it by then. One that does not, be it blocked,
+//! stopped or full, has its slot adopted by its siblings until the queue has been seen empty a few
+//! times in a row.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Slot, SlotSet};
+use crate::supervisor::Supervisor;
+use crate::supervisor::action::Action;
+use crate::supervisor::policy::{LOOK_AFTER, LOOK_AGAIN, QUIET_LOOKS, STEER_AFTER};
+use crate::supervisor::seat::Seat;
+use crate::time::Instant;
+
+/// How a slot's accept queue fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Drainage {
+    /// Nobody looks: the slot has no worker of its own, or no sibling that could help.
+    #[default]
+    Unwatched,
+    /// The kernel will say when a connection waits.
+    Watched,
+    /// One waited; a look follows.
+    Suspect { look_at: Instant },
+    /// It still waited: the siblings have adopted the slot.
+    Undrained { since: Instant, look_at: Instant, quiet: u8 },
+}
+
+impl Supervisor {
+    pub(super) fn note_queued(&mut self, now: Instant, slot: Slot) {
+        if let Some(seat) = self.seat(slot)
+            && seat.drainage == Drainage::Watched
+        {
+            seat.drainage = Drainage::Suspect { look_at: now.after(LOOK_AFTER) };
+        }
+    }
+
+    pub(super) fn note_queue_length(&mut self, now: Instant, slot: Slot, length: u32) {
+        let Some(seat) = self.seat(slot) else { return };
+        let look_at = now.after(LOOK_AGAIN);
+        seat.drainage = match seat.drainage {
+            Drainage::Suspect { .. } if length > 0 => {
+                Drainage::Undrained { since: now, look_at, quiet: 0 }
+            }
+            // Unwatched, so that the next reconcile watches it again.
+            Drainage::Suspect { .. } => Drainage::Unwatched,
+            Drainage::Undrained { since, .. } if length > 0 => {
+                Drainage::Undrained { since, look_at, quiet: 0 }
+            }
+            Drainage::Undrained { since, quiet, .. } => {
+                let quiet = quiet.saturating_add(1);
+                if quiet < QUIET_LOOKS {
+                    Drainage::Undrained { since, look_at, quiet }
+                } else {
+                    Drainage::Unwatched
+                }
+            }
+            other @ (Drainage::Unwatched | Drainage::Watched) => other,
+        };
+    }
+
+    /// Watches the slots that have a worker with siblings, and looks where a look is due.
+    pub(super) fn watch_queues(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let owned: SlotSet = self.slots().filter(|slot| self.accepts(*slot)).collect();
+        let siblings = owned.iter().count() > 1;
+        for slot in self.slots() {
+            let Some(seat) = self.seat(slot) else { continue };
+            match &mut seat.drainage {
+                drainage if !siblings || !owned.contains(slot) => *drainage = Drainage::Unwatched,
+                drainage @ Drainage::Unwatched => {
+                    *drainage = Drainage::Watched;
+                    out.push(Action::Watch { slot });
+                }
+                Drainage::Suspect { look_at } | Drainage::Undrained { look_at, .. }
+                    if *look_at <= now =>
+                {
+                    // The answer sets the next look; without one, this is it.
+                    *look_at = now.after(LOOK_AGAIN);
+                    out.push(Action::Look { slot });
+                }
+                Drainage::Watched | Drainage::Suspect { .. } | Drainage::Undrained { .. } => {}
+            }
+        }
+    }
+
+    /// Whether the slot has a worker of its own that was not told to leave.
+    pub(super) fn accepts(&self, slot: Slot) -> bool {
+        self.in_slot(slot).any(|child| child.is_serving() || child.is_yielding())
+    }
+
+    /// The slots whose queue must not be left to their own worker.
+    pub(super) fn orphans(&self) -> SlotSet {
+        let undrained = |seat: &Seat| matches!(seat.drainage, Drainage::Undrained { .. });
+        self.slots()
+            .zip(&self.seats)
+            .filter(|(slot, seat)| !self.accepts(*slot) || undrained(seat))
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+
+    /// The slots that new connections are best sent to; all of them when none is good.
+    pub(super) fn live(&self, now: Instant) -> SlotSet {
+        let stuck = |seat: &Seat| match seat.drainage {
+            Drainage::Undrained { since, .. } => now.since(since) >= STEER_AFTER,
+            Drainage::Unwatched | Drainage::Watched | Drainage::Suspect { .. } => false,
+        };
+        let live: SlotSet = self
+            .slots()
+            .zip(&self.seats)
+            .filter(|(slot, seat)| self.accepts(*slot) && !stuck(seat))
+            .map(|(slot, _)| slot)
+            .collect();
+        if live == SlotSet::EMPTY { self.slots().collect() } else { live }
+    }
+}
