@@ -6,8 +6,12 @@ pub mod config;
 mod embed;
 mod error;
 mod ids;
+mod listeners;
+mod scoreboard;
 mod supervisor;
+mod sys;
 mod time;
+mod wire;
 
 pub use config::Config;
 pub use embed::{App, BoxError, PrepareContext, WorkerContext, run};

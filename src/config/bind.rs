@@ -13,3 +13,13 @@ pub enum Bind {
     /// `fd://N`
     Fd(i32),
 }
+
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Fd(number) => write!(f, "fd://{number}"),
+        }
+    }
+}

@@ -24,7 +24,7 @@ mod tests {
     #[test]
     fn it_starts_at_nothing_doubles_and_is_capped() {
         let bounds: Vec<(u128, u128)> = (0..14)
-            .map(|deaths| (0..1000).map(|seed| delay(deaths, seed).as_millis()))
+            .map(|deaths| (0..1000).map(move |seed| delay(deaths, seed).as_millis()))
             .map(|all| (all.clone().min().unwrap(), all.max().unwrap()))
             .collect();
         assert_eq!(&bounds[..4], [(0, 0), (0, 0), (10, 14), (20, 29)]);

@@ -37,9 +37,6 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,92 @@
+//! What workers tell without being asked: heartbeats and counters, in shared memory.
+//!
+//! The master believes none of it: a worker that scribbles over its lines can at worst have itself
+//! aborted. Each line has one kind of writer.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ids::Slot;
+use crate::sys::shared::Shared;
+use crate::time::Instant;
+
+/// What one worker tells of itself, from before its fork until it is reaped. It alone writes.
+#[derive(Debug)]
+pub(crate) struct WorkerBoard(Shared);
+
+/// The numbers in a worker's first line.
+#[derive(Clone, Copy)]
+enum Figure {
+    /// When its event loop last ran, in milliseconds of the monotonic clock.
+    Beat = 0,
+    /// Connections open.
+    Connections = 1,
+}
+
+impl WorkerBoard {
+    /// A board for a worker that is about to be forked.
+    ///
+    /// # Errors
+    /// What the system says about memory and descriptors.
+    pub(crate) fn new() -> io::Result<Self> {
+        Shared::new("ferricorn-worker", 1).map(Self)
+    }
+
+    // ORDERING: every figure stands for itself, nothing else is read by it: Relaxed throughout.
+    fn figure(&self, figure: Figure) -> &AtomicU64 {
+        &self.0[0].0[figure as usize]
+    }
+
+    /// The event loop runs.
+    pub(crate) fn beat(&self, now: Instant) {
+        self.figure(Figure::Beat).store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// When the event loop last ran, as the worker says.
+    pub(crate) fn last_beat(&self) -> Instant {
+        Instant::from_millis(self.figure(Figure::Beat).load(Ordering::Relaxed))
+    }
+
+    /// One connection more.
+    pub(crate) fn connection_opened(&self) {
+        self.figure(Figure::Connections).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One connection less.
+    pub(crate) fn connection_closed(&self) {
+        self.figure(Figure::Connections).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections open, as the worker says.
+    pub(crate) fn connections(&self) -> u64 {
+        self.figure(Figure::Connections).load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of all slots, a line for each. They go on over the workers of a slot.
+#[derive(Debug)]
+pub(crate) struct SlotBoard(Shared);
+
+/// Requests answered: the first number of a slot's line.
+const SERVED: usize = 0;
+
+impl SlotBoard {
+    /// Counters for every slot there can be.
+    ///
+    /// # Errors
+    /// What the system says about memory and descriptors.
+    pub(crate) fn new() -> io::Result<Self> {
+        Shared::new("ferricorn-slots", usize::from(Slot::MAX)).map(Self)
+    }
+
+    /// One request more was answered in this slot.
+    pub(crate) fn count_request(&self, slot: Slot) {
+        // The leaving worker of a slot and its successor both count, so it is added, not stored.
+        self.0[slot.index()].0[SERVED].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests answered in all slots since the start.
+    pub(crate) fn served(&self) -> u64 {
+        self.0.iter().map(|line| line.0[SERVED].load(Ordering::Relaxed)).sum()
+    }
+}

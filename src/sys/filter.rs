@@ -1,0 +1,156 @@
+//! Two programs in classic BPF, the kernel's oldest filter language: one chooses the listener of a
+//! `SO_REUSEPORT` group for a new connection, one lets no new connection in.
+//!
+//! # Why classic
+//! `SO_ATTACH_REUSEPORT_CBPF` and `SO_ATTACH_FILTER` need no privilege; the extended language does.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc;
+use socket2::{SockFilter, SockRef};
+
+/// One instruction: what `struct sock_filter` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Instruction {
+    code: u16,
+    if_true: u8,
+    if_false: u8,
+    operand: u32,
+}
+
+const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+const MODULO: u16 = 0x94; // BPF_ALU | BPF_MOD | BPF_K
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+/// `SKF_AD_OFF + SKF_AD_RANDOM`: a fresh random number instead of packet data.
+const RANDOM: u32 = 0xffff_f000 + 56;
+/// The most instructions the kernel takes (`BPF_MAXINSNS`).
+const INSTRUCTIONS_MAX: usize = 4096;
+
+/// Chooses evenly, at random, among these members of the group; a member's number is its place in the
+/// order of `listen()`. Random rather than the default hash: a repeated SYN is sent elsewhere.
+fn selector(members: &[u32]) -> Vec<Instruction> {
+    let Some((last, others)) = members.split_last() else { return Vec::new() };
+    let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
+    let mut program = vec![plain(LOAD_WORD, RANDOM), plain(MODULO, count)];
+    for (number, member) in (0..).zip(others) {
+        // Equal: the next instruction; else: the one after it.
+        program.push(Instruction { code: JUMP_IF_EQUAL, if_true: 0, if_false: 1, operand: number });
+        program.push(plain(RETURN, *member));
+    }
+    program.push(plain(RETURN, *last));
+    program
+}
+
+/// Drops segments that only ask for a connection (SYN without ACK); the byte of flags is the 14th of
+/// the TCP header, which is where a TCP socket's filter begins to count (RFC 9293 section 3.1).
+fn refuser() -> Vec<Instruction> {
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    vec![
+        plain(LOAD_BYTE, FLAGS),
+        plain(AND, SYN | ACK),
+        Instruction { code: JUMP_IF_EQUAL, if_true: 0, if_false: 1, operand: SYN },
+        plain(RETURN, 0),
+        plain(RETURN, u32::MAX),
+    ]
+}
+
+const fn plain(code: u16, operand: u32) -> Instruction {
+    Instruction { code, if_true: 0, if_false: 0, operand }
+}
+
+fn assembled(program: &[Instruction]) -> Vec<SockFilter> {
+    program.iter().map(|it| SockFilter::new(it.code, it.if_true, it.if_false, it.operand)).collect()
+}
+
+/// Sends the group's new connections to these members only, from now on; the program before is
+/// replaced in one step. Any member's descriptor will do.
+///
+/// # Errors
+/// What setsockopt(2) says: `EINVAL` outside a group or for too many members, `EPERM` when locked. The
+/// program before stays.
+pub(crate) fn steer(member: BorrowedFd<'_>, members: &[u32]) -> io::Result<()> {
+    let program = assembled(&selector(members));
+    if program.is_empty() || program.len() > INSTRUCTIONS_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let given = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: the kernel copies `length` instructions from `filter`, which lives until the end of
+    // this function, and `SockFilter` has the layout of `sock_filter`.
+    #[expect(unsafe_code, reason = "no crate offers SO_ATTACH_REUSEPORT_CBPF")]
+    let status = unsafe {
+        libc::setsockopt(
+            member.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const given).cast(),
+            libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).expect("a few bytes"),
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets no new connection begin on this listener; handshakes that have begun go on.
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&listener).attach_filter(&assembled(&refuser()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a program answers, given its random number and its packet.
+    fn run(program: &[Instruction], random: u32, packet: &[u8]) -> u32 {
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let Instruction { code, if_true, if_false, operand } = program[at];
+            at += 1;
+            match code {
+                LOAD_WORD if operand == RANDOM => accumulator = random,
+                LOAD_BYTE => accumulator = u32::from(packet[operand as usize]),
+                MODULO => accumulator %= operand,
+                AND => accumulator &= operand,
+                JUMP_IF_EQUAL if accumulator == operand => at += usize::from(if_true),
+                JUMP_IF_EQUAL => at += usize::from(if_false),
+                RETURN => return operand,
+                _ => panic!("unknown instruction {code:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_selector_answers_each_member_equally_often_and_no_other() {
+        for members in [vec![0], vec![3], vec![0, 1, 2, 3], vec![1, 3], vec![0, 2, 5, 200, 255]] {
+            let program = selector(&members);
+            let rounds = 100;
+            let mut answers: Vec<u32> = (0..rounds * u32::try_from(members.len()).unwrap())
+                .map(|random| run(&program, random, &[]))
+                .collect();
+            answers.sort_unstable();
+            let expected: Vec<u32> =
+                members.iter().flat_map(|it| std::iter::repeat_n(*it, rounds as usize)).collect();
+            assert_eq!(answers, expected);
+        }
+        assert_eq!(selector(&[]), []);
+    }
+
+    #[test]
+    fn the_refuser_drops_what_only_asks_for_a_connection() {
+        let answer = |flags: u8| run(&refuser(), 0, &[[0; 13].as_slice(), &[flags]].concat());
+        assert_eq!(answer(0x02), 0, "SYN");
+        assert_eq!(answer(0xc2), 0, "SYN with congestion bits");
+        assert_eq!(answer(0x10), u32::MAX, "ACK ends a handshake");
+        assert_eq!(answer(0x12), u32::MAX, "SYN and ACK");
+        assert_eq!(answer(0x18), u32::MAX, "data");
+        assert_eq!(answer(0x04), u32::MAX, "RST");
+    }
+}

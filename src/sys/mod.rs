@@ -1,0 +1,15 @@
+//! The one door to the system: every system call that std does not offer, and everything unsafe.
+//!
+//! It knows descriptors, processes and signals by the system's own names, and none of ferricorn's
+//! words: no worker, no slot, no reload. Each unsafe site carries its `SAFETY:` reason.
+
+pub(crate) mod channel;
+pub(crate) mod clock;
+pub(crate) mod filter;
+pub(crate) mod fork;
+pub(crate) mod poll;
+pub(crate) mod process;
+pub(crate) mod shared;
+pub(crate) mod signals;
+pub(crate) mod socket;
+pub(crate) mod wait;

@@ -1,0 +1,116 @@
+//! What a process is: its name, its user, its environment, its end.
+
+use std::ffi::CString;
+use std::io;
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Group, Uid, User};
+
+/// Names this process, as `ps -o comm` shows it: at most 15 bytes, the rest is cut.
+pub(crate) fn set_name(name: &str) {
+    if let Ok(name) = CString::new(name) {
+        // Only a bad pointer could fail, and a name is no reason to stop.
+        let _cosmetic = prctl::set_name(&name);
+    }
+}
+
+/// Has the kernel kill this process when the thread that forked it ends.
+///
+/// # Errors
+/// What prctl(2) says.
+pub(crate) fn die_with_parent() -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    Ok(())
+}
+
+/// The pid of this process.
+pub(crate) fn pid() -> i32 {
+    nix::unistd::getpid().as_raw()
+}
+
+/// The pid of its parent; 1 or a subreaper's when that has died, 0 when it is outside the namespace.
+pub(crate) fn parent_pid() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
+/// Sets the file mode creation mask and answers the one before.
+pub(crate) fn set_umask(mask: u32) -> u32 {
+    nix::sys::stat::umask(Mode::from_bits_truncate(mask)).bits()
+}
+
+/// Sets variables of this process's environment.
+pub(crate) fn set_environment(
+    _proof: &super::fork::SingleThreaded,
+    variables: &[(String, String)],
+) {
+    for (name, value) in variables {
+        // SAFETY: the process has one thread, as `_proof` says, so nobody reads the environment.
+        #[expect(unsafe_code, reason = "the environment is shared by threads without a lock")]
+        #[expect(clippy::disallowed_methods, reason = "no thread can race with it")]
+        unsafe {
+            std::env::set_var(name, value);
+        }
+    }
+}
+
+/// A user and a group to become, found by name or number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+    name: Option<CString>,
+}
+
+impl Identity {
+    /// Looks both up; an empty text is nobody in particular.
+    ///
+    /// # Errors
+    /// Which of the two is not known, in words.
+    pub(crate) fn find(user: &str, group: &str) -> Result<Self, String> {
+        let mut identity = Self { uid: None, gid: None, name: None };
+        if !user.is_empty() {
+            let by_number =
+                || user.parse().ok().and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok()?);
+            match User::from_name(user).ok().flatten().or_else(by_number) {
+                Some(found) => {
+                    identity.uid = Some(found.uid);
+                    identity.gid = Some(found.gid);
+                    identity.name = CString::new(found.name).ok();
+                }
+                // A number needs no name: containers often run as users that nobody has listed.
+                None => match user.parse() {
+                    Ok(uid) => identity.uid = Some(Uid::from_raw(uid)),
+                    Err(_) => return Err(format!("user: no user is called {user:?}")),
+                },
+            }
+        }
+        if !group.is_empty() {
+            let named = Group::from_name(group).ok().flatten().map(|found| found.gid);
+            let gid = named.or_else(|| group.parse().ok().map(Gid::from_raw));
+            identity.gid = Some(gid.ok_or_else(|| format!("group: no group is called {group:?}"))?);
+        }
+        Ok(identity)
+    }
+
+    /// Becomes it: first the groups, then the user, since the user may not change groups any more.
+    ///
+    /// # Errors
+    /// What setgroups(2), setgid(2) or setuid(2) says. The process must not go on then.
+    pub(crate) fn assume(&self) -> io::Result<()> {
+        let root = Uid::effective().is_root();
+        if let Some(gid) = self.gid.filter(|gid| *gid != Gid::effective() || root) {
+            match &self.name {
+                Some(name) if root => nix::unistd::initgroups(name, gid)?,
+                _ if root => nix::unistd::setgroups(&[gid])?,
+                _ => {}
+            }
+            nix::unistd::setgid(gid)?;
+        }
+        if let Some(uid) = self.uid.filter(|uid| *uid != Uid::effective()) {
+            nix::unistd::setuid(uid)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! Signals as bytes in a pipe, in the order in which they came.
+//!
+//! # The trap
+//! A handler may do next to nothing; ours writes the signal's number into a non-blocking pipe. A child
+//! inherits the handlers: it must forget its parent's before it lets signals in, or its own `TERM`
+//! lands in the parent's pipe.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use signal_hook::SigId;
+use signal_hook::low_level;
+
+/// The signals that are caught, until this is dropped or forgotten.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    reader: OwnedFd,
+    hooks: Vec<SigId>,
+}
+
+impl Signals {
+    /// Catches these signals, by number.
+    ///
+    /// # Errors
+    /// What pipe(2) or sigaction(2) says.
+    pub(crate) fn catch(numbers: &[i32]) -> io::Result<Self> {
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let writer = Arc::new(writer);
+        let mut hooks = Vec::with_capacity(numbers.len());
+        for &number in numbers {
+            let writer = Arc::clone(&writer);
+            let byte = u8::try_from(number).expect("signal numbers are below 65");
+            let tell = move || {
+                // A full pipe holds 65,536 signals that nobody has looked at: one more says nothing.
+                let _full = nix::unistd::write(&writer, &[byte]);
+            };
+            // SAFETY: the action calls write(2) alone, which signal-safety(7) lists, on a descriptor
+            // that lives as long as the action. signal-hook saves and restores errno.
+            #[expect(unsafe_code, reason = "a signal handler's restrictions cannot be typed")]
+            let hook = unsafe { low_level::register(number, tell) }?;
+            hooks.push(hook);
+        }
+        Ok(Self { reader, hooks })
+    }
+
+    /// The numbers of the signals that have come since the last call, in order.
+    ///
+    /// # Errors
+    /// What read(2) says, but for `EAGAIN`.
+    pub(crate) fn take(&self) -> io::Result<Vec<i32>> {
+        let mut taken = Vec::new();
+        let mut buffer = [0; 64];
+        loop {
+            match nix::unistd::read(&self.reader, &mut buffer) {
+                Ok(0) | Err(nix::Error::EAGAIN) => return Ok(taken),
+                Ok(length) => taken.extend(buffer[..length].iter().copied().map(i32::from)),
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// In a child: its parent's signals are not its own. The signals are ignored until they are caught
+    /// anew.
+    pub(crate) fn forget(&self) {
+        for hook in &self.hooks {
+            // It answers whether the hook was still there.
+            let _was_there = low_level::unregister(*hook);
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// Gives these signals the effect that they have in a new process.
+///
+/// # Errors
+/// What sigaction(2) says.
+pub(crate) fn reset(numbers: &[i32]) -> io::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for &number in numbers {
+        let signal = Signal::try_from(number)?;
+        // SAFETY: the default action runs no code of ours.
+        #[expect(unsafe_code, reason = "sigaction(2) can install code that is not signal-safe")]
+        unsafe { sigaction(signal, &default) }?;
+    }
+    Ok(())
+}
+
+/// Sends a signal to one process.
+///
+/// # Errors
+/// What kill(2) says.
+pub(crate) fn send(pid: i32, number: i32) -> io::Result<()> {
+    debug_assert!(pid > 0, "0 and below name process groups");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::try_from(number)?)?;
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The messages between the master and a worker. One type for each direction: an order cannot be sent
+//! upwards. What cannot be read is an error, never a panic: a peer may have gone mad, or may be another
+//! version after an upgrade.
+
+use crate::ids::{Slot, SlotSet};
+
+/// The longest message of either direction, in bytes.
+pub(crate) const MESSAGE_MAX: usize = 1 + SlotSet::BYTES;
+
+/// From the master to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Others accept for you: accept nothing more, finish what is open, leave.
+    Drain,
+    /// The whole server stops: accept what is queued, finish it, leave.
+    Stop,
+    /// From now on accept from these slots.
+    Accept(SlotSet),
+    /// Here is the listener of this address in this slot; the descriptor comes with the message.
+    Listener { address: u16, slot: Slot },
+}
+
+/// From a child to the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// I do what I was forked for.
+    Ready,
+    /// I was told by hand to leave.
+    ToldToLeave,
+    /// I have served as many requests as I should.
+    ServedEnough,
+}
+
+/// A message that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+impl Order {
+    /// The message, and its length.
+    pub(crate) fn encode(self) -> ([u8; MESSAGE_MAX], usize) {
+        let mut message = [0; MESSAGE_MAX];
+        let length = match self {
+            Self::Drain => {
+                message[0] = b'D';
+                1
+            }
+            Self::Stop => {
+                message[0] = b'S';
+                1
+            }
+            Self::Accept(slots) => {
+                message[0] = b'A';
+                message[1..].copy_from_slice(&slots.to_bytes());
+                MESSAGE_MAX
+            }
+            Self::Listener { address, slot } => {
+                message[0] = b'L';
+                message[1..3].copy_from_slice(&address.to_le_bytes());
+                message[3..5].copy_from_slice(&slot.number().to_le_bytes());
+                5
+            }
+        };
+        (message, length)
+    }
+
+    /// The order in a message.
+    ///
+    /// # Errors
+    /// When there is none in it.
+    pub(crate) fn decode(message: &[u8]) -> Result<Self, Unreadable> {
+        match message {
+            [b'D'] => Ok(Self::Drain),
+            [b'S'] => Ok(Self::Stop),
+            [b'A', slots @ ..] => {
+                let slots = slots.try_into().map_err(|_| Unreadable)?;
+                Ok(Self::Accept(SlotSet::from_bytes(slots)))
+            }
+            [b'L', a, b, c, d] => {
+                let number = u16::from_le_bytes([*c, *d]);
+                let slot = (number < Slot::MAX).then(|| Slot::new(number)).ok_or(Unreadable)?;
+                Ok(Self::Listener { address: u16::from_le_bytes([*a, *b]), slot })
+            }
+            _ => Err(Unreadable),
+        }
+    }
+}
+
+impl Report {
+    /// The message.
+    pub(crate) fn encode(self) -> [u8; 1] {
+        match self {
+            Self::Ready => *b"r",
+            Self::ToldToLeave => *b"l",
+            Self::ServedEnough => *b"e",
+        }
+    }
+
+    /// The report in a message.
+    ///
+    /// # Errors
+    /// When there is none in it.
+    pub(crate) fn decode(message: &[u8]) -> Result<Self, Unreadable> {
+        match message {
+            b"r" => Ok(Self::Ready),
+            b"l" => Ok(Self::ToldToLeave),
+            b"e" => Ok(Self::ServedEnough),
+            _ => Err(Unreadable),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn orders() -> impl Strategy<Value = Order> {
+        let slot = || (0..Slot::MAX).prop_map(Slot::new);
+        prop_oneof![
+            Just(Order::Drain),
+            Just(Order::Stop),
+            proptest::collection::vec(slot(), 0..20)
+                .prop_map(|slots| Order::Accept(slots.into_iter().collect())),
+            (any::<u16>(), slot()).prop_map(|(address, slot)| Order::Listener { address, slot }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_order_survives_its_message(order in orders()) {
+            let (message, length) = order.encode();
+            prop_assert_eq!(Order::decode(&message[..length]), Ok(order));
+        }
+
+        #[test]
+        fn any_bytes_are_an_order_or_an_error(bytes: Vec<u8>) {
+            if let Ok(order) = Order::decode(&bytes) {
+                let (message, length) = order.encode();
+                prop_assert_eq!(&message[..length], &bytes[..]);
+            }
+            if let Ok(report) = Report::decode(&bytes) {
+                prop_assert_eq!(&report.encode()[..], &bytes[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_report_survives_its_message() {
+        for report in [Report::Ready, Report::ToldToLeave, Report::ServedEnough] {
+            assert_eq!(Report::decode(&report.encode()), Ok(report));
+        }
+    }
+}
