@@ -10,6 +10,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::ForkResult;
@@ -50,14 +51,17 @@ impl InChild {
     }
 }
 
-/// Forks. The child runs `child` and nothing else: it never returns into the parent's code. Answers
-/// the child's pid.
+/// What a child exits with that panicked: `EX_SOFTWARE` of sysexits.h, an internal error.
+pub(crate) const PANICKED: i32 = 70;
+
+/// Forks. The child runs `child` and leaves with its code: it never returns into the parent's code,
+/// nor unwinds into it. Answers the child's pid.
 ///
 /// # Errors
 /// What fork(2) says: `EAGAIN`, `ENOMEM`.
 pub(crate) fn spawn(
     _proof: &SingleThreaded,
-    child: impl FnOnce(InChild) -> !,
+    child: impl FnOnce(InChild) -> i32,
 ) -> io::Result<i32> {
     let blocked = Blocked::all();
     // SAFETY: the process has one thread, as `_proof` says, so the child may do what the parent may.
@@ -69,7 +73,10 @@ pub(crate) fn spawn(
             drop(blocked);
             Ok(child.as_raw())
         }
-        ForkResult::Child => child(InChild(PhantomData)),
+        ForkResult::Child => {
+            let code = catch_unwind(AssertUnwindSafe(|| child(InChild(PhantomData))));
+            leave(code.unwrap_or(PANICKED))
+        }
     }
 }
 
