@@ -12,4 +12,5 @@ pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signals;
 pub(crate) mod socket;
+pub(crate) mod statistics;
 pub(crate) mod wait;

@@ -16,12 +16,13 @@ pub(crate) fn set_name(name: &str) {
     }
 }
 
-/// Has the kernel kill this process when the thread that forked it ends.
+/// Has the kernel send this process a signal when the thread that forked it ends. A change of user
+/// takes that back.
 ///
 /// # Errors
 /// What prctl(2) says.
-pub(crate) fn die_with_parent() -> io::Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
+pub(crate) fn die_with_parent(signal: i32) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::try_from(signal)?)?;
     Ok(())
 }
 
