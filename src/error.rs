@@ -1,5 +1,7 @@
 //! What can end the server, and the exit code that says so.
 
+use crate::config::ConfigError;
+
 /// Why the server ended, or did not start. Its text is one sentence that says what, where, and what
 /// to do.
 #[derive(Debug, thiserror::Error)]
@@ -8,9 +10,9 @@ pub enum Error {
     /// Called as it must not be: with threads, or with a runtime.
     #[error("failed to start: {0}")]
     Usage(String),
-    /// The configuration is wrong.
+    /// The configuration is wrong: everything that is, one line each.
     #[error("{0}")]
-    Config(String),
+    Config(ConfigError),
     /// An address cannot be listened on.
     #[error("{0}")]
     Bind(String),

@@ -2,6 +2,7 @@
 //! applications.
 #![expect(dead_code, reason = "the shells that use it are being built")]
 
+mod cli;
 pub mod config;
 mod embed;
 mod error;
@@ -13,7 +14,9 @@ mod sys;
 mod time;
 mod wire;
 
-pub use config::Config;
+pub use cli::main;
+pub use config::settings::Setting;
+pub use config::{Config, ConfigError, seconds};
 pub use embed::{App, BoxError, PrepareContext, WorkerContext, run};
 pub use error::Error;
 pub use ids::{Generation, Slot};

@@ -1,22 +1,55 @@
 //! The configuration: what was asked for, from which layer, resolved to typed values.
 //!
-//! Layers: defaults < `config.toml` < environment < command line. One table of settings
-//! ([`settings`]) is the source of the command line, the file, the environment, the reference
-//! `config.toml` and the documentation.
+//! Layers: defaults < `config.toml` < `env_file` < environment < command line. One table of
+//! settings ([`settings`]) is the source of the command line, the file, the environment, the
+//! reference `config.toml` and the documentation.
+//!
+//! # Why it is read twice
+//! Who embeds ferricorn reads a file before any application is named: tables that nobody knows yet
+//! may be the application's. [`Config::with_app`] reads the same sources again and judges all.
 
 mod bind;
+pub(crate) mod environment;
+mod file;
+pub(crate) mod gunicorn;
+mod logs;
+mod network;
+pub(crate) mod problem;
+pub(crate) mod reference;
 mod resolve;
+pub(crate) mod setting;
 pub mod settings;
+pub(crate) mod sources;
+mod table;
+mod typed;
 mod units;
+pub(crate) mod value;
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use bind::Bind;
+use serde::de::DeserializeOwned;
+
+use self::problem::Problems;
+use self::resolve::Resolved;
+use self::setting::Setting;
+use self::sources::{FileSource, Sources};
+use self::value::Value;
+use crate::error::Error;
+
+pub use self::bind::Bind;
+pub use self::logs::{Level, Limits, Log, LogFormat, LogTarget, WhenFull};
+pub use self::network::Network;
+pub use self::problem::ConfigError;
+pub(crate) use self::table::closest;
+pub use self::units::seconds;
 
 /// Everything that the server and its application were told, checked and typed.
-#[derive(Clone, Debug)]
+///
+/// Fields may be changed before the server runs; a changed field stays as it is at a reload.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
     /// Where to listen.
@@ -76,90 +109,205 @@ pub struct Config {
     /// Limits of a request.
     pub limits: Limits,
     /// Every setting with its value and where it came from, the application's own among them.
-    settings: resolve::Resolved,
+    settings: Resolved,
     /// Where the layers come from, to read them again.
-    sources: resolve::Sources,
+    sources: Sources,
+    /// What is allowed and probably not meant.
+    warnings: Vec<String>,
+    /// What was read, before any field was changed; `None` in that value itself.
+    pristine: Option<Arc<Config>>,
 }
 
-/// The `[log]` table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Log {
-    /// Where access lines go.
-    pub access: LogTarget,
-    /// Where error lines go.
-    pub error: LogTarget,
-    /// The least severe level that is written.
-    pub level: Level,
-    /// The access log's format: gunicorn's atoms, or `json`.
-    pub access_format: String,
-    /// The shape of the error log.
-    pub format: LogFormat,
-    /// What happens to access lines while nobody reads them.
-    pub when_full: WhenFull,
+/// How a configuration is made.
+impl Config {
+    /// Reads a file, which must exist, and the environment of this process.
+    ///
+    /// Tables that ferricorn does not know may be the application's; [`crate::run`] judges them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with everything that is wrong, one line each.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let file = FileSource::Required(path.as_ref().to_owned());
+        Self::load(Sources::process(file))
+    }
+
+    /// Reads a text as if it were the file, without an environment.
+    pub(crate) fn from_toml(text: &str, app: &'static [Setting]) -> Result<Self, Error> {
+        let file = FileSource::Text(text.to_owned());
+        Self::load(Sources { file, app: Some(app), ..Sources::none() })
+    }
+
+    /// Reads all layers.
+    pub(crate) fn load(mut sources: Sources) -> Result<Self, Error> {
+        let mut problems = Problems::default();
+        let resolved = resolve::resolve(&sources, &mut problems);
+        sources.insist();
+        let mut config = typed::config(resolved, sources, &mut problems);
+        problems.into_result().map_err(Error::Config)?;
+        config.pristine = Some(Arc::new(config.clone()));
+        Ok(config)
+    }
+
+    /// Judges the tables that are left by an application's settings, and reads them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with everything that is wrong.
+    pub(crate) fn with_app(self, app: &'static [Setting]) -> Result<Self, Error> {
+        let sources = Sources { app: Some(app), ..self.sources.clone() };
+        let mut fresh = Self::load(sources)?;
+        fresh.carry(&self);
+        Ok(fresh)
+    }
+
+    /// Reads the same sources again: the files as they are now, the environment and the command
+    /// line as they were at the start.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with everything that is wrong; `self` is still good.
+    pub(crate) fn reload(&self) -> Result<Self, Error> {
+        let mut fresh = Self::load(self.sources.clone())?;
+        fresh.carry(self);
+        Ok(fresh)
+    }
+
+    /// Takes over the fields that were changed after reading. Every field is named, so that a new
+    /// one cannot be forgotten.
+    fn carry(&mut self, changed: &Self) {
+        let Some(read) = changed.pristine.as_deref() else {
+            return;
+        };
+        let Self {
+            bind,
+            workers,
+            threads,
+            timeout,
+            stall_timeout,
+            graceful_timeout,
+            boot_timeout,
+            keepalive,
+            max_requests,
+            max_requests_jitter,
+            max_memory,
+            max_lifetime,
+            worker_connections,
+            backlog,
+            user,
+            group,
+            umask,
+            unix_socket_mode,
+            pidfile,
+            proc_name,
+            chdir,
+            env,
+            forwarded_allow_ips,
+            proxy_protocol,
+            proxy_allow_ips,
+            ready_fd,
+            log,
+            limits,
+            settings: _,
+            sources: _,
+            warnings: _,
+            pristine: _,
+        } = self;
+        keep(bind, &changed.bind, &read.bind);
+        keep(workers, &changed.workers, &read.workers);
+        keep(threads, &changed.threads, &read.threads);
+        keep(timeout, &changed.timeout, &read.timeout);
+        keep(stall_timeout, &changed.stall_timeout, &read.stall_timeout);
+        keep(graceful_timeout, &changed.graceful_timeout, &read.graceful_timeout);
+        keep(boot_timeout, &changed.boot_timeout, &read.boot_timeout);
+        keep(keepalive, &changed.keepalive, &read.keepalive);
+        keep(max_requests, &changed.max_requests, &read.max_requests);
+        keep(max_requests_jitter, &changed.max_requests_jitter, &read.max_requests_jitter);
+        keep(max_memory, &changed.max_memory, &read.max_memory);
+        keep(max_lifetime, &changed.max_lifetime, &read.max_lifetime);
+        keep(worker_connections, &changed.worker_connections, &read.worker_connections);
+        keep(backlog, &changed.backlog, &read.backlog);
+        keep(user, &changed.user, &read.user);
+        keep(group, &changed.group, &read.group);
+        keep(umask, &changed.umask, &read.umask);
+        keep(unix_socket_mode, &changed.unix_socket_mode, &read.unix_socket_mode);
+        keep(pidfile, &changed.pidfile, &read.pidfile);
+        keep(proc_name, &changed.proc_name, &read.proc_name);
+        keep(chdir, &changed.chdir, &read.chdir);
+        keep(env, &changed.env, &read.env);
+        keep(forwarded_allow_ips, &changed.forwarded_allow_ips, &read.forwarded_allow_ips);
+        keep(proxy_protocol, &changed.proxy_protocol, &read.proxy_protocol);
+        keep(proxy_allow_ips, &changed.proxy_allow_ips, &read.proxy_allow_ips);
+        keep(ready_fd, &changed.ready_fd, &read.ready_fd);
+        keep(log, &changed.log, &read.log);
+        keep(limits, &changed.limits, &read.limits);
+    }
 }
 
-/// Where a log goes: `-` is stdout, empty is nowhere, else a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogTarget {
-    /// Nowhere.
-    Off,
-    /// Standard output.
-    Stdout,
-    /// Appended to this file.
-    File(PathBuf),
+/// The fresh value, unless the old one was changed after reading.
+fn keep<T: Clone + PartialEq>(fresh: &mut T, changed: &T, read: &T) {
+    if changed != read {
+        fresh.clone_from(changed);
+    }
 }
 
-/// Severities of the error log, with gunicorn's names; the least severe first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Level {
-    Debug,
-    Info,
-    Warning,
-    Error,
-    Critical,
+/// What it can be asked.
+impl Config {
+    /// An application's table as a type of its own: durations arrive as seconds (`f64`, or a
+    /// `Duration` with `#[serde(with = "ferricorn::seconds")]`), sizes as bytes, `or_word("")` as
+    /// `None`. The table's settings are those of [`crate::App::SETTINGS`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the type does not fit the table's settings.
+    pub fn section<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
+        serde_json::from_value(self.settings.section(name)).map_err(|error| {
+            let problem = format!("[{name}]: the application's type does not fit: {error}");
+            Error::Config(ConfigError::from(problem))
+        })
+    }
+
+    /// What is allowed and probably not meant: one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The file it was read from.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match &self.sources.file {
+            FileSource::Required(path) => Some(path),
+            FileSource::None | FileSource::Text(_) | FileSource::Optional(_) => None,
+        }
+    }
+
+    /// Every setting as `key`, TOML without secrets, and where it came from.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, String, String)> {
+        self.settings.entries().iter().map(|entry| {
+            let shown = entry.value.shown(entry.setting.secrecy);
+            let origin = match entry.value {
+                Value::Word("auto") if entry.setting.key == "workers" => {
+                    format!("{}: {} here", entry.origin, self.workers)
+                }
+                _ => entry.origin.to_string(),
+            };
+            (entry.setting.key, shown, origin)
+        })
+    }
 }
 
-/// The shape of the error log's lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `[time] [pid] [LEVEL] message`, as gunicorn writes it.
-    Text,
-    /// One JSON object a line.
-    Json,
+/// Keys that differ and take effect at a start only: what a reload must say that it cannot do.
+pub(crate) fn restart_only(old: &Config, new: &Config) -> Vec<&'static str> {
+    new.settings.restart_only(&old.settings)
 }
 
-/// What happens to access lines while the log's buffer is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
-    /// They are dropped, counted, and accounted for in a line of their own.
-    Drop,
-    /// The request waits.
-    Block,
+/// Defaults alone: no file, no environment.
+impl Default for Config {
+    fn default() -> Self {
+        Self::load(Sources::none()).expect("the table's defaults are its own values")
+    }
 }
 
-/// The `[limits]` table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Bytes of a request line; longer ones are answered 414. 0: no limit of its own.
-    pub request_line: usize,
-    /// Header fields of a request; more are answered 431.
-    pub request_fields: usize,
-    /// Bytes of one header field; longer ones are answered 431. 0: no limit of its own.
-    pub request_field_size: usize,
-    /// Bytes of a request body; longer ones are answered 413. 0: no limit.
-    pub body: u64,
-    /// How long the head of a request may take: then 408 and closed.
-    pub header_timeout: Duration,
-    /// How long a request body may stand still: then 408 and closed.
-    pub body_timeout: Duration,
-}
-
-/// A network in CIDR notation: an address and how many of its leading bits count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
+/// Not derived: secrets are masked.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Config").field(&self.settings).finish()
+    }
 }

@@ -1,9 +1,221 @@
 //! From the layers to one value for each setting, or all that is wrong with them at once.
+//!
+//! Every layer is judged whole: a wrong value is an error even where a later layer overrides it.
 
-/// Every setting's value and origin.
-#[derive(Clone, Debug)]
-pub(super) struct Resolved;
+use std::fmt;
+use std::time::Duration;
 
-/// Where the layers come from.
-#[derive(Clone, Debug)]
-pub(super) struct Sources;
+use super::problem::{Origin, Problems};
+use super::setting::{Effect, Setting};
+use super::sources::{self, Sources};
+use super::table::Table;
+use super::value::Value;
+use super::{environment, file};
+
+/// A value that a layer gives to a setting.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) setting: &'static Setting,
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+/// Every setting's value and origin, in the table's order.
+#[derive(Clone)]
+pub(super) struct Resolved {
+    entries: Vec<Entry>,
+    /// The `env_file`'s variables, in its order.
+    pub(super) env_file: Vec<(String, String)>,
+}
+
+/// Reads all layers. What is wrong is added to the problems; its setting keeps the layer below.
+pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
+    let table = Table::new(sources.app, problems);
+    let mut resolved = Resolved::defaults(&table, problems);
+    match sources.read_file() {
+        Ok(Some((text, name))) => resolved.put(file::read(&text, &name, &table, problems)),
+        Ok(None) => {}
+        Err(error) => problems.add("", error),
+    }
+    let environment = environment::read(&sources.environment, &sources.folder, &table, problems);
+    let flags = read_flags(sources, &table, problems);
+    // The layer below the environment is named by the layers above it.
+    let above = environment.iter().chain(&flags).rev();
+    let mut named = above.chain(&resolved.entries).filter(|entry| entry.setting.key == "env_file");
+    if let Some(entry) = named.next().cloned() {
+        let variables = read_env_file(&entry, sources, problems);
+        resolved.put(environment::read(&variables, &sources.folder, &table, problems));
+        resolved.env_file = variables
+            .into_iter()
+            .filter_map(|variable| Some((variable.name, variable.text?)))
+            .collect();
+    }
+    resolved.put(environment);
+    resolved.put(flags);
+    resolved
+}
+
+fn read_flags(sources: &Sources, table: &Table, problems: &mut Problems) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for flag in &sources.flags {
+        let Some(setting) = table.find(flag.key) else {
+            continue;
+        };
+        let origin = Origin::CommandLine { flag: flag.name.clone() };
+        match setting.read_texts(&flag.texts) {
+            Ok(value) => entries.push(Entry { setting, value, origin }),
+            Err(error) => problems.add_for(&origin.place(), setting, error),
+        }
+    }
+    entries
+}
+
+fn read_env_file(
+    entry: &Entry,
+    sources: &Sources,
+    problems: &mut Problems,
+) -> Vec<environment::Variable> {
+    let file = entry.value.plain();
+    if file.is_empty() {
+        return Vec::new();
+    }
+    match sources::read_text(&sources.folder.join(&file), sources::FILE_MAX_BYTES) {
+        Ok(text) => environment::parse_file(&text, &file, problems),
+        Err(error) => {
+            problems.add_for(&entry.origin.place(), entry.setting, format!("{file}: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+impl Resolved {
+    fn defaults(table: &Table, problems: &mut Problems) -> Self {
+        let mut entries = Vec::new();
+        for setting in table.settings() {
+            match setting.read_text(setting.default) {
+                Ok(value) => entries.push(Entry { setting, value, origin: Origin::Default }),
+                Err(error) => problems.add_for("the default", setting, error),
+            }
+        }
+        Self { entries, env_file: Vec::new() }
+    }
+
+    fn put(&mut self, layer: Vec<Entry>) {
+        for new in layer {
+            let old = self.entries.iter_mut().find(|old| old.setting.key == new.setting.key);
+            if let Some(old) = old {
+                *old = new;
+            }
+        }
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn entry(&self, key: &str) -> &Entry {
+        let entry = self.entries.iter().find(|entry| entry.setting.key == key);
+        entry.unwrap_or_else(|| panic!("the table has no setting {key:?}"))
+    }
+
+    /// The beginning of an error about this setting's value.
+    pub(super) fn place(&self, key: &str) -> String {
+        self.entry(key).origin.place()
+    }
+
+    pub(super) fn setting(&self, key: &str) -> &'static Setting {
+        self.entry(key).setting
+    }
+
+    pub(super) fn is_default(&self, key: &str) -> bool {
+        self.entry(key).origin == Origin::Default
+    }
+
+    /// Keys that differ from the other's and take effect at a start only.
+    pub(super) fn restart_only(&self, other: &Self) -> Vec<&'static str> {
+        let differs = |entry: &&Entry| {
+            let same = other.entries.iter().find(|it| it.setting.key == entry.setting.key);
+            same.is_none_or(|same| same.value != entry.value)
+        };
+        let restart = self.entries.iter().filter(|it| it.setting.effect == Effect::Restart);
+        restart.filter(differs).map(|entry| entry.setting.key).collect()
+    }
+
+    /// A table's values, for an application's own type.
+    pub(super) fn section(&self, name: &str) -> serde_json::Value {
+        let mut section = serde_json::Value::Object(serde_json::Map::new());
+        for entry in &self.entries {
+            let inside = entry.setting.key.strip_prefix(name).and_then(|it| it.strip_prefix('.'));
+            let Some(inside) = inside else { continue };
+            let mut place = &mut section;
+            for part in inside.split('.') {
+                place = &mut place[part];
+            }
+            *place = entry.value.to_json();
+        }
+        section
+    }
+}
+
+/// Values by key. A key that the table lacks, or a value of another kind, is a mistake in this
+/// crate that `Config::default()` finds.
+impl Resolved {
+    pub(super) fn value(&self, key: &str) -> &Value {
+        &self.entry(key).value
+    }
+
+    pub(super) fn text(&self, key: &str) -> &str {
+        match self.value(key) {
+            Value::Text(text) => text,
+            Value::Word(word) => word,
+            other => panic!("{key} is not a text: {other:?}"),
+        }
+    }
+
+    pub(super) fn number<N: TryFrom<u64>>(&self, key: &str) -> N {
+        let (Value::Integer(number) | Value::Size(number)) = self.value(key) else {
+            panic!("{key} is not a number");
+        };
+        N::try_from(*number).unwrap_or_else(|_| panic!("{key}: its range is too wide for its type"))
+    }
+
+    /// `None` for the word `""`.
+    pub(super) fn number_or_none<N: TryFrom<u64>>(&self, key: &str) -> Option<N> {
+        if *self.value(key) == Value::Word("") { None } else { Some(self.number(key)) }
+    }
+
+    pub(super) fn duration(&self, key: &str) -> Duration {
+        match self.value(key) {
+            Value::Duration(duration) => *duration,
+            other => panic!("{key} is not a duration: {other:?}"),
+        }
+    }
+
+    pub(super) fn boolean(&self, key: &str) -> bool {
+        *self.value(key) == Value::Boolean(true)
+    }
+
+    pub(super) fn list(&self, key: &str) -> &[String] {
+        match self.value(key) {
+            Value::List(items) => items,
+            other => panic!("{key} is not a list: {other:?}"),
+        }
+    }
+
+    pub(super) fn mode(&self, key: &str) -> Option<u32> {
+        match self.value(key) {
+            Value::Mode(mode) => Some(*mode),
+            _ => None,
+        }
+    }
+}
+
+/// Not derived: secrets are masked.
+impl fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |entry: &Entry| entry.value.shown(entry.setting.secrecy);
+        f.debug_map()
+            .entries(self.entries.iter().map(|entry| (entry.setting.key, shown(entry))))
+            .finish()
+    }
+}

@@ -1,0 +1,146 @@
+//! The command line: what was asked for, done, and said. The one module that prints.
+//!
+//! What is printed goes through [`print`], since a reader that has gone (`ferricorn config | head`)
+//! is not an error; `println!` would panic.
+
+mod command;
+mod healthcheck;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use self::command::{Outcome, Task};
+use crate::config::environment::CONFIG_VARIABLE;
+use crate::config::sources::{FileSource, Sources};
+use crate::config::{Config, reference};
+use crate::embed::App;
+use crate::error::Error;
+
+/// Wrong usage (`EX_USAGE`, sysexits.h).
+const EXIT_USAGE: u8 = 64;
+/// What `docker` takes for "unhealthy"; other codes are reserved there.
+const EXIT_UNHEALTHY: u8 = 1;
+
+/// The whole program: reads the command line and serves the application, or does what else was
+/// asked for. The code is one of those in the README.
+///
+/// ```no_run
+/// # struct Hello;
+/// # impl ferricorn::App for Hello {
+/// #     async fn router(
+/// #         &self,
+/// #         _: &ferricorn::WorkerContext,
+/// #     ) -> Result<axum::Router, ferricorn::BoxError> {
+/// #         Ok(axum::Router::new())
+/// #     }
+/// # }
+/// fn main() -> std::process::ExitCode {
+///     ferricorn::main(Hello)
+/// }
+/// ```
+#[must_use]
+pub fn main<A: App>(app: A) -> ExitCode {
+    let sources = Sources::process(FileSource::None);
+    match command::parse(A::SETTINGS, std::env::args_os(), sources.variable(CONFIG_VARIABLE)) {
+        Outcome::Said { text, exit_code } => {
+            if exit_code == 0 {
+                print(&text)
+            } else {
+                complain(&text)
+            }
+            ExitCode::from(exit_code)
+        }
+        Outcome::Asked { task, file, flags } => {
+            perform(task, Sources { file, flags, app: Some(A::SETTINGS), ..sources }, app)
+        }
+    }
+}
+
+/// Does what was asked for.
+fn perform<A: App>(task: Task, sources: Sources, app: A) -> ExitCode {
+    let done = match task {
+        Task::Reference => {
+            print(&reference::toml(A::SETTINGS));
+            Ok(())
+        }
+        Task::Markdown => {
+            print(&reference::markdown(A::SETTINGS));
+            Ok(())
+        }
+        Task::Serve => Config::load(sources).and_then(|config| {
+            warn(&config);
+            crate::embed::run(config, app)
+        }),
+        Task::Check => Config::load(sources).map(|config| check(&config)),
+        Task::Config => Config::load(sources).map(|config| show(&config)),
+        Task::Healthcheck => return health(sources),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain_of(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn check(config: &Config) {
+    warn(config);
+    let all = config.shown().count();
+    let set = config.shown().filter(|(_, _, origin)| !origin.starts_with("default")).count();
+    let file = config.file().map(|file| file.display().to_string());
+    let file = file.unwrap_or_else(|| "no config.toml".to_owned());
+    print(&format!("{file}: ok, {set} of {all} settings are not the default\n"));
+}
+
+/// Prints TOML: what is in force, each with its origin.
+fn show(config: &Config) {
+    warn(config);
+    let mut text = String::new();
+    for (key, value, origin) in config.shown() {
+        text.push_str(&format!("{key} = {value}  # {origin}\n"));
+    }
+    print(&text);
+}
+
+fn health(sources: Sources) -> ExitCode {
+    let healthy = Config::load(sources)
+        .map_err(|error| error.to_string())
+        .and_then(|config| healthcheck::probe(&config));
+    match healthy {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&prefixed("", &why));
+            ExitCode::from(EXIT_UNHEALTHY)
+        }
+    }
+}
+
+fn warn(config: &Config) {
+    for warning in config.warnings() {
+        complain(&prefixed("warning: ", warning));
+    }
+}
+
+fn complain_of(error: &Error) {
+    complain(&prefixed("", &error.to_string()));
+}
+
+/// The program's name before each line.
+fn prefixed(kind: &str, lines: &str) -> String {
+    lines.lines().map(|line| format!("ferricorn: {kind}{line}\n")).collect()
+}
+
+fn print(text: &str) {
+    // There is nobody left to tell when stdout is gone.
+    let _: io::Result<()> = write_all(&mut io::stdout().lock(), text);
+}
+
+fn complain(text: &str) {
+    let _: io::Result<()> = write_all(&mut io::stderr().lock(), text);
+}
+
+fn write_all(to: &mut impl Write, text: &str) -> io::Result<()> {
+    to.write_all(text.as_bytes())?;
+    to.flush()
+}

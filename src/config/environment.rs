@@ -1,0 +1,196 @@
+//! The layers of the environment: the process's own, and that of the `env_file` under it.
+
+use std::cell::Cell;
+use std::io::{self, Read};
+use std::path::Path;
+use std::rc::Rc;
+
+use super::problem::{Origin, Problems};
+use super::resolve::Entry;
+use super::setting::Setting;
+use super::sources;
+use super::table::Table;
+
+/// What every variable of ours begins with.
+const PREFIX: &str = "FERRICORN_";
+/// Variables that ferricorn hands to itself across an upgrade; nobody else may set them.
+const INTERNAL_PREFIX: &str = "FERRICORN_INTERNAL_";
+/// Names the configuration file.
+pub(crate) const CONFIG_VARIABLE: &str = "FERRICORN_CONFIG";
+/// A secret is a line; more is a wrong file.
+const SECRET_MAX_BYTES: u64 = 64 * 1024;
+
+/// A variable that is set, from wherever.
+#[derive(Clone, Debug)]
+pub(crate) struct Variable {
+    pub(crate) name: String,
+    /// `None` when it is not UTF-8.
+    pub(crate) text: Option<String>,
+    /// The line of the `env_file` that sets it.
+    pub(crate) line: Option<(String, usize)>,
+}
+
+impl Variable {
+    fn origin(&self) -> Origin {
+        let variable = self.name.clone();
+        match &self.line {
+            Some((file, line)) => Origin::EnvFile { file: file.clone(), line: *line, variable },
+            None => Origin::Environment { variable },
+        }
+    }
+}
+
+/// Reads every setting that a variable gives. Files that variables name are relative to `folder`.
+pub(super) fn read(
+    variables: &[Variable],
+    folder: &Path,
+    table: &Table,
+    problems: &mut Problems,
+) -> Vec<Entry> {
+    let mut layer = Layer { variables, folder, problems, entries: Vec::new() };
+    for setting in table.settings() {
+        layer.setting(setting);
+    }
+    let entries = layer.entries;
+    for variable in variables {
+        judge_name(variable, table, problems);
+    }
+    entries
+}
+
+struct Layer<'a> {
+    variables: &'a [Variable],
+    folder: &'a Path,
+    problems: &'a mut Problems,
+    entries: Vec<Entry>,
+}
+
+impl Layer<'_> {
+    /// The last one that is set; an empty variable counts as unset, since that is all that compose
+    /// files and CI systems can say.
+    fn find(&self, name: &str) -> Option<&Variable> {
+        let mut named = self.variables.iter().rev().filter(|variable| variable.name == name);
+        named.next().filter(|variable| variable.text.as_deref() != Some(""))
+    }
+
+    /// The less particular name first: the one that is ours wins.
+    fn setting(&mut self, setting: &'static Setting) {
+        let own = self.find(&setting.variable()).cloned();
+        let foreign = setting.env.and_then(|it| Some((self.find(it.name)?.clone(), it.shape)));
+        let file = setting.file_env.and_then(|name| self.find(name)).cloned();
+        if let Some(file) = &file {
+            let other = own.as_ref().or(foreign.as_ref().map(|(variable, _)| variable));
+            if let Some(other) = other {
+                let error = format!("{} is set, too; unset one of the two", other.name);
+                self.problems.add_for(&file.origin().place(), setting, error);
+                return;
+            }
+            self.secret(setting, file);
+        }
+        if let Some((variable, shape)) = foreign {
+            self.variable(setting, &variable, shape);
+        }
+        if let Some(variable) = own {
+            self.variable(setting, &variable, "{}");
+        }
+    }
+
+    fn variable(&mut self, setting: &'static Setting, variable: &Variable, shape: &str) {
+        let origin = variable.origin();
+        let value = match &variable.text {
+            Some(text) => setting.read_text(&shape.replace("{}", text)),
+            None => Err("expected UTF-8, found other bytes".to_owned()),
+        };
+        self.put(setting, value, origin);
+    }
+
+    fn secret(&mut self, setting: &'static Setting, variable: &Variable) {
+        let Some(file) = variable.text.clone() else {
+            let value = Err("expected UTF-8, found other bytes".to_owned());
+            return self.put(setting, value, variable.origin());
+        };
+        let value = match sources::read_text(&self.folder.join(&file), SECRET_MAX_BYTES) {
+            Ok(text) if text.trim().is_empty() => Err("expected a value, found nothing".to_owned()),
+            Ok(text) => setting.read_text(text.trim()),
+            Err(error) => Err(error),
+        };
+        self.put(setting, value, Origin::SecretFile { file, variable: variable.name.clone() });
+    }
+
+    fn put(
+        &mut self,
+        setting: &'static Setting,
+        value: Result<super::value::Value, String>,
+        origin: Origin,
+    ) {
+        match value {
+            Ok(value) => self.entries.push(Entry { setting, value, origin }),
+            Err(error) => self.problems.add_for(&origin.place(), setting, error),
+        }
+    }
+}
+
+/// Refuses a `FERRICORN_` variable that nobody knows, or that comes too late.
+fn judge_name(variable: &Variable, table: &Table, problems: &mut Problems) {
+    let name = variable.name.as_str();
+    if !name.starts_with(PREFIX) || name.starts_with(INTERNAL_PREFIX) {
+        return;
+    }
+    let place = variable.origin().place();
+    let late = name == CONFIG_VARIABLE || name == "FERRICORN_ENV_FILE";
+    if late && variable.line.is_some() {
+        return problems.add(&place, "it is read before the env_file; set it outside of it");
+    }
+    let known = name == CONFIG_VARIABLE
+        || table.settings().iter().any(|setting| {
+            setting.variable() == name
+                || setting.file_env == Some(name)
+                || setting.env.is_some_and(|foreign| foreign.name == name)
+        });
+    if !known && table.is_complete() {
+        problems.add(&place, table.unknown_variable(name));
+    }
+}
+
+/// The variables of an `env_file`, in its order.
+pub(super) fn parse_file(text: &str, file: &str, problems: &mut Problems) -> Vec<Variable> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let line = Rc::new(Cell::new(0));
+    let lines = Lines { rest: text.as_bytes(), line: Rc::clone(&line) };
+    let mut variables = Vec::new();
+    for item in dotenvy::Iter::new(lines) {
+        match item {
+            Ok((name, text)) if !text.contains('\0') => {
+                let line = Some((file.to_owned(), line.get()));
+                variables.push(Variable { name, text: Some(text), line });
+            }
+            // The line itself is not quoted: it may hold a secret.
+            Ok(_) | Err(_) => {
+                let place = format!("{file}:{}", line.get());
+                problems.add(&place, "expected NAME=value, with quotes around spaces and \"$\"");
+            }
+        }
+    }
+    variables
+}
+
+/// Hands out one line at a time, so that it is known how far the reader has come.
+struct Lines<'a> {
+    rest: &'a [u8],
+    line: Rc<Cell<usize>>,
+}
+
+impl Read for Lines<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let end =
+            self.rest.iter().position(|byte| *byte == b'\n').map_or(self.rest.len(), |at| at + 1);
+        let length = end.min(buffer.len());
+        let (line, rest) = self.rest.split_at(length);
+        buffer[..length].copy_from_slice(line);
+        self.rest = rest;
+        if line.ends_with(b"\n") || (rest.is_empty() && !line.is_empty()) {
+            self.line.set(self.line.get() + 1);
+        }
+        Ok(length)
+    }
+}

@@ -1,0 +1,80 @@
+//! The types of the tables `[log]` and `[limits]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The `[log]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Log {
+    /// Where access lines go.
+    pub access: LogTarget,
+    /// Where error lines go.
+    pub error: LogTarget,
+    /// The least severe level that is written.
+    pub level: Level,
+    /// The access log's format: gunicorn's atoms, or `json`.
+    pub access_format: String,
+    /// The shape of the error log.
+    pub format: LogFormat,
+    /// What happens to access lines while nobody reads them.
+    pub when_full: WhenFull,
+}
+
+/// Where a log goes: `-` is stdout, empty is nowhere, else a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+/// Severities of the error log, with gunicorn's names; the least severe first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Level {
+    Debug,
+    Info,
+    Warning,
+    Error,
+    Critical,
+}
+
+/// The shape of the error log's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `[time] [pid] [LEVEL] message`, as gunicorn writes it.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What happens to access lines while the log's buffer is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// They are dropped, counted, and accounted for in a line of their own.
+    Drop,
+    /// The request waits.
+    Block,
+}
+
+/// The `[limits]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of a request line; longer ones are answered 414. 0: no limit of its own.
+    pub request_line: usize,
+    /// Header fields of a request; more are answered 431.
+    pub request_fields: usize,
+    /// Bytes of one header field; longer ones are answered 431. 0: no limit of its own.
+    pub request_field_size: usize,
+    /// Bytes of a request body; longer ones are answered 413. 0: no limit.
+    pub body: u64,
+    /// How long the head of a request may take: then 408 and closed.
+    pub header_timeout: Duration,
+    /// How long a request body may stand still: then 408 and closed.
+    pub body_timeout: Duration,
+}

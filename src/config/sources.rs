@@ -1,0 +1,141 @@
+//! Where the layers come from, kept so that a reload can read them again. The one file of the
+//! configuration that asks the system anything.
+//!
+//! The environment and the command line are those of the start; the files are read anew. Relative
+//! paths of files that the configuration itself reads are relative to the folder of the start, also
+//! after `chdir`.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::environment::Variable;
+use super::problem::reason;
+use super::setting::Setting;
+
+/// A larger file is not a configuration.
+pub(super) const FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// Where the layers come from.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    pub(crate) file: FileSource,
+    /// The options that were given.
+    pub(crate) flags: Vec<Flag>,
+    /// The environment, sorted by name.
+    pub(crate) environment: Vec<Variable>,
+    /// The folder that the process was started in.
+    pub(crate) folder: PathBuf,
+    /// The application's settings, once they are known.
+    pub(crate) app: Option<&'static [Setting]>,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FileSource {
+    /// There is none.
+    None,
+    /// It is this text: for tests.
+    Text(String),
+    /// It is read if it exists.
+    Optional(PathBuf),
+    /// It must exist.
+    Required(PathBuf),
+}
+
+/// An option that was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flag {
+    /// The setting that it is for.
+    pub(crate) key: &'static str,
+    /// The option as `--help` writes it, with its dashes.
+    pub(crate) name: String,
+    /// Its values, in their order.
+    pub(crate) texts: Vec<String>,
+}
+
+impl Sources {
+    /// Defaults alone.
+    pub(super) fn none() -> Self {
+        Self {
+            file: FileSource::None,
+            flags: Vec::new(),
+            environment: Vec::new(),
+            folder: PathBuf::new(),
+            app: None,
+        }
+    }
+
+    /// The environment of this process, and a file.
+    pub(crate) fn process(file: FileSource) -> Self {
+        let mut environment: Vec<Variable> = std::env::vars_os()
+            .map(|(name, text)| Variable {
+                name: name.to_string_lossy().into_owned(),
+                text: text.into_string().ok(),
+                line: None,
+            })
+            .collect();
+        environment.sort_by(|one, other| one.name.cmp(&other.name));
+        // A folder that was removed leaves relative paths as they are, and reading them says why.
+        let folder = std::env::current_dir().unwrap_or_default();
+        Self { file, environment, folder, ..Self::none() }
+    }
+
+    /// A variable of the environment that is set and not empty.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        let variable = self.environment.iter().find(|variable| variable.name == name)?;
+        variable.text.clone().filter(|text| !text.is_empty())
+    }
+
+    /// The configuration file's text and what errors call it; the error is a line of its own.
+    pub(super) fn read_file(&self) -> Result<Option<(String, String)>, String> {
+        let (path, required) = match &self.file {
+            FileSource::None => return Ok(None),
+            FileSource::Text(text) => return Ok(Some((text.clone(), "config.toml".to_owned()))),
+            FileSource::Optional(path) => (path, false),
+            FileSource::Required(path) => (path, true),
+        };
+        let full = self.folder.join(path);
+        // Only what is not there is optional: what is there and cannot be read is an error.
+        if !required && !full.exists() {
+            return Ok(None);
+        }
+        match read_text(&full, FILE_MAX_BYTES) {
+            Ok(text) => Ok(Some((text, path.display().to_string()))),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+
+    /// The file as the next reload must find it: one that was there must not be gone.
+    pub(super) fn insist(&mut self) {
+        if let FileSource::Optional(path) = &self.file
+            && self.folder.join(path).exists()
+        {
+            self.file = FileSource::Required(path.clone());
+        }
+    }
+}
+
+/// Not derived: the environment and the options hold secrets.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Reads a text file that must not be larger than so many bytes.
+pub(super) fn read_text(path: &Path, max_bytes: u64) -> Result<String, String> {
+    let failed = |error: std::io::Error| format!("failed to read: {}", reason(&error));
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| max_bytes < length) {
+        return Err(format!("failed to read: it has more than {max_bytes} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        format!("failed to read: line {line} is not UTF-8")
+    })
+}

@@ -1,0 +1,135 @@
+//! All settings that a configuration is judged by: ferricorn's own and the application's.
+
+use super::gunicorn;
+use super::problem::Problems;
+use super::setting::Setting;
+use super::settings::SETTINGS;
+
+/// Names that are closer than this are probably meant for each other (Jaro–Winkler, 0 to 1).
+const CLOSE: f64 = 0.8;
+
+/// The settings that exist.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    settings: Vec<&'static Setting>,
+    knowledge: Knowledge,
+}
+
+/// Whether the application is known, so that what is unknown is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knowledge {
+    /// The application's tables and variables may still come.
+    Partial,
+    Complete,
+}
+
+impl Table {
+    /// Ferricorn's settings, and the application's once it is known.
+    pub(super) fn new(app: Option<&'static [Setting]>, problems: &mut Problems) -> Self {
+        let mut settings: Vec<&'static Setting> = SETTINGS.iter().collect();
+        let ours = |table: &str| SETTINGS.iter().any(|setting| setting.table_and_name().0 == table);
+        for setting in app.unwrap_or_default() {
+            let known = settings
+                .iter()
+                .any(|other| inside(setting.key, other.key) || inside(other.key, setting.key));
+            if known || ours(setting.table_and_name().0) {
+                let problem = "expected a key of its own, in a table of its own";
+                problems.add("", format!("the application's setting {:?}: {problem}", setting.key));
+            } else {
+                settings.push(setting);
+            }
+        }
+        let knowledge = if app.is_some() { Knowledge::Complete } else { Knowledge::Partial };
+        Self { settings, knowledge }
+    }
+
+    pub(super) fn settings(&self) -> &[&'static Setting] {
+        &self.settings
+    }
+
+    pub(super) fn find(&self, key: &str) -> Option<&'static Setting> {
+        self.settings.iter().find(|setting| setting.key == key).copied()
+    }
+
+    /// Whether keys begin with this table's name.
+    pub(super) fn has_table(&self, name: &str) -> bool {
+        self.settings
+            .iter()
+            .any(|setting| setting.key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+    }
+
+    /// Whether an unknown table or variable is wrong, since nobody is left who could know it.
+    pub(super) fn is_complete(&self) -> bool {
+        self.knowledge == Knowledge::Complete
+    }
+
+    /// What to say of a key that nobody knows.
+    pub(super) fn unknown_key(&self, key: &str) -> String {
+        if let Some(ours) = gunicorn::moved(key) {
+            return format!("unknown key {key:?}: did you mean {ours:?}?");
+        }
+        if let Some(refused) = gunicorn::refused(key) {
+            return format!("unknown key {key:?}: {}", refused.instead);
+        }
+        let name = key.rsplit('.').next().unwrap_or(key);
+        let same_name = self.settings.iter().find(|setting| setting.table_and_name().1 == name);
+        if let Some(setting) = same_name {
+            // In TOML everything below a `[table]` line belongs to that table.
+            let (table, _) = setting.table_and_name();
+            let place = if table.is_empty() {
+                "above the first [table]".to_owned()
+            } else {
+                format!("in [{table}]")
+            };
+            return format!("unknown key {key:?}: did you mean {:?}, {place}?", setting.key);
+        }
+        let keys = self.settings.iter().map(|setting| setting.key);
+        unknown("key", key, closest(key, keys))
+    }
+
+    /// What to say of a table that nobody knows.
+    pub(super) fn unknown_table(&self, name: &str) -> String {
+        let tables = self.settings.iter().map(|setting| setting.table_and_name().0);
+        let tables = tables.filter(|table| !table.is_empty());
+        unknown("table", name, closest(name, tables))
+    }
+
+    /// What to say of a `FERRICORN_` variable that nobody knows.
+    pub(super) fn unknown_variable(&self, name: &str) -> String {
+        let variables: Vec<String> =
+            self.settings.iter().map(|setting| setting.variable()).collect();
+        let meant = closest(name, variables.iter().map(String::as_str));
+        match meant {
+            Some(meant) => format!("unknown variable: did you mean {meant}?"),
+            None => {
+                "unknown variable: `ferricorn config --reference` lists all settings".to_owned()
+            }
+        }
+    }
+}
+
+fn unknown(what: &str, name: &str, meant: Option<&str>) -> String {
+    match meant {
+        Some(meant) => format!("unknown {what} {name:?}: did you mean {meant:?}?"),
+        None => {
+            format!("unknown {what} {name:?}: `ferricorn config --reference` lists all settings")
+        }
+    }
+}
+
+/// Whether the key is the other one, or stands in a table of that name.
+fn inside(key: &str, other: &str) -> bool {
+    key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The candidate that is most like the word, if one is like it at all.
+pub(crate) fn closest<'a>(
+    word: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(likeness, _)| CLOSE < *likeness)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, candidate)| candidate)
+}
