@@ -56,7 +56,8 @@ impl<A: App> Master<A> {
                 Source::Signals if ready.readable => {
                     let numbers = self.signals.take().unwrap_or_default();
                     died |= numbers.contains(&signals::CHLD);
-                    events.extend(numbers.iter().filter_map(|it| decode(*it)).map(Event::Signalled));
+                    events
+                        .extend(numbers.iter().filter_map(|it| decode(*it)).map(Event::Signalled));
                 }
                 Source::Kid(pid) => {
                     if ready.writable

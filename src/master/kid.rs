@@ -28,7 +28,12 @@ pub(super) struct Kid {
 }
 
 impl Kid {
-    pub(super) fn new(id: ChildId, pid: i32, channel: Channel, board: Option<Arc<WorkerBoard>>) -> Self {
+    pub(super) fn new(
+        id: ChildId,
+        pid: i32,
+        channel: Channel,
+        board: Option<Arc<WorkerBoard>>,
+    ) -> Self {
         Self { id, pid, channel, ended: false, board, unsent: None, starved: None }
     }
 
@@ -38,7 +43,9 @@ impl Kid {
         let (message, length) = order.encode();
         let sent = self.channel.send(&message[..length], None);
         self.unsent = match (order, sent) {
-            (Order::Accept(slots), Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            (Order::Accept(slots), Err(error))
+                if error.kind() == std::io::ErrorKind::WouldBlock =>
+            {
                 Some(slots)
             }
             (Order::Accept(_), _) => None,

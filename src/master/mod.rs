@@ -81,7 +81,8 @@ pub(crate) struct Beginning {
 
 impl<A: App> Master<A> {
     pub(crate) fn new(app: A, beginning: Beginning) -> Self {
-        let Beginning { config, listeners, signals, counters, identity, pidfile, ready, seed } = beginning;
+        let Beginning { config, listeners, signals, counters, identity, pidfile, ready, seed } =
+            beginning;
         Self {
             app,
             supervisor: Supervisor::new(policy(&config), seed),
@@ -144,7 +145,8 @@ impl<A: App> Master<A> {
     /// Says, once, that every worker serves, and where: to whoever asked for it.
     fn tell_ready(&mut self) {
         if self.ready.is_some() && self.supervisor.is_complete() {
-            let line = serde_json::json!({ "pid": process::pid(), "addresses": self.listeners.names() });
+            let line =
+                serde_json::json!({ "pid": process::pid(), "addresses": self.listeners.names() });
             if let Some(Err(error)) = self.ready.take().map(|mut file| writeln!(file, "{line}")) {
                 tracing::warn!("failed to tell ready_fd: {error}");
             }
@@ -162,9 +164,9 @@ impl<A: App> Master<A> {
             ExitReason::WorkerBoot => {
                 Err(Error::WorkerBoot("no worker could boot; the error log says why".to_owned()))
             }
-            ExitReason::Prepare => {
-                Err(Error::Prepare("the application failed to load; the error log says why".to_owned()))
-            }
+            ExitReason::Prepare => Err(Error::Prepare(
+                "the application failed to load; the error log says why".to_owned(),
+            )),
         }
     }
 }

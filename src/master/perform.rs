@@ -24,10 +24,12 @@ use crate::worker::{self, Birth, WorkerBirth};
 impl<A: App> Master<A> {
     pub(super) fn perform(&mut self, now: Instant, action: Action) -> Option<Event> {
         match action {
-            Action::Fork { child, task, generation } => Some(match self.fork(child, task, generation) {
-                Ok(pid) => Event::Forked { child, pid: Pid(pid) },
-                Err(error) => Event::ForkFailed { child, reason: error.to_string() },
-            }),
+            Action::Fork { child, task, generation } => {
+                Some(match self.fork(child, task, generation) {
+                    Ok(pid) => Event::Forked { child, pid: Pid(pid) },
+                    Err(error) => Event::ForkFailed { child, reason: error.to_string() },
+                })
+            }
             Action::Dismiss { child, how: Dismissal::Drain } => self.order(child, Order::Drain),
             Action::Dismiss { child, how: Dismissal::Stop } => self.order(child, Order::Stop),
             Action::Accept { child, slots } => self.order(child, Order::Accept(slots)),
@@ -61,14 +63,16 @@ impl<A: App> Master<A> {
             }
             Action::StopListening => {
                 if let Err(error) = self.listeners.refuse_new() {
-                    tracing::warn!("failed to refuse new connections before the last are served: {error}");
+                    tracing::warn!(
+                        "failed to refuse new connections before the last are served: {error}"
+                    );
                 }
                 self.listeners.unlink();
                 None
             }
-            Action::Upgrade => {
-                Some(Event::UpgradeFailed { reason: "this build cannot replace itself yet".to_owned() })
-            }
+            Action::Upgrade => Some(Event::UpgradeFailed {
+                reason: "this build cannot replace itself yet".to_owned(),
+            }),
             Action::Log(notice) => {
                 log(&notice);
                 None
@@ -166,7 +170,10 @@ impl<A: App> Master<A> {
         Some(Event::Pulse { child, beat, kept: kid.kept(now) })
     }
 
-    fn load(&mut self, generation: Generation) -> Result<crate::supervisor::policy::Policy, String> {
+    fn load(
+        &mut self,
+        generation: Generation,
+    ) -> Result<crate::supervisor::policy::Policy, String> {
         let config = self.config().reload().map_err(|error| error.to_string())?;
         let loaded = policy(&config);
         self.configs.insert(generation, Arc::new(config));

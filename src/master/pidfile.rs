@@ -24,7 +24,8 @@ impl PidFile {
     /// [`Error::Config`] when another master holds it, or it cannot be written.
     pub(crate) fn write(path: &Path) -> Result<Self, Error> {
         let refusal = |error: &dyn std::fmt::Display| {
-            Error::Config(format!("failed to write the pid file {}: {error}", path.display()))
+            let reason = format!("failed to write the pid file {}: {error}", path.display());
+            Error::Config(reason.into())
         };
         match Self::try_write(path) {
             Ok(Some(pidfile)) => Ok(pidfile),

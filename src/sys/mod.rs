@@ -9,6 +9,7 @@ pub(crate) mod filter;
 pub(crate) mod fork;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod readable;
 pub(crate) mod shared;
 pub(crate) mod signals;
 pub(crate) mod socket;

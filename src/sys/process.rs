@@ -115,3 +115,35 @@ impl Identity {
         Ok(())
     }
 }
+
+/// The first descriptor that a service manager passes (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
+const FIRST_PASSED: i32 = 3;
+
+/// The listening sockets that a service manager has passed to this process, by number
+/// (sd_listen_fds(3)); none when the variables are meant for another process.
+pub(crate) fn activated() -> Vec<i32> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(count)) if pid == self::pid() && count > 0 => {
+            (FIRST_PASSED..FIRST_PASSED.saturating_add(count)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Takes over a descriptor that this process was started with, for writing. It is not passed on.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub(crate) fn inherited_file(number: i32) -> io::Result<std::fs::File> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: fcntl(2) looks a number up and sets a flag; a number that is none is an error.
+    #[expect(unsafe_code, reason = "the number may name no descriptor, so it cannot be borrowed")]
+    let known = unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) };
+    if number < 0 || known < 0 {
+        return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
+    }
+    // SAFETY: it is open, and was passed to us to be used: nobody else in this process knows it.
+    #[expect(unsafe_code, reason = "descriptors are inherited as numbers")]
+    Ok(unsafe { std::fs::File::from_raw_fd(number) })
+}

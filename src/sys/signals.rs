@@ -6,7 +6,7 @@
 //! lands in the parent's pipe.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use nix::fcntl::OFlag;
@@ -80,6 +80,12 @@ impl AsFd for Signals {
     }
 }
 
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.reader.as_raw_fd()
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
         self.forget();
@@ -125,7 +131,7 @@ pub(crate) const TTOU: i32 = libc::SIGTTOU;
 pub(crate) const WINCH: i32 = libc::SIGWINCH;
 
 /// How long a process whose parent has died may go on, in case it is too stuck to notice.
-const ORPHAN: libc::itimerval = libc::itimerval {
+static ORPHAN: libc::itimerval = libc::itimerval {
     it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
     it_value: libc::timeval { tv_sec: 1, tv_usec: 750_000 },
 };
@@ -142,10 +148,11 @@ pub(crate) fn alarm_when_orphaned(parent: i32) -> io::Result<()> {
         #[expect(unsafe_code, reason = "libc's binding is unsafe")]
         let now = unsafe { libc::getppid() };
         if now != parent {
-            // SAFETY: setitimer(2) is a system call without a wrapper's state; the value is a constant.
+            // SAFETY: setitimer(2) is a system call without a wrapper's state; the value never changes.
             #[expect(unsafe_code, reason = "nix has no setitimer")]
-            let _cannot_fail =
-                unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const ORPHAN, std::ptr::null_mut()) };
+            let _cannot_fail = unsafe {
+                libc::setitimer(libc::ITIMER_REAL, &raw const ORPHAN, std::ptr::null_mut())
+            };
         }
     };
     reset(&[libc::SIGALRM])?;

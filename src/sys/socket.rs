@@ -155,7 +155,9 @@ pub(crate) fn queue_length(listener: BorrowedFd<'_>) -> io::Result<u32> {
 /// Whether accept(2) failed for want of descriptors or memory.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     let number = error.raw_os_error();
-    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].into_iter().any(|it| Some(it) == number)
+    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]
+        .into_iter()
+        .any(|it| Some(it) == number)
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ pub(super) enum Fault {
 
 /// One open connection. Written by its own task, read by the sweep.
 #[derive(Debug)]
-pub(super) struct Conn {
+pub(crate) struct Conn {
     wait: AtomicU8,
     /// Since when, in milliseconds of the monotonic clock.
     since: AtomicU64,
@@ -147,7 +147,7 @@ impl Conn {
     }
 
     /// Gives the handler so much longer.
-    pub(super) fn extend(&self, by: Duration) {
+    pub(crate) fn extend(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.extra.fetch_add(millis, Ordering::Relaxed);
     }
@@ -261,7 +261,8 @@ impl Timeouts {
         let since = conn.since.load(Ordering::Relaxed);
         let began = conn.began.load(Ordering::Relaxed);
         let waited = |timeout: Duration, since: u64, extra: u64| {
-            let allowed = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).saturating_add(extra);
+            let allowed =
+                u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).saturating_add(extra);
             !timeout.is_zero() && now.saturating_sub(since) >= allowed
         };
         let answer = || waited(self.answer, began, conn.extra.load(Ordering::Relaxed));

@@ -35,7 +35,12 @@ pub(super) enum Leaving {
 
 impl Leaving {
     /// Finishes what is open, as long as there is time, or until it is told to quit.
-    pub(super) async fn finish(self, server: &Arc<Server>, config: &Config, quit: impl Future<Output = ()>) {
+    pub(super) async fn finish(
+        self,
+        server: &Arc<Server>,
+        config: &Config,
+        quit: impl Future<Output = ()>,
+    ) {
         let patience = match self {
             Self::Drain | Self::Stop => config.graceful_timeout.saturating_sub(MARGIN),
             Self::Orphaned => ORPHANED,

@@ -14,14 +14,12 @@ mod service;
 mod strict;
 mod ticket;
 
-use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use conns::Conn;
 use rand::RngExt;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
 
@@ -34,6 +32,7 @@ use crate::scoreboard::{SlotBoard, WorkerBoard};
 use crate::sys::channel::{Channel, Received};
 use crate::sys::fork::{InChild, SingleThreaded};
 use crate::sys::process::{self, Identity};
+use crate::sys::readable::readable;
 use crate::sys::signals::{self, Signals};
 use crate::sys::{clock, signals as signal};
 use crate::time::Instant;
@@ -73,7 +72,8 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
     process::set_name("ferricorn-prep");
     birth.signals.forget();
     // It has nothing to finish: every signal ends it.
-    let reset = signals::reset(&[signal::TERM, signal::INT, signal::QUIT, signal::HUP, signal::USR1]);
+    let reset =
+        signals::reset(&[signal::TERM, signal::INT, signal::QUIT, signal::HUP, signal::USR1]);
     let become_it = reset.and_then(|()| birth.identity.assume());
     // After the change of user, which clears it (prctl(2), PR_SET_PDEATHSIG).
     if let Err(error) = become_it.and_then(|()| process::die_with_parent(signal::KILL)) {
@@ -84,7 +84,8 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
     if process::parent_pid() != birth.master {
         return PREPARE_FAILED;
     }
-    let context = PrepareContext { config: Arc::clone(&birth.config), generation: birth.generation };
+    let context =
+        PrepareContext { config: Arc::clone(&birth.config), generation: birth.generation };
     let run = || match runtime(1) {
         Ok(runtime) => runtime.block_on(app.prepare(&context)),
         Err(error) => Err(error.into()),
@@ -185,8 +186,8 @@ enum Call {
 }
 
 async fn run(mut worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
-    let Ok(caught) = AsyncFd::with_interest(caught, Interest::READABLE) else { return BOOT_FAILED };
-    let Ok(channel) = AsyncFd::with_interest(worker.birth.channel, Interest::READABLE) else {
+    let (Ok(caught), Ok(channel)) = (readable(caught), readable(worker.birth.channel)) else {
+        tracing::error!("failed to watch for signals and orders");
         return BOOT_FAILED;
     };
     let config = Arc::clone(&worker.birth.config);

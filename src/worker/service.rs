@@ -76,7 +76,6 @@ impl Requests {
 
 pin_project_lite::pin_project! {
     #[project = RunningProjection]
-    #[derive(Debug)]
     enum Running {
         Refused { status: StatusCode },
         Routed { #[pin] future: RouteFuture<Infallible> },
@@ -85,7 +84,6 @@ pin_project_lite::pin_project! {
 
 pin_project_lite::pin_project! {
     /// An answer on its way.
-    #[derive(Debug)]
     pub(super) struct Answering {
         #[pin]
         running: Running,

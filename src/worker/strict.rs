@@ -9,7 +9,11 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, Version, request};
 use crate::config::Limits;
 
 /// Why a request is refused, if it is.
-pub(super) fn refuse(head: &request::Parts, body: Option<u64>, limits: &Limits) -> Option<StatusCode> {
+pub(super) fn refuse(
+    head: &request::Parts,
+    body: Option<u64>,
+    limits: &Limits,
+) -> Option<StatusCode> {
     if limits.request_line > 0 && request_line(head) > limits.request_line {
         return Some(StatusCode::URI_TOO_LONG);
     }
@@ -26,7 +30,9 @@ pub(super) fn refuse(head: &request::Parts, body: Option<u64>, limits: &Limits) 
         return Some(StatusCode::BAD_REQUEST);
     }
     match body {
-        Some(length) if limits.body > 0 && length > limits.body => Some(StatusCode::PAYLOAD_TOO_LARGE),
+        Some(length) if limits.body > 0 && length > limits.body => {
+            Some(StatusCode::PAYLOAD_TOO_LARGE)
+        }
         _ => None,
     }
 }
@@ -43,7 +49,9 @@ fn request_line(head: &request::Parts) -> usize {
 fn has_long_field(headers: &HeaderMap, limit: usize) -> bool {
     let colon_and_space = 2;
     limit > 0
-        && headers.iter().any(|(name, value)| name.as_str().len() + colon_and_space + value.len() > limit)
+        && headers
+            .iter()
+            .any(|(name, value)| name.as_str().len() + colon_and_space + value.len() > limit)
 }
 
 /// RFC 9112 section 6.1: a server that does not understand a coding answers 501.
@@ -109,7 +117,10 @@ mod tests {
         assert_eq!(answer(|it| it.uri("http://a.example/x?y=1").header("host", "a.example")), None);
         assert_eq!(answer(|it| it.version(Version::HTTP_10)), None);
         assert_eq!(answer(|it| it.method("OPTIONS").uri("*").header("host", "a")), None);
-        assert_eq!(answer(|it| it.header("host", "a").header("transfer-encoding", "Chunked")), None);
+        assert_eq!(
+            answer(|it| it.header("host", "a").header("transfer-encoding", "Chunked")),
+            None
+        );
     }
 
     #[test]
@@ -119,8 +130,14 @@ mod tests {
         assert_eq!(answer(|it| it.header("host", "a b")), Some(400));
         assert_eq!(answer(|it| it.header("host", "a/b")), Some(400));
         assert_eq!(answer(|it| it.uri("*").header("host", "a")), Some(400));
-        assert_eq!(answer(|it| it.method("CONNECT").uri("a.example:80").header("host", "a")), Some(501));
-        assert_eq!(answer(|it| it.header("host", "a").header("transfer-encoding", "gzip")), Some(501));
+        assert_eq!(
+            answer(|it| it.method("CONNECT").uri("a.example:80").header("host", "a")),
+            Some(501)
+        );
+        assert_eq!(
+            answer(|it| it.header("host", "a").header("transfer-encoding", "gzip")),
+            Some(501)
+        );
         assert_eq!(
             answer(|it| it.header("host", "a").header("transfer-encoding", "gzip, chunked")),
             Some(501)
@@ -139,7 +156,8 @@ mod tests {
         let field = |length: usize| "b".repeat(length - "x: ".len());
         assert_eq!(answer(|it| it.header("host", "a").header("x", field(8190))), None);
         assert_eq!(answer(|it| it.header("host", "a").header("x", field(8191))), Some(431));
-        let parts = Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts().0;
+        let parts =
+            Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts().0;
         assert_eq!(refuse(&parts, Some(1 << 20), &limits()), None);
         assert_eq!(refuse(&parts, Some((1 << 20) + 1), &limits()).map(|it| it.as_u16()), Some(413));
     }

@@ -50,7 +50,7 @@ impl Ticket {
             method: head.method.clone(),
             target: head.uri.clone(),
             version: head.version,
-            request_headers: logging::wanted_of_request(&head.headers),
+            request_headers: head.headers.clone(),
             response_headers: HeaderMap::new(),
             outcome: Outcome::Aborted,
         }
@@ -59,7 +59,7 @@ impl Ticket {
     /// The head of the answer stands.
     pub(super) fn note_head<B>(&mut self, response: &Response<B>) {
         self.outcome = Outcome::Status(response.status());
-        self.response_headers = logging::wanted_of_response(response.headers());
+        self.response_headers = response.headers().clone();
     }
 
     pub(super) fn warn_of_timeout(&self) {
@@ -90,22 +90,25 @@ impl Drop for Ticket {
             self.conn.set(Wait::Next);
         }
         self.server.count_request();
-        logging::access(&Record {
-            remote: self.peer.map(|peer| peer.ip()),
-            started: self.started,
-            elapsed: self.elapsed(),
-            method: &self.method,
-            target: &self.target,
-            version: self.version,
-            request_headers: &self.request_headers,
-            outcome: self.outcome,
-            response_headers: &self.response_headers,
-            bytes: self.sent,
-            pid: self.server.pid,
-            slot: self.server.slot,
-            generation: self.server.generation,
-            request_id: None,
-            scheme: "http",
-        });
+        logging::access(
+            clock::now(),
+            &Record {
+                remote: self.peer.map(|peer| peer.ip()),
+                started: self.started,
+                elapsed: self.elapsed(),
+                method: &self.method,
+                target: &self.target,
+                version: self.version,
+                request_headers: &self.request_headers,
+                outcome: self.outcome,
+                response_headers: &self.response_headers,
+                bytes: self.sent,
+                pid: self.server.pid,
+                slot: self.server.slot,
+                generation: self.server.generation,
+                request_id: None,
+                scheme: "http",
+            },
+        );
     }
 }
