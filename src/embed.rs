@@ -1,5 +1,6 @@
 //! The contract with an application: what it gives, what it is told, and how the two are run.
 
+use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -10,8 +11,10 @@ use crate::ids::{Generation, Slot};
 use crate::listeners::Listeners;
 use crate::logging;
 use crate::master::pidfile::PidFile;
-use crate::master::{self, Beginning, Master};
+use crate::master::upgrade::{self, Start};
+use crate::master::{self, Beginning, Master, Opened};
 use crate::scoreboard::SlotBoard;
+use crate::sys::exec::{self, Invocation};
 use crate::sys::fork::SingleThreaded;
 use crate::sys::process::{self, Identity};
 use crate::sys::signals::Signals;
@@ -107,6 +110,7 @@ impl WorkerContext {
 pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
     refuse_company()?;
     let config = config.with_app(A::SETTINGS)?;
+    let invocation = Invocation::current();
     if let Some(folder) = &config.chdir {
         std::env::set_current_dir(folder).map_err(|source| Error::folder(folder, &source))?;
     }
@@ -114,25 +118,47 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
         process::set_umask(mask);
     }
     let identity = Identity::find(&config.user, &config.group).map_err(Error::identity)?;
+    let start = upgrade::start().map_err(system("take over from the image before"))?;
+    if let Start::Check { version } = start {
+        return answer_check(version);
+    }
+    process::set_name(if config.proc_name.is_empty() { "ferricorn" } else { &config.proc_name });
     logging::install(&config.log).map_err(|source| Error::logs(&source))?;
     let signals = Signals::catch(&master::SIGNALS).map_err(system("catch signals"))?;
+    Signals::let_in(&master::SIGNALS).map_err(system("let signals in"))?;
+    match start {
+        Start::TakeOver(desk) => {
+            tracing::info!("Upgraded in place to ferricorn {}", env!("CARGO_PKG_VERSION"));
+            let beginning = Beginning { config, signals, identity, invocation, ready: None };
+            Master::take_over(app, beginning, *desk)
+        }
+        Start::Afresh | Start::Check { .. } => {
+            let ready = config.ready_fd.map(exec::inherited).transpose();
+            let ready = ready.map_err(system("take over ready_fd"))?.map(File::from);
+            let opened = open(&config)?;
+            let beginning = Beginning { config, signals, identity, invocation, ready };
+            Master::begin(app, beginning, opened)
+        }
+    }
+}
+
+/// Opens what the master owns, and says so.
+fn open(config: &Config) -> Result<Opened, Error> {
     let counters = SlotBoard::new().map_err(system("share memory"))?;
-    let ready = config.ready_fd.map(process::inherited_file).transpose();
-    let ready = ready.map_err(system("take over ready_fd"))?;
-    let listeners = Listeners::open(&config, &process::activated(), config.workers)?;
+    let listeners = Listeners::open(config, &process::activated(), config.workers)?;
     let pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
-    greet(&config, &listeners);
-    let beginning = Beginning {
-        config,
-        listeners,
-        signals,
-        counters,
-        identity,
-        pidfile,
-        ready,
-        seed: rand::random(),
-    };
-    Master::new(app, beginning).run()
+    greet(config, &listeners);
+    Ok(Opened { listeners, counters, pidfile, seed: rand::random() })
+}
+
+/// The image before asks whether this one could take over; the configuration has passed by now.
+fn answer_check(version: u32) -> Result<(), Error> {
+    if upgrade::can_take_over(version) {
+        return Ok(());
+    }
+    let why =
+        format!("this binary cannot take over state of version {version}: it needs a restart");
+    Err(Error::Usage(why))
 }
 
 /// A process that forks must be alone in itself: a thread would be missing in the children, and with
@@ -158,7 +184,6 @@ fn system(action: &'static str) -> impl Fn(std::io::Error) -> Error {
 
 /// The first lines of the error log, in gunicorn's words.
 fn greet(config: &Config, listeners: &Listeners) {
-    process::set_name(if config.proc_name.is_empty() { "ferricorn" } else { &config.proc_name });
     tracing::info!("Starting ferricorn {}", env!("CARGO_PKG_VERSION"));
     for name in listeners.names() {
         tracing::info!("Listening at: {name} ({})", process::pid());

@@ -6,6 +6,7 @@ mod inbox;
 mod kid;
 mod perform;
 pub(crate) mod pidfile;
+pub(crate) mod upgrade;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -21,11 +22,13 @@ use crate::listeners::Listeners;
 use crate::logging;
 use crate::master::kid::Kid;
 use crate::master::pidfile::PidFile;
+use crate::master::upgrade::Inheritance;
 use crate::scoreboard::SlotBoard;
 use crate::supervisor::Supervisor;
 use crate::supervisor::action::ExitReason;
 use crate::supervisor::event::Event;
 use crate::supervisor::policy::Policy;
+use crate::sys::exec::Invocation;
 use crate::sys::process::Identity;
 use crate::sys::signals::{self, Signals};
 use crate::sys::{clock, process};
@@ -60,6 +63,8 @@ pub(crate) struct Master<A> {
     armed: SlotSet,
     identity: Identity,
     pidfile: Option<PidFile>,
+    /// How to start the binary on disk again.
+    invocation: Invocation,
     /// Where it is told, once, that every worker serves.
     ready: Option<File>,
     /// Whether the kernel was said not to let us steer.
@@ -67,42 +72,70 @@ pub(crate) struct Master<A> {
     exit: Option<ExitReason>,
 }
 
-/// What the master begins with.
+/// What the master begins with, however it was started.
+#[derive(Debug)]
 pub(crate) struct Beginning {
     pub(crate) config: Config,
-    pub(crate) listeners: Listeners,
     pub(crate) signals: Signals,
-    pub(crate) counters: SlotBoard,
     pub(crate) identity: Identity,
-    pub(crate) pidfile: Option<PidFile>,
+    pub(crate) invocation: Invocation,
     pub(crate) ready: Option<File>,
+}
+
+/// What a master that starts afresh has opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) listeners: Listeners,
+    pub(crate) counters: SlotBoard,
+    pub(crate) pidfile: Option<PidFile>,
+    /// For jitter.
     pub(crate) seed: u64,
 }
 
 impl<A: App> Master<A> {
-    pub(crate) fn new(app: A, beginning: Beginning) -> Self {
-        let Beginning { config, listeners, signals, counters, identity, pidfile, ready, seed } =
-            beginning;
+    /// Supervises from the first fork to the last exit.
+    pub(crate) fn begin(app: A, beginning: Beginning, opened: Opened) -> Result<(), Error> {
+        let Opened { listeners, counters, pidfile, seed } = opened;
+        let supervisor = Supervisor::new(policy(&beginning.config), seed);
+        let desk = Inheritance {
+            supervisor,
+            listeners,
+            counters,
+            kids: Vec::new(),
+            armed: SlotSet::EMPTY,
+            pidfile,
+        };
+        Self::new(app, beginning, desk).run(Event::Started)
+    }
+
+    /// Goes on where the image before has stopped, and rolls its workers.
+    pub(crate) fn take_over(app: A, beginning: Beginning, desk: Inheritance) -> Result<(), Error> {
+        Self::new(app, beginning, desk).run(Event::Upgraded)
+    }
+
+    fn new(app: A, beginning: Beginning, desk: Inheritance) -> Self {
+        let config = Arc::new(beginning.config);
+        let generations = desk.supervisor.generations();
         Self {
             app,
-            supervisor: Supervisor::new(policy(&config), seed),
-            configs: BTreeMap::from([(Generation::FIRST, Arc::new(config))]),
-            listeners,
-            signals,
-            kids: Vec::new(),
-            counters: Arc::new(counters),
-            armed: SlotSet::EMPTY,
-            identity,
-            pidfile,
-            ready,
+            configs: generations.map(|it| (it, Arc::clone(&config))).collect(),
+            supervisor: desk.supervisor,
+            listeners: desk.listeners,
+            signals: beginning.signals,
+            kids: desk.kids,
+            counters: Arc::new(desk.counters),
+            armed: desk.armed,
+            identity: beginning.identity,
+            pidfile: desk.pidfile,
+            invocation: beginning.invocation,
+            ready: beginning.ready,
             steerless: false,
             exit: None,
         }
     }
 
-    /// Supervises until there is nobody left to supervise.
-    pub(crate) fn run(mut self) -> Result<(), Error> {
-        self.step(Event::Started);
+    fn run(mut self, first: Event) -> Result<(), Error> {
+        self.step(first);
         loop {
             if let Some(reason) = self.exit {
                 return self.end(reason);

@@ -70,9 +70,11 @@ impl<A: App> Master<A> {
                 self.listeners.unlink();
                 None
             }
-            Action::Upgrade => Some(Event::UpgradeFailed {
-                reason: "this build cannot replace itself yet".to_owned(),
-            }),
+            Action::Upgrade => {
+                let error = self.replace_image();
+                let path = self.invocation.path().display();
+                Some(Event::UpgradeFailed { reason: format!("failed to execute {path}: {error}") })
+            }
             Action::Log(notice) => {
                 log(&notice);
                 None
@@ -114,7 +116,11 @@ impl<A: App> Master<A> {
                     let worker = WorkerBirth { birth, slot, listeners, board, counters };
                     worker::main(child, worker, &self.app)
                 }
-                (Task::Prepare | Task::Check | Task::Worker { .. }, _) => {
+                (Task::Check, _) => {
+                    child.unblock_signals();
+                    self.check_new_binary()
+                }
+                (Task::Prepare | Task::Worker { .. }, _) => {
                     worker::prepare(child, &birth, &self.app)
                 }
             }

@@ -51,6 +51,21 @@ impl PidFile {
         Ok(Some(Self { path: path.to_owned(), file }))
     }
 
+    /// What the image before held: its lock lives in the descriptor.
+    pub(crate) fn inherit(path: PathBuf, file: File) -> Self {
+        Self { path, file }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The descriptor that holds the lock.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Removes the file, if it is still ours.
     pub(crate) fn remove(self) {
         let ours = self.file.metadata().ok().map(|found| {

@@ -158,6 +158,11 @@ impl Supervisor {
         &self.children
     }
 
+    /// The generations that somebody uses.
+    pub(crate) fn generations(&self) -> impl Iterator<Item = Generation> {
+        self.policies.keys().copied()
+    }
+
     /// The generation in force.
     pub(crate) fn generation(&self) -> Generation {
         self.settled

@@ -5,6 +5,7 @@
 
 pub(crate) mod channel;
 pub(crate) mod clock;
+pub(crate) mod exec;
 pub(crate) mod filter;
 pub(crate) mod fork;
 pub(crate) mod poll;

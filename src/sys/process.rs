@@ -130,20 +130,3 @@ pub(crate) fn activated() -> Vec<i32> {
         _ => Vec::new(),
     }
 }
-
-/// Takes over a descriptor that this process was started with, for writing. It is not passed on.
-///
-/// # Errors
-/// `EBADF` when it is not open.
-pub(crate) fn inherited_file(number: i32) -> io::Result<std::fs::File> {
-    use std::os::fd::FromRawFd;
-    // SAFETY: fcntl(2) looks a number up and sets a flag; a number that is none is an error.
-    #[expect(unsafe_code, reason = "the number may name no descriptor, so it cannot be borrowed")]
-    let known = unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) };
-    if number < 0 || known < 0 {
-        return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
-    }
-    // SAFETY: it is open, and was passed to us to be used: nobody else in this process knows it.
-    #[expect(unsafe_code, reason = "descriptors are inherited as numbers")]
-    Ok(unsafe { std::fs::File::from_raw_fd(number) })
-}

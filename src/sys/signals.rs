@@ -47,6 +47,20 @@ impl Signals {
         Ok(Self { reader, hooks })
     }
 
+    /// Lets the caught signals in, whatever the process was started with: another image of the program
+    /// may have left them blocked, with some pending.
+    ///
+    /// # Errors
+    /// When a number is no signal.
+    pub(crate) fn let_in(numbers: &[i32]) -> io::Result<()> {
+        let mut set = SigSet::empty();
+        for number in numbers {
+            set.add(Signal::try_from(*number)?);
+        }
+        set.thread_unblock()?;
+        Ok(())
+    }
+
     /// The numbers of the signals that have come since the last call, in order.
     ///
     /// # Errors
