@@ -28,8 +28,8 @@ impl Supervisor {
                 }
             }
             Phase::Starting | Phase::Running => {
-                self.begin_reload(now, out);
                 self.advance_reload(now, out);
+                self.begin_reload(now, out);
                 self.check_workers(now, out);
                 self.open_slots(out);
                 self.park_surplus(now, out);

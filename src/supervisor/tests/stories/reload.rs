@@ -213,3 +213,49 @@ fn an_old_worker_dies_while_the_canary_boots() {
         "
     );
 }
+
+#[test]
+fn hup_during_hup() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal HUP
+            @1001 signal HUP
+            @1010 loaded workers=1
+            @1020 signal HUP
+            @1050 exited 103 code 0
+            @1055 signal HUP
+            @1060 ready #4
+            @1170 loaded error nothing new
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1001    signal HUP
+        @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #3 prepare g2
+        @1010    forked #3 pid 103
+                  → debug: prepare begun with pid: 103
+        @1020    signal HUP
+        @1050    exited 103 code 0
+                  → fork #4 worker 0 g2
+        @1050    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @1055    signal HUP
+        @1060    ready #4
+                  → info: worker 0 (pid 104) ready in 10 ms
+        @1160    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → info: reloaded: generation 2, 1 workers replaced in 160 ms
+                  → info: reloading: generation 3
+                  → load g3
+        @1170    loaded error nothing new
+                  → error: failed to reload: generation 3 is dropped, 2 serves on: nothing new
+        "
+    );
+}
