@@ -1,5 +1,5 @@
 //! What a fact changes in what the supervisor knows. Nothing is forked or signalled here, but for
-//! what a fact orders by itself: reopened logs, an upgrade whose check has passed.
+//! what a fact orders by itself: reopened logs, an `ABRT` to a silent worker.
 
 use crate::ids::{ChildId, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ChildSignal, ExitReason};
@@ -10,6 +10,7 @@ use crate::supervisor::policy::{
 };
 use crate::supervisor::reload::ReloadEnd;
 use crate::supervisor::stage::{Child, Due, Stage, Task, Urgency};
+use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
 
@@ -19,8 +20,11 @@ impl Supervisor {
             Event::Started if self.phase == Phase::New => {
                 self.phase = Phase::Preparing { retry_at: now };
             }
-            Event::Upgraded if !self.is_stopping() => self.reload_again = true,
-            Event::Started | Event::Upgraded | Event::Tick => {}
+            Event::Upgraded => {
+                self.upgrade = Upgrade::Idle;
+                self.reload_again = !self.is_stopping();
+            }
+            Event::Started | Event::Tick => {}
             Event::Signalled(signal) => self.note_signal(now, signal, out),
             Event::Forked { child, pid } => self.note_forked(now, child, pid, out),
             Event::ForkFailed { child, reason } => self.note_fork_failed(now, child, reason, out),
@@ -36,9 +40,7 @@ impl Supervisor {
             Event::QueueLength { slot, length } => self.note_queue_length(now, slot, length),
             Event::Pulse { child, beat, kept } => self.note_pulse(now, child, beat, kept, out),
             Event::MemoryRead { child, bytes } => self.note_memory(child, bytes, out),
-            Event::UpgradeFailed { reason } => {
-                out.push(Action::Log(Notice::UpgradeRefused { reason }))
-            }
+            Event::UpgradeFailed { reason } => self.refuse_upgrade(reason, out),
             Event::SlotsOpen { count } => self.note_slots(count, out),
         }
     }
@@ -61,7 +63,7 @@ impl Supervisor {
             Signal::Reload => self.reload_again = true,
             Signal::More => self.resize(self.wanted.saturating_add(1), out),
             Signal::Fewer => self.resize(self.wanted.saturating_sub(1), out),
-            Signal::Upgrade => self.upgrade(now, out),
+            Signal::Upgrade => self.want_upgrade(out),
             Signal::Reopen => {
                 out.push(Action::ReopenLogs);
                 let workers = self.children.iter().filter(|child| child.slot().is_some());
@@ -97,6 +99,7 @@ impl Supervisor {
                 self.phase = Phase::Stopping { urgency, deadline, reason };
                 self.reload = None;
                 self.reload_again = false;
+                self.upgrade = Upgrade::Idle;
                 out.push(Action::StopListening);
             }
         }
@@ -112,22 +115,6 @@ impl Supervisor {
         };
         self.wanted = wanted;
         out.push(Action::Log(notice));
-    }
-
-    fn upgrade(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let busy = match self.phase {
-            Phase::New | Phase::Preparing { .. } | Phase::Starting => {
-                Some("the server is starting")
-            }
-            Phase::Stopping { .. } | Phase::Gone => Some("the server is stopping"),
-            Phase::Running if self.reload.is_some() => Some("a reload is under way"),
-            Phase::Running if self.has_task(Task::Check) => Some("an upgrade is under way"),
-            Phase::Running => None,
-        };
-        match busy {
-            Some(why) => out.push(Action::Log(Notice::Ignored { signal: Signal::Upgrade, why })),
-            None => self.fork(now, Task::Check, self.settled, out),
-        }
     }
 
     fn note_forked(&mut self, now: Instant, id: ChildId, pid: Pid, out: &mut Vec<Action>) {
@@ -169,7 +156,9 @@ impl Supervisor {
                 }
                 self.note_prepare_unforked(retry_at);
             }
-            Task::Check => {}
+            Task::Check => {
+                return self.refuse_upgrade(format!("its check cannot be forked: {reason}"), out);
+            }
         }
         out.push(Action::Log(Notice::ForkFailed { task: child.task, reason }));
     }
@@ -281,14 +270,7 @@ impl Supervisor {
         match child.task {
             Task::Worker { slot } => self.note_worker_exit(now, child, slot, (pid, status), out),
             Task::Prepare => self.note_prepare_exit(now, status, out),
-            Task::Check => match status {
-                _ if self.is_stopping() => {}
-                status if status.is_clean() => out.push(Action::Upgrade),
-                ExitStatus::Code(_) | ExitStatus::Signal { .. } => {
-                    let reason = format!("the new binary's check {status}");
-                    out.push(Action::Log(Notice::UpgradeRefused { reason }));
-                }
-            },
+            Task::Check => self.note_check_exit(status, out),
         }
     }
 

@@ -39,6 +39,7 @@ mod reconcile;
 mod reload;
 mod seat;
 pub(crate) mod stage;
+mod upgrade;
 mod watch;
 
 #[cfg(test)]
@@ -55,6 +56,7 @@ use crate::supervisor::policy::{LATE, Policy};
 use crate::supervisor::reload::Reload;
 use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Stage, Task, Urgency};
+use crate::supervisor::upgrade::Upgrade;
 use crate::time::Instant;
 
 /// What the master knows and wants. It can be handed to another image of the program as it is.
@@ -81,6 +83,7 @@ pub(crate) struct Supervisor {
     reload: Option<Reload>,
     /// `HUP` came while another reload, the start or an upgrade was under way.
     reload_again: bool,
+    upgrade: Upgrade,
     /// To which slots the kernel sends new connections.
     steered: SlotSet,
     /// When the last fact was taken.
@@ -126,6 +129,7 @@ impl Supervisor {
             newest: Generation::FIRST,
             reload: None,
             reload_again: false,
+            upgrade: Upgrade::Idle,
             steered: SlotSet::EMPTY,
             handled_at: Instant::default(),
             wakes_at: None,

@@ -41,6 +41,7 @@ impl Supervisor {
             }
         }
         self.forget(out);
+        self.advance_upgrade(now, out);
     }
 
     /// Ends what has had its time.

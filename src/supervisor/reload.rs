@@ -13,6 +13,7 @@ use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{Policy, RELOAD_FAILURES_MAX};
 use crate::supervisor::stage::{Child, Task};
+use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
 
@@ -83,7 +84,7 @@ impl Supervisor {
 
     /// Begins a reload that was asked for, once nothing else is under way.
     pub(super) fn begin_reload(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let busy = self.reload.is_some() || self.has_task(Task::Check);
+        let busy = self.reload.is_some() || self.upgrade != Upgrade::Idle;
         if !self.reload_again || self.phase != Phase::Running || busy {
             return;
         }

@@ -188,3 +188,86 @@ fn hup_during_a_usr2_that_is_refused() {
         "
     );
 }
+
+#[test]
+fn usr2_whose_check_cannot_be_forked() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            the kernel refuses to fork
+            @1000 signal USR2
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       the kernel refuses to fork
+        @1000    signal USR2
+                  → fork #3 the new binary's check g1
+        @1000    unforked #3 resource temporarily unavailable
+                  → error: failed to upgrade: its check cannot be forked: resource temporarily unavailable; nothing has changed
+        "
+    );
+}
+
+#[test]
+fn hup_during_usr2_waits_for_it() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal USR2
+            @1010 signal HUP
+            @1040 exited 103 code 0
+            @1060 upgraded
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal USR2
+                  → fork #3 the new binary's check g1
+        @1000    forked #3 pid 103
+                  → debug: the new binary's check begun with pid: 103
+        @1010    signal HUP
+        @1040    exited 103 code 0
+                  → upgrade
+        @1060    upgraded
+                  → info: reloading: generation 2
+                  → load g2
+        "
+    );
+}
+
+#[test]
+fn term_between_the_order_to_upgrade_and_its_execution() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal USR2
+            @1040 exited 103 code 0
+            signal TERM
+            @1060 upgraded
+            @1070 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal USR2
+                  → fork #3 the new binary's check g1
+        @1000    forked #3 pid 103
+                  → debug: the new binary's check begun with pid: 103
+        @1040    exited 103 code 0
+                  → upgrade
+        @1040    signal TERM
+                  → stop listening
+                  → info: stopping: workers may finish for 30 s
+                  → dismiss #2 stop
+        @1060    upgraded
+        @1070    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+                  → info: Shutting down: Master
+                  → exit 0
+        "
+    );
+}
