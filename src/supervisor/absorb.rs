@@ -6,7 +6,7 @@ use crate::supervisor::action::{Action, ChildSignal, ExitReason};
 use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::{
-    ABORT, COMPLAINT_INTERVAL, FORK_RETRY, HEALTHY_LIFE, PROBATION, QUICK, STARVED_AGAIN,
+    ABORT, COMPLAINT_INTERVAL, FORK_RETRY, HEALTHY_LIFE, QUICK, STARVED_AGAIN,
 };
 use crate::supervisor::reload::ReloadEnd;
 use crate::supervisor::stage::{Child, Due, Stage, Task, Urgency};
@@ -121,8 +121,8 @@ impl Supervisor {
         let boot_timeout = |this: &Self, child: &Child| this.policy(child.generation).boot_timeout;
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
         let mut deadline = now.after(boot_timeout(self, child));
-        if let Some(step) = self.reload.as_ref().and_then(|reload| reload.step_deadline(child)) {
-            deadline = deadline.min(step);
+        if let Some(by) = self.reload.as_ref().and_then(|reload| reload.attempt_deadline(child)) {
+            deadline = deadline.min(by);
         }
         let Some(child) = self.child(id) else { return };
         if child.stage == Stage::Forking {
@@ -148,7 +148,7 @@ impl Supervisor {
                 if let Some(seat) = self.seat(slot) {
                     seat.not_before = seat.not_before.max(retry_at);
                 }
-                self.note_unforked(child.id);
+                self.note_unforked(&child);
             }
             Task::Prepare => {
                 if let Phase::Preparing { retry_at: at } = &mut self.phase {
@@ -170,14 +170,11 @@ impl Supervisor {
             return;
         };
         let policy = policy_of(self, child);
-        let on_trial = self.reload.as_ref().is_some_and(|reload| reload.tries(id));
         if let Some(old) =
             self.children.iter_mut().find(|old| old.slot() == Some(slot) && old.is_serving())
-            && let Stage::Serving { pid, since, .. } = old.stage
+            && let Stage::Serving { pid, since, due, .. } = old.stage
         {
-            // Only the first of a reload is watched; the others are as good as it was.
-            let until = if on_trial { now.after(PROBATION) } else { now };
-            old.stage = Stage::Yielding { pid, since, until };
+            old.stage = Stage::Yielding { pid, since, due };
         }
         let Some(child) = self.child(id) else { return };
         child.stage = Stage::Serving {
@@ -190,7 +187,7 @@ impl Supervisor {
         child.accepting = SlotSet::from_iter([slot]);
         let boot = now.since(child.began);
         out.push(Action::Log(Notice::Ready { slot, pid, boot }));
-        self.note_step_ready(id);
+        self.note_step_ready(now, id);
         if self.phase == Phase::Starting {
             self.phase = Phase::Running;
         }
@@ -199,7 +196,8 @@ impl Supervisor {
     pub(super) fn note_due(&mut self, id: ChildId, why: Due, out: &mut Vec<Action>) {
         let Some(child) = self.child(id) else { return };
         let slot = child.slot();
-        if let (Stage::Serving { pid, due, .. }, Some(slot)) = (&mut child.stage, slot)
+        if let (Stage::Serving { pid, due, .. } | Stage::Yielding { pid, due, .. }, Some(slot)) =
+            (&mut child.stage, slot)
             && due.is_none()
         {
             *due = Some(why);
@@ -298,52 +296,68 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         let ending = Ending::of(child, status);
-        let deaths = match (ending, &child.stage) {
-            (Ending::Boot, _) => self.note_early_death(now, slot, child.began),
-            (Ending::Died, Stage::Serving { since, .. } | Stage::Yielding { since, .. })
-                if now.since(*since) < HEALTHY_LIFE =>
-            {
-                self.note_early_death(now, slot, child.began)
+        let early = match child.stage {
+            Stage::Booting { .. } => true,
+            Stage::Serving { since, .. } | Stage::Yielding { since, .. } => {
+                ending == Ending::Died && now.since(since) < HEALTHY_LIFE
             }
-            (Ending::Died | Ending::Stalled, _) => self.note_healthy_life(slot),
-            (Ending::Left | Ending::DiedLeaving | Ending::Overstayed, _) => self.deaths(slot),
+            Stage::Forking
+            | Stage::Leaving { .. }
+            | Stage::Aborting { .. }
+            | Stage::Killed { .. } => false,
         };
+        if early {
+            self.note_early_death(now, slot, child.began);
+        } else if matches!(ending, Ending::Died | Ending::Stalled) {
+            self.note_healthy_life(slot);
+        }
+        let deaths = self.deaths(slot);
         out.push(Action::Log(Notice::Exited { slot, pid, status, ending, deaths }));
+        let boots = matches!(child.stage, Stage::Booting { .. });
+        if boots || matches!(ending, Ending::Died | Ending::Stalled) {
+            self.note_unfit(now, child, &status.to_string(), out);
+        }
+    }
+
+    /// A worker could not live: what that says about its generation, and about the whole server. Said
+    /// once for each, of one that hangs when it is killed and not when it is reaped.
+    pub(super) fn note_unfit(
+        &mut self,
+        now: Instant,
+        child: &Child,
+        how: &str,
+        out: &mut Vec<Action>,
+    ) {
         if self.is_stopping() {
             return;
         }
-        if matches!(ending, Ending::Boot | Ending::Died) {
-            self.note_step_failed(now, child, status, out);
-        }
+        self.note_step_failed(now, child, how, out);
         if self.phase == Phase::Starting && self.nobody_can_boot() {
             out.push(Action::Log(Notice::NobodyBoots));
             self.stop(now, Urgency::Quick, ExitReason::WorkerBoot, out);
         }
     }
 
-    fn deaths(&self, slot: Slot) -> u32 {
+    pub(super) fn deaths(&self, slot: Slot) -> u32 {
         self.seats.get(slot.index()).map_or(0, |seat| seat.deaths)
     }
 
-    fn note_healthy_life(&mut self, slot: Slot) -> u32 {
+    fn note_healthy_life(&mut self, slot: Slot) {
         if let Some(seat) = self.seat(slot) {
             seat.deaths = 0;
         }
-        0
     }
 
     /// The delay counts from the last fork: who lived longer than that need not wait.
-    fn note_early_death(&mut self, now: Instant, slot: Slot, forked: Instant) -> u32 {
+    pub(super) fn note_early_death(&mut self, now: Instant, slot: Slot, forked: Instant) {
         let failing = self.is_failing();
         let seed = self.seed ^ self.next_child;
-        let Some(seat) = self.seat(slot) else { return 0 };
+        let Some(seat) = self.seat(slot) else { return };
         seat.deaths = seat.deaths.saturating_add(1);
         seat.not_before = forked.after(backoff::delay(seat.deaths, seed));
-        let deaths = seat.deaths;
         if !failing && self.is_failing() {
             self.complaint_at = now.after(COMPLAINT_INTERVAL);
         }
-        deaths
     }
 
     fn nobody_can_boot(&self) -> bool {

@@ -183,11 +183,10 @@ impl Supervisor {
     fn child_deadline(&self, child: &Child) -> Option<Instant> {
         let policy = self.policy(child.generation);
         match child.stage {
-            Stage::Forking | Stage::Killed { .. } => None,
+            Stage::Forking | Stage::Yielding { .. } | Stage::Killed { .. } => None,
             Stage::Booting { deadline, .. }
             | Stage::Leaving { deadline, .. }
             | Stage::Aborting { deadline, .. } => Some(deadline),
-            Stage::Yielding { until, .. } => Some(until),
             Stage::Serving { since, due, pulse_at, memory_at, .. } => [
                 (!policy.stall_timeout.is_zero()).then_some(pulse_at),
                 (policy.max_memory > 0 && due.is_none()).then_some(memory_at),

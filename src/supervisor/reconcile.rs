@@ -28,6 +28,8 @@ impl Supervisor {
                 }
             }
             Phase::Starting | Phase::Running => {
+                self.judge_canary(now, out);
+                self.end_yielding(now, out);
                 self.advance_reload(now, out);
                 self.begin_reload(now, out);
                 self.check_workers(now, out);
@@ -46,6 +48,7 @@ impl Supervisor {
 
     /// Ends what has had its time.
     fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let mut unfit = Vec::new();
         for child in &mut self.children {
             let (pid, why) = match child.stage {
                 Stage::Booting { pid, deadline } if deadline <= now => (pid, Kill::Boot),
@@ -62,15 +65,22 @@ impl Supervisor {
             child.stage = Stage::Killed { pid, why };
             out.push(Action::Log(Notice::Killing { task: child.task, pid, why }));
             out.push(Action::Signal { pid, signal: ChildSignal::Kill });
+            if why == Kill::Boot {
+                unfit.push(child.clone());
+            }
         }
-        self.end_yielding(now, out);
+        for child in unfit {
+            if let Some(slot) = child.slot() {
+                self.note_early_death(now, slot, child.began);
+                self.note_unfit(now, &child, "killed", out);
+            }
+        }
     }
 
-    /// A predecessor leaves when its successor's trial is over, and serves on when that has failed.
+    /// A predecessor leaves when its successor has proved itself, and serves on when that is gone. Only
+    /// the first successor of a reload has to: the others are as good as it was.
     fn end_yielding(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.is_stopping() {
-            return;
-        }
+        let canary = self.canary();
         let yielding: Vec<ChildId> = self
             .children
             .iter()
@@ -78,35 +88,23 @@ impl Supervisor {
             .map(|child| child.id)
             .collect();
         for id in yielding {
-            let Some(child) = self.child(id) else { continue };
-            let (Stage::Yielding { pid, since, until }, Some(slot)) =
-                (child.stage.clone(), child.slot())
-            else {
-                continue;
-            };
-            if self.serving(slot).is_none() {
-                if let Some(child) = self.child(id) {
-                    child.stage =
-                        Stage::Serving { pid, since, due: None, pulse_at: now, memory_at: now };
+            let slot = self.child(id).and_then(|child| child.slot());
+            match slot.and_then(|slot| self.serving(slot)).map(|successor| successor.id) {
+                None => self.serve_again(now, id),
+                Some(successor) if Some(successor) == canary => {}
+                Some(successor) => {
+                    self.note_replaced(successor);
+                    self.dismiss(now, id, out);
                 }
-            } else if until <= now {
-                if self
-                    .canary()
-                    .is_some_and(|canary| self.serving(slot).is_some_and(|new| new.id == canary))
-                {
-                    self.prove(out);
-                }
-                self.dismiss(now, id, out);
             }
         }
-        // A canary in a slot without a predecessor is on trial as well.
-        if let Some(canary) = self.canary()
-            && let Some(child) = self.children.iter().find(|child| child.id == canary)
-            && let Stage::Serving { .. } = child.stage
-            && let Some(slot) = child.slot()
-            && !self.in_slot(slot).any(|child| child.is_yielding())
+    }
+
+    fn serve_again(&mut self, now: Instant, id: ChildId) {
+        if let Some(child) = self.child(id)
+            && let Stage::Yielding { pid, since, due } = child.stage
         {
-            self.prove(out);
+            child.stage = Stage::Serving { pid, since, due, pulse_at: now, memory_at: now };
         }
     }
 
@@ -231,13 +229,17 @@ impl Supervisor {
     fn fill_vacancies(&mut self, now: Instant, out: &mut Vec<Action>) {
         for slot in self.slots().take(usize::from(self.wanted)) {
             if self.is_vacant(slot) && self.may_fork(now, slot) {
-                // Until a new generation has proved itself, the old one fills the gaps.
-                let nobody_serves = !self.children.iter().any(|child| child.is_serving());
-                let generation =
-                    if self.needs_canary() && nobody_serves { self.target } else { self.settled };
+                let tried = self.needs_canary() && self.is_hopeless(slot);
+                let generation = if tried { self.target } else { self.settled };
                 self.fork(now, Task::Worker { slot }, generation, out);
             }
         }
+    }
+
+    /// Until a new generation has proved itself the old one fills the gaps, unless that has just failed
+    /// to: nobody serves, and the last worker here could not live. Then the new one may be the cure.
+    fn is_hopeless(&self, slot: Slot) -> bool {
+        self.deaths(slot) > 0 && !self.children.iter().any(|child| child.is_serving())
     }
 
     /// Forks the replacement of the first worker that needs one: one slot at a time, over all causes.
@@ -309,8 +311,8 @@ impl Supervisor {
             stage: Stage::Forking,
             accepting: SlotSet::EMPTY,
         });
-        if matches!(task, Task::Worker { .. }) {
-            self.note_step_begun(now, id, generation);
+        if let Task::Worker { slot } = task {
+            self.note_step_begun(now, id, slot, generation);
         }
         out.push(Action::Fork { child: id, task, generation });
     }

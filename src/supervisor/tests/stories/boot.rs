@@ -324,3 +324,38 @@ fn fork_refused() {
         "
     );
 }
+
+#[test]
+fn hup_during_boot() {
+    insta::assert_snapshot!(
+        life(
+            "workers=1",
+            "
+            @0 started
+            @5 signal HUP
+            @40 exited 101 code 0
+            @41 signal HUP
+            @50 ready #2
+            @55 loaded error nothing new
+            "
+        ),
+        @r"
+        @0       started
+                  → fork #1 prepare g1
+        @0       forked #1 pid 101
+                  → debug: prepare begun with pid: 101
+        @5       signal HUP
+        @40      exited 101 code 0
+                  → fork #2 worker 0 g1
+        @40      forked #2 pid 102
+                  → info: Booting worker with pid: 102
+        @41      signal HUP
+        @50      ready #2
+                  → info: worker 0 (pid 102) ready in 10 ms
+                  → info: reloading: generation 2
+                  → load g2
+        @55      loaded error nothing new
+                  → error: failed to reload: generation 2 is dropped, 1 serves on: nothing new
+        "
+    );
+}

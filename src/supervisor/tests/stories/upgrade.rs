@@ -41,7 +41,7 @@ fn usr2_good() {
         @1210    tick
                   → use g2
                   → dismiss #2 drain
-                  → info: reloaded: generation 2, 1 workers replaced in 150 ms
+                  → info: reloaded: generation 2 in 150 ms, workers replaced: 1
         @1300    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → forget g1
