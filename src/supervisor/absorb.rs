@@ -242,10 +242,12 @@ impl Supervisor {
             *pulse_at = now.after(STARVED_AGAIN);
             out.push(Action::Log(Notice::Starved { slot, pid: *pid, silent }));
         } else {
-            let pid = *pid;
+            let (pid, lost) = (*pid, child.clone());
             child.stage = Stage::Aborting { pid, deadline: now.after(ABORT) };
             out.push(Action::Log(Notice::Stalled { slot, pid, silent }));
             out.push(Action::Signal { pid, signal: ChildSignal::Abort });
+            self.note_lost(now, &lost, slot);
+            self.note_unfit(now, &lost, "aborted", out);
         }
     }
 
@@ -296,31 +298,41 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         let ending = Ending::of(child, status);
-        let early = match child.stage {
-            Stage::Booting { .. } => true,
-            Stage::Serving { since, .. } | Stage::Yielding { since, .. } => {
-                ending == Ending::Died && now.since(since) < HEALTHY_LIFE
-            }
+        let unasked = match child.stage {
+            Stage::Booting { .. } | Stage::Serving { .. } | Stage::Yielding { .. } => true,
             Stage::Forking
             | Stage::Leaving { .. }
             | Stage::Aborting { .. }
             | Stage::Killed { .. } => false,
         };
-        if early {
-            self.note_early_death(now, slot, child.began);
-        } else if matches!(ending, Ending::Died | Ending::Stalled) {
-            self.note_healthy_life(slot);
+        if unasked {
+            self.note_lost(now, child, slot);
         }
         let deaths = self.deaths(slot);
         out.push(Action::Log(Notice::Exited { slot, pid, status, ending, deaths }));
-        let boots = matches!(child.stage, Stage::Booting { .. });
-        if boots || matches!(ending, Ending::Died | Ending::Stalled) {
+        if unasked && ending != Ending::Left {
             self.note_unfit(now, child, &status.to_string(), out);
         }
     }
 
-    /// A worker could not live: what that says about its generation, and about the whole server. Said
-    /// once for each, of one that hangs when it is killed and not when it is reaped.
+    /// A slot has lost its worker, or one that was to be: for its record, at the moment when it is
+    /// lost and not when it is reaped.
+    pub(super) fn note_lost(&mut self, now: Instant, child: &Child, slot: Slot) {
+        let since = match child.stage {
+            Stage::Serving { since, .. } | Stage::Yielding { since, .. } => Some(since),
+            Stage::Forking
+            | Stage::Booting { .. }
+            | Stage::Leaving { .. }
+            | Stage::Aborting { .. }
+            | Stage::Killed { .. } => None,
+        };
+        match since {
+            Some(since) if now.since(since) >= HEALTHY_LIFE => self.forgive(slot, since),
+            Some(_) | None => self.note_early_death(now, slot, child.began),
+        }
+    }
+
+    /// A worker could not live: what that says about its generation, and about the whole server.
     pub(super) fn note_unfit(
         &mut self,
         now: Instant,
@@ -342,18 +354,22 @@ impl Supervisor {
         self.seats.get(slot.index()).map_or(0, |seat| seat.deaths)
     }
 
-    fn note_healthy_life(&mut self, slot: Slot) {
-        if let Some(seat) = self.seat(slot) {
+    /// A healthy life, from this readiness on, ends the record of the deaths before it.
+    pub(super) fn forgive(&mut self, slot: Slot, since: Instant) {
+        if let Some(seat) = self.seat(slot)
+            && since >= seat.died_at
+        {
             seat.deaths = 0;
         }
     }
 
     /// The delay counts from the last fork: who lived longer than that need not wait.
-    pub(super) fn note_early_death(&mut self, now: Instant, slot: Slot, forked: Instant) {
+    fn note_early_death(&mut self, now: Instant, slot: Slot, forked: Instant) {
         let failing = self.is_failing();
         let seed = self.seed ^ self.next_child;
         let Some(seat) = self.seat(slot) else { return };
         seat.deaths = seat.deaths.saturating_add(1);
+        seat.died_at = now;
         seat.not_before = forked.after(backoff::delay(seat.deaths, seed));
         if !failing && self.is_failing() {
             self.complaint_at = now.after(COMPLAINT_INTERVAL);

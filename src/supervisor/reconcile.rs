@@ -71,7 +71,7 @@ impl Supervisor {
         }
         for child in unfit {
             if let Some(slot) = child.slot() {
-                self.note_early_death(now, slot, child.began);
+                self.note_lost(now, &child, slot);
                 self.note_unfit(now, &child, "killed", out);
             }
         }
@@ -353,7 +353,7 @@ impl Supervisor {
     }
 
     fn complain(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.forgive(now);
+        self.forgive_healthy(now);
         if self.is_failing() && self.complaint_at <= now {
             let slots = self.failing().map(|(slot, _)| slot).collect();
             let deaths = self.failing().map(|(_, deaths)| deaths).max().unwrap_or(0);
@@ -362,17 +362,23 @@ impl Supervisor {
         }
     }
 
-    /// A healthy life ends the record of deaths.
-    fn forgive(&mut self, now: Instant) {
-        let healthy: Vec<Slot> = self
+    fn forgive_healthy(&mut self, now: Instant) {
+        let serving: Vec<(Slot, Instant)> = self
             .children
             .iter()
-            .filter(|child| matches!(child.stage, Stage::Serving { since, .. } if now.since(since) >= HEALTHY_LIFE))
-            .filter_map(Child::slot)
+            .filter_map(|child| match child.stage {
+                Stage::Serving { since, .. } => Some((child.slot()?, since)),
+                Stage::Forking
+                | Stage::Booting { .. }
+                | Stage::Yielding { .. }
+                | Stage::Leaving { .. }
+                | Stage::Aborting { .. }
+                | Stage::Killed { .. } => None,
+            })
             .collect();
-        for slot in healthy {
-            if let Some(seat) = self.seat(slot) {
-                seat.deaths = 0;
+        for (slot, since) in serving {
+            if now.since(since) >= HEALTHY_LIFE {
+                self.forgive(slot, since);
             }
         }
     }

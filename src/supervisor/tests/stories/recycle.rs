@@ -185,3 +185,68 @@ fn memory_limit() {
         "
     );
 }
+
+#[test]
+fn a_due_worker_serves_on_while_its_replacement_cannot_boot() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @5000 due #2 requests
+            @5010 exited 103 code 1
+            @5011 exited 104 code 1
+            @5050 exited 105 code 1
+            @5100 exited 106 code 1
+            @5200 exited 107 code 1
+            @5400 exited 108 code 1
+            @6000 ready #9
+            @6100 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @5000    due #2 requests
+                  → info: replacing worker 0 (pid 102): it has served max_requests
+                  → fork #3 worker 0 g1
+        @5000    forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @5010    exited 103 code 1
+                  → error: worker 0 (pid 103) failed to boot: exited with code 1
+                  → fork #4 worker 0 g1
+        @5010    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @5011    exited 104 code 1
+                  → error: worker 0 (pid 104) failed to boot: exited with code 1
+        @5022    tick
+                  → fork #5 worker 0 g1
+        @5022    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @5050    exited 105 code 1
+                  → error: worker 0 (pid 105) failed to boot: exited with code 1
+                  → fork #6 worker 0 g1
+        @5050    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @5100    exited 106 code 1
+                  → error: worker 0 (pid 106) failed to boot: exited with code 1
+                  → fork #7 worker 0 g1
+        @5100    forked #7 pid 107
+                  → info: Booting worker with pid: 107
+        @5200    exited 107 code 1
+                  → error: worker 0 (pid 107) failed to boot: exited with code 1
+        @5205    tick
+                  → fork #8 worker 0 g1
+        @5205    forked #8 pid 108
+                  → info: Booting worker with pid: 108
+        @5400    exited 108 code 1
+                  → debug: worker 0 (pid 108) failed to boot: exited with code 1
+                  → fork #9 worker 0 g1
+        @5400    forked #9 pid 109
+                  → info: Booting worker with pid: 109
+        @6000    ready #9
+                  → info: worker 0 (pid 109) ready in 600 ms
+                  → dismiss #2 drain
+        @6100    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        "
+    );
+}

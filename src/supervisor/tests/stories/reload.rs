@@ -574,12 +574,13 @@ fn a_predecessor_that_was_due_is_due_again() {
         @5070    exited 106 code 1
                   → error: worker 0 (pid 106) failed to boot: exited with code 1
                   → error: failed to reload: generation 2 is dropped, 1 serves on: 3 workers in a row failed, the last in slot 0 (exited with code 1)
-                  → fork #7 worker 0 g1
                   → forget g2
-        @5070    forked #7 pid 107
+        @5083    tick
+                  → fork #7 worker 0 g1
+        @5083    forked #7 pid 107
                   → info: Booting worker with pid: 107
         @5100    ready #7
-                  → info: worker 0 (pid 107) ready in 30 ms
+                  → info: worker 0 (pid 107) ready in 17 ms
                   → dismiss #2 drain
         @5200    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
