@@ -9,6 +9,7 @@ use crate::supervisor::policy::{
     ABORT, COMPLAINT_INTERVAL, FORK_RETRY, HEALTHY_LIFE, QUICK, STARVED_AGAIN,
 };
 use crate::supervisor::reload::ReloadEnd;
+use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Due, Stage, Task, Urgency};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor, backoff};
@@ -252,10 +253,13 @@ impl Supervisor {
     }
 
     fn note_slots(&mut self, count: u16, out: &mut Vec<Action>) {
-        self.seats.resize(usize::from(count).max(self.seats.len()), super::Seat::default());
-        if count < self.wanted {
-            out.push(Action::Log(Notice::Resized { from: self.wanted, to: count }));
-            self.wanted = count.max(1);
+        let asked = self.opening.take().unwrap_or(count);
+        // An open slot is never closed again.
+        self.seats.resize_with(usize::from(count).max(self.seats.len()), Seat::default);
+        let open = u16::try_from(self.seats.len()).unwrap_or(Slot::MAX);
+        if open < asked.min(self.wanted) {
+            out.push(Action::Log(Notice::Resized { from: self.wanted, to: open }));
+            self.wanted = open;
         }
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct Supervisor {
     wanted: u16,
     /// One for each slot with open listeners; those from `wanted` on are parked.
     seats: Vec<Seat>,
+    /// So many slots were asked for; the answer is not there yet.
+    opening: Option<u16>,
     /// Every child that is forked, or being forked, and not reaped.
     children: Vec<Child>,
     next_child: u64,
@@ -121,6 +123,7 @@ impl Supervisor {
             phase: Phase::New,
             wanted: policy.workers,
             seats: vec![Seat::default(); usize::from(policy.workers)],
+            opening: None,
             children: Vec::new(),
             next_child: 1,
             policies: BTreeMap::from([(Generation::FIRST, policy)]),

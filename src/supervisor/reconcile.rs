@@ -174,9 +174,8 @@ impl Supervisor {
     }
 
     fn open_slots(&mut self, out: &mut Vec<Action>) {
-        if usize::from(self.wanted) > self.seats.len() {
-            // Counted as open at once, so that it is asked for once; the answer corrects it.
-            self.seats.resize(usize::from(self.wanted), Seat::default());
+        if usize::from(self.wanted) > self.seats.len() && self.opening.is_none() {
+            self.opening = Some(self.wanted);
             out.push(Action::OpenSlots { count: self.wanted });
         }
     }

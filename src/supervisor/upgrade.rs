@@ -81,6 +81,6 @@ impl Supervisor {
 
     /// Whether an order was given whose answer must not be lost.
     fn awaits_an_answer(&self) -> bool {
-        self.children.iter().any(|child| child.stage == Stage::Forking)
+        self.opening.is_some() || self.children.iter().any(|child| child.stage == Stage::Forking)
     }
 }

@@ -122,8 +122,8 @@ fn hup_takes_the_count_from_the_file_again() {
         @900     signal TTIN
                   → info: workers: 1 -> 2
                   → open slots 2
-                  → fork #3 worker 1 g1
         @900     open 2
+                  → fork #3 worker 1 g1
         @900     forked #3 pid 103
                   → info: Booting worker with pid: 103
         @910     ready #3
@@ -472,8 +472,8 @@ fn hup_with_more_workers() {
                   → use g2
                   → dismiss #2 drain
                   → open slots 2
-                  → fork #5 worker 1 g2
         @1160    open 2
+                  → fork #5 worker 1 g2
         @1160    forked #5 pid 105
                   → info: Booting worker with pid: 105
         @1170    ready #5

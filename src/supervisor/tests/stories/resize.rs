@@ -17,8 +17,8 @@ fn ttin() {
         @100     signal TTIN
                   → info: workers: 1 -> 2
                   → open slots 2
-                  → fork #3 worker 1 g1
         @100     open 2
+                  → fork #3 worker 1 g1
         @100     forked #3 pid 103
                   → info: Booting worker with pid: 103
         @110     ready #3
@@ -134,6 +134,34 @@ fn usr1() {
                   → reopen logs
                   → send 102 USR1
                   → send 103 USR1
+        "
+    );
+}
+
+#[test]
+fn ttin_where_no_more_slots_can_be_opened() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            no more slots can be opened
+            @100 signal TTIN
+            @200 signal TTIN
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       no more slots can be opened
+        @100     signal TTIN
+                  → info: workers: 1 -> 2
+                  → open slots 2
+        @100     open 1
+                  → info: workers: 2 -> 1
+        @200     signal TTIN
+                  → info: workers: 1 -> 2
+                  → open slots 2
+        @200     open 1
+                  → info: workers: 2 -> 1
         "
     );
 }
