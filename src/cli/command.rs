@@ -194,6 +194,8 @@ fn option(setting: &'static Setting) -> Arg {
         .help(help(setting))
         .help_heading(heading)
         .value_name(value_name(setting))
+        // `--workers -1` is a wrong number of workers, not an unknown option.
+        .allow_negative_numbers(true)
         .global(true);
     let arg = match setting.short {
         Some(short) => arg.short(short),

@@ -28,6 +28,13 @@ pub(super) struct Resolved {
     pub(super) env_file: Vec<(String, String)>,
 }
 
+impl Entry {
+    /// Whether it is what it would be if nobody had said anything.
+    pub(super) fn is_default(&self) -> bool {
+        self.setting.read_text(self.setting.default).is_ok_and(|default| default == self.value)
+    }
+}
+
 /// Reads all layers. What is wrong is added to the problems; its setting keeps the layer below.
 pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
     let table = Table::new(sources.app, problems);
@@ -127,8 +134,9 @@ impl Resolved {
         self.entry(key).setting
     }
 
+    /// Whether it is what it would be if nobody had said anything.
     pub(super) fn is_default(&self, key: &str) -> bool {
-        self.entry(key).origin == Origin::Default
+        self.entry(key).is_default()
     }
 
     /// Keys that differ from the other's and take effect at a start only.

@@ -83,8 +83,21 @@ impl Table {
             };
             return format!("unknown key {key:?}: did you mean {:?}, {place}?", setting.key);
         }
-        let keys = self.settings.iter().map(|setting| setting.key);
-        unknown("key", key, closest(key, keys))
+        let (table, _) = key.rsplit_once('.').unwrap_or(("", key));
+        let meant = self.closest_name(name, |setting| setting.table_and_name().0 == table);
+        let meant = meant.or_else(|| self.closest_name(name, |_| true));
+        unknown("key", key, meant.map(|setting| setting.key))
+    }
+
+    /// The setting whose name is most like this one.
+    fn closest_name(
+        &self,
+        name: &str,
+        among: impl Fn(&Setting) -> bool,
+    ) -> Option<&'static Setting> {
+        let settings: Vec<_> = self.settings.iter().copied().filter(|it| among(it)).collect();
+        let meant = closest(name, settings.iter().map(|setting| setting.table_and_name().1))?;
+        settings.into_iter().find(|setting| setting.table_and_name().1 == meant)
     }
 
     /// What to say of a table that nobody knows.
