@@ -44,9 +44,9 @@ pub fn main<A: App>(app: A) -> ExitCode {
     match command::parse(A::SETTINGS, std::env::args_os(), sources.variable(CONFIG_VARIABLE)) {
         Outcome::Said { text, exit_code } => {
             if exit_code == 0 {
-                print(&text)
+                print(&text);
             } else {
-                complain(&text)
+                complain(&text);
             }
             ExitCode::from(exit_code)
         }

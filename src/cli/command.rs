@@ -391,17 +391,6 @@ mod tests {
     }
 
     #[test]
-    fn all_refusals_are_said_at_once() {
-        let (text, exit_code) = said(&["--preload", "-k", "gevent", "-c", "gunicorn.conf.py"]);
-        assert_eq!(exit_code, 64);
-        insta::assert_snapshot!(text, @"
-        ferricorn: --worker-class: every worker is asynchronous; for runtime threads in each worker use --threads
-        ferricorn: --preload: the program is loaded before workers are forked, always; leave the option out
-        ferricorn: --config: gunicorn.conf.py is Python; `ferricorn config --reference` prints a TOML file instead
-        ");
-    }
-
-    #[test]
     fn a_word_that_is_no_command_is_refused() {
         insta::assert_snapshot!(
             said(&["app:app", "--workers", "3"]).0,

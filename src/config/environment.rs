@@ -12,7 +12,7 @@ use super::sources;
 use super::table::Table;
 
 /// What every variable of ours begins with.
-const PREFIX: &str = "FERRICORN_";
+pub(super) const PREFIX: &str = "FERRICORN_";
 /// Variables that ferricorn hands to itself across an upgrade; nobody else may set them.
 const INTERNAL_PREFIX: &str = "FERRICORN_INTERNAL_";
 /// Names the configuration file.

@@ -115,7 +115,7 @@ pub struct Config {
     /// What is allowed and probably not meant.
     warnings: Vec<String>,
     /// What was read, before any field was changed; `None` in that value itself.
-    pristine: Option<Arc<Config>>,
+    pristine: Option<Arc<Self>>,
 }
 
 /// How a configuration is made.

@@ -44,9 +44,10 @@ pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
         Ok(None) => {}
         Err(error) => problems.add("", error),
     }
-    let environment = environment::read(&sources.environment, &sources.folder, &table, problems);
-    let flags = read_flags(sources, &table, problems);
-    // The layer below the environment is named by the layers above it.
+    // The env_file is the layer below the environment, but named by the layers above it, too.
+    let mut later = Problems::default();
+    let environment = environment::read(&sources.environment, &sources.folder, &table, &mut later);
+    let flags = read_flags(sources, &table, &mut later);
     let above = environment.iter().chain(&flags).rev();
     let mut named = above.chain(&resolved.entries).filter(|entry| entry.setting.key == "env_file");
     if let Some(entry) = named.next().cloned() {
@@ -59,6 +60,7 @@ pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
     }
     resolved.put(environment);
     resolved.put(flags);
+    problems.append(later);
     resolved
 }
 

@@ -1,5 +1,6 @@
 //! All settings that a configuration is judged by: ferricorn's own and the application's.
 
+use super::environment::PREFIX;
 use super::gunicorn;
 use super::problem::Problems;
 use super::setting::Setting;
@@ -109,9 +110,17 @@ impl Table {
 
     /// What to say of a `FERRICORN_` variable that nobody knows.
     pub(super) fn unknown_variable(&self, name: &str) -> String {
-        let variables: Vec<String> =
-            self.settings.iter().map(|setting| setting.variable()).collect();
-        let meant = closest(name, variables.iter().map(String::as_str));
+        // What all have in common says nothing about likeness.
+        let name = name.strip_prefix(PREFIX).unwrap_or(name);
+        let mut foreign = self.settings.iter().filter_map(|it| it.env).map(|it| it.name);
+        let moved = gunicorn::moved(&name.to_lowercase()).and_then(|key| self.find(key));
+        let own: Vec<String> = self.settings.iter().map(|it| it.variable()).collect();
+        let stems = own.iter().map(|it| it.strip_prefix(PREFIX).unwrap_or(it));
+        let meant = foreign
+            .find(|foreign| *foreign == name)
+            .map(str::to_owned)
+            .or_else(|| moved.map(Setting::variable))
+            .or_else(|| closest(name, stems).map(|stem| format!("{PREFIX}{stem}")));
         match meant {
             Some(meant) => format!("unknown variable: did you mean {meant}?"),
             None => {

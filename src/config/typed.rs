@@ -16,6 +16,9 @@ const WORKERS_MAX: usize = 256;
 /// A worker with its runtime and pools does not fit into less, and would be replaced for ever.
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
+/// Options that gunicorn takes from the environment; here each has a variable of its own.
+const GUNICORN_VARIABLE: &str = "GUNICORN_CMD_ARGS";
+
 /// Builds the configuration, and adds what is wrong between settings.
 pub(super) fn config(from: Resolved, sources: Sources, problems: &mut Problems) -> Config {
     let config = Config {
@@ -196,6 +199,9 @@ fn warnings(config: &Config) -> Vec<String> {
             let text = format!("{body} s has no effect: timeout ends a request after {whole} s");
             warn(key, text);
         }
+    }
+    if config.sources.variable(GUNICORN_VARIABLE).is_some() {
+        warnings.push(format!("{GUNICORN_VARIABLE} is set, and is not read; use config.toml"));
     }
     warnings
 }
