@@ -6,7 +6,7 @@
 //!
 //! # Why it is read twice
 //! Who embeds ferricorn reads a file before any application is named: tables that nobody knows yet
-//! may be the application's. [`Config::with_app`] reads the same sources again and judges all.
+//! may be the application's. `Config::with_app` reads the same sources again and judges all.
 
 mod bind;
 pub(crate) mod environment;

@@ -6,11 +6,12 @@
 //! stand together.
 
 use super::{bind, network};
+use crate::ids::Slot;
 
 pub use super::setting::{Check, Setting};
 
-/// As many workers as there can be slots ([`crate::Slot::MAX`]).
-const WORKERS_MAX: u64 = 256;
+/// As many workers as there can be slots.
+const WORKERS_MAX: u64 = Slot::MAX as u64;
 /// More runtime threads than this in one worker only contend; more workers are what helps.
 const THREADS_MAX: u64 = 64;
 /// A day: what is waited for longer than this is not waited for.

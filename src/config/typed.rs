@@ -10,9 +10,8 @@ use super::resolve::Resolved;
 use super::sources::Sources;
 use super::value::Value;
 use super::{Config, units};
+use crate::ids::Slot;
 
-/// As many workers as there are slots.
-const WORKERS_MAX: usize = 256;
 /// A worker with its runtime and pools does not fit into less, and would be replaced for ever.
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
@@ -91,7 +90,7 @@ fn workers(from: &Resolved) -> u16 {
     }
     // It honours the affinity mask and the CPU quota of cgroups, v1 and v2.
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    u16::try_from(cpus.min(WORKERS_MAX)).expect("so many workers fit into 16 bits")
+    u16::try_from(cpus.min(usize::from(Slot::MAX))).expect("so many workers fit into 16 bits")
 }
 
 fn path(from: &Resolved, key: &str) -> Option<PathBuf> {
