@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use self::command::{Outcome, Task};
 use crate::config::environment::CONFIG_VARIABLE;
 use crate::config::sources::{FileSource, Sources};
-use crate::config::{Config, reference};
+use crate::config::{Config, Shown, reference};
 use crate::embed::App;
 use crate::error::Error;
 
@@ -44,9 +44,9 @@ pub fn main<A: App>(app: A) -> ExitCode {
     match command::parse(A::SETTINGS, std::env::args_os(), sources.variable(CONFIG_VARIABLE)) {
         Outcome::Said { text, exit_code } => {
             if exit_code == 0 {
-                print(&text)
+                print(&text);
             } else {
-                complain(&text)
+                complain(&text);
             }
             ExitCode::from(exit_code)
         }
@@ -87,17 +87,18 @@ fn perform<A: App>(task: Task, sources: Sources, app: A) -> ExitCode {
 fn check(config: &Config) {
     warn(config);
     let all = config.shown().count();
-    let set = config.shown().filter(|(_, _, origin)| !origin.starts_with("default")).count();
+    let own = config.shown().filter(|setting| !setting.is_default).count();
     let file = config.file().map(|file| file.display().to_string());
-    let file = file.unwrap_or_else(|| "no config.toml".to_owned());
-    print(&format!("{file}: ok, {set} of {all} settings are not the default\n"));
+    let file = file.unwrap_or_else(|| "no configuration file".to_owned());
+    print(&format!("{file}: ok ({own} of {all} settings differ from their default)\n"));
 }
 
 /// Prints TOML: what is in force, each with its origin.
 fn show(config: &Config) {
     warn(config);
     let mut text = String::new();
-    for (key, value, origin) in config.shown() {
+    for setting in config.shown() {
+        let Shown { key, value, origin, is_default: _ } = setting;
         text.push_str(&format!("{key} = {value}  # {origin}\n"));
     }
     print(&text);

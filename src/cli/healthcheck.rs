@@ -1,9 +1,9 @@
 //! `ferricorn healthcheck`: asks the server whether it is ready, for a container without curl.
 //!
-//! The question is asked in a thread and the answer waited for here, since nothing in std bounds the
-//! connecting to a unix socket whose queue is full: what a hanging server looks like.
+//! The question is asked in a thread and the answer waited for here, since nothing in std bounds
+//! the connecting to a unix socket whose queue is full: what a hanging server looks like.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -18,7 +18,8 @@ use crate::config::{Bind, Config};
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// A status line is much shorter.
 const STATUS_LINE_MAX_BYTES: u64 = 256;
-const REQUEST: &str = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nUser-Agent: ferricorn-healthcheck\r\n\
+const REQUEST: &str = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\
+    User-Agent: ferricorn-healthcheck\r\n\
      Connection: close\r\n\r\n";
 /// For a peer that must begin with a PROXY header: the connection is nobody else's (version 1,
 /// section 2.1 of the PROXY protocol's specification).
@@ -99,7 +100,7 @@ fn converse(mut stream: impl Read + Write, request: &str) -> Result<u16, String>
     let failed = |error: io::Error| format!("failed to ask: {}", reason(&error));
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut line = Vec::new();
-    for byte in stream.take(STATUS_LINE_MAX_BYTES).bytes() {
+    for byte in BufReader::new(stream).take(STATUS_LINE_MAX_BYTES).bytes() {
         match byte.map_err(failed)? {
             b'\n' => break,
             byte => line.push(byte),

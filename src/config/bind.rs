@@ -7,9 +7,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-/// The longest path of a unix socket: `sun_path` has 108 bytes, the last of which is zero (unix(7)).
+/// The longest path of a unix socket: `sun_path` has 108 bytes, the last of them zero (unix(7)).
 const UNIX_PATH_MAX_BYTES: usize = 107;
-/// The first descriptor that is not a standard stream (`SD_LISTEN_FDS_START`, sd_listen_fds(3)).
+/// The first descriptor that is not a standard stream (`SD_LISTEN_FDS_START`, `sd_listen_fds(3)`).
 const FIRST_INHERITED_FD: i32 = 3;
 
 /// Where to listen.

@@ -12,7 +12,7 @@ use super::sources;
 use super::table::Table;
 
 /// What every variable of ours begins with.
-const PREFIX: &str = "FERRICORN_";
+pub(super) const PREFIX: &str = "FERRICORN_";
 /// Variables that ferricorn hands to itself across an upgrade; nobody else may set them.
 const INTERNAL_PREFIX: &str = "FERRICORN_INTERNAL_";
 /// Names the configuration file.
@@ -136,6 +136,9 @@ fn judge_name(variable: &Variable, table: &Table, problems: &mut Problems) {
     if !name.starts_with(PREFIX) || name.starts_with(INTERNAL_PREFIX) {
         return;
     }
+    if is_kubernetes(variable) {
+        return;
+    }
     let place = variable.origin().place();
     let late = name == CONFIG_VARIABLE || name == "FERRICORN_ENV_FILE";
     if late && variable.line.is_some() {
@@ -150,6 +153,19 @@ fn judge_name(variable: &Variable, table: &Table, problems: &mut Problems) {
     if !known && table.is_complete() {
         problems.add(&place, table.unknown_variable(name));
     }
+}
+
+/// Whether Kubernetes has set it: a pod that stands beside a Service called `ferricorn` or
+/// `ferricorn-web` finds `FERRICORN_SERVICE_HOST`, `FERRICORN_PORT_80_TCP_ADDR` and the like in its
+/// environment, unasked (Kubernetes, "Service: environment variables").
+fn is_kubernetes(variable: &Variable) -> bool {
+    let name = variable.name.as_str();
+    let has_protocol = |text: &str| ["_TCP", "_UDP", "_SCTP"].iter().any(|it| text.contains(it));
+    let address = variable.text.as_deref().is_some_and(|text| text.contains("://"));
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && address)
+        || name.split_once("_PORT_").is_some_and(|(_, rest)| has_protocol(rest))
 }
 
 /// The variables of an `env_file`, in its order.

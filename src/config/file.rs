@@ -12,64 +12,70 @@ use super::value::describe;
 /// Reads a whole file; `file` is what errors call it.
 pub(super) fn read(text: &str, file: &str, table: &Table, problems: &mut Problems) -> Vec<Entry> {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let mut broken = BTreeSet::new();
+    let mut reader = Reader { text, file, table, found: Vec::new(), entries: Vec::new() };
     for error in errors {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
-        broken.insert(line);
-        problems.add(&format!("{file}:{line}"), error.message());
+        reader.found.push((line, format!("invalid TOML: {}", error.message())));
     }
-    let mut reader = Reader { text, file, table, broken, problems, entries: Vec::new() };
-    reader.walk("", document.get_ref());
-    reader.entries
+    let broken = reader.found.iter().map(|(line, _)| *line).collect();
+    reader.walk("", document.get_ref(), &broken);
+    let Reader { mut found, entries, .. } = reader;
+    found.sort_by_key(|(line, _)| *line);
+    for (line, message) in found {
+        problems.add(&format!("{file}:{line}"), message);
+    }
+    entries
 }
 
 struct Reader<'a> {
     text: &'a str,
     file: &'a str,
     table: &'a Table,
-    /// Lines that are no TOML: what the parser made of them must not be judged.
-    broken: BTreeSet<usize>,
-    problems: &'a mut Problems,
+    /// What is wrong, with its line.
+    found: Vec<(usize, String)>,
     entries: Vec<Entry>,
 }
 
 impl Reader<'_> {
-    /// Reads the keys of a table in the order of their lines.
-    fn walk(&mut self, prefix: &str, table: &DeTable<'_>) {
-        let mut keys: Vec<_> = table.iter().collect();
-        keys.sort_by_key(|(key, _)| key.span().start);
-        for (key, value) in keys {
+    /// Reads the keys of a table. Lines that are no TOML are broken: what the parser made of them
+    /// must not be judged.
+    fn walk(&mut self, prefix: &str, table: &DeTable<'_>, broken: &BTreeSet<usize>) {
+        for (key, value) in table {
             let line = line_of(self.text, key.span().start);
             let dot = if prefix.is_empty() { "" } else { "." };
             let key = format!("{prefix}{dot}{}", key.get_ref());
-            self.key(&key, value.get_ref(), line);
+            let is_value = !value.get_ref().is_table();
+            if !(is_value && broken.contains(&line)) {
+                self.key(&key, value.get_ref(), line, broken);
+            }
         }
     }
 
-    fn key(&mut self, key: &str, value: &DeValue<'_>, line: usize) {
-        let place = format!("{}:{line}", self.file);
-        let is_broken = self.broken.contains(&line);
-        match (self.table.find(key), value) {
-            (Some(_), _) if is_broken => {}
-            (Some(setting), value) => match setting.read_toml(value) {
+    fn key(&mut self, key: &str, value: &DeValue<'_>, line: usize, broken: &BTreeSet<usize>) {
+        if let Some(setting) = self.table.find(key) {
+            match setting.read_toml(value) {
                 Ok(value) => {
                     let origin = Origin::File { file: self.file.to_owned(), line };
                     self.entries.push(Entry { setting, value, origin });
                 }
-                Err(error) => self.problems.add_for(&place, setting, error),
-            },
-            (None, DeValue::Table(inner)) if self.table.has_table(key) => self.walk(key, inner),
-            (None, other) if self.table.has_table(key) => {
-                let found = describe(other);
-                self.problems.add(&place, format!("{key}: expected a table, found {found}"));
+                Err(error) => self.found.push((line, format!("{key}: {error}"))),
             }
-            (None, _) if is_broken => {}
-            (None, DeValue::Table(_)) if !key.contains('.') => {
+            return;
+        }
+        let is_ours = self.table.has_table(key);
+        match value {
+            DeValue::Table(inner) if is_ours => self.walk(key, inner, broken),
+            other if is_ours => {
+                let message = format!("{key}: expected a table, found {}", describe(other));
+                self.found.push((line, message));
+            }
+            // A table may be the application's, as long as that is not known.
+            DeValue::Table(_) if !key.contains('.') => {
                 if self.table.is_complete() {
-                    self.problems.add(&place, self.table.unknown_table(key));
+                    self.found.push((line, self.table.unknown_table(key)));
                 }
             }
-            (None, _) => self.problems.add(&place, self.table.unknown_key(key)),
+            _ => self.found.push((line, self.table.unknown_key(key))),
         }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! # Why it is read twice
 //! Who embeds ferricorn reads a file before any application is named: tables that nobody knows yet
-//! may be the application's. [`Config::with_app`] reads the same sources again and judges all.
+//! may be the application's. `Config::with_app` reads the same sources again and judges all.
 
 mod bind;
 pub(crate) mod environment;
@@ -115,7 +115,7 @@ pub struct Config {
     /// What is allowed and probably not meant.
     warnings: Vec<String>,
     /// What was read, before any field was changed; `None` in that value itself.
-    pristine: Option<Arc<Config>>,
+    pristine: Option<Arc<Self>>,
 }
 
 /// How a configuration is made.
@@ -132,6 +132,7 @@ impl Config {
     }
 
     /// Reads a text as if it were the file, without an environment.
+    #[cfg(test)]
     pub(crate) fn from_toml(text: &str, app: &'static [Setting]) -> Result<Self, Error> {
         let file = FileSource::Text(text.to_owned());
         Self::load(Sources { file, app: Some(app), ..Sources::none() })
@@ -274,23 +275,37 @@ impl Config {
     pub fn file(&self) -> Option<&Path> {
         match &self.sources.file {
             FileSource::Required(path) => Some(path),
-            FileSource::None | FileSource::Text(_) | FileSource::Optional(_) => None,
+            FileSource::None | FileSource::Optional(_) => None,
+            #[cfg(test)]
+            FileSource::Text(_) => None,
         }
     }
 
-    /// Every setting as `key`, TOML without secrets, and where it came from.
-    pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, String, String)> {
+    /// Every setting, in the table's order, without secrets.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = Shown> {
         self.settings.entries().iter().map(|entry| {
-            let shown = entry.value.shown(entry.setting.secrecy);
+            let value = entry.value.shown(entry.setting.secrecy);
             let origin = match entry.value {
                 Value::Word("auto") if entry.setting.key == "workers" => {
                     format!("{}: {} here", entry.origin, self.workers)
                 }
                 _ => entry.origin.to_string(),
             };
-            (entry.setting.key, shown, origin)
+            Shown { key: entry.setting.key, value, origin, is_default: entry.is_default() }
         })
     }
+}
+
+/// A setting for the operator's eyes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) key: &'static str,
+    /// TOML, without secrets.
+    pub(crate) value: String,
+    /// Where it came from.
+    pub(crate) origin: String,
+    /// Whether it is what it would be if nobody had said anything.
+    pub(crate) is_default: bool,
 }
 
 /// Keys that differ and take effect at a start only: what a reload must say that it cannot do.
@@ -311,3 +326,6 @@ impl fmt::Debug for Config {
         f.debug_tuple("Config").field(&self.settings).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

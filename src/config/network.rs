@@ -17,7 +17,7 @@ impl Network {
         self.0.contains(&address.to_canonical())
     }
 
-    /// Reads `127.0.0.1`, `10.0.0.0/8`, `fd00::/8`, or `*`, which is every address of both families.
+    /// Reads `127.0.0.1`, `10.0.0.0/8`, `fd00::/8`, or `*`, every address of both families.
     pub(super) fn parse(text: &str) -> Result<Vec<Self>, String> {
         if text == "*" {
             let every = ["0.0.0.0/0", "::/0"];

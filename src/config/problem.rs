@@ -5,7 +5,7 @@ use std::io;
 
 use super::setting::Setting;
 
-/// Everything that is wrong with a configuration: one line each, `place: key: expected …, found …`.
+/// Everything that is wrong with a configuration, one line each: `place: key: expected …, found …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<String>,
@@ -51,6 +51,13 @@ impl Problems {
     /// Adds what is wrong with a setting's value.
     pub(super) fn add_for(&mut self, place: &str, setting: &Setting, error: impl fmt::Display) {
         self.add(place, format!("{}: {error}", setting.key));
+    }
+
+    /// Adds what another search has found.
+    pub(super) fn append(&mut self, other: Self) {
+        for problem in other.0 {
+            self.add("", problem);
+        }
     }
 
     /// All that was found, or nothing.

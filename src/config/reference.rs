@@ -111,7 +111,7 @@ mod tests {
         let config = Config::from_toml(&toml(&[]), &[]).unwrap();
         let default = Config::default();
         assert_eq!(format!("{config:?}"), format!("{default:?}"));
-        let from_file = config.shown().filter(|(_, _, origin)| origin.starts_with("config.toml:"));
+        let from_file = config.shown().filter(|it| it.origin.starts_with("config.toml:"));
         assert_eq!(from_file.count(), SETTINGS.len());
     }
 

@@ -28,6 +28,13 @@ pub(super) struct Resolved {
     pub(super) env_file: Vec<(String, String)>,
 }
 
+impl Entry {
+    /// Whether it is what it would be if nobody had said anything.
+    pub(super) fn is_default(&self) -> bool {
+        self.setting.read_text(self.setting.default).is_ok_and(|default| default == self.value)
+    }
+}
+
 /// Reads all layers. What is wrong is added to the problems; its setting keeps the layer below.
 pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
     let table = Table::new(sources.app, problems);
@@ -37,9 +44,10 @@ pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
         Ok(None) => {}
         Err(error) => problems.add("", error),
     }
-    let environment = environment::read(&sources.environment, &sources.folder, &table, problems);
-    let flags = read_flags(sources, &table, problems);
-    // The layer below the environment is named by the layers above it.
+    // The env_file is the layer below the environment, but named by the layers above it, too.
+    let mut later = Problems::default();
+    let environment = environment::read(&sources.environment, &sources.folder, &table, &mut later);
+    let flags = read_flags(sources, &table, &mut later);
     let above = environment.iter().chain(&flags).rev();
     let mut named = above.chain(&resolved.entries).filter(|entry| entry.setting.key == "env_file");
     if let Some(entry) = named.next().cloned() {
@@ -52,6 +60,7 @@ pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
     }
     resolved.put(environment);
     resolved.put(flags);
+    problems.append(later);
     resolved
 }
 
@@ -127,8 +136,9 @@ impl Resolved {
         self.entry(key).setting
     }
 
+    /// Whether it is what it would be if nobody had said anything.
     pub(super) fn is_default(&self, key: &str) -> bool {
-        self.entry(key).origin == Origin::Default
+        self.entry(key).is_default()
     }
 
     /// Keys that differ from the other's and take effect at a start only.

@@ -1,8 +1,8 @@
 //! One setting as data: what it is called in each layer, what it may be, and what it is for.
 //!
 //! Everything is `const`, so that an application's table is one `const` too. The default is a text
-//! and is read as if it stood in the environment: a wrong one is found by `Config::default()` and by
-//! the tests that call it, not by the compiler.
+//! and is read as if it stood in the environment: a wrong one is an error of every start, which a
+//! test finds, not the compiler.
 
 use std::ops::RangeInclusive;
 
@@ -250,8 +250,8 @@ impl Setting {
         self
     }
 
-    /// The option's name without its dashes, and its letter. Without this it is the key with dashes:
-    /// `--database-url` for `database.url`.
+    /// The option's name without its dashes, and its letter. Without this it is the key with
+    /// dashes: `--database-url` for `database.url`.
     #[must_use]
     pub const fn flag(mut self, long: &'static str, short: Option<char>) -> Self {
         self.flag = Some(long);

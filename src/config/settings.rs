@@ -6,11 +6,12 @@
 //! stand together.
 
 use super::{bind, network};
+use crate::ids::Slot;
 
-pub use super::setting::Setting;
+pub use super::setting::{Check, Setting};
 
-/// As many workers as there can be slots ([`crate::Slot::MAX`]).
-const WORKERS_MAX: u64 = 256;
+/// As many workers as there can be slots.
+const WORKERS_MAX: u64 = Slot::MAX as u64;
 /// More runtime threads than this in one worker only contend; more workers are what helps.
 const THREADS_MAX: u64 = 64;
 /// A day: what is waited for longer than this is not waited for.
@@ -42,7 +43,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::list(
         "bind",
         "0.0.0.0:5000",
-        "Addresses to listen on: \"host:port\", \":port\", \"[v6]:port\", \"unix:/path\" or \"fd://3\".",
+        "Addresses to listen on: \"host:port\", \":port\", \"[v6]:port\", \"unix:/path\" or \
+         \"fd://3\".",
     )
     .not_empty()
     .check(bind::check)
@@ -132,9 +134,13 @@ pub const SETTINGS: &[Setting] = &[
     Setting::text("user", "", "User to become after binding, name or number; \"\": stay.")
         .flag("user", Some('u'))
         .restart_only(),
-    Setting::text("group", "", "Group to become after binding, name or number; \"\": the user's own.")
-        .flag("group", Some('g'))
-        .restart_only(),
+    Setting::text(
+        "group",
+        "",
+        "Group to become after binding, name or number; \"\": the user's own.",
+    )
+    .flag("group", Some('g'))
+    .restart_only(),
     Setting::mode("umask", "", "File mode creation mask, octal; \"\": as inherited.")
         .or_word("")
         .flag("umask", Some('m'))
@@ -277,13 +283,15 @@ fn check_network(text: &str) -> Result<(), String> {
 
 /// `NAME=value`, where the name is one that a shell could set; the text may be a secret.
 fn check_assignment(text: &str) -> Result<(), String> {
-    let name = text.split_once('=').map_or("", |(name, _)| name);
+    let Some((name, _)) = text.split_once('=') else {
+        return Err("expected \"NAME=value\", found a text without \"=\"".to_owned());
+    };
     let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     let word = name.chars().all(|rest| rest.is_ascii_alphanumeric() || "_.-".contains(rest));
     if begins && word {
         return Ok(());
     }
-    Err("expected texts of the shape \"NAME=value\"".to_owned())
+    Err(format!("expected a name before \"=\" (letters, digits, \"_\"), found {name:?}"))
 }
 
 fn check_access_format(text: &str) -> Result<(), String> {

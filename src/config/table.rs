@@ -1,5 +1,6 @@
 //! All settings that a configuration is judged by: ferricorn's own and the application's.
 
+use super::environment::PREFIX;
 use super::gunicorn;
 use super::problem::Problems;
 use super::setting::Setting;
@@ -83,8 +84,21 @@ impl Table {
             };
             return format!("unknown key {key:?}: did you mean {:?}, {place}?", setting.key);
         }
-        let keys = self.settings.iter().map(|setting| setting.key);
-        unknown("key", key, closest(key, keys))
+        let (table, _) = key.rsplit_once('.').unwrap_or(("", key));
+        let meant = self.closest_name(name, |setting| setting.table_and_name().0 == table);
+        let meant = meant.or_else(|| self.closest_name(name, |_| true));
+        unknown("key", key, meant.map(|setting| setting.key))
+    }
+
+    /// The setting whose name is most like this one.
+    fn closest_name(
+        &self,
+        name: &str,
+        among: impl Fn(&Setting) -> bool,
+    ) -> Option<&'static Setting> {
+        let settings: Vec<_> = self.settings.iter().copied().filter(|it| among(it)).collect();
+        let meant = closest(name, settings.iter().map(|setting| setting.table_and_name().1))?;
+        settings.into_iter().find(|setting| setting.table_and_name().1 == meant)
     }
 
     /// What to say of a table that nobody knows.
@@ -96,9 +110,17 @@ impl Table {
 
     /// What to say of a `FERRICORN_` variable that nobody knows.
     pub(super) fn unknown_variable(&self, name: &str) -> String {
-        let variables: Vec<String> =
-            self.settings.iter().map(|setting| setting.variable()).collect();
-        let meant = closest(name, variables.iter().map(String::as_str));
+        // What all have in common says nothing about likeness.
+        let name = name.strip_prefix(PREFIX).unwrap_or(name);
+        let mut foreign = self.settings.iter().filter_map(|it| it.env).map(|it| it.name);
+        let moved = gunicorn::moved(&name.to_lowercase()).and_then(|key| self.find(key));
+        let own: Vec<String> = self.settings.iter().map(|it| it.variable()).collect();
+        let stems = own.iter().map(|it| it.strip_prefix(PREFIX).unwrap_or(it));
+        let meant = foreign
+            .find(|foreign| *foreign == name)
+            .map(str::to_owned)
+            .or_else(|| moved.map(Setting::variable))
+            .or_else(|| closest(name, stems).map(|stem| format!("{PREFIX}{stem}")));
         match meant {
             Some(meant) => format!("unknown variable: did you mean {meant}?"),
             None => {

@@ -10,11 +10,13 @@ use super::resolve::Resolved;
 use super::sources::Sources;
 use super::value::Value;
 use super::{Config, units};
+use crate::ids::Slot;
 
-/// As many workers as there are slots.
-const WORKERS_MAX: usize = 256;
 /// A worker with its runtime and pools does not fit into less, and would be replaced for ever.
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
+
+/// Options that gunicorn takes from the environment; here each has a variable of its own.
+const GUNICORN_VARIABLE: &str = "GUNICORN_CMD_ARGS";
 
 /// Builds the configuration, and adds what is wrong between settings.
 pub(super) fn config(from: Resolved, sources: Sources, problems: &mut Problems) -> Config {
@@ -88,7 +90,7 @@ fn workers(from: &Resolved) -> u16 {
     }
     // It honours the affinity mask and the CPU quota of cgroups, v1 and v2.
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    u16::try_from(cpus.min(WORKERS_MAX)).expect("so many workers fit into 16 bits")
+    u16::try_from(cpus.min(usize::from(Slot::MAX))).expect("so many workers fit into 16 bits")
 }
 
 fn path(from: &Resolved, key: &str) -> Option<PathBuf> {
@@ -196,6 +198,9 @@ fn warnings(config: &Config) -> Vec<String> {
             let text = format!("{body} s has no effect: timeout ends a request after {whole} s");
             warn(key, text);
         }
+    }
+    if config.sources.variable(GUNICORN_VARIABLE).is_some() {
+        warnings.push(format!("{GUNICORN_VARIABLE} is set, and is not read; use config.toml"));
     }
     warnings
 }

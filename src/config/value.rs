@@ -99,13 +99,14 @@ impl Setting {
             Kind::Path => "a path".to_owned(),
             Kind::Integer { min, max } => format!("{min} to {max}"),
             Kind::Duration { min_ms, max_ms } => {
-                let [min, max] = [min_ms, max_ms]
-                    .map(|millis| units::show_duration(Duration::from_millis(millis)));
+                let [least, min, max] = [SHORTEST, millis(min_ms), millis(max_ms)]
+                    .map(|duration| duration.as_secs_f64().to_string());
+                let min = if min_ms == 0 { format!("0, or {least}") } else { min };
                 format!("{min} to {max} seconds, or a text like \"30s\" or \"2m\"")
             }
             Kind::Size { min, max } => {
                 let [min, max] = [min, max].map(units::show_size);
-                format!("{min} to {max} bytes, or a text like \"8KiB\" or \"1MB\"")
+                format!("{min} to {max}, as bytes or as a text like \"8KiB\" or \"1MB\"")
             }
             Kind::Boolean => "true or false".to_owned(),
             Kind::Choice(words) => alternatives(words),
@@ -150,8 +151,8 @@ impl Setting {
             (Kind::Integer { min, max }, Value::Integer(number))
             | (Kind::Size { min, max }, Value::Size(number)) => (min..=max).contains(number),
             (Kind::Duration { min_ms, max_ms }, Value::Duration(duration)) => {
-                let range = Duration::from_millis(min_ms)..=Duration::from_millis(max_ms);
-                range.contains(duration) && (duration.is_zero() || SHORTEST <= *duration)
+                (millis(min_ms)..=millis(max_ms)).contains(duration)
+                    && (duration.is_zero() || SHORTEST <= *duration)
             }
             (Kind::Mode, Value::Mode(mode)) => *mode <= MODE_MAX,
             (Kind::List { empty: Empty::Refused, .. }, Value::List(items)) if items.is_empty() => {
@@ -220,6 +221,10 @@ impl Value {
 /// A text as TOML writes it.
 pub(crate) fn toml_text(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
 }
 
 /// The words of a choice, for a sentence.

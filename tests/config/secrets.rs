@@ -1,0 +1,68 @@
+//! Secrets: read from files, and shown by nothing.
+
+use crate::program::Folder;
+
+const URL: &str = "postgres://user:hunter2@db/rows";
+
+#[test]
+fn a_secret_is_read_from_the_file_that_a_variable_names() {
+    let folder = Folder::new();
+    folder.write("secret", format!("\n  {URL}\n\n"));
+    let output = folder.run_with(&["config"], &[("DATABASE_URL_FILE", "secret")]);
+    assert_eq!(
+        output.setting("database.url"),
+        r#"database.url = "postgres://user:***@db/rows"  # secret, environment DATABASE_URL_FILE"#
+    );
+}
+
+#[test]
+fn a_secret_file_that_is_wrong_is_named() {
+    let folder = Folder::new();
+    folder.write("empty", "\n");
+    folder.write("binary", b"sqlite://\n\xff\n");
+    let said =
+        |variables: &[(&str, &str)]| folder.run_with(&["check"], variables).problems().to_owned();
+    insta::assert_snapshot!(
+        said(&[("DATABASE_URL_FILE", "/run/secrets/none")]),
+        @"ferricorn: DATABASE_URL_FILE: /run/secrets/none: database.url: failed to read: no such file or directory"
+    );
+    insta::assert_snapshot!(
+        said(&[("DATABASE_URL_FILE", "empty")]),
+        @"ferricorn: DATABASE_URL_FILE: empty: database.url: expected a value, found nothing"
+    );
+    insta::assert_snapshot!(
+        said(&[("DATABASE_URL_FILE", "binary")]),
+        @"ferricorn: DATABASE_URL_FILE: binary: database.url: failed to read: line 2 is not UTF-8"
+    );
+    insta::assert_snapshot!(
+        said(&[("DATABASE_URL_FILE", ".")]),
+        @"ferricorn: DATABASE_URL_FILE: .: database.url: failed to read: it is a directory"
+    );
+    insta::assert_snapshot!(
+        said(&[("DATABASE_URL_FILE", "empty"), ("DATABASE_URL", URL)]),
+        @"ferricorn: DATABASE_URL_FILE: database.url: DATABASE_URL is set, too; unset one of the two"
+    );
+}
+
+#[test]
+fn nothing_that_is_printed_holds_a_secret() {
+    let folder = Folder::new();
+    folder.write("a.env", format!("TOKEN=hunter2\nDATABASE_URL={URL}\nwrong hunter2\n"));
+    folder.write(
+        "config.toml",
+        format!("env = ['KEY=hunter2', 'hunter2']\n[database]\nurl = ['{URL}']\nhunter = 2\n"),
+    );
+    let variables = [("DATABASE_URL", URL)];
+    for command in ["config", "check", "healthcheck"] {
+        for options in [&[][..], &["--env-file", "a.env"], &["--database-url", URL, "-w", "0"]] {
+            let arguments = [&[command], options].concat();
+            let output = folder.run_with(&arguments, &variables);
+            let text = format!("{}{}", output.stdout, output.stderr);
+            assert!(output.code != 0 && !text.is_empty(), "{output:?}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+    let output = Folder::new().run_with(&["config", "-e", "KEY=hunter2"], &variables);
+    assert_eq!(output.setting("env"), r#"env = ["KEY=***"]  # command line --env"#);
+    assert!(!output.stdout.contains("hunter2"), "{}", output.stdout);
+}
