@@ -1,5 +1,6 @@
 //! The contract with an application: what it gives, what it is told, and how the two are run.
 
+use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -7,6 +8,17 @@ use crate::config::Config;
 use crate::config::settings::Setting;
 use crate::error::Error;
 use crate::ids::{Generation, Slot};
+use crate::listeners::Listeners;
+use crate::logging;
+use crate::master::pidfile::PidFile;
+use crate::master::upgrade::{self, Start};
+use crate::master::{self, Beginning, Master, Opened};
+use crate::scoreboard::SlotBoard;
+use crate::sys::exec::{self, Invocation};
+use crate::sys::fork::SingleThreaded;
+use crate::sys::process::{self, Identity};
+use crate::sys::signals::Signals;
+use crate::sys::statistics;
 
 /// Any error that an application may fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -90,11 +102,103 @@ impl WorkerContext {
     }
 }
 
-/// Binds, forks and supervises; returns when the last worker is gone.
+/// Binds, forks and supervises; returns when the last worker is gone. Call it from a plain `main`,
+/// before any thread is started.
 ///
 /// # Errors
 /// See [`Error`]; [`Error::exit_code`] is what the process should exit with.
-pub fn run(config: Config, app: impl App) -> Result<(), Error> {
-    let _ = (config, app);
-    unimplemented!("the master is being built")
+pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
+    refuse_company()?;
+    let config = config.with_app(A::SETTINGS)?;
+    let invocation = Invocation::current();
+    if let Some(folder) = &config.chdir {
+        std::env::set_current_dir(folder).map_err(|source| Error::folder(folder, &source))?;
+    }
+    if let Some(mask) = config.umask {
+        process::set_umask(mask);
+    }
+    let identity = Identity::find(&config.user, &config.group).map_err(Error::identity)?;
+    let start = upgrade::start().map_err(system("take over from the image before"))?;
+    if let Start::Check { version } = start {
+        return answer_check(version);
+    }
+    process::set_name(if config.proc_name.is_empty() { "ferricorn" } else { &config.proc_name });
+    logging::install(&config.log).map_err(|source| Error::logs(&source))?;
+    let signals = Signals::catch(&master::SIGNALS).map_err(system("catch signals"))?;
+    Signals::let_in(&master::SIGNALS).map_err(system("let signals in"))?;
+    match start {
+        Start::TakeOver(desk) => {
+            tracing::info!("Upgraded in place to ferricorn {}", env!("CARGO_PKG_VERSION"));
+            let beginning = Beginning { config, signals, identity, invocation, ready: None };
+            Master::take_over(app, beginning, *desk)
+        }
+        Start::Afresh | Start::Check { .. } => {
+            let ready = config.ready_fd.map(exec::inherited).transpose();
+            let ready = ready.map_err(system("take over ready_fd"))?.map(File::from);
+            let opened = open(&config)?;
+            let beginning = Beginning { config, signals, identity, invocation, ready };
+            Master::begin(app, beginning, opened)
+        }
+    }
+}
+
+/// Opens what the master owns, and says so.
+fn open(config: &Config) -> Result<Opened, Error> {
+    let counters = SlotBoard::new().map_err(system("share memory"))?;
+    let listeners = Listeners::open(config, &process::activated(), config.workers)?;
+    let pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
+    greet(config, &listeners);
+    Ok(Opened { listeners, counters, pidfile, seed: rand::random() })
+}
+
+/// The image before asks whether this one could take over; the configuration has passed by now.
+fn answer_check(version: u32) -> Result<(), Error> {
+    if upgrade::can_take_over(version) {
+        return Ok(());
+    }
+    let why =
+        format!("this binary cannot take over state of version {version}: it needs a restart");
+    Err(Error::Usage(why))
+}
+
+/// A process that forks must be alone in itself: a thread would be missing in the children, and with
+/// it the locks that it holds.
+fn refuse_company() -> Result<(), Error> {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        let why = "a tokio runtime is already running; call ferricorn::run from a plain fn main";
+        return Err(Error::Usage(why.to_owned()));
+    }
+    match SingleThreaded::prove() {
+        Ok(_) => Ok(()),
+        Err(names) => Err(Error::Usage(format!(
+            "{} threads exist before the first fork ({}); start them in App::router",
+            names.len(),
+            names.join(", ")
+        ))),
+    }
+}
+
+fn system(action: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::System { action, source }
+}
+
+/// The first lines of the error log, in gunicorn's words.
+fn greet(config: &Config, listeners: &Listeners) {
+    tracing::info!("Starting ferricorn {}", env!("CARGO_PKG_VERSION"));
+    for name in listeners.names() {
+        tracing::info!("Listening at: {name} ({})", process::pid());
+    }
+    tracing::info!("Using {} workers with {} threads each", config.workers, config.threads);
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if let Some(max) = statistics::backlog_max()
+        && config.backlog > max
+    {
+        tracing::warn!(
+            "backlog is {}, but the kernel lets only {max} connections wait on a listener; \
+             raise net.core.somaxconn or lower backlog",
+            config.backlog
+        );
+    }
 }

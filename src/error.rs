@@ -33,6 +33,18 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn folder(path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::Config(format!("chdir: failed to enter {}: {error}", path.display()).into())
+    }
+
+    pub(crate) fn logs(error: &std::io::Error) -> Self {
+        Self::Config(error.to_string().into())
+    }
+
+    pub(crate) fn identity(reason: String) -> Self {
+        Self::Config(reason.into())
+    }
+
     /// The exit code for this error (`sysexits.h`, and gunicorn's 3 and 4).
     #[must_use]
     pub fn exit_code(&self) -> u8 {

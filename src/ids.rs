@@ -109,6 +109,11 @@ impl SlotSet {
         self.0[slot.index() / 64] & (1 << (slot.index() % 64)) != 0
     }
 
+    /// Takes a slot out.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        self.0[slot.index() / 64] &= !(1 << (slot.index() % 64));
+    }
+
     /// The slots, lowest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         (0..Slot::MAX).map(Slot).filter(|slot| self.contains(*slot))

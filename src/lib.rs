@@ -4,19 +4,24 @@
 
 mod cli;
 pub mod config;
+mod deadline;
 mod embed;
 mod error;
 mod ids;
 mod listeners;
+mod logging;
+mod master;
 mod scoreboard;
 mod supervisor;
 mod sys;
 mod time;
 mod wire;
+mod worker;
 
 pub use cli::main;
 pub use config::settings::Setting;
 pub use config::{Config, ConfigError, seconds};
+pub use deadline::Deadline;
 pub use embed::{App, BoxError, PrepareContext, WorkerContext, run};
 pub use error::Error;
 pub use ids::{Generation, Slot};

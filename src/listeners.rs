@@ -11,11 +11,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Bind, Config};
 use crate::error::Error;
 use crate::ids::{Slot, SlotSet};
 use crate::sys::socket::{self, Join, Local};
-use crate::sys::{filter, process};
+use crate::sys::{exec, filter, process};
 
 /// Every address, opened.
 #[derive(Debug, Default)]
@@ -32,7 +34,7 @@ struct Address {
 }
 
 /// Where an address is, once it is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Place {
     Tcp(SocketAddr),
     /// Our own file, with its device and inode; or a path that was inherited.
@@ -179,6 +181,73 @@ impl Listeners {
             {
                 // The server is gone either way; the next one replaces a stale file.
                 let _stale = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// [`Listeners`] for another image of the program: descriptors by their numbers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Handed {
+    addresses: Vec<(Place, HandedSockets)>,
+    slots: u16,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum HandedSockets {
+    PerSlot(Vec<i32>),
+    Shared(i32),
+}
+
+impl Listeners {
+    /// Lets every socket live on in the next image.
+    ///
+    /// # Errors
+    /// What fcntl(2) says.
+    pub(crate) fn hand_over(&self) -> io::Result<Handed> {
+        let hand = |sockets: &Sockets| match sockets {
+            Sockets::PerSlot(sockets) => sockets
+                .iter()
+                .map(exec::keep)
+                .collect::<io::Result<_>>()
+                .map(HandedSockets::PerSlot),
+            Sockets::Shared(socket) => exec::keep(socket).map(HandedSockets::Shared),
+        };
+        let addresses = self
+            .addresses
+            .iter()
+            .map(|address| Ok((address.local.clone(), hand(&address.sockets)?)))
+            .collect::<io::Result<_>>()?;
+        Ok(Handed { addresses, slots: self.slots })
+    }
+
+    /// Takes over what the image before has handed over.
+    ///
+    /// # Errors
+    /// When a descriptor is not open.
+    pub(crate) fn take_over(handed: Handed) -> io::Result<Self> {
+        let take = |sockets| match sockets {
+            HandedSockets::PerSlot(numbers) => numbers
+                .into_iter()
+                .map(exec::inherited)
+                .collect::<io::Result<_>>()
+                .map(Sockets::PerSlot),
+            HandedSockets::Shared(number) => exec::inherited(number).map(Sockets::Shared),
+        };
+        let addresses = handed
+            .addresses
+            .into_iter()
+            .map(|(local, sockets)| Ok(Address { local, sockets: take(sockets)? }))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { addresses, slots: handed.slots })
+    }
+
+    /// The next image did not come.
+    pub(crate) fn keep_no_more(&self) {
+        for address in &self.addresses {
+            match &address.sockets {
+                Sockets::PerSlot(sockets) => sockets.iter().for_each(exec::keep_no_more),
+                Sockets::Shared(socket) => exec::keep_no_more(socket),
             }
         }
     }

@@ -4,6 +4,7 @@
 //! aborted. Each line has one kind of writer.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ids::Slot;
@@ -30,6 +31,14 @@ impl WorkerBoard {
     /// What the system says about memory and descriptors.
     pub(crate) fn new() -> io::Result<Self> {
         Shared::new("ferricorn-worker", 1).map(Self)
+    }
+
+    /// The board of a worker that an earlier image has forked.
+    ///
+    /// # Errors
+    /// When the descriptor is no board.
+    pub(crate) fn inherit(memory: OwnedFd) -> io::Result<Self> {
+        Shared::map(memory, 1).map(Self)
     }
 
     // ORDERING: every figure stands for itself, nothing else is read by it: Relaxed throughout.
@@ -79,6 +88,14 @@ impl SlotBoard {
         Shared::new("ferricorn-slots", usize::from(Slot::MAX)).map(Self)
     }
 
+    /// The counters that an earlier image has begun.
+    ///
+    /// # Errors
+    /// When the descriptor holds none.
+    pub(crate) fn inherit(memory: OwnedFd) -> io::Result<Self> {
+        Shared::map(memory, usize::from(Slot::MAX)).map(Self)
+    }
+
     /// One request more was answered in this slot.
     pub(crate) fn count_request(&self, slot: Slot) {
         // The leaving worker of a slot and its successor both count, so it is added, not stored.
@@ -88,5 +105,17 @@ impl SlotBoard {
     /// Requests answered in all slots since the start.
     pub(crate) fn served(&self) -> u64 {
         self.0.iter().map(|line| line.0[SERVED].load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl AsFd for WorkerBoard {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for SlotBoard {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

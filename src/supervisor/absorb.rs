@@ -1,15 +1,17 @@
 //! What a fact changes in what the supervisor knows. Nothing is forked or signalled here, but for
-//! what a fact orders by itself: reopened logs, an upgrade whose check has passed.
+//! what a fact orders by itself: reopened logs, an `ABRT` to a silent worker.
 
 use crate::ids::{ChildId, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ChildSignal, ExitReason};
 use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::{
-    ABORT, COMPLAINT_INTERVAL, FORK_RETRY, HEALTHY_LIFE, PROBATION, QUICK, STARVED_AGAIN,
+    ABORT, COMPLAINT_INTERVAL, FORK_RETRY, HEALTHY_LIFE, QUICK, STARVED_AGAIN,
 };
 use crate::supervisor::reload::ReloadEnd;
+use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Due, Stage, Task, Urgency};
+use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
 
@@ -19,8 +21,11 @@ impl Supervisor {
             Event::Started if self.phase == Phase::New => {
                 self.phase = Phase::Preparing { retry_at: now };
             }
-            Event::Upgraded if !self.is_stopping() => self.reload_again = true,
-            Event::Started | Event::Upgraded | Event::Tick => {}
+            Event::Upgraded => {
+                self.upgrade = Upgrade::Idle;
+                self.reload_again = !self.is_stopping();
+            }
+            Event::Started | Event::Tick => {}
             Event::Signalled(signal) => self.note_signal(now, signal, out),
             Event::Forked { child, pid } => self.note_forked(now, child, pid, out),
             Event::ForkFailed { child, reason } => self.note_fork_failed(now, child, reason, out),
@@ -36,9 +41,7 @@ impl Supervisor {
             Event::QueueLength { slot, length } => self.note_queue_length(now, slot, length),
             Event::Pulse { child, beat, kept } => self.note_pulse(now, child, beat, kept, out),
             Event::MemoryRead { child, bytes } => self.note_memory(child, bytes, out),
-            Event::UpgradeFailed { reason } => {
-                out.push(Action::Log(Notice::UpgradeRefused { reason }))
-            }
+            Event::UpgradeFailed { reason } => self.refuse_upgrade(reason, out),
             Event::SlotsOpen { count } => self.note_slots(count, out),
         }
     }
@@ -61,7 +64,7 @@ impl Supervisor {
             Signal::Reload => self.reload_again = true,
             Signal::More => self.resize(self.wanted.saturating_add(1), out),
             Signal::Fewer => self.resize(self.wanted.saturating_sub(1), out),
-            Signal::Upgrade => self.upgrade(now, out),
+            Signal::Upgrade => self.want_upgrade(out),
             Signal::Reopen => {
                 out.push(Action::ReopenLogs);
                 let workers = self.children.iter().filter(|child| child.slot().is_some());
@@ -97,6 +100,7 @@ impl Supervisor {
                 self.phase = Phase::Stopping { urgency, deadline, reason };
                 self.reload = None;
                 self.reload_again = false;
+                self.upgrade = Upgrade::Idle;
                 out.push(Action::StopListening);
             }
         }
@@ -114,28 +118,12 @@ impl Supervisor {
         out.push(Action::Log(notice));
     }
 
-    fn upgrade(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let busy = match self.phase {
-            Phase::New | Phase::Preparing { .. } | Phase::Starting => {
-                Some("the server is starting")
-            }
-            Phase::Stopping { .. } | Phase::Gone => Some("the server is stopping"),
-            Phase::Running if self.reload.is_some() => Some("a reload is under way"),
-            Phase::Running if self.has_task(Task::Check) => Some("an upgrade is under way"),
-            Phase::Running => None,
-        };
-        match busy {
-            Some(why) => out.push(Action::Log(Notice::Ignored { signal: Signal::Upgrade, why })),
-            None => self.fork(now, Task::Check, self.settled, out),
-        }
-    }
-
     fn note_forked(&mut self, now: Instant, id: ChildId, pid: Pid, out: &mut Vec<Action>) {
         let boot_timeout = |this: &Self, child: &Child| this.policy(child.generation).boot_timeout;
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
         let mut deadline = now.after(boot_timeout(self, child));
-        if let Some(step) = self.reload.as_ref().and_then(|reload| reload.step_deadline(child)) {
-            deadline = deadline.min(step);
+        if let Some(by) = self.reload.as_ref().and_then(|reload| reload.attempt_deadline(child)) {
+            deadline = deadline.min(by);
         }
         let Some(child) = self.child(id) else { return };
         if child.stage == Stage::Forking {
@@ -161,7 +149,7 @@ impl Supervisor {
                 if let Some(seat) = self.seat(slot) {
                     seat.not_before = seat.not_before.max(retry_at);
                 }
-                self.note_unforked(child.id);
+                self.note_unforked(&child);
             }
             Task::Prepare => {
                 if let Phase::Preparing { retry_at: at } = &mut self.phase {
@@ -169,7 +157,9 @@ impl Supervisor {
                 }
                 self.note_prepare_unforked(retry_at);
             }
-            Task::Check => {}
+            Task::Check => {
+                return self.refuse_upgrade(format!("its check cannot be forked: {reason}"), out);
+            }
         }
         out.push(Action::Log(Notice::ForkFailed { task: child.task, reason }));
     }
@@ -181,14 +171,11 @@ impl Supervisor {
             return;
         };
         let policy = policy_of(self, child);
-        let on_trial = self.reload.as_ref().is_some_and(|reload| reload.tries(id));
         if let Some(old) =
             self.children.iter_mut().find(|old| old.slot() == Some(slot) && old.is_serving())
-            && let Stage::Serving { pid, since, .. } = old.stage
+            && let Stage::Serving { pid, since, due, .. } = old.stage
         {
-            // Only the first of a reload is watched; the others are as good as it was.
-            let until = if on_trial { now.after(PROBATION) } else { now };
-            old.stage = Stage::Yielding { pid, since, until };
+            old.stage = Stage::Yielding { pid, since, due };
         }
         let Some(child) = self.child(id) else { return };
         child.stage = Stage::Serving {
@@ -201,7 +188,7 @@ impl Supervisor {
         child.accepting = SlotSet::from_iter([slot]);
         let boot = now.since(child.began);
         out.push(Action::Log(Notice::Ready { slot, pid, boot }));
-        self.note_step_ready(id);
+        self.note_step_ready(now, id);
         if self.phase == Phase::Starting {
             self.phase = Phase::Running;
         }
@@ -210,7 +197,8 @@ impl Supervisor {
     pub(super) fn note_due(&mut self, id: ChildId, why: Due, out: &mut Vec<Action>) {
         let Some(child) = self.child(id) else { return };
         let slot = child.slot();
-        if let (Stage::Serving { pid, due, .. }, Some(slot)) = (&mut child.stage, slot)
+        if let (Stage::Serving { pid, due, .. } | Stage::Yielding { pid, due, .. }, Some(slot)) =
+            (&mut child.stage, slot)
             && due.is_none()
         {
             *due = Some(why);
@@ -255,18 +243,23 @@ impl Supervisor {
             *pulse_at = now.after(STARVED_AGAIN);
             out.push(Action::Log(Notice::Starved { slot, pid: *pid, silent }));
         } else {
-            let pid = *pid;
+            let (pid, lost) = (*pid, child.clone());
             child.stage = Stage::Aborting { pid, deadline: now.after(ABORT) };
             out.push(Action::Log(Notice::Stalled { slot, pid, silent }));
             out.push(Action::Signal { pid, signal: ChildSignal::Abort });
+            self.note_lost(now, &lost, slot);
+            self.note_unfit(now, &lost, "aborted", out);
         }
     }
 
     fn note_slots(&mut self, count: u16, out: &mut Vec<Action>) {
-        self.seats.resize(usize::from(count).max(self.seats.len()), super::Seat::default());
-        if count < self.wanted {
-            out.push(Action::Log(Notice::Resized { from: self.wanted, to: count }));
-            self.wanted = count.max(1);
+        let asked = self.opening.take().unwrap_or(count);
+        // An open slot is never closed again.
+        self.seats.resize_with(usize::from(count).max(self.seats.len()), Seat::default);
+        let open = u16::try_from(self.seats.len()).unwrap_or(Slot::MAX);
+        if open < asked.min(self.wanted) {
+            out.push(Action::Log(Notice::Resized { from: self.wanted, to: open }));
+            self.wanted = open;
         }
     }
 
@@ -281,14 +274,7 @@ impl Supervisor {
         match child.task {
             Task::Worker { slot } => self.note_worker_exit(now, child, slot, (pid, status), out),
             Task::Prepare => self.note_prepare_exit(now, status, out),
-            Task::Check => match status {
-                _ if self.is_stopping() => {}
-                status if status.is_clean() => out.push(Action::Upgrade),
-                ExitStatus::Code(_) | ExitStatus::Signal { .. } => {
-                    let reason = format!("the new binary's check {status}");
-                    out.push(Action::Log(Notice::UpgradeRefused { reason }));
-                }
-            },
+            Task::Check => self.note_check_exit(status, out),
         }
     }
 
@@ -316,52 +302,82 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         let ending = Ending::of(child, status);
-        let deaths = match (ending, &child.stage) {
-            (Ending::Boot, _) => self.note_early_death(now, slot, child.began),
-            (Ending::Died, Stage::Serving { since, .. } | Stage::Yielding { since, .. })
-                if now.since(*since) < HEALTHY_LIFE =>
-            {
-                self.note_early_death(now, slot, child.began)
-            }
-            (Ending::Died | Ending::Stalled, _) => self.note_healthy_life(slot),
-            (Ending::Left | Ending::DiedLeaving | Ending::Overstayed, _) => self.deaths(slot),
+        let unasked = match child.stage {
+            Stage::Booting { .. } | Stage::Serving { .. } | Stage::Yielding { .. } => true,
+            Stage::Forking
+            | Stage::Leaving { .. }
+            | Stage::Aborting { .. }
+            | Stage::Killed { .. } => false,
         };
+        if unasked {
+            self.note_lost(now, child, slot);
+        }
+        let deaths = self.deaths(slot);
         out.push(Action::Log(Notice::Exited { slot, pid, status, ending, deaths }));
+        if unasked && ending != Ending::Left {
+            self.note_unfit(now, child, &status.to_string(), out);
+        }
+    }
+
+    /// A slot has lost its worker, or one that was to be: for its record, at the moment when it is
+    /// lost and not when it is reaped.
+    pub(super) fn note_lost(&mut self, now: Instant, child: &Child, slot: Slot) {
+        let since = match child.stage {
+            Stage::Serving { since, .. } | Stage::Yielding { since, .. } => Some(since),
+            Stage::Forking
+            | Stage::Booting { .. }
+            | Stage::Leaving { .. }
+            | Stage::Aborting { .. }
+            | Stage::Killed { .. } => None,
+        };
+        match since {
+            Some(since) if now.since(since) >= HEALTHY_LIFE => self.forgive(slot, since),
+            Some(_) | None => self.note_early_death(now, slot, child.began),
+        }
+    }
+
+    /// A worker could not live: what that says about its generation, and about the whole server.
+    pub(super) fn note_unfit(
+        &mut self,
+        now: Instant,
+        child: &Child,
+        how: &str,
+        out: &mut Vec<Action>,
+    ) {
         if self.is_stopping() {
             return;
         }
-        if matches!(ending, Ending::Boot | Ending::Died) {
-            self.note_step_failed(now, child, status, out);
-        }
+        self.note_step_failed(now, child, how, out);
         if self.phase == Phase::Starting && self.nobody_can_boot() {
             out.push(Action::Log(Notice::NobodyBoots));
             self.stop(now, Urgency::Quick, ExitReason::WorkerBoot, out);
         }
     }
 
-    fn deaths(&self, slot: Slot) -> u32 {
+    pub(super) fn deaths(&self, slot: Slot) -> u32 {
         self.seats.get(slot.index()).map_or(0, |seat| seat.deaths)
     }
 
-    fn note_healthy_life(&mut self, slot: Slot) -> u32 {
-        if let Some(seat) = self.seat(slot) {
+    /// A healthy life, from this readiness on, ends the record of the deaths before it.
+    pub(super) fn forgive(&mut self, slot: Slot, since: Instant) {
+        if let Some(seat) = self.seat(slot)
+            && since >= seat.died_at
+        {
             seat.deaths = 0;
         }
-        0
     }
 
     /// The delay counts from the last fork: who lived longer than that need not wait.
-    fn note_early_death(&mut self, now: Instant, slot: Slot, forked: Instant) -> u32 {
+    fn note_early_death(&mut self, now: Instant, slot: Slot, forked: Instant) {
         let failing = self.is_failing();
         let seed = self.seed ^ self.next_child;
-        let Some(seat) = self.seat(slot) else { return 0 };
+        let Some(seat) = self.seat(slot) else { return };
         seat.deaths = seat.deaths.saturating_add(1);
+        seat.died_at = now;
         seat.not_before = forked.after(backoff::delay(seat.deaths, seed));
-        let deaths = seat.deaths;
         if !failing && self.is_failing() {
             self.complaint_at = now.after(COMPLAINT_INTERVAL);
         }
-        deaths
     }
 
     fn nobody_can_boot(&self) -> bool {

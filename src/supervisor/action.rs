@@ -39,7 +39,9 @@ pub(crate) enum Action {
     ReopenLogs,
     /// New connections are refused from now on; what the kernel has completed stays queued.
     StopListening,
-    /// Execute the new image in place; it returns only with `UpgradeFailed`.
+    /// Execute the new image in place, with this state; it returns only with `UpgradeFailed`. To be
+    /// obeyed when every fact is told: one that waits while the image is replaced is lost. A child
+    /// that is reaped, but not told, would be taken for alive for ever.
     Upgrade,
     /// Write a line to the error log.
     Log(Notice),

@@ -24,7 +24,9 @@ pub(crate) enum Event {
     Ready { child: ChildId },
     /// The worker should be replaced: by its own count, or because somebody told it to go.
     WorkerDue { child: ChildId, why: Due },
-    /// A process of ours, or a stranger's orphan, has ended and is reaped.
+    /// A process of ours, or a stranger's orphan, has ended and is reaped. Told before the next one
+    /// is reaped, and before anything else is told: until then an order may name its pid, which the
+    /// kernel may give to another process from now on.
     Exited { pid: Pid, status: ExitStatus },
     /// The configuration was read again; or why it is refused.
     Loaded(Result<Policy, String>),

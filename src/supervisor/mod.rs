@@ -20,7 +20,14 @@
 //! ```
 //! A slot has at most one serving worker, at most one yielding one, at most one on its way to being
 //! ready, and any number of leaving ones.
-#![deny(clippy::wildcard_enum_match_arm, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::wildcard_enum_match_arm,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 mod absorb;
 pub(crate) mod action;
@@ -32,6 +39,7 @@ mod reconcile;
 mod reload;
 mod seat;
 pub(crate) mod stage;
+mod upgrade;
 mod watch;
 
 #[cfg(test)]
@@ -48,6 +56,7 @@ use crate::supervisor::policy::{LATE, Policy};
 use crate::supervisor::reload::Reload;
 use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Stage, Task, Urgency};
+use crate::supervisor::upgrade::Upgrade;
 use crate::time::Instant;
 
 /// What the master knows and wants. It can be handed to another image of the program as it is.
@@ -60,6 +69,8 @@ pub(crate) struct Supervisor {
     wanted: u16,
     /// One for each slot with open listeners; those from `wanted` on are parked.
     seats: Vec<Seat>,
+    /// So many slots were asked for; the answer is not there yet.
+    opening: Option<u16>,
     /// Every child that is forked, or being forked, and not reaped.
     children: Vec<Child>,
     next_child: u64,
@@ -74,6 +85,7 @@ pub(crate) struct Supervisor {
     reload: Option<Reload>,
     /// `HUP` came while another reload, the start or an upgrade was under way.
     reload_again: bool,
+    upgrade: Upgrade,
     /// To which slots the kernel sends new connections.
     steered: SlotSet,
     /// When the last fact was taken.
@@ -111,6 +123,7 @@ impl Supervisor {
             phase: Phase::New,
             wanted: policy.workers,
             seats: vec![Seat::default(); usize::from(policy.workers)],
+            opening: None,
             children: Vec::new(),
             next_child: 1,
             policies: BTreeMap::from([(Generation::FIRST, policy)]),
@@ -119,6 +132,7 @@ impl Supervisor {
             newest: Generation::FIRST,
             reload: None,
             reload_again: false,
+            upgrade: Upgrade::Idle,
             steered: SlotSet::EMPTY,
             handled_at: Instant::default(),
             wakes_at: None,
@@ -158,6 +172,11 @@ impl Supervisor {
         &self.children
     }
 
+    /// The generations that somebody uses.
+    pub(crate) fn generations(&self) -> impl Iterator<Item = Generation> {
+        self.policies.keys().copied()
+    }
+
     /// The generation in force.
     pub(crate) fn generation(&self) -> Generation {
         self.settled
@@ -172,11 +191,10 @@ impl Supervisor {
     fn child_deadline(&self, child: &Child) -> Option<Instant> {
         let policy = self.policy(child.generation);
         match child.stage {
-            Stage::Forking | Stage::Killed { .. } => None,
+            Stage::Forking | Stage::Yielding { .. } | Stage::Killed { .. } => None,
             Stage::Booting { deadline, .. }
             | Stage::Leaving { deadline, .. }
             | Stage::Aborting { deadline, .. } => Some(deadline),
-            Stage::Yielding { until, .. } => Some(until),
             Stage::Serving { since, due, pulse_at, memory_at, .. } => [
                 (!policy.stall_timeout.is_zero()).then_some(pulse_at),
                 (policy.max_memory > 0 && due.is_none()).then_some(memory_at),

@@ -174,7 +174,7 @@ impl fmt::Display for Notice {
                 let took = Millis(*took);
                 write!(
                     f,
-                    "reloaded: generation {generation}, {replaced} workers replaced in {took}"
+                    "reloaded: generation {generation} in {took}, workers replaced: {replaced}"
                 )
             }
             Self::ReloadFailed { generation, kept, reason } => {

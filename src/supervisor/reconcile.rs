@@ -28,8 +28,10 @@ impl Supervisor {
                 }
             }
             Phase::Starting | Phase::Running => {
-                self.begin_reload(now, out);
+                self.judge_canary(now, out);
+                self.end_yielding(now, out);
                 self.advance_reload(now, out);
+                self.begin_reload(now, out);
                 self.check_workers(now, out);
                 self.open_slots(out);
                 self.park_surplus(now, out);
@@ -41,10 +43,12 @@ impl Supervisor {
             }
         }
         self.forget(out);
+        self.advance_upgrade(now, out);
     }
 
     /// Ends what has had its time.
     fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let mut unfit = Vec::new();
         for child in &mut self.children {
             let (pid, why) = match child.stage {
                 Stage::Booting { pid, deadline } if deadline <= now => (pid, Kill::Boot),
@@ -61,15 +65,22 @@ impl Supervisor {
             child.stage = Stage::Killed { pid, why };
             out.push(Action::Log(Notice::Killing { task: child.task, pid, why }));
             out.push(Action::Signal { pid, signal: ChildSignal::Kill });
+            if why == Kill::Boot {
+                unfit.push(child.clone());
+            }
         }
-        self.end_yielding(now, out);
+        for child in unfit {
+            if let Some(slot) = child.slot() {
+                self.note_lost(now, &child, slot);
+                self.note_unfit(now, &child, "killed", out);
+            }
+        }
     }
 
-    /// A predecessor leaves when its successor's trial is over, and serves on when that has failed.
+    /// A predecessor leaves when its successor has proved itself, and serves on when that is gone. Only
+    /// the first successor of a reload has to: the others are as good as it was.
     fn end_yielding(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.is_stopping() {
-            return;
-        }
+        let canary = self.canary();
         let yielding: Vec<ChildId> = self
             .children
             .iter()
@@ -77,35 +88,23 @@ impl Supervisor {
             .map(|child| child.id)
             .collect();
         for id in yielding {
-            let Some(child) = self.child(id) else { continue };
-            let (Stage::Yielding { pid, since, until }, Some(slot)) =
-                (child.stage.clone(), child.slot())
-            else {
-                continue;
-            };
-            if self.serving(slot).is_none() {
-                if let Some(child) = self.child(id) {
-                    child.stage =
-                        Stage::Serving { pid, since, due: None, pulse_at: now, memory_at: now };
+            let slot = self.child(id).and_then(|child| child.slot());
+            match slot.and_then(|slot| self.serving(slot)).map(|successor| successor.id) {
+                None => self.serve_again(now, id),
+                Some(successor) if Some(successor) == canary => {}
+                Some(successor) => {
+                    self.note_replaced(successor);
+                    self.dismiss(now, id, out);
                 }
-            } else if until <= now {
-                if self
-                    .canary()
-                    .is_some_and(|canary| self.serving(slot).is_some_and(|new| new.id == canary))
-                {
-                    self.prove(out);
-                }
-                self.dismiss(now, id, out);
             }
         }
-        // A canary in a slot without a predecessor is on trial as well.
-        if let Some(canary) = self.canary()
-            && let Some(child) = self.children.iter().find(|child| child.id == canary)
-            && let Stage::Serving { .. } = child.stage
-            && let Some(slot) = child.slot()
-            && !self.in_slot(slot).any(|child| child.is_yielding())
+    }
+
+    fn serve_again(&mut self, now: Instant, id: ChildId) {
+        if let Some(child) = self.child(id)
+            && let Stage::Yielding { pid, since, due } = child.stage
         {
-            self.prove(out);
+            child.stage = Stage::Serving { pid, since, due, pulse_at: now, memory_at: now };
         }
     }
 
@@ -175,9 +174,8 @@ impl Supervisor {
     }
 
     fn open_slots(&mut self, out: &mut Vec<Action>) {
-        if usize::from(self.wanted) > self.seats.len() {
-            // Counted as open at once, so that it is asked for once; the answer corrects it.
-            self.seats.resize(usize::from(self.wanted), Seat::default());
+        if usize::from(self.wanted) > self.seats.len() && self.opening.is_none() {
+            self.opening = Some(self.wanted);
             out.push(Action::OpenSlots { count: self.wanted });
         }
     }
@@ -230,13 +228,17 @@ impl Supervisor {
     fn fill_vacancies(&mut self, now: Instant, out: &mut Vec<Action>) {
         for slot in self.slots().take(usize::from(self.wanted)) {
             if self.is_vacant(slot) && self.may_fork(now, slot) {
-                // Until a new generation has proved itself, the old one fills the gaps.
-                let nobody_serves = !self.children.iter().any(|child| child.is_serving());
-                let generation =
-                    if self.needs_canary() && nobody_serves { self.target } else { self.settled };
+                let tried = self.needs_canary() && self.is_hopeless(slot);
+                let generation = if tried { self.target } else { self.settled };
                 self.fork(now, Task::Worker { slot }, generation, out);
             }
         }
+    }
+
+    /// Until a new generation has proved itself the old one fills the gaps, unless that has just failed
+    /// to: nobody serves, and the last worker here could not live. Then the new one may be the cure.
+    fn is_hopeless(&self, slot: Slot) -> bool {
+        self.deaths(slot) > 0 && !self.children.iter().any(|child| child.is_serving())
     }
 
     /// Forks the replacement of the first worker that needs one: one slot at a time, over all causes.
@@ -308,8 +310,8 @@ impl Supervisor {
             stage: Stage::Forking,
             accepting: SlotSet::EMPTY,
         });
-        if matches!(task, Task::Worker { .. }) {
-            self.note_step_begun(now, id, generation);
+        if let Task::Worker { slot } = task {
+            self.note_step_begun(now, id, slot, generation);
         }
         out.push(Action::Fork { child: id, task, generation });
     }
@@ -350,7 +352,7 @@ impl Supervisor {
     }
 
     fn complain(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.forgive(now);
+        self.forgive_healthy(now);
         if self.is_failing() && self.complaint_at <= now {
             let slots = self.failing().map(|(slot, _)| slot).collect();
             let deaths = self.failing().map(|(_, deaths)| deaths).max().unwrap_or(0);
@@ -359,17 +361,23 @@ impl Supervisor {
         }
     }
 
-    /// A healthy life ends the record of deaths.
-    fn forgive(&mut self, now: Instant) {
-        let healthy: Vec<Slot> = self
+    fn forgive_healthy(&mut self, now: Instant) {
+        let serving: Vec<(Slot, Instant)> = self
             .children
             .iter()
-            .filter(|child| matches!(child.stage, Stage::Serving { since, .. } if now.since(since) >= HEALTHY_LIFE))
-            .filter_map(Child::slot)
+            .filter_map(|child| match child.stage {
+                Stage::Serving { since, .. } => Some((child.slot()?, since)),
+                Stage::Forking
+                | Stage::Booting { .. }
+                | Stage::Yielding { .. }
+                | Stage::Leaving { .. }
+                | Stage::Aborting { .. }
+                | Stage::Killed { .. } => None,
+            })
             .collect();
-        for slot in healthy {
-            if let Some(seat) = self.seat(slot) {
-                seat.deaths = 0;
+        for (slot, since) in serving {
+            if now.since(since) >= HEALTHY_LIFE {
+                self.forgive(slot, since);
             }
         }
     }

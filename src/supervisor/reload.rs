@@ -7,12 +7,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChildId, Generation};
+use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::supervisor::action::Action;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
-use crate::supervisor::policy::{Policy, RELOAD_FAILURES_MAX};
+use crate::supervisor::policy::{PROBATION, Policy, RELOAD_FAILURES_MAX};
 use crate::supervisor::stage::{Child, Task};
+use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
 
@@ -26,7 +27,7 @@ pub(crate) struct Reload {
     pub(super) to: Generation,
     /// How many workers were wanted before.
     wanted_before: u16,
-    /// Workers of the new generation that became ready in a predecessor's place.
+    /// Workers that have left because one of the new generation has taken their place.
     pub(super) replaced: u16,
     step: Step,
 }
@@ -40,15 +41,33 @@ enum Step {
     Preparing { retry_at: Instant },
     /// Workers are replaced, one at a time.
     Rolling {
-        /// The first replacement, while it is on trial.
-        canary: Option<ChildId>,
-        /// Whether a first replacement has passed its trial.
-        proven: bool,
+        trial: Trial,
         /// Replacements in a row that did not live.
         failures: u32,
-        /// When the replacement that is being tried must be ready, over all its tries.
-        deadline: Option<Instant>,
+        attempt: Option<Attempt>,
     },
+}
+
+/// How far the first replacement is. It must live for [`PROBATION`], beside its predecessor if that
+/// is alive, before the new generation counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Trial {
+    /// It is still to be forked.
+    Awaited,
+    /// It is not ready.
+    Booting(ChildId),
+    /// It serves, and will have passed at `until`.
+    Living { canary: ChildId, until: Instant },
+    /// A worker of the new generation has lived.
+    Passed,
+}
+
+/// The replacement that is being tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Attempt {
+    slot: Slot,
+    /// When it must be ready, over all its tries.
+    deadline: Instant,
 }
 
 /// How a reload ended.
@@ -59,15 +78,14 @@ pub(super) enum ReloadEnd {
 }
 
 impl Reload {
-    /// Whether this child is the first replacement, on trial.
-    pub(super) fn tries(&self, id: ChildId) -> bool {
-        matches!(self.step, Step::Rolling { canary: Some(canary), .. } if canary == id)
-    }
-
     /// By when this child must be ready, when it is a replacement that is being tried again.
-    pub(super) fn step_deadline(&self, child: &Child) -> Option<Instant> {
+    pub(super) fn attempt_deadline(&self, child: &Child) -> Option<Instant> {
         match self.step {
-            Step::Rolling { deadline, .. } if child.generation == self.to => deadline,
+            Step::Rolling { attempt: Some(attempt), .. }
+                if child.generation == self.to && child.slot() == Some(attempt.slot) =>
+            {
+                Some(attempt.deadline)
+            }
             Step::Loading | Step::Preparing { .. } | Step::Rolling { .. } => None,
         }
     }
@@ -77,13 +95,14 @@ impl Supervisor {
     pub(super) fn reload_deadline(&self, reload: &Reload) -> Option<Instant> {
         match reload.step {
             Step::Preparing { retry_at } if !self.has_task(Task::Prepare) => Some(retry_at),
+            Step::Rolling { trial: Trial::Living { until, .. }, .. } => Some(until),
             Step::Loading | Step::Preparing { .. } | Step::Rolling { .. } => None,
         }
     }
 
     /// Begins a reload that was asked for, once nothing else is under way.
     pub(super) fn begin_reload(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let busy = self.reload.is_some() || self.has_task(Task::Check);
+        let busy = self.reload.is_some() || self.upgrade != Upgrade::Idle;
         if !self.reload_again || self.phase != Phase::Running || busy {
             return;
         }
@@ -137,65 +156,69 @@ impl Supervisor {
             return;
         }
         if status.is_clean() {
-            reload.step =
-                Step::Rolling { canary: None, proven: false, failures: 0, deadline: None };
+            reload.step = Step::Rolling { trial: Trial::Awaited, failures: 0, attempt: None };
             self.target = reload.to;
         } else {
             self.end_of_reload(now, ReloadEnd::Failed(format!("prepare {status}")), out);
         }
     }
 
-    /// A fork for the reload was refused by the kernel: no verdict on the generation.
-    pub(super) fn note_unforked(&mut self, id: ChildId) {
-        if let Some(Reload { step: Step::Rolling { canary, .. }, .. }) = &mut self.reload
-            && *canary == Some(id)
-        {
-            *canary = None;
+    /// A replacement is ready: the step is done, but for the first one's trial.
+    pub(super) fn note_step_ready(&mut self, now: Instant, id: ChildId) {
+        let Some(child) = self.child(id) else { return };
+        let (generation, slot) = (child.generation, child.slot());
+        let Some(reload) = &mut self.reload else { return };
+        if reload.to != generation {
+            return;
+        }
+        let Step::Rolling { trial, failures, attempt } = &mut reload.step else { return };
+        if *trial == Trial::Booting(id) {
+            *trial = Trial::Living { canary: id, until: now.after(PROBATION) };
+        } else {
+            *failures = 0;
+            *attempt = attempt.filter(|attempt| slot != Some(attempt.slot));
         }
     }
 
-    /// A replacement is ready: the step is done, but for the first one's trial.
-    pub(super) fn note_step_ready(&mut self, id: ChildId) {
-        let Some(generation) = self.child(id).map(|child| child.generation) else { return };
+    /// A predecessor leaves for this successor.
+    pub(super) fn note_replaced(&mut self, successor: ChildId) {
+        let generation = self.child(successor).map(|child| child.generation);
         if let Some(reload) = &mut self.reload
-            && reload.to == generation
+            && generation == Some(reload.to)
         {
             reload.replaced = reload.replaced.saturating_add(1);
-            if let Step::Rolling { canary, failures, deadline, .. } = &mut reload.step
-                && *canary != Some(id)
-            {
-                (*failures, *deadline) = (0, None);
-            }
         }
     }
 
-    /// A worker of the new generation did not live: the third time in a row, or past the step's
+    /// A fork for the reload was refused by the kernel: no verdict on the generation.
+    pub(super) fn note_unforked(&mut self, child: &Child) {
+        if let Some(Reload { to, step: Step::Rolling { attempt, .. }, .. }) = &mut self.reload
+            && child.generation == *to
+        {
+            *attempt = attempt.filter(|attempt| child.slot() != Some(attempt.slot));
+        }
+    }
+
+    /// A worker of the new generation did not live: the third time in a row, or past the attempt's
     /// deadline, the reload is over.
     pub(super) fn note_step_failed(
         &mut self,
         now: Instant,
         child: &Child,
-        status: ExitStatus,
+        how: &str,
         out: &mut Vec<Action>,
     ) {
         let Some(reload) = &mut self.reload else { return };
-        let Step::Rolling { canary, failures, deadline, .. } = &mut reload.step else { return };
-        if child.generation != reload.to {
-            return;
-        }
-        if *canary == Some(child.id) {
-            *canary = None;
-        }
+        let late = reload.attempt_deadline(child).is_some_and(|deadline| deadline <= now);
+        let Step::Rolling { failures, .. } = &mut reload.step else { return };
+        let Some(slot) = child.slot().filter(|_| child.generation == reload.to) else { return };
         *failures = failures.saturating_add(1);
-        let late = deadline.is_some_and(|deadline| deadline <= now);
-        let tries = *failures;
-        if late || tries >= RELOAD_FAILURES_MAX {
-            let slot = child.slot().map_or(0, crate::ids::Slot::number);
-            let reason = if late {
-                format!("the worker for slot {slot} was not ready in time ({status})")
-            } else {
-                format!("the worker for slot {slot} failed {tries} times in a row ({status})")
-            };
+        let failures = *failures;
+        if late {
+            self.roll_back(now, format!("worker {slot} was not ready in time ({how})"), out);
+        } else if failures >= RELOAD_FAILURES_MAX {
+            let reason =
+                format!("{failures} workers in a row failed, the last in slot {slot} ({how})");
             self.roll_back(now, reason, out);
         }
     }
@@ -212,45 +235,72 @@ impl Supervisor {
         self.end_of_reload(now, ReloadEnd::Failed(reason), out);
     }
 
-    /// The first replacement has lived beside its predecessor: the new generation is in force.
-    pub(super) fn prove(&mut self, out: &mut Vec<Action>) {
+    /// Ends the first replacement's trial, one way or the other: it has lived long enough, and the new
+    /// generation is in force; or it is gone, whatever the cause, and another is to be tried.
+    pub(super) fn judge_canary(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Some(canary) = self.canary() else { return };
+        let lives = self
+            .children
+            .iter()
+            .any(|child| child.id == canary && (child.is_starting() || child.is_serving()));
         let Some(reload) = &mut self.reload else { return };
-        let Step::Rolling { canary, proven, failures, deadline } = &mut reload.step else { return };
-        (*canary, *proven, *failures, *deadline) = (None, true, 0, None);
-        let generation = reload.to;
-        self.settled = generation;
-        self.wanted = self.policy(generation).workers;
-        out.push(Action::Use { generation });
+        let Step::Rolling { trial, failures, attempt } = &mut reload.step else { return };
+        match *trial {
+            Trial::Booting(_) | Trial::Living { .. } if !lives => *trial = Trial::Awaited,
+            Trial::Living { until, .. } if until <= now => {
+                (*trial, *failures, *attempt) = (Trial::Passed, 0, None);
+                let generation = reload.to;
+                self.settled = generation;
+                self.wanted = self.policy(generation).workers;
+                out.push(Action::Use { generation });
+            }
+            Trial::Awaited | Trial::Booting(_) | Trial::Living { .. } | Trial::Passed => {}
+        }
     }
 
-    /// Whether the next worker of the new generation is the first one, on trial.
+    fn trial(&self) -> Option<Trial> {
+        match self.reload.as_ref()?.step {
+            Step::Rolling { trial, .. } => Some(trial),
+            Step::Loading | Step::Preparing { .. } => None,
+        }
+    }
+
+    /// Whether the next worker of the new generation is the first one, to be tried.
     pub(super) fn needs_canary(&self) -> bool {
-        matches!(
-            self.reload,
-            Some(Reload { step: Step::Rolling { canary: None, proven: false, .. }, .. })
-        )
+        self.trial() == Some(Trial::Awaited)
     }
 
-    /// Whether the first replacement is on trial.
+    /// The first replacement, while it is on trial.
     pub(super) fn canary(&self) -> Option<ChildId> {
-        let Some(Reload { step: Step::Rolling { canary, proven: false, .. }, .. }) = self.reload
-        else {
-            return None;
-        };
-        canary
+        match self.trial()? {
+            Trial::Booting(canary) | Trial::Living { canary, .. } => Some(canary),
+            Trial::Awaited | Trial::Passed => None,
+        }
     }
 
     /// A worker of the new generation is being forked.
-    pub(super) fn note_step_begun(&mut self, now: Instant, id: ChildId, generation: Generation) {
-        let boot_timeout = self.policy(generation).boot_timeout;
+    pub(super) fn note_step_begun(
+        &mut self,
+        now: Instant,
+        id: ChildId,
+        slot: Slot,
+        generation: Generation,
+    ) {
+        let deadline = now.after(self.policy(generation).boot_timeout);
+        let starting: SlotSet =
+            self.children.iter().filter(|it| it.is_starting()).filter_map(Child::slot).collect();
         let Some(reload) = &mut self.reload else { return };
-        if let Step::Rolling { canary, proven, deadline, .. } = &mut reload.step
-            && generation == reload.to
-        {
-            if !*proven {
-                *canary = Some(id);
-            }
-            deadline.get_or_insert(now.after(boot_timeout));
+        let Step::Rolling { trial, attempt, .. } = &mut reload.step else { return };
+        if generation != reload.to {
+            return;
+        }
+        if *trial == Trial::Awaited {
+            *trial = Trial::Booting(id);
+        }
+        let attempt = attempt.get_or_insert(Attempt { slot, deadline });
+        // While one slot waits for its next try, another may be tried instead.
+        if !starting.contains(attempt.slot) {
+            attempt.slot = slot;
         }
     }
 
@@ -261,7 +311,7 @@ impl Supervisor {
             Step::Preparing { retry_at } if retry_at <= now && !self.has_task(Task::Prepare) => {
                 self.fork(now, Task::Prepare, reload.to, out);
             }
-            Step::Rolling { proven: true, .. } if self.is_rolled() => {
+            Step::Rolling { trial: Trial::Passed, .. } if self.is_rolled() => {
                 self.end_of_reload(now, ReloadEnd::Done, out);
             }
             Step::Loading | Step::Preparing { .. } | Step::Rolling { .. } => {}
@@ -269,7 +319,7 @@ impl Supervisor {
     }
 
     fn is_rolled(&self) -> bool {
-        let mut wanted = (0..self.wanted).map(crate::ids::Slot::new);
+        let mut wanted = (0..self.wanted).map(Slot::new);
         let all_new = wanted
             .all(|slot| self.serving(slot).is_some_and(|child| child.generation == self.target));
         all_new && !self.children.iter().any(|child| child.is_yielding())

@@ -10,6 +10,9 @@ use crate::time::Instant;
 pub(crate) struct Seat {
     /// Early deaths in a row.
     pub(crate) deaths: u32,
+    /// When the last of them was. Only who became ready after it can end the record: a worker that
+    /// serves on while none of its replacements can live says nothing about these.
+    pub(crate) died_at: Instant,
     /// No fork before this.
     pub(crate) not_before: Instant,
     /// How its accept queue fares.

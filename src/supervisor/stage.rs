@@ -39,8 +39,9 @@ pub(crate) enum Stage {
     Booting { pid: Pid, deadline: Instant },
     /// Accepts for its slot.
     Serving { pid: Pid, since: Instant, due: Option<Due>, pulse_at: Instant, memory_at: Instant },
-    /// Still accepts for its slot, until its successor has proved itself.
-    Yielding { pid: Pid, since: Instant, until: Instant },
+    /// Still accepts for its slot, until its successor has proved itself; what it was due for counts
+    /// again if that fails.
+    Yielding { pid: Pid, since: Instant, due: Option<Due> },
     /// Told to leave; killed at the deadline.
     Leaving { pid: Pid, deadline: Instant, urgency: Urgency },
     /// Told to abort; killed at the deadline.

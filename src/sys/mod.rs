@@ -5,11 +5,14 @@
 
 pub(crate) mod channel;
 pub(crate) mod clock;
+pub(crate) mod exec;
 pub(crate) mod filter;
 pub(crate) mod fork;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod readable;
 pub(crate) mod shared;
 pub(crate) mod signals;
 pub(crate) mod socket;
+pub(crate) mod statistics;
 pub(crate) mod wait;

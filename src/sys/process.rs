@@ -16,12 +16,13 @@ pub(crate) fn set_name(name: &str) {
     }
 }
 
-/// Has the kernel kill this process when the thread that forked it ends.
+/// Has the kernel send this process a signal when the thread that forked it ends. A change of user
+/// takes that back.
 ///
 /// # Errors
 /// What prctl(2) says.
-pub(crate) fn die_with_parent() -> io::Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
+pub(crate) fn die_with_parent(signal: i32) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::try_from(signal)?)?;
     Ok(())
 }
 
@@ -112,5 +113,20 @@ impl Identity {
             nix::unistd::setuid(uid)?;
         }
         Ok(())
+    }
+}
+
+/// The first descriptor that a service manager passes (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
+const FIRST_PASSED: i32 = 3;
+
+/// The listening sockets that a service manager has passed to this process, by number
+/// (sd_listen_fds(3)); none when the variables are meant for another process.
+pub(crate) fn activated() -> Vec<i32> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(count)) if pid == self::pid() && count > 0 => {
+            (FIRST_PASSED..FIRST_PASSED.saturating_add(count)).collect()
+        }
+        _ => Vec::new(),
     }
 }

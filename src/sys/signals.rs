@@ -6,10 +6,11 @@
 //! lands in the parent's pipe.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use nix::fcntl::OFlag;
+use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use signal_hook::SigId;
 use signal_hook::low_level;
@@ -46,6 +47,20 @@ impl Signals {
         Ok(Self { reader, hooks })
     }
 
+    /// Lets the caught signals in, whatever the process was started with: another image of the program
+    /// may have left them blocked, with some pending.
+    ///
+    /// # Errors
+    /// When a number is no signal.
+    pub(crate) fn let_in(numbers: &[i32]) -> io::Result<()> {
+        let mut set = SigSet::empty();
+        for number in numbers {
+            set.add(Signal::try_from(*number)?);
+        }
+        set.thread_unblock()?;
+        Ok(())
+    }
+
     /// The numbers of the signals that have come since the last call, in order.
     ///
     /// # Errors
@@ -79,6 +94,12 @@ impl AsFd for Signals {
     }
 }
 
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.reader.as_raw_fd()
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
         self.forget();
@@ -107,5 +128,50 @@ pub(crate) fn reset(numbers: &[i32]) -> io::Result<()> {
 pub(crate) fn send(pid: i32, number: i32) -> io::Result<()> {
     debug_assert!(pid > 0, "0 and below name process groups");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::try_from(number)?)?;
+    Ok(())
+}
+
+pub(crate) const HUP: i32 = libc::SIGHUP;
+pub(crate) const INT: i32 = libc::SIGINT;
+pub(crate) const QUIT: i32 = libc::SIGQUIT;
+pub(crate) const ABRT: i32 = libc::SIGABRT;
+pub(crate) const KILL: i32 = libc::SIGKILL;
+pub(crate) const USR1: i32 = libc::SIGUSR1;
+pub(crate) const USR2: i32 = libc::SIGUSR2;
+pub(crate) const TERM: i32 = libc::SIGTERM;
+pub(crate) const CHLD: i32 = libc::SIGCHLD;
+pub(crate) const TTIN: i32 = libc::SIGTTIN;
+pub(crate) const TTOU: i32 = libc::SIGTTOU;
+pub(crate) const WINCH: i32 = libc::SIGWINCH;
+
+/// How long a process whose parent has died may go on, in case it is too stuck to notice.
+static ORPHAN: libc::itimerval = libc::itimerval {
+    it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+    it_value: libc::timeval { tv_sec: 1, tv_usec: 750_000 },
+};
+
+/// Makes `HUP` the news that the parent has died, as [`super::process::die_with_parent`] can have it
+/// sent: it starts the process's alarm clock, which ends it even if its event loop is blocked. A `HUP`
+/// from anybody else, while the parent lives, does nothing.
+///
+/// # Errors
+/// What sigaction(2) says.
+pub(crate) fn alarm_when_orphaned(parent: i32) -> io::Result<()> {
+    let wake = move || {
+        // SAFETY: getppid(2) is async-signal-safe and cannot fail.
+        #[expect(unsafe_code, reason = "libc's binding is unsafe")]
+        let now = unsafe { libc::getppid() };
+        if now != parent {
+            // SAFETY: setitimer(2) is a system call without a wrapper's state; the value never changes.
+            #[expect(unsafe_code, reason = "nix has no setitimer")]
+            let _cannot_fail = unsafe {
+                libc::setitimer(libc::ITIMER_REAL, &raw const ORPHAN, std::ptr::null_mut())
+            };
+        }
+    };
+    reset(&[libc::SIGALRM])?;
+    // SAFETY: the action makes two system calls and touches no memory but its own copy of a number.
+    #[expect(unsafe_code, reason = "a signal handler's restrictions cannot be typed")]
+    unsafe { low_level::register(HUP, wake) }?;
     Ok(())
 }

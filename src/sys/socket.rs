@@ -152,12 +152,12 @@ pub(crate) fn queue_length(listener: BorrowedFd<'_>) -> io::Result<u32> {
     if status == 0 { Ok(info.tcpi_unacked) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A second descriptor of the same socket, closed on `execve`.
-///
-/// # Errors
-/// What fcntl(2) says: `EMFILE`.
-pub(crate) fn duplicate(socket: &impl AsFd) -> io::Result<OwnedFd> {
-    socket.as_fd().try_clone_to_owned()
+/// Whether accept(2) failed for want of descriptors or memory.
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]
+        .into_iter()
+        .any(|it| Some(it) == number)
 }
 
 #[cfg(test)]

@@ -1,0 +1,65 @@
+//! The bundled application: rows that are added and removed, in SQLite, PostgreSQL or MySQL.
+//!
+//! It is declared in the binary and sees only ferricorn's public API: what it cannot do through
+//! that, no user can.
+
+mod answer;
+mod fault;
+mod outage;
+mod page;
+mod record;
+mod routes;
+mod service;
+pub(crate) mod settings;
+mod shield;
+pub(crate) mod store;
+mod writer;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use ferricorn::{App, BoxError, PrepareContext, Setting, Slot, WorkerContext};
+
+pub(crate) use service::Service;
+pub(crate) use settings::Database;
+pub(crate) use store::Error;
+
+/// The application. Each process has its own copy: a worker's service is empty until it is started.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    service: OnceLock<Arc<Service>>,
+}
+
+impl App for Records {
+    const SETTINGS: &'static [Setting] = settings::SETTINGS;
+
+    async fn prepare(&self, context: &PrepareContext) -> Result<(), BoxError> {
+        Ok(prepare(&Database::of(context.config())?).await?)
+    }
+
+    async fn router(&self, worker: &WorkerContext) -> Result<Router, BoxError> {
+        let (router, service) = start(Database::of(worker.config())?, worker.slot());
+        self.service.set(service).map_err(|_| "a worker's routes are built once")?;
+        Ok(router)
+    }
+
+    async fn stopped(&self, _worker: &WorkerContext) {
+        if let Some(service) = self.service.get() {
+            service.finish().await;
+        }
+    }
+}
+
+/// Waits for the database and makes its tables.
+///
+/// # Errors
+/// When the database is not there in time, or refuses.
+pub(crate) async fn prepare(database: &Database) -> Result<(), Error> {
+    database.target.prepare().await
+}
+
+/// Starts a worker's part, on the current runtime: what is served, and what is finished at the end.
+pub(crate) fn start(database: Database, slot: Slot) -> (Router, Arc<Service>) {
+    let service = Service::start(database, slot);
+    (routes::router(Arc::clone(&service)), service)
+}

@@ -1,0 +1,132 @@
+//! The application of one worker: its store, its writer, and what they have been through.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferricorn::Slot;
+use tokio::sync::{Mutex, Semaphore, TryAcquireError};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::fault::Fault;
+use super::outage::Outage;
+use super::record::{Data, Page, Span};
+use super::settings::Database;
+use super::store::{Error, Store};
+use super::writer::Writer;
+
+/// How long a delete is silent until others are asked whether the database still answers, and how
+/// long until the next time.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Deletes that wait at the most; more are answered 503.
+const DELETES_MAX: u32 = 64;
+
+/// One worker's application.
+#[derive(Debug)]
+pub(crate) struct Service {
+    slot: Slot,
+    store: Arc<Store>,
+    writer: Writer,
+    /// Deletes queue here: two at once would only wait for each other's rows, with a connection each.
+    deletes: Mutex<()>,
+    /// Each delete that was begun holds one permit; who has them all has seen the last of them.
+    begun: Arc<Semaphore>,
+    deleting: Outage,
+    reading: Outage,
+}
+
+impl Service {
+    /// Starts the worker's part of the application, on the current runtime. The database need not
+    /// be there yet.
+    pub(crate) fn start(database: Database, slot: Slot) -> Arc<Self> {
+        let store = Arc::new(Store::new(database.target, database.max_connections));
+        Arc::new(Self {
+            slot,
+            writer: Writer::start(Arc::clone(&store)),
+            store,
+            deletes: Mutex::new(()),
+            begun: Arc::new(Semaphore::new(DELETES_MAX as usize)),
+            deleting: Outage::of("delete"),
+            reading: Outage::of("read"),
+        })
+    }
+
+    /// The worker's slot.
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Stores a new row. A client that goes away does not stop it.
+    ///
+    /// # Errors
+    /// See [`Writer::store`].
+    pub(crate) async fn populate(&self) -> Result<Data, Fault> {
+        let data = Data::random();
+        self.writer.store(data).await.map(|()| data)
+    }
+
+    /// Removes every row, and says how many they were. A client that goes away does not stop it.
+    ///
+    /// # Errors
+    /// When the database fails. Nothing was removed, but in one case: when the connection broke, it
+    /// is not known.
+    pub(crate) async fn delete(self: &Arc<Self>) -> Result<u64, Fault> {
+        let begun = match Arc::clone(&self.begun).try_acquire_owned() {
+            Ok(begun) => begun,
+            Err(TryAcquireError::NoPermits) => return Err(Fault::Overloaded),
+            Err(TryAcquireError::Closed) => return Err(Fault::Unavailable),
+        };
+        let service = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let deleted = service.deleting.note(service.delete_while_it_lives().await);
+            drop(begun);
+            deleted
+        });
+        // A panic in the task has been reported by the runtime.
+        task.await.ok().and_then(Result::ok).ok_or(Fault::Unavailable)
+    }
+
+    /// A delete of many rows may take as long as it needs, provided that the database still answers
+    /// others: a server that hangs is not waited for.
+    async fn delete_while_it_lives(&self) -> Result<u64, Error> {
+        let mut delete = std::pin::pin!(async {
+            let _alone = self.deletes.lock().await;
+            self.store.delete_all().await
+        });
+        let mut doubts = interval_at(Instant::now() + DOUBT_INTERVAL, DOUBT_INTERVAL);
+        doubts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                deleted = &mut delete => return deleted,
+                _ = doubts.tick() => self.store.ping().await?,
+            }
+        }
+    }
+
+    /// Reads some rows.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn page(&self, span: Span) -> Result<Page, Fault> {
+        self.reading.note(self.store.page(span).await).map_err(|_| Fault::Unavailable)
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(crate) async fn ready(&self) -> Result<(), Fault> {
+        self.reading.note(self.store.ping().await).map_err(|_| Fault::Unavailable)
+    }
+
+    /// Finishes the writes that were asked for, also those whose clients have gone, and takes leave
+    /// of the database.
+    pub(crate) async fn finish(&self) {
+        self.writer.finish().await;
+        let last = self.begun.acquire_many(DELETES_MAX).await;
+        self.begun.close();
+        drop(last);
+        self.store.close().await;
+    }
+}

@@ -1,0 +1,75 @@
+//! The `[database]` table: what it may hold, and what of it the application needs.
+
+use std::time::Duration;
+
+use ferricorn::{BoxError, Config, Setting};
+use serde::Deserialize;
+
+use super::store::Target;
+
+/// One connection for new rows, one for a delete, and one for reads, that none waits for the others.
+const CONNECTIONS_MIN: u64 = 3;
+/// More than a database server is ever set to admit to one process.
+const CONNECTIONS_MAX: u64 = 1000;
+/// Below a second nothing is waited for; above an hour nobody waits.
+const WAIT_MS: std::ops::RangeInclusive<u64> = 1000..=3_600_000;
+
+/// What the file, the environment and the command line may say.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting::text(
+        "database.url",
+        "sqlite://data/ferricorn.db",
+        "The database: sqlite://, postgres://, mysql:// or mariadb://.",
+    )
+    .env("DATABASE_URL")
+    .file_env("DATABASE_URL_FILE")
+    .check(check)
+    .secret(),
+    Setting::integer(
+        "database.max_connections",
+        "5",
+        CONNECTIONS_MIN..=CONNECTIONS_MAX,
+        "Connections of each worker at the most: one stores new rows, one deletes, the others read.",
+    ),
+    Setting::duration(
+        "database.connect_timeout",
+        "60",
+        WAIT_MS,
+        "How long to wait for the database at start.",
+    ),
+];
+
+fn check(url: &str) -> Result<(), String> {
+    Target::parse(url).map(drop)
+}
+
+/// The table, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    /// Which database.
+    pub(crate) target: Target,
+    /// Connections of each worker.
+    pub(crate) max_connections: usize,
+    /// How long a start waits for the database.
+    pub(crate) connect_timeout: Duration,
+}
+
+/// The table as it is read.
+#[derive(Deserialize)]
+struct Table {
+    url: String,
+    max_connections: usize,
+    #[serde(with = "ferricorn::seconds")]
+    connect_timeout: Duration,
+}
+
+impl Database {
+    /// What the configuration says.
+    ///
+    /// # Errors
+    /// None that the settings' own checks have not met before.
+    pub(crate) fn of(config: &Config) -> Result<Self, BoxError> {
+        let Table { url, max_connections, connect_timeout } = config.section("database")?;
+        Ok(Self { target: Target::parse(&url)?, max_connections, connect_timeout })
+    }
+}

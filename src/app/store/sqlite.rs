@@ -1,0 +1,187 @@
+//! SQLite: one file, nothing to install.
+//!
+//! Each write is one statement, hence its own transaction: what fails has stored nothing.
+//!
+//! # Why the numbers
+//! `synchronous = FULL`: with less, SQLite in WAL mode may lose the last commits when the power
+//! fails, and a row acknowledged is durable.
+
+use std::fs;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
+
+use super::pool::{Dial, Pool};
+use super::turn::{Taken, Turn};
+use crate::app::record::{COUNTED_MAX, Data, Page, Span};
+
+/// How long a statement waits for a lock that a stranger holds, say a backup or the `sqlite3` shell:
+/// less than a request does, so that its failure is certain and told.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a process waits for its turn: far longer than honest writers take, far shorter than a
+/// request may.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long a start waits for another that makes the tables now.
+const PATIENCE_OF_A_START: Duration = Duration::from_secs(10);
+
+/// Bytes that the write-ahead log may keep on disk after a burst of writes.
+const JOURNAL_BYTES_MAX: &str = "67108864";
+
+/// How to open the database.
+#[derive(Clone, Debug)]
+pub(crate) struct Options(SqliteConnectOptions);
+
+impl Options {
+    /// From a URL: `sqlite://data/ferricorn.db`, `sqlite:///var/lib/ferricorn.db`.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence; nothing of a secret.
+    pub(super) fn parse(url: &str) -> Result<Self, String> {
+        let options = SqliteConnectOptions::from_str(url).map_err(|error| error.to_string())?;
+        let path = options.get_filename();
+        if path.as_os_str().is_empty() {
+            return Err("it names no file; write sqlite://data/ferricorn.db".into());
+        }
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            return Err("a database in memory is not shared by the workers; name a file".into());
+        }
+        Ok(Self(
+            options
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(BUSY_TIMEOUT)
+                .pragma("journal_size_limit", JOURNAL_BYTES_MAX)
+                .disable_statement_logging(),
+        ))
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        self.0.get_filename()
+    }
+}
+
+impl Dial for Options {
+    type Connection = SqliteConnection;
+
+    async fn dial(&self) -> Result<SqliteConnection, sqlx::Error> {
+        self.0.connect().await
+    }
+}
+
+/// Makes the folder, the file and the tables.
+///
+/// # Errors
+/// Those of the file system and of SQLite.
+pub(super) async fn migrate(options: &Options) -> Result<(), sqlx::Error> {
+    if let Some(folder) = options.path().parent() {
+        fs::create_dir_all(folder)?;
+    }
+    // sqlx locks the other databases against a second container that starts now, but not this one.
+    let turn = Turn::new(options.path());
+    let _taken = turn.take(PATIENCE_OF_A_START).await;
+    let mut connection = options.0.clone().create_if_missing(true).connect().await?;
+    // Not `run`, whose bounds no `Send` future meets (sqlx says so beside this one).
+    migrator()
+        .run_direct(None, &mut connection, false)
+        .await
+        .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+    connection.close().await
+}
+
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("migrations/sqlite");
+    // A newer ferricorn may have been here before: its tables are still good for this one.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+/// The database, as a worker uses it.
+#[derive(Debug)]
+pub(crate) struct Sqlite {
+    turn: Turn,
+    writes: Pool<Options>,
+    rest: Pool<Options>,
+}
+
+impl Sqlite {
+    pub(super) fn new(options: Options, connections_max: usize) -> Self {
+        Self {
+            turn: Turn::new(options.path()),
+            writes: Pool::new(options.clone(), 1),
+            rest: Pool::new(options, connections_max - 1),
+        }
+    }
+
+    /// Waits until it is this process's turn to write.
+    pub(super) async fn turn(&self) -> Taken<'_> {
+        self.turn.take(PATIENCE).await
+    }
+
+    pub(super) async fn insert(&self, rows: &[Data]) -> Result<(), sqlx::Error> {
+        let mut connection = self.writes.lend().await?;
+        sqlx::query("INSERT INTO records (data) SELECT value FROM json_each(?1)")
+            .bind(json_array(rows))
+            .execute(&mut *connection)
+            .await?;
+        connection.keep();
+        Ok(())
+    }
+
+    pub(super) async fn delete_all(&self) -> Result<u64, sqlx::Error> {
+        let mut connection = self.rest.lend().await?;
+        let _taken = self.turn().await;
+        let done = sqlx::query("DELETE FROM records").execute(&mut *connection).await?;
+        connection.keep();
+        Ok(done.rows_affected())
+    }
+
+    pub(super) async fn page(&self, span: Span) -> Result<Page, sqlx::Error> {
+        let mut connection = self.rest.lend().await?;
+        let rows = sqlx::query_as(
+            "SELECT id, data, created_at FROM records WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+        )
+        .bind(span.before)
+        .bind(i64::from(span.limit) + 1)
+        .fetch_all(&mut *connection)
+        .await?;
+        let counted = sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT ?1)")
+            .bind(COUNTED_MAX + 1)
+            .fetch_one(&mut *connection)
+            .await?;
+        connection.keep();
+        Ok(Page::new(rows, span, counted))
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
+        let mut connection = self.rest.lend().await?;
+        sqlx::query("SELECT id FROM records LIMIT 1").execute(&mut *connection).await?;
+        connection.keep();
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.writes.close().await;
+        self.rest.close().await;
+    }
+}
+
+/// Rows as the one parameter that they are sent in: a statement for any number of them.
+fn json_array(rows: &[Data]) -> String {
+    let mut json = String::with_capacity(rows.len() * (Data::LENGTH + 3) + 2);
+    for row in rows {
+        json.push(if json.is_empty() { '[' } else { ',' });
+        json.push('"');
+        // Alphanumeric, hence nothing to escape.
+        json.push_str(row.as_str());
+        json.push('"');
+    }
+    json.push(']');
+    json
+}

@@ -1,0 +1,341 @@
+//! gunicorn's access-log format language (its setting `access_log_format`), compiled once.
+//!
+//! A format is literal text with atoms `%(h)s`, fields `%({user-agent}i)s` (request),
+//! `%({content-type}o)s` (response), `%({request_id}e)s` (variables) and `%%`. What the language
+//! cannot say is an error of the configuration: gunicorn writes `-` for an atom that it does not
+//! know, and nobody notices for months that the column is empty.
+//!
+//! Variables are, first, those of the request: `request_id`, `slot`, `generation`, `scheme` and
+//! `outcome` (`ok`, `aborted` or `lost`); second, the environment of the process when the format is
+//! compiled.
+
+use std::fmt;
+
+use axum::http::HeaderName;
+use axum::http::header::{REFERER, USER_AGENT};
+
+use super::escape;
+
+/// Bytes of the longest access line, its newline included. Longer ones lose the ends of their
+/// longest values.
+pub const LINE_MAX: usize = 64 * 1024;
+
+/// Bytes of the longest format, as written.
+const FORMAT_MAX: usize = 4096;
+/// Bytes of the literal text of a format, environment variables included.
+const LITERALS_MAX: usize = 16 * 1024;
+/// More bytes than any atom takes that is not a client's value: an IPv6 address has 45.
+const ATOM_MAX: usize = 48;
+
+/// A format, ready to write lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessFormat(pub(super) Shape);
+
+/// The two kinds of lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// One JSON object: see [`super::json`].
+    Json,
+    /// Steps, one after another.
+    Text {
+        /// What to write, in order.
+        steps: Vec<Step>,
+        /// Bytes that each value of a line may have which would otherwise be too long.
+        value_max: usize,
+    },
+}
+
+/// One piece of a text line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Literal(Vec<u8>),
+    Remote,
+    User,
+    Date,
+    RequestLine,
+    Method,
+    Path,
+    Query,
+    Protocol,
+    Status,
+    Bytes,
+    BytesOrDash,
+    Seconds,
+    Millis,
+    Micros,
+    DecimalSeconds,
+    Pid,
+    RequestHeader(HeaderName),
+    ResponseHeader(HeaderName),
+    RequestId,
+    Slot,
+    Generation,
+    Scheme,
+    Outcome,
+}
+
+/// What is wrong with a format, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormatError {
+    /// The character at which it is wrong, from 1.
+    pub position: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Empty,
+    TooLong(usize),
+    LiteralsTooLong,
+    Control(char),
+    Bare(String),
+    Unterminated,
+    Conversion { atom: String, found: String },
+    Unknown(String),
+    HeaderName(String),
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let position = self.position;
+        match &self.kind {
+            Kind::Empty => {
+                write!(f, "the format is empty; to write no access log set its target to \"\"")
+            }
+            Kind::TooLong(bytes) => {
+                write!(f, "the format has {bytes} bytes; expected at most {FORMAT_MAX}")
+            }
+            Kind::LiteralsTooLong => write!(
+                f,
+                "the format and the environment variables that it names have more than \
+                 {LITERALS_MAX} bytes of text at character {position}"
+            ),
+            Kind::Control(found) => write!(
+                f,
+                "found {found:?} at character {position}; \
+                 expected a line without control characters other than tabs"
+            ),
+            Kind::Bare(found) => write!(
+                f,
+                "found {found:?} at character {position}; \
+                 expected %(atom)s, or %% for a percent sign"
+            ),
+            Kind::Unterminated => write!(
+                f,
+                "found \"%(\" at character {position} without its \")s\"; expected %(atom)s"
+            ),
+            Kind::Conversion { atom, found } => write!(
+                f,
+                "found {found:?} after %({atom}) at character {position}; expected %({atom})s"
+            ),
+            Kind::Unknown(atom) => write!(
+                f,
+                "unknown atom %({atom})s at character {position}; known are \
+                 h l u t r m U q H s B b f a T M D L p, \
+                 {{header}}i, {{header}}o and {{variable}}e"
+            ),
+            Kind::HeaderName(name) => {
+                write!(f, "{name:?} at character {position} is not the name of a header field")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FormatError {}
+
+impl AccessFormat {
+    /// Compiles a format; environment variables are those of this process, now.
+    ///
+    /// # Errors
+    /// When the text is not in the language, or longer than 4096 bytes.
+    pub fn compile(text: &str) -> Result<Self, FormatError> {
+        Self::compile_with(text, |name| std::env::var(name).ok())
+    }
+
+    fn compile_with(
+        text: &str,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, FormatError> {
+        if text == "json" {
+            return Ok(Self(Shape::Json));
+        }
+        let mut compiler = Compiler { text, at: 0, steps: Vec::new(), literals: 0, environment };
+        if text.is_empty() {
+            return Err(compiler.error(Kind::Empty));
+        }
+        if text.len() > FORMAT_MAX {
+            return Err(compiler.error(Kind::TooLong(text.len())));
+        }
+        while compiler.at < text.len() {
+            compiler.next()?;
+        }
+        let value_max = value_max(&compiler.steps, compiler.literals);
+        Ok(Self(Shape::Text { steps: compiler.steps, value_max }))
+    }
+}
+
+/// How many bytes each value may have, so that the line stays below [`LINE_MAX`] even when all are
+/// long and every byte of them is escaped.
+fn value_max(steps: &[Step], literals: usize) -> usize {
+    // Neither can be exceeded: 4096 bytes of format hold at most 819 atoms.
+    let atoms = steps.iter().filter(|step| !matches!(step, Step::Literal(_))).count();
+    let room = LINE_MAX - 1 - literals - ATOM_MAX * atoms;
+    let values = steps.iter().map(Step::values).sum::<usize>().max(1);
+    (room / values).saturating_sub(escape::CUT.len()) / escape::TEXT_GROWTH
+}
+
+impl Step {
+    /// How many values in it come from the client or the application and have any length.
+    fn values(&self) -> usize {
+        match self {
+            Self::RequestLine => 2,
+            Self::User
+            | Self::Method
+            | Self::Path
+            | Self::Query
+            | Self::RequestHeader(_)
+            | Self::ResponseHeader(_)
+            | Self::RequestId
+            | Self::Scheme => 1,
+            Self::Literal(_)
+            | Self::Remote
+            | Self::Date
+            | Self::Protocol
+            | Self::Status
+            | Self::Bytes
+            | Self::BytesOrDash
+            | Self::Seconds
+            | Self::Millis
+            | Self::Micros
+            | Self::DecimalSeconds
+            | Self::Pid
+            | Self::Slot
+            | Self::Generation
+            | Self::Outcome => 0,
+        }
+    }
+}
+
+struct Compiler<'a, E> {
+    text: &'a str,
+    /// The next byte to read; always at the beginning of a character.
+    at: usize,
+    steps: Vec<Step>,
+    /// Bytes of all literals.
+    literals: usize,
+    environment: E,
+}
+
+impl<E: Fn(&str) -> Option<String>> Compiler<'_, E> {
+    fn next(&mut self) -> Result<(), FormatError> {
+        let rest = &self.text[self.at..];
+        if let Some(body) = rest.strip_prefix("%(") {
+            let Some(end) = body.find(')') else {
+                return Err(self.error(Kind::Unterminated));
+            };
+            let (atom, after) = (&body[..end], &body[end + 1..]);
+            if !after.starts_with('s') {
+                let found = after.chars().take(1).collect();
+                return Err(self.error(Kind::Conversion { atom: atom.to_owned(), found }));
+            }
+            self.atom(atom)?;
+            self.at += "%(".len() + end + ")s".len();
+        } else if rest.starts_with("%%") {
+            self.literal(b"%")?;
+            self.at += "%%".len();
+        } else if rest.starts_with('%') {
+            let found = rest.chars().take(2).collect();
+            return Err(self.error(Kind::Bare(found)));
+        } else {
+            let plain = &rest[..rest.find('%').unwrap_or(rest.len())];
+            let control =
+                plain.char_indices().find(|(_, found)| found.is_control() && *found != '\t');
+            if let Some((offset, found)) = control {
+                self.at += offset;
+                return Err(self.error(Kind::Control(found)));
+            }
+            self.literal(plain.as_bytes())?;
+            self.at += plain.len();
+        }
+        Ok(())
+    }
+
+    fn atom(&mut self, atom: &str) -> Result<(), FormatError> {
+        let step = match atom {
+            "h" => Step::Remote,
+            "l" => return self.literal(b"-"),
+            "u" => Step::User,
+            "t" => Step::Date,
+            "r" => Step::RequestLine,
+            "m" => Step::Method,
+            "U" => Step::Path,
+            "q" => Step::Query,
+            "H" => Step::Protocol,
+            "s" => Step::Status,
+            "B" => Step::Bytes,
+            "b" => Step::BytesOrDash,
+            "f" => Step::RequestHeader(REFERER),
+            "a" => Step::RequestHeader(USER_AGENT),
+            "T" => Step::Seconds,
+            "M" => Step::Millis,
+            "D" => Step::Micros,
+            "L" => Step::DecimalSeconds,
+            "p" => Step::Pid,
+            _ => match atom.strip_prefix('{').and_then(|atom| atom.rsplit_once('}')) {
+                Some((name, "i")) => Step::RequestHeader(self.header_name(name)?),
+                Some((name, "o")) => Step::ResponseHeader(self.header_name(name)?),
+                Some((name, "e")) => return self.variable(name),
+                _ => return Err(self.error(Kind::Unknown(atom.to_owned()))),
+            },
+        };
+        self.steps.push(step);
+        Ok(())
+    }
+
+    fn variable(&mut self, name: &str) -> Result<(), FormatError> {
+        let step = match name {
+            "request_id" => Step::RequestId,
+            "slot" => Step::Slot,
+            "generation" => Step::Generation,
+            "scheme" => Step::Scheme,
+            "outcome" => Step::Outcome,
+            _ => {
+                // `=` and NUL cannot be in a variable's name, and asking for such a one may panic.
+                let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+                let value = if is_name { (self.environment)(name) } else { None };
+                let mut escaped = Vec::new();
+                escape::text(value.as_deref().unwrap_or("-").as_bytes(), &mut escaped);
+                return self.literal(&escaped);
+            }
+        };
+        self.steps.push(step);
+        Ok(())
+    }
+
+    fn header_name(&self, name: &str) -> Result<HeaderName, FormatError> {
+        HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| self.error(Kind::HeaderName(name.to_owned())))
+    }
+
+    /// Adds text to the literal that ends the steps, or begins one.
+    fn literal(&mut self, text: &[u8]) -> Result<(), FormatError> {
+        self.literals += text.len();
+        if self.literals > LITERALS_MAX {
+            return Err(self.error(Kind::LiteralsTooLong));
+        }
+        if let Some(Step::Literal(last)) = self.steps.last_mut() {
+            last.extend_from_slice(text);
+        } else {
+            self.steps.push(Step::Literal(text.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn error(&self, kind: Kind) -> FormatError {
+        FormatError { position: self.text[..self.at].chars().count() + 1, kind }
+    }
+}
+
+#[cfg(test)]
+#[path = "format_tests.rs"]
+mod tests;

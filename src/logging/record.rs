@@ -1,0 +1,94 @@
+//! What is known of one request when its access line is written.
+//!
+//! The trap: not every request has a status. One whose client went away, or whose worker died, was
+//! never answered, and a line that says 200 or 499 of it would be an invention.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use axum::http::{HeaderMap, Method, StatusCode, Uri, Version};
+
+use crate::ids::{Generation, Slot};
+
+/// One finished request, borrowed from who served it.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The client's address; `None` on a unix socket.
+    pub remote: Option<IpAddr>,
+    /// When the head of the request had been read.
+    pub started: SystemTime,
+    /// How long it took from then to the last byte of the answer.
+    pub elapsed: Duration,
+    /// The method.
+    pub method: &'a Method,
+    /// The target as the client sent it.
+    pub target: &'a Uri,
+    /// The protocol.
+    pub version: Version,
+    /// The header fields of the request.
+    pub request_headers: &'a HeaderMap,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The header fields of the answer; empty when there was none.
+    pub response_headers: &'a HeaderMap,
+    /// Bytes of the answer's body that were sent.
+    pub bytes: u64,
+    /// The process that held the request.
+    pub pid: u32,
+    /// The place of that worker.
+    pub slot: Slot,
+    /// Its configuration.
+    pub generation: Generation,
+    /// The request's id, when it has one.
+    pub request_id: Option<&'a str>,
+    /// `http` or `https`, as the client sees it.
+    pub scheme: &'a str,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered with this status.
+    Status(StatusCode),
+    /// The client went away before the answer.
+    Aborted,
+    /// The worker that held it died.
+    Lost,
+}
+
+impl Outcome {
+    /// The status, if there ever was one.
+    pub(super) fn status(self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(status.as_u16()),
+            Self::Aborted | Self::Lost => None,
+        }
+    }
+
+    /// The word for it in `%({outcome}e)s` and in JSON.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Status(_) => "ok",
+            Self::Aborted => "aborted",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl Record<'_> {
+    /// The protocol as a status line spells it (RFC 9110, section 2.5).
+    pub(super) fn protocol(&self) -> &'static str {
+        match self.version {
+            Version::HTTP_09 => "HTTP/0.9",
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2.0",
+            Version::HTTP_3 => "HTTP/3.0",
+            _ => "HTTP/1.1",
+        }
+    }
+
+    /// How long it took, in microseconds.
+    pub(super) fn micros(&self) -> u64 {
+        u64::try_from(self.elapsed.as_micros()).unwrap_or(u64::MAX)
+    }
+}

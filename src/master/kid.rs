@@ -1,0 +1,72 @@
+//! A child as the master's shell holds it: what the kernel gave for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::{ChildId, SlotSet};
+use crate::scoreboard::WorkerBoard;
+use crate::supervisor::event::Kept;
+use crate::sys::channel::Channel;
+use crate::sys::statistics;
+use crate::time::Instant;
+use crate::wire::Order;
+
+/// One child, from its fork until it is reaped.
+#[derive(Debug)]
+pub(super) struct Kid {
+    pub(super) id: ChildId,
+    pub(super) pid: i32,
+    pub(super) channel: Channel,
+    /// The other end is closed: there is nothing more to read.
+    pub(super) ended: bool,
+    /// Whose event loop beats here; a worker's.
+    pub(super) board: Option<Arc<WorkerBoard>>,
+    /// The accept set that found no room in the channel. Only the last one counts.
+    pub(super) unsent: Option<SlotSet>,
+    /// When the time without a processor was read, and how long it was by then.
+    starved: Option<(Instant, u64)>,
+}
+
+impl Kid {
+    pub(super) fn new(
+        id: ChildId,
+        pid: i32,
+        channel: Channel,
+        board: Option<Arc<WorkerBoard>>,
+    ) -> Self {
+        Self { id, pid, channel, ended: false, board, unsent: None, starved: None }
+    }
+
+    /// Sends an order, fire and forget. Only accept sets are kept when there is no room: a blocked
+    /// worker must not delay the others, and needs the last set alone when it comes back.
+    pub(super) fn order(&mut self, order: Order) {
+        let (message, length) = order.encode();
+        let sent = self.channel.send(&message[..length], None);
+        self.unsent = match (order, sent) {
+            (Order::Accept(slots), Err(error))
+                if error.kind() == std::io::ErrorKind::WouldBlock =>
+            {
+                Some(slots)
+            }
+            (Order::Accept(_), _) => None,
+            // A worker that cannot be told to leave is killed at its deadline.
+            (Order::Drain | Order::Stop | Order::Listener { .. }, _) => self.unsent,
+        };
+    }
+
+    /// Sends the accept set that is still to be sent.
+    pub(super) fn retry(&mut self) {
+        if let Some(slots) = self.unsent {
+            self.order(Order::Accept(slots));
+        }
+    }
+
+    /// Whether the worker was kept from a processor for most of the time since this was asked last.
+    pub(super) fn kept(&mut self, now: Instant) -> Kept {
+        let Ok(waited) = statistics::starved_nanos(self.pid) else { return Kept::ByNothing };
+        let before = self.starved.replace((now, waited));
+        let Some((then, waited_before)) = before else { return Kept::ByNothing };
+        let waited = Duration::from_nanos(waited.saturating_sub(waited_before));
+        if waited > now.since(then) / 2 { Kept::ByStarvation } else { Kept::ByNothing }
+    }
+}

@@ -1,0 +1,217 @@
+//! The process that obeys: it waits, collects what happened, asks the supervisor, and does as it is
+//! told. It has one thread, no runtime, and sleeps nowhere but in [`Master::wait`]. No decision is
+//! made here.
+
+mod inbox;
+mod kid;
+mod perform;
+pub(crate) mod pidfile;
+pub(crate) mod upgrade;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::embed::App;
+use crate::error::Error;
+use crate::ids::{Generation, SlotSet};
+use crate::listeners::Listeners;
+use crate::logging;
+use crate::master::kid::Kid;
+use crate::master::pidfile::PidFile;
+use crate::master::upgrade::Inheritance;
+use crate::scoreboard::SlotBoard;
+use crate::supervisor::Supervisor;
+use crate::supervisor::action::ExitReason;
+use crate::supervisor::event::Event;
+use crate::supervisor::policy::Policy;
+use crate::sys::exec::Invocation;
+use crate::sys::process::Identity;
+use crate::sys::signals::{self, Signals};
+use crate::sys::{clock, process};
+use crate::time::Instant;
+
+/// The signals that the master heeds.
+pub(crate) const SIGNALS: [i32; 10] = [
+    signals::CHLD,
+    signals::TERM,
+    signals::INT,
+    signals::QUIT,
+    signals::HUP,
+    signals::TTIN,
+    signals::TTOU,
+    signals::USR1,
+    signals::USR2,
+    signals::WINCH,
+];
+
+/// The master process.
+#[derive(Debug)]
+pub(crate) struct Master<A> {
+    app: A,
+    supervisor: Supervisor,
+    /// The configurations that somebody uses.
+    configs: BTreeMap<Generation, Arc<Config>>,
+    listeners: Listeners,
+    signals: Signals,
+    kids: Vec<Kid>,
+    counters: Arc<SlotBoard>,
+    /// Slots whose queue is watched.
+    armed: SlotSet,
+    identity: Identity,
+    pidfile: Option<PidFile>,
+    /// How to start the binary on disk again.
+    invocation: Invocation,
+    /// Where it is told, once, that every worker serves.
+    ready: Option<File>,
+    /// Whether the kernel was said not to let us steer.
+    steerless: bool,
+    exit: Option<ExitReason>,
+}
+
+/// What the master begins with, however it was started.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) config: Config,
+    pub(crate) signals: Signals,
+    pub(crate) identity: Identity,
+    pub(crate) invocation: Invocation,
+    pub(crate) ready: Option<File>,
+}
+
+/// What a master that starts afresh has opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) listeners: Listeners,
+    pub(crate) counters: SlotBoard,
+    pub(crate) pidfile: Option<PidFile>,
+    /// For jitter.
+    pub(crate) seed: u64,
+}
+
+impl<A: App> Master<A> {
+    /// Supervises from the first fork to the last exit.
+    pub(crate) fn begin(app: A, beginning: Beginning, opened: Opened) -> Result<(), Error> {
+        let Opened { listeners, counters, pidfile, seed } = opened;
+        let supervisor = Supervisor::new(policy(&beginning.config), seed);
+        let desk = Inheritance {
+            supervisor,
+            listeners,
+            counters,
+            kids: Vec::new(),
+            armed: SlotSet::EMPTY,
+            pidfile,
+        };
+        Self::new(app, beginning, desk).run(Event::Started)
+    }
+
+    /// Goes on where the image before has stopped, and rolls its workers.
+    pub(crate) fn take_over(app: A, beginning: Beginning, desk: Inheritance) -> Result<(), Error> {
+        Self::new(app, beginning, desk).run(Event::Upgraded)
+    }
+
+    fn new(app: A, beginning: Beginning, desk: Inheritance) -> Self {
+        let config = Arc::new(beginning.config);
+        let generations = desk.supervisor.generations();
+        Self {
+            app,
+            configs: generations.map(|it| (it, Arc::clone(&config))).collect(),
+            supervisor: desk.supervisor,
+            listeners: desk.listeners,
+            signals: beginning.signals,
+            kids: desk.kids,
+            counters: Arc::new(desk.counters),
+            armed: desk.armed,
+            identity: beginning.identity,
+            pidfile: desk.pidfile,
+            invocation: beginning.invocation,
+            ready: beginning.ready,
+            steerless: false,
+            exit: None,
+        }
+    }
+
+    fn run(mut self, first: Event) -> Result<(), Error> {
+        self.step(first);
+        loop {
+            if let Some(reason) = self.exit {
+                return self.end(reason);
+            }
+            self.tell_ready();
+            logging::flush();
+            let readiness = self.wait()?;
+            for event in self.collect(&readiness) {
+                self.step(event);
+            }
+            self.step(Event::Tick);
+        }
+    }
+
+    /// Tells the supervisor a fact and obeys, until the facts that follow from obeying are told too.
+    fn step(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let now = Instant::from_millis(clock::monotonic_millis());
+            for action in self.supervisor.handle(now, event) {
+                events.extend(self.perform(now, action));
+            }
+        }
+    }
+
+    /// How long the master may sleep; `None`: until something happens.
+    fn patience(&self) -> Option<Duration> {
+        let deadline = self.supervisor.next_deadline()?;
+        Some(deadline.since(Instant::from_millis(clock::monotonic_millis())))
+    }
+
+    /// The configuration in force.
+    fn config(&self) -> &Arc<Config> {
+        self.configs
+            .get(&self.supervisor.generation())
+            .or_else(|| self.configs.values().next())
+            .expect("the configuration in force is never forgotten")
+    }
+
+    /// Says, once, that every worker serves, and where: to whoever asked for it.
+    fn tell_ready(&mut self) {
+        if self.ready.is_some() && self.supervisor.is_complete() {
+            let line =
+                serde_json::json!({ "pid": process::pid(), "addresses": self.listeners.names() });
+            if let Some(Err(error)) = self.ready.take().map(|mut file| writeln!(file, "{line}")) {
+                tracing::warn!("failed to tell ready_fd: {error}");
+            }
+        }
+    }
+
+    fn end(self, reason: ExitReason) -> Result<(), Error> {
+        self.listeners.unlink();
+        if let Some(pidfile) = self.pidfile {
+            pidfile.remove();
+        }
+        logging::flush();
+        match reason {
+            ExitReason::Stopped => Ok(()),
+            ExitReason::WorkerBoot => {
+                Err(Error::WorkerBoot("no worker could boot; the error log says why".to_owned()))
+            }
+            ExitReason::Prepare => Err(Error::Prepare(
+                "the application failed to load; the error log says why".to_owned(),
+            )),
+        }
+    }
+}
+
+/// What the configuration says about supervision.
+pub(crate) fn policy(config: &Config) -> Policy {
+    Policy {
+        workers: config.workers,
+        graceful_timeout: config.graceful_timeout,
+        boot_timeout: config.boot_timeout,
+        stall_timeout: config.stall_timeout,
+        max_lifetime: config.max_lifetime,
+        max_memory: config.max_memory,
+    }
+}

@@ -1,0 +1,218 @@
+//! One order, one deed: each arm calls the system and answers with the fact that follows, if any.
+
+use std::io;
+use std::sync::Arc;
+
+use super::kid::Kid;
+use super::{Master, policy};
+use crate::config::Config;
+use crate::embed::App;
+use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
+use crate::logging;
+use crate::scoreboard::WorkerBoard;
+use crate::supervisor::action::{Action, ChildSignal, Dismissal};
+use crate::supervisor::event::Event;
+use crate::supervisor::notice::{Notice, Weight};
+use crate::supervisor::stage::Task;
+use crate::sys::channel::Channel;
+use crate::sys::fork::{self, SingleThreaded};
+use crate::sys::{process, signals, statistics};
+use crate::time::Instant;
+use crate::wire::Order;
+use crate::worker::{self, Birth, WorkerBirth};
+
+impl<A: App> Master<A> {
+    pub(super) fn perform(&mut self, now: Instant, action: Action) -> Option<Event> {
+        match action {
+            Action::Fork { child, task, generation } => {
+                Some(match self.fork(child, task, generation) {
+                    Ok(pid) => Event::Forked { child, pid: Pid(pid) },
+                    Err(error) => Event::ForkFailed { child, reason: error.to_string() },
+                })
+            }
+            Action::Dismiss { child, how: Dismissal::Drain } => self.order(child, Order::Drain),
+            Action::Dismiss { child, how: Dismissal::Stop } => self.order(child, Order::Stop),
+            Action::Accept { child, slots } => self.order(child, Order::Accept(slots)),
+            Action::Signal { pid, signal } => send(pid, signal),
+            Action::Steer { slots } => self.steer(&slots),
+            Action::OpenSlots { count } => Some(self.open_slots(count)),
+            Action::Watch { slot } => {
+                self.armed.insert(slot);
+                None
+            }
+            Action::Look { slot } => {
+                Some(Event::QueueLength { slot, length: self.listeners.queue_length(slot) })
+            }
+            Action::TakePulse { child } => self.take_pulse(now, child),
+            Action::ReadMemory { child } => {
+                let kid = self.kids.iter().find(|kid| kid.id == child)?;
+                let bytes = statistics::resident_bytes(kid.pid).ok()?;
+                Some(Event::MemoryRead { child, bytes })
+            }
+            Action::Load { generation } => Some(Event::Loaded(self.load(generation))),
+            Action::Use { generation } => self.use_config(generation),
+            Action::Forget { generation } => {
+                self.configs.remove(&generation);
+                None
+            }
+            Action::ReopenLogs => {
+                if let Err(error) = logging::reopen() {
+                    tracing::error!("failed to reopen the logs: {error}");
+                }
+                None
+            }
+            Action::StopListening => {
+                if let Err(error) = self.listeners.refuse_new() {
+                    tracing::warn!(
+                        "failed to refuse new connections before the last are served: {error}"
+                    );
+                }
+                self.listeners.unlink();
+                None
+            }
+            Action::Upgrade => {
+                let error = self.replace_image();
+                let path = self.invocation.path().display();
+                Some(Event::UpgradeFailed { reason: format!("failed to execute {path}: {error}") })
+            }
+            Action::Log(notice) => {
+                log(&notice);
+                None
+            }
+            Action::Exit(reason) => {
+                self.exit = Some(reason);
+                None
+            }
+        }
+    }
+
+    fn fork(&mut self, id: ChildId, task: Task, generation: Generation) -> io::Result<i32> {
+        let alone = SingleThreaded::prove().map_err(|names| {
+            io::Error::other(format!("{} threads exist: {}", names.len(), names.join(", ")))
+        })?;
+        let (ours, theirs) = Channel::pair()?;
+        let config = Arc::clone(self.configs.get(&generation).unwrap_or_else(|| self.config()));
+        let board = match task {
+            Task::Worker { .. } => Some(Arc::new(WorkerBoard::new()?)),
+            Task::Prepare | Task::Check => None,
+        };
+        let (their_board, counters) = (board.clone(), Arc::clone(&self.counters));
+        let master = process::pid();
+        logging::before_fork();
+        let pid = fork::spawn(&alone, |child| {
+            // What belongs to the master alone: its siblings' channels, so that they end with it.
+            self.kids.clear();
+            let birth = Birth {
+                config,
+                generation,
+                signals: &self.signals,
+                channel: theirs,
+                master,
+                identity: &self.identity,
+            };
+            match (task, their_board) {
+                (Task::Worker { slot }, Some(board)) => {
+                    let listeners = std::mem::take(&mut self.listeners);
+                    let worker = WorkerBirth { birth, slot, listeners, board, counters };
+                    worker::main(child, worker, &self.app)
+                }
+                (Task::Check, _) => {
+                    child.unblock_signals();
+                    self.check_new_binary()
+                }
+                (Task::Prepare | Task::Worker { .. }, _) => {
+                    worker::prepare(child, &birth, &self.app)
+                }
+            }
+        })?;
+        self.kids.push(Kid::new(id, pid, ours, board));
+        Ok(pid)
+    }
+
+    fn order(&mut self, child: ChildId, order: Order) -> Option<Event> {
+        if let Some(kid) = self.kids.iter_mut().find(|kid| kid.id == child) {
+            kid.order(order);
+        }
+        None
+    }
+
+    fn steer(&mut self, slots: &SlotSet) -> Option<Event> {
+        if let Err(error) = self.listeners.steer(slots)
+            && !std::mem::replace(&mut self.steerless, true)
+        {
+            tracing::warn!(
+                "failed to steer new connections: {error}; they are spread less evenly, none is lost"
+            );
+        }
+        None
+    }
+
+    /// Opens further slots, and passes their listeners to the workers that are older than they.
+    fn open_slots(&mut self, count: u16) -> Event {
+        let backlog = self.config().backlog;
+        match self.listeners.grow(count, backlog) {
+            Ok(opened) => {
+                for (address, slot) in opened {
+                    self.pass_listener(address, slot);
+                }
+            }
+            Err(error) => tracing::error!("failed to open listeners for {count} workers: {error}"),
+        }
+        Event::SlotsOpen { count: self.listeners.slots() }
+    }
+
+    fn pass_listener(&self, address: u16, slot: Slot) {
+        let Some(listener) = self.listeners.get(address, slot) else { return };
+        let (message, length) = Order::Listener { address, slot }.encode();
+        for kid in self.kids.iter().filter(|kid| kid.board.is_some()) {
+            // A worker that cannot take it cannot adopt that slot; its siblings can.
+            let _full = kid.channel.send(&message[..length], Some(listener));
+        }
+    }
+
+    fn take_pulse(&mut self, now: Instant, child: ChildId) -> Option<Event> {
+        let kid = self.kids.iter_mut().find(|kid| kid.id == child)?;
+        let beat = kid.board.as_ref()?.last_beat();
+        Some(Event::Pulse { child, beat, kept: kid.kept(now) })
+    }
+
+    fn load(
+        &mut self,
+        generation: Generation,
+    ) -> Result<crate::supervisor::policy::Policy, String> {
+        let config = self.config().reload().map_err(|error| error.to_string())?;
+        let loaded = policy(&config);
+        self.configs.insert(generation, Arc::new(config));
+        Ok(loaded)
+    }
+
+    /// What the master itself uses of a configuration: its logs.
+    fn use_config(&mut self, generation: Generation) -> Option<Event> {
+        let config: &Config = self.configs.get(&generation)?;
+        if let Err(error) = logging::apply(&config.log) {
+            tracing::error!("failed to apply the new log settings: {error}");
+        }
+        None
+    }
+}
+
+fn send(pid: Pid, signal: ChildSignal) -> Option<Event> {
+    let number = match signal {
+        ChildSignal::Quit => signals::INT,
+        ChildSignal::Abort => signals::ABRT,
+        ChildSignal::Kill => signals::KILL,
+        ChildSignal::Reopen => signals::USR1,
+    };
+    // It may have ended by itself: then it is about to be reaped.
+    let _gone = signals::send(pid.0, number);
+    None
+}
+
+fn log(notice: &Notice) {
+    match notice.weight() {
+        Weight::Debug => tracing::debug!("{notice}"),
+        Weight::Info => tracing::info!("{notice}"),
+        Weight::Warning => tracing::warn!("{notice}"),
+        Weight::Error => tracing::error!("{notice}"),
+    }
+}

@@ -1,0 +1,252 @@
+//! Workers that are replaced although nothing is wrong.
+
+use super::served;
+
+#[test]
+fn max_requests() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2 graceful=30",
+            "
+            @5000 due #3 requests
+            @5012 ready #4
+            @6000 exited 103 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @5000    due #3 requests
+                  → info: replacing worker 1 (pid 103): it has served max_requests
+                  → fork #4 worker 1 g1
+        @5000    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @5012    ready #4
+                  → info: worker 1 (pid 104) ready in 12 ms
+                  → dismiss #3 drain
+        @6000    exited 103 code 0
+                  → info: worker 1 (pid 103) left: exited with code 0
+        "
+    );
+}
+
+#[test]
+fn one_slot_at_a_time_over_all_causes() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2 graceful=30",
+            "
+            @5000 due #3 requests
+            @5001 due #2 by hand
+            @5012 ready #4
+            @5030 ready #5
+            @6000 exited 103 code 0
+            @6001 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @5000    due #3 requests
+                  → info: replacing worker 1 (pid 103): it has served max_requests
+                  → fork #4 worker 1 g1
+        @5000    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @5001    due #2 by hand
+                  → info: replacing worker 0 (pid 102): it was told to leave by a signal
+        @5012    ready #4
+                  → info: worker 1 (pid 104) ready in 12 ms
+                  → dismiss #3 drain
+                  → fork #5 worker 0 g1
+        @5012    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @5030    ready #5
+                  → info: worker 0 (pid 105) ready in 18 ms
+                  → dismiss #2 drain
+        @6000    exited 103 code 0
+                  → info: worker 1 (pid 103) left: exited with code 0
+        @6001    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        "
+    );
+}
+
+#[test]
+fn term_to_a_worker_by_hand() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @5000 due #2 by hand
+            @5012 ready #3
+            @5100 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @5000    due #2 by hand
+                  → info: replacing worker 0 (pid 102): it was told to leave by a signal
+                  → fork #3 worker 0 g1
+        @5000    forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @5012    ready #3
+                  → info: worker 0 (pid 103) ready in 12 ms
+                  → dismiss #2 drain
+        @5100    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        "
+    );
+}
+
+#[test]
+fn term_to_a_worker_by_hand_that_does_not_wait() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @5000 due #2 by hand
+            @5005 exited 102 code 0
+            @5012 ready #3
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @5000    due #2 by hand
+                  → info: replacing worker 0 (pid 102): it was told to leave by a signal
+                  → fork #3 worker 0 g1
+        @5000    forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @5005    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        @5012    ready #3
+                  → info: worker 0 (pid 103) ready in 12 ms
+        "
+    );
+}
+
+#[test]
+fn lifetime() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 lifetime=3600",
+            "
+            @3600010 ready #3
+            @3600100 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @3600000 tick
+                  → info: replacing worker 0 (pid 102): it has reached max_lifetime
+                  → fork #3 worker 0 g1
+        @3600000 forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @3600010 ready #3
+                  → info: worker 0 (pid 103) ready in 10 ms
+                  → dismiss #2 drain
+        @3600100 exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        "
+    );
+}
+
+#[test]
+fn memory_limit() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 memory=100000000",
+            "
+            @0 memory #2 90000000
+            @1000 memory #2 100000000
+            @2000 memory #2 112000000
+            @2010 ready #3
+            @2100 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       memory #2 90000000
+        @1000    tick
+                  → read memory #2
+        @1000    memory #2 100000000
+        @2000    tick
+                  → read memory #2
+        @2000    memory #2 112000000
+                  → info: replacing worker 0 (pid 102): its 106 MiB are above max_memory
+                  → fork #3 worker 0 g1
+        @2000    forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @2010    ready #3
+                  → info: worker 0 (pid 103) ready in 10 ms
+                  → dismiss #2 drain
+                  → read memory #3
+        @2100    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        "
+    );
+}
+
+#[test]
+fn a_due_worker_serves_on_while_its_replacement_cannot_boot() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @5000 due #2 requests
+            @5010 exited 103 code 1
+            @5011 exited 104 code 1
+            @5050 exited 105 code 1
+            @5100 exited 106 code 1
+            @5200 exited 107 code 1
+            @5400 exited 108 code 1
+            @6000 ready #9
+            @6100 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @5000    due #2 requests
+                  → info: replacing worker 0 (pid 102): it has served max_requests
+                  → fork #3 worker 0 g1
+        @5000    forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @5010    exited 103 code 1
+                  → error: worker 0 (pid 103) failed to boot: exited with code 1
+                  → fork #4 worker 0 g1
+        @5010    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @5011    exited 104 code 1
+                  → error: worker 0 (pid 104) failed to boot: exited with code 1
+        @5022    tick
+                  → fork #5 worker 0 g1
+        @5022    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @5050    exited 105 code 1
+                  → error: worker 0 (pid 105) failed to boot: exited with code 1
+                  → fork #6 worker 0 g1
+        @5050    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @5100    exited 106 code 1
+                  → error: worker 0 (pid 106) failed to boot: exited with code 1
+                  → fork #7 worker 0 g1
+        @5100    forked #7 pid 107
+                  → info: Booting worker with pid: 107
+        @5200    exited 107 code 1
+                  → error: worker 0 (pid 107) failed to boot: exited with code 1
+        @5205    tick
+                  → fork #8 worker 0 g1
+        @5205    forked #8 pid 108
+                  → info: Booting worker with pid: 108
+        @5400    exited 108 code 1
+                  → debug: worker 0 (pid 108) failed to boot: exited with code 1
+                  → fork #9 worker 0 g1
+        @5400    forked #9 pid 109
+                  → info: Booting worker with pid: 109
+        @6000    ready #9
+                  → info: worker 0 (pid 109) ready in 600 ms
+                  → dismiss #2 drain
+        @6100    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        "
+    );
+}

@@ -1,0 +1,642 @@
+//! Reloads: good ones, several at once, and one that is taken back.
+
+use super::served;
+
+#[test]
+fn hup_good() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2 graceful=30",
+            "
+            @1000 signal HUP
+            @1010 loaded workers=2 graceful=20
+            @1050 exited 104 code 0
+            @1060 ready #5
+            @1172 ready #6
+            @1400 exited 102 code 0
+            @9000 exited 103 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1010    loaded workers=2 graceful=20 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #4 prepare g2
+        @1010    forked #4 pid 104
+                  → debug: prepare begun with pid: 104
+        @1050    exited 104 code 0
+                  → fork #5 worker 0 g2
+        @1050    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @1060    ready #5
+                  → info: worker 0 (pid 105) ready in 10 ms
+        @1160    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → fork #6 worker 1 g2
+        @1160    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @1172    ready #6
+                  → info: worker 1 (pid 106) ready in 12 ms
+                  → dismiss #3 drain
+                  → info: reloaded: generation 2 in 172 ms, workers replaced: 2
+        @1400    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        @9000    exited 103 code 0
+                  → info: worker 1 (pid 103) left: exited with code 0
+                  → forget g1
+        "
+    );
+}
+
+#[test]
+fn hup_with_fewer_workers() {
+    insta::assert_snapshot!(
+        served(
+            "workers=3",
+            "
+            @1000 signal HUP
+            @1010 loaded workers=1
+            @1050 exited 105 code 0
+            @1060 ready #6
+            @1200 exited 102 code 0
+            @1201 exited 103 code 0
+            @1202 exited 104 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @0       #4 is worker 2 with pid 104
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #5 prepare g2
+        @1010    forked #5 pid 105
+                  → debug: prepare begun with pid: 105
+        @1050    exited 105 code 0
+                  → fork #6 worker 0 g2
+        @1050    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @1060    ready #6
+                  → info: worker 0 (pid 106) ready in 10 ms
+        @1160    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → info: reloaded: generation 2 in 160 ms, workers replaced: 1
+                  → dismiss #3 drain
+                  → dismiss #4 drain
+        @1200    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        @1201    exited 103 code 0
+                  → info: worker 1 (pid 103) left: exited with code 0
+        @1202    exited 104 code 0
+                  → info: worker 2 (pid 104) left: exited with code 0
+                  → forget g1
+        "
+    );
+}
+
+#[test]
+fn hup_takes_the_count_from_the_file_again() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @900 signal TTIN
+            @910 ready #3
+            @1000 signal HUP
+            @1010 loaded workers=1
+            @1050 exited 104 code 0
+            @1060 ready #5
+            @1200 exited 103 code 0
+            @1201 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @900     signal TTIN
+                  → info: workers: 1 -> 2
+                  → open slots 2
+        @900     open 2
+                  → fork #3 worker 1 g1
+        @900     forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @910     ready #3
+                  → info: worker 1 (pid 103) ready in 10 ms
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #4 prepare g2
+        @1010    forked #4 pid 104
+                  → debug: prepare begun with pid: 104
+        @1050    exited 104 code 0
+                  → fork #5 worker 0 g2
+        @1050    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @1060    ready #5
+                  → info: worker 0 (pid 105) ready in 10 ms
+        @1160    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → info: reloaded: generation 2 in 160 ms, workers replaced: 1
+                  → dismiss #3 drain
+        @1200    exited 103 code 0
+                  → info: worker 1 (pid 103) left: exited with code 0
+        @1201    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+                  → forget g1
+        "
+    );
+}
+
+#[test]
+fn an_old_worker_dies_while_the_canary_boots() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2",
+            "
+            @1000 signal HUP
+            @1010 loaded workers=2
+            @1050 exited 104 code 0
+            @1055 exited 103 signal 9
+            @1060 ready #6
+            @1065 ready #5
+            @1180 ready #7
+            @1200 exited 102 code 0
+            @1201 exited 106 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #4 prepare g2
+        @1010    forked #4 pid 104
+                  → debug: prepare begun with pid: 104
+        @1050    exited 104 code 0
+                  → fork #5 worker 0 g2
+        @1050    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @1055    exited 103 signal 9
+                  → error: worker 1 (pid 103) died: ended by signal 9 (KILL)
+                  → fork #6 worker 1 g1
+        @1055    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @1060    ready #6
+                  → info: worker 1 (pid 106) ready in 5 ms
+        @1065    ready #5
+                  → info: worker 0 (pid 105) ready in 15 ms
+        @1165    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → fork #7 worker 1 g2
+        @1165    forked #7 pid 107
+                  → info: Booting worker with pid: 107
+        @1180    ready #7
+                  → info: worker 1 (pid 107) ready in 15 ms
+                  → dismiss #6 drain
+                  → info: reloaded: generation 2 in 180 ms, workers replaced: 2
+        @1200    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        @1201    exited 106 code 0
+                  → info: worker 1 (pid 106) left: exited with code 0
+                  → forget g1
+        "
+    );
+}
+
+#[test]
+fn hup_during_hup() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal HUP
+            @1001 signal HUP
+            @1010 loaded workers=1
+            @1020 signal HUP
+            @1050 exited 103 code 0
+            @1055 signal HUP
+            @1060 ready #4
+            @1170 loaded error nothing new
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1001    signal HUP
+        @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #3 prepare g2
+        @1010    forked #3 pid 103
+                  → debug: prepare begun with pid: 103
+        @1020    signal HUP
+        @1050    exited 103 code 0
+                  → fork #4 worker 0 g2
+        @1050    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @1055    signal HUP
+        @1060    ready #4
+                  → info: worker 0 (pid 104) ready in 10 ms
+        @1160    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → info: reloaded: generation 2 in 160 ms, workers replaced: 1
+                  → info: reloading: generation 3
+                  → load g3
+        @1170    loaded error nothing new
+                  → error: failed to reload: generation 3 is dropped, 2 serves on: nothing new
+        "
+    );
+}
+
+#[test]
+fn rollback_after_the_canary_was_proven() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2 graceful=30",
+            "
+            @1000 signal HUP
+            @1010 loaded workers=2
+            @1050 exited 104 code 0
+            @1060 ready #5
+            @1170 exited 106 code 1
+            @1190 exited 107 code 1
+            @1230 exited 108 code 1
+            @1280 ready #9
+            @1500 exited 102 code 0
+            @1600 exited 105 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #4 prepare g2
+        @1010    forked #4 pid 104
+                  → debug: prepare begun with pid: 104
+        @1050    exited 104 code 0
+                  → fork #5 worker 0 g2
+        @1050    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @1060    ready #5
+                  → info: worker 0 (pid 105) ready in 10 ms
+        @1160    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → fork #6 worker 1 g2
+        @1160    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @1170    exited 106 code 1
+                  → error: worker 1 (pid 106) failed to boot: exited with code 1
+                  → fork #7 worker 1 g2
+        @1170    forked #7 pid 107
+                  → info: Booting worker with pid: 107
+        @1190    exited 107 code 1
+                  → error: worker 1 (pid 107) failed to boot: exited with code 1
+                  → fork #8 worker 1 g2
+        @1190    forked #8 pid 108
+                  → info: Booting worker with pid: 108
+        @1230    exited 108 code 1
+                  → error: worker 1 (pid 108) failed to boot: exited with code 1
+                  → use g1
+                  → error: failed to reload: generation 2 is dropped, 1 serves on: 3 workers in a row failed, the last in slot 1 (exited with code 1)
+                  → fork #9 worker 0 g1
+        @1230    forked #9 pid 109
+                  → info: Booting worker with pid: 109
+        @1280    ready #9
+                  → info: worker 0 (pid 109) ready in 50 ms
+                  → dismiss #5 drain
+        @1500    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        @1600    exited 105 code 0
+                  → info: worker 0 (pid 105) left: exited with code 0
+                  → forget g2
+        "
+    );
+}
+
+#[test]
+fn ttou_retires_the_canary() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2",
+            "
+            @900 exited 102 code 1
+            @901 exited 104 code 1
+            @902 signal HUP
+            loaded workers=2
+            @903 exited 105 code 0
+            @950 ready #7
+            @960 signal TTOU
+            @970 exited 107 code 0
+            @980 ready #6
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @900     exited 102 code 1
+                  → error: worker 0 (pid 102) died: exited with code 1
+                  → fork #4 worker 0 g1
+        @900     forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @901     exited 104 code 1
+                  → error: worker 0 (pid 104) failed to boot: exited with code 1
+        @902     signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @902     loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #5 prepare g2
+        @902     forked #5 pid 105
+                  → debug: prepare begun with pid: 105
+        @903     exited 105 code 0
+                  → fork #6 worker 1 g2
+        @903     forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @912     tick
+                  → fork #7 worker 0 g1
+        @912     forked #7 pid 107
+                  → info: Booting worker with pid: 107
+        @950     ready #7
+                  → info: worker 0 (pid 107) ready in 38 ms
+        @960     signal TTOU
+                  → info: workers: 2 -> 1
+                  → dismiss #3 drain
+                  → send 106 INT
+        @970     exited 107 code 0
+                  → error: worker 0 (pid 107) died: exited with code 0
+                  → fork #8 worker 0 g2
+        @970     forked #8 pid 108
+                  → info: Booting worker with pid: 108
+        @980     ready #6
+        "
+    );
+}
+
+#[test]
+fn the_canary_is_told_to_leave_by_hand() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal HUP
+            @1010 loaded workers=1
+            @1050 exited 103 code 0
+            @1060 ready #4
+            @1070 due #4 by hand
+            @1080 exited 104 code 0
+            @1095 ready #5
+            @1195 tick
+            @1300 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #3 prepare g2
+        @1010    forked #3 pid 103
+                  → debug: prepare begun with pid: 103
+        @1050    exited 103 code 0
+                  → fork #4 worker 0 g2
+        @1050    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @1060    ready #4
+                  → info: worker 0 (pid 104) ready in 10 ms
+        @1070    due #4 by hand
+                  → info: replacing worker 0 (pid 104): it was told to leave by a signal
+        @1080    exited 104 code 0
+                  → info: worker 0 (pid 104) left: exited with code 0
+                  → fork #5 worker 0 g2
+        @1080    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @1095    ready #5
+                  → info: worker 0 (pid 105) ready in 15 ms
+        @1195    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → info: reloaded: generation 2 in 195 ms, workers replaced: 1
+        @1300    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+                  → forget g1
+        "
+    );
+}
+
+#[test]
+fn hup_with_more_workers() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal HUP
+            @1010 loaded workers=2
+            @1050 exited 103 code 0
+            @1060 ready #4
+            @1170 ready #5
+            @1200 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #3 prepare g2
+        @1010    forked #3 pid 103
+                  → debug: prepare begun with pid: 103
+        @1050    exited 103 code 0
+                  → fork #4 worker 0 g2
+        @1050    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @1060    ready #4
+                  → info: worker 0 (pid 104) ready in 10 ms
+        @1160    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → open slots 2
+        @1160    open 2
+                  → fork #5 worker 1 g2
+        @1160    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @1170    ready #5
+                  → info: worker 1 (pid 105) ready in 10 ms
+                  → info: reloaded: generation 2 in 170 ms, workers replaced: 1
+        @1200    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+                  → forget g1
+        "
+    );
+}
+
+#[test]
+fn the_only_worker_dies_while_the_canary_is_awaited() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @5000 signal HUP
+            @5010 loaded workers=1
+            @5020 exited 102 signal 9
+            @5025 exited 103 code 0
+            @5030 ready #4
+            @5040 ready #5
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @5000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @5010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #3 prepare g2
+        @5010    forked #3 pid 103
+                  → debug: prepare begun with pid: 103
+        @5020    exited 102 signal 9
+                  → error: worker 0 (pid 102) died: ended by signal 9 (KILL)
+                  → fork #4 worker 0 g1
+        @5020    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @5025    exited 103 code 0
+        @5030    ready #4
+                  → info: worker 0 (pid 104) ready in 10 ms
+                  → fork #5 worker 0 g2
+        @5030    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @5040    ready #5
+                  → info: worker 0 (pid 105) ready in 10 ms
+        "
+    );
+}
+
+#[test]
+fn a_predecessor_that_was_due_is_due_again() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @5000 signal HUP
+            loaded workers=1
+            @5020 exited 103 code 0
+            @5030 ready #4
+            @5040 due #2 requests
+            @5050 exited 104 code 1
+            @5060 exited 105 code 1
+            @5070 exited 106 code 1
+            @5100 ready #7
+            @5200 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @5000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @5000    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #3 prepare g2
+        @5000    forked #3 pid 103
+                  → debug: prepare begun with pid: 103
+        @5020    exited 103 code 0
+                  → fork #4 worker 0 g2
+        @5020    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @5030    ready #4
+                  → info: worker 0 (pid 104) ready in 10 ms
+        @5040    due #2 requests
+                  → info: replacing worker 0 (pid 102): it has served max_requests
+        @5050    exited 104 code 1
+                  → error: worker 0 (pid 104) died: exited with code 1
+                  → fork #5 worker 0 g2
+        @5050    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @5060    exited 105 code 1
+                  → error: worker 0 (pid 105) failed to boot: exited with code 1
+                  → fork #6 worker 0 g2
+        @5060    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @5070    exited 106 code 1
+                  → error: worker 0 (pid 106) failed to boot: exited with code 1
+                  → error: failed to reload: generation 2 is dropped, 1 serves on: 3 workers in a row failed, the last in slot 0 (exited with code 1)
+                  → forget g2
+        @5083    tick
+                  → fork #7 worker 0 g1
+        @5083    forked #7 pid 107
+                  → info: Booting worker with pid: 107
+        @5100    ready #7
+                  → info: worker 0 (pid 107) ready in 17 ms
+                  → dismiss #2 drain
+        @5200    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        "
+    );
+}
+
+#[test]
+fn a_reload_cures_a_generation_that_cannot_live() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @100 exited 102 code 1
+            @110 exited 103 code 1
+            @112 signal HUP
+            loaded workers=1
+            @113 exited 105 code 0
+            @115 exited 104 code 1
+            @140 ready #6
+            @240 tick
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @100     exited 102 code 1
+                  → error: worker 0 (pid 102) died: exited with code 1
+                  → fork #3 worker 0 g1
+        @100     forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @110     exited 103 code 1
+                  → error: worker 0 (pid 103) failed to boot: exited with code 1
+        @111     tick
+                  → fork #4 worker 0 g1
+        @111     forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @112     signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @112     loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #5 prepare g2
+        @112     forked #5 pid 105
+                  → debug: prepare begun with pid: 105
+        @113     exited 105 code 0
+        @115     exited 104 code 1
+                  → error: worker 0 (pid 104) failed to boot: exited with code 1
+        @131     tick
+                  → fork #6 worker 0 g2
+        @131     forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @140     ready #6
+                  → info: worker 0 (pid 106) ready in 9 ms
+        @240     tick
+                  → use g2
+                  → info: reloaded: generation 2 in 128 ms, workers replaced: 0
+                  → forget g1
+        "
+    );
+}

@@ -1,0 +1,29 @@
+//! Our descriptors in a tokio event loop.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::channel::Channel;
+use super::signals::Signals;
+
+/// Types that own one descriptor, the same one for as long as they live.
+pub(crate) trait Owner: AsRawFd {}
+impl Owner for Channel {}
+impl Owner for Signals {}
+
+/// Has the event loop tell when there is something to read.
+///
+/// # Errors
+/// What epoll_ctl(2) says.
+///
+/// # Panics
+/// Outside a runtime.
+pub(crate) fn readable<T: Owner>(owner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: an `Owner` holds the descriptor open, and always the same, until it is dropped.
+    #[expect(unsafe_code, reason = "AsRawFd promises nothing about lifetimes")]
+    let registered = unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) };
+    Ok(registered?)
+}

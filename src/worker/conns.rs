@@ -1,0 +1,395 @@
+//! What is known of each open connection, and the sweep that ends those which stand still.
+//!
+//! # Why not a timer a connection
+//! hyper's own header timeout arms and disarms a timer for every request, and knows nothing of stalled
+//! bodies or of responses that nobody reads. Here a connection notes when it last moved, which is a
+//! store, and one sweep over all of them a few times in the shortest timeout finds the late ones.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::sys::clock;
+
+/// What a connection is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Wait {
+    /// Its first request: nothing has been read yet.
+    First = 0,
+    /// The rest of a request's head.
+    Head = 1,
+    /// The handler's answer.
+    Answer = 2,
+    /// The next piece of a request's body.
+    Body = 3,
+    /// That the client takes what is written.
+    Reader = 4,
+    /// The next request.
+    Next = 5,
+    /// Nothing that we know: it speaks another protocol now.
+    Other = 6,
+}
+
+/// Why a connection was kicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kick {
+    /// It was not.
+    None = 0,
+    /// The head of a request took too long.
+    Head = 1,
+    /// The handler took too long.
+    Answer = 2,
+    /// The body of a request stood still.
+    Body = 3,
+    /// Nobody reads the response.
+    Reader = 4,
+    /// It was idle for too long, or the worker leaves.
+    Idle = 5,
+}
+
+/// What is wrong with the body of the request in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Fault {
+    /// Nothing so far.
+    None = 0,
+    /// It is longer than allowed.
+    TooLong = 1,
+    /// It stood still for too long.
+    Stalled = 2,
+}
+
+/// One open connection. Written by its own task, read by the sweep.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    wait: AtomicU8,
+    /// Since when, in milliseconds of the monotonic clock.
+    since: AtomicU64,
+    /// When the request in hand began, and how many milliseconds more its handler has asked for.
+    began: AtomicU64,
+    extra: AtomicU64,
+    kick: AtomicU8,
+    fault: AtomicU8,
+    /// Wakes the connection's task after a kick.
+    pub(super) kicked: Notify,
+    bytes: Bytes,
+}
+
+/// How much of what was read has been understood.
+///
+/// hyper keeps what it has read ahead to itself. But whether a further request waits behind the one
+/// that is being answered decides whether `Connection: close` may be said: it would cut that request
+/// off. So heads are counted as they come in, by their empty lines. A body may contain empty lines too,
+/// then too many are counted, and the connection is closed by its idle grace instead: late, never early.
+#[derive(Debug, Default)]
+struct Bytes {
+    /// Heads that came in whole.
+    heads: AtomicU64,
+    /// Bytes since the end of the last whole head.
+    tail: AtomicU64,
+    /// Whether the last byte was the end of a line.
+    at_line_start: AtomicU8,
+    /// Requests that were handed to the service.
+    requests: AtomicU64,
+}
+
+impl Conn {
+    fn new(now: u64) -> Self {
+        Self {
+            wait: AtomicU8::new(Wait::First as u8),
+            since: AtomicU64::new(now),
+            began: AtomicU64::new(now),
+            extra: AtomicU64::new(0),
+            fault: AtomicU8::new(Fault::None as u8),
+            kick: AtomicU8::new(Kick::None as u8),
+            kicked: Notify::new(),
+            bytes: Bytes::default(),
+        }
+    }
+
+    // ORDERING: each value stands for itself, and a sweep that reads a stale one looks again: Relaxed.
+
+    /// The connection waits for something else from now on.
+    pub(super) fn set(&self, wait: Wait) {
+        self.since.store(clock::coarse_millis(), Ordering::Relaxed);
+        self.wait.store(wait as u8, Ordering::Relaxed);
+    }
+
+    /// What it waits for.
+    pub(super) fn wait(&self) -> Wait {
+        match self.wait.load(Ordering::Relaxed) {
+            0 => Wait::First,
+            1 => Wait::Head,
+            2 => Wait::Answer,
+            3 => Wait::Body,
+            4 => Wait::Reader,
+            5 => Wait::Next,
+            _ => Wait::Other,
+        }
+    }
+
+    /// Why it was kicked, if it was.
+    pub(super) fn kick(&self) -> Kick {
+        match self.kick.load(Ordering::Relaxed) {
+            0 => Kick::None,
+            1 => Kick::Head,
+            2 => Kick::Answer,
+            3 => Kick::Body,
+            4 => Kick::Reader,
+            _ => Kick::Idle,
+        }
+    }
+
+    /// Gives the handler so much longer.
+    pub(crate) fn extend(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.extra.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    fn give(&self, kick: Kick) {
+        if self.kick() == Kick::None {
+            self.kick.store(kick as u8, Ordering::Relaxed);
+            self.kicked.notify_one();
+        }
+    }
+
+    /// Bytes came in.
+    pub(super) fn note_read(&self, bytes: &[u8]) {
+        if matches!(self.wait(), Wait::First | Wait::Next) {
+            self.set(Wait::Head);
+        }
+        self.bytes.note(bytes);
+    }
+
+    /// A request was handed to the service.
+    pub(super) fn note_request(&self) {
+        self.extra.store(0, Ordering::Relaxed);
+        self.fault.store(Fault::None as u8, Ordering::Relaxed);
+        self.bytes.requests.fetch_add(1, Ordering::Relaxed);
+        self.set(Wait::Answer);
+        self.began.store(self.since.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The body of a request came to an end that looks like the end of a head: that of its chunks.
+    pub(super) fn note_chunked_end(&self) {
+        self.bytes.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something is wrong with the body of the request in hand.
+    pub(super) fn note_fault(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// What is wrong with the body of the request in hand.
+    pub(super) fn fault(&self) -> Fault {
+        match self.fault.load(Ordering::Relaxed) {
+            0 => Fault::None,
+            1 => Fault::TooLong,
+            _ => Fault::Stalled,
+        }
+    }
+
+    /// Whether a further request has begun to come in behind the last one, whose body has (or had)
+    /// this length.
+    pub(super) fn has_more(&self, body: u64) -> bool {
+        let heads = self.bytes.heads.load(Ordering::Relaxed);
+        let requests = self.bytes.requests.load(Ordering::Relaxed);
+        heads > requests || self.bytes.tail.load(Ordering::Relaxed) > body
+    }
+}
+
+impl Bytes {
+    fn note(&self, bytes: &[u8]) {
+        let mut line_start = self.at_line_start.load(Ordering::Relaxed) != 0;
+        let (mut heads, mut after) = (0, None);
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            let before = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+            let empty = match before.last() {
+                Some(byte) => *byte == b'\n',
+                None => line_start,
+            };
+            if empty {
+                heads += 1;
+                after = Some(end + 1);
+            }
+        }
+        // A lone CR at the start of a read belongs to the line before it.
+        line_start = match bytes {
+            [] | [b'\r'] if line_start => true,
+            [.., b'\n', b'\r'] | [.., b'\n'] => true,
+            _ => false,
+        };
+        self.at_line_start.store(u8::from(line_start), Ordering::Relaxed);
+        self.heads.fetch_add(heads, Ordering::Relaxed);
+        match after {
+            Some(after) => self.tail.store((bytes.len() - after) as u64, Ordering::Relaxed),
+            None => {
+                self.tail.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// All open connections of a worker.
+#[derive(Debug)]
+pub(super) struct Conns {
+    timeouts: Timeouts,
+    open: Mutex<HashMap<u64, Arc<Conn>>>,
+    next: AtomicU64,
+    count: AtomicUsize,
+    /// Told when one more or one less is open.
+    pub(super) changed: Notify,
+}
+
+/// How long a connection may wait for what; zero: for ever.
+#[derive(Clone, Copy, Debug)]
+struct Timeouts {
+    head: Duration,
+    answer: Duration,
+    body: Duration,
+    idle: Duration,
+}
+
+impl Timeouts {
+    fn overdue(&self, conn: &Conn, now: u64) -> Option<Kick> {
+        let since = conn.since.load(Ordering::Relaxed);
+        let began = conn.began.load(Ordering::Relaxed);
+        let waited = |timeout: Duration, since: u64, extra: u64| {
+            let allowed =
+                u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).saturating_add(extra);
+            !timeout.is_zero() && now.saturating_sub(since) >= allowed
+        };
+        let answer = || waited(self.answer, began, conn.extra.load(Ordering::Relaxed));
+        match conn.wait() {
+            Wait::First | Wait::Head => waited(self.head, since, 0).then_some(Kick::Head),
+            Wait::Answer => answer().then_some(Kick::Answer),
+            Wait::Body if answer() => Some(Kick::Answer),
+            Wait::Body => waited(self.body, since, 0).then_some(Kick::Body),
+            Wait::Reader => waited(self.body, since, 0).then_some(Kick::Reader),
+            Wait::Next => waited(self.idle, since, 0).then_some(Kick::Idle),
+            Wait::Other => None,
+        }
+    }
+}
+
+/// One connection's entry among the open ones, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) conn: Arc<Conn>,
+    conns: Arc<Conns>,
+    key: u64,
+}
+
+impl Conns {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            timeouts: Timeouts {
+                head: config.limits.header_timeout,
+                answer: config.timeout,
+                body: config.limits.body_timeout,
+                idle: config.keepalive,
+            },
+            open: Mutex::new(HashMap::new()),
+            next: AtomicU64::new(0),
+            count: AtomicUsize::new(0),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A connection was accepted.
+    pub(super) fn enter(self: &Arc<Self>) -> Entry {
+        let conn = Arc::new(Conn::new(clock::coarse_millis()));
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(key, Arc::clone(&conn));
+        if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.changed.notify_waiters();
+        }
+        Entry { conn, conns: Arc::clone(self), key }
+    }
+
+    /// How many are open.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// How often the sweep must look: four times in the shortest timeout, once a second at most.
+    pub(super) fn interval(&self) -> Duration {
+        let Timeouts { head, answer, body, idle } = self.timeouts;
+        let shortest = [head, answer, body, idle].into_iter().filter(|it| !it.is_zero()).min();
+        let quarter = shortest.map_or(Duration::from_secs(1), |it| it / 4);
+        quarter.clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    /// Kicks every connection that has waited too long.
+    pub(super) fn sweep(&self) {
+        let now = clock::coarse_millis();
+        for conn in self.lock().values() {
+            if let Some(kick) = self.timeouts.overdue(conn, now) {
+                conn.give(kick);
+            }
+        }
+    }
+
+    /// Kicks every connection that has nothing to do: not those whose first request has not come.
+    pub(super) fn close_idle(&self) {
+        for conn in self.lock().values().filter(|conn| conn.wait() == Wait::Next) {
+            conn.give(Kick::Idle);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.conns.lock().remove(&self.key);
+        self.conns.count.fetch_sub(1, Ordering::Relaxed);
+        self.conns.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_request_behind_the_one_in_hand_is_seen() {
+        let conn = Conn::new(0);
+        conn.note_read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n");
+        conn.note_request();
+        assert!(conn.has_more(0));
+        conn.note_request();
+        assert!(!conn.has_more(0));
+        conn.note_read(b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc");
+        conn.note_request();
+        assert!(!conn.has_more(3));
+        conn.note_read(b"GET");
+        assert!(conn.has_more(3), "half a head is a request that has begun");
+    }
+
+    proptest! {
+        #[test]
+        fn heads_are_counted_however_they_are_cut(cuts in proptest::collection::vec(1_usize..9, 0..40)) {
+            let stream = b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.0\n\nPUT /x HTTP/1.1\r\n\r\nxy";
+            let conn = Conn::new(0);
+            let mut rest = &stream[..];
+            for cut in cuts.into_iter().chain([stream.len()]) {
+                let (now, later) = rest.split_at(cut.min(rest.len()));
+                conn.note_read(now);
+                rest = later;
+            }
+            prop_assert_eq!(conn.bytes.heads.load(Ordering::Relaxed), 3);
+            prop_assert_eq!(conn.bytes.tail.load(Ordering::Relaxed), 2);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Accepting connections from the slots that the master names, and serving them.
+//!
+//! # The trap
+//! Accept from the event loop only, never from a thread beside it: a worker whose loop is blocked must
+//! not go on taking connections that its siblings could answer.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::conns::Conns;
+use super::io::{Stream, Watched};
+use super::service::Requests;
+use crate::config::{Config, Limits};
+use crate::ids::{Generation, Slot, SlotSet};
+use crate::listeners::Listeners;
+use crate::scoreboard::SlotBoard;
+use crate::sys::socket::{self, Local};
+
+/// How long a worker that has no descriptor or memory for a connection waits for some.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// What the connections of a worker share.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+    pub(super) pid: u32,
+    pub(super) limits: Limits,
+    pub(super) conns: Arc<Conns>,
+    router: Router,
+    builder: auto::Builder<TokioExecutor>,
+    connections_max: usize,
+    counters: Arc<SlotBoard>,
+    served: AtomicU64,
+    /// Requests after which this worker asks to be replaced; 0: never.
+    enough: u64,
+    /// Told when it has served that many.
+    pub(super) served_enough: Notify,
+    leaving: AtomicBool,
+    accepting: Mutex<HashMap<(u16, Slot), AbortHandle>>,
+}
+
+impl Server {
+    pub(super) fn new(
+        (slot, generation): (Slot, Generation),
+        config: &Config,
+        router: Router,
+        counters: Arc<SlotBoard>,
+        enough: u64,
+    ) -> Self {
+        Self {
+            slot,
+            generation,
+            pid: std::process::id(),
+            limits: config.limits.clone(),
+            conns: Arc::new(Conns::new(config)),
+            router,
+            builder: builder(&config.limits),
+            connections_max: usize::try_from(config.worker_connections).unwrap_or(usize::MAX),
+            counters,
+            served: AtomicU64::new(0),
+            enough,
+            served_enough: Notify::new(),
+            leaving: AtomicBool::new(false),
+            accepting: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Whether this worker is on its way out, so that connections should end.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// From now on every answer that can be the last one of its connection is.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// A request is over.
+    pub(super) fn count_request(&self) {
+        self.counters.count_request(self.slot);
+        let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
+        if served == self.enough {
+            self.served_enough.notify_one();
+        }
+    }
+
+    /// Accepts from these slots, and from the sockets that all workers share; from no other.
+    pub(super) fn accept_from(self: &Arc<Self>, listeners: &Listeners, slots: &SlotSet) {
+        let wanted: HashMap<(u16, Slot), BorrowedFd<'_>> = slots
+            .iter()
+            .flat_map(|slot| listeners.of_slot(slot).map(move |(at, fd)| ((at, slot), fd)))
+            .chain(listeners.shared().map(|(at, fd)| ((at, self.slot), fd)))
+            .collect();
+        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        accepting.retain(|key, task| {
+            let keep = wanted.contains_key(key);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for (key, fd) in wanted {
+            if accepting.contains_key(&key) {
+                continue;
+            }
+            match Listener::new(fd) {
+                Ok(listener) => {
+                    let task = tokio::spawn(Arc::clone(self).accept(listener));
+                    accepting.insert(key, task.abort_handle());
+                }
+                Err(error) => {
+                    let (_, slot) = key;
+                    tracing::error!("failed to accept from slot {slot}: {error}");
+                }
+            }
+        }
+    }
+
+    /// Accepts nothing more.
+    pub(super) fn stop_accepting(&self) {
+        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        accepting.drain().for_each(|(_, task)| task.abort());
+    }
+
+    async fn accept(self: Arc<Self>, listener: Listener) {
+        let mut exhausted = false;
+        loop {
+            // A full worker leaves new connections to its siblings.
+            while self.conns.count() >= self.connections_max {
+                let changed = self.conns.changed.notified();
+                if self.conns.count() >= self.connections_max {
+                    changed.await;
+                }
+            }
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    exhausted = false;
+                    self.serve(stream, peer);
+                }
+                Err(error) if socket::is_exhaustion(&error) => {
+                    if !exhausted {
+                        tracing::error!("failed to accept a connection: {error}; trying again");
+                    }
+                    exhausted = true;
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+                // The client has gone, or the network failed it: no business of ours.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn serve(self: &Arc<Self>, stream: Stream, peer: Option<SocketAddr>) {
+        let entry = self.conns.enter();
+        let conn = Arc::clone(&entry.conn);
+        let requests = Requests {
+            router: self.router.clone(),
+            server: Arc::clone(self),
+            conn: Arc::clone(&conn),
+            peer,
+        };
+        let io = TokioIo::new(Watched::new(stream, entry));
+        let serving = self.builder.serve_connection_with_upgrades(io, requests).into_owned();
+        tokio::spawn(async move {
+            let mut serving = pin!(serving);
+            loop {
+                tokio::select! {
+                    biased;
+                    result = serving.as_mut() => {
+                        if let Err(error) = result {
+                            tracing::debug!("a connection ended badly: {error}");
+                        }
+                        return;
+                    }
+                    // It is polled again, and finds out why.
+                    () = conn.kicked.notified() => {}
+                }
+            }
+        });
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder
+        .http1()
+        // Our own sweep has the timeouts.
+        .header_read_timeout(None)
+        .timer(hyper_util::rt::TokioTimer::new())
+        // A client that has said all it has to say may still read.
+        .half_close(true)
+        .max_headers(limits.request_fields)
+        // The head must fit: what does not is answered 431 by hyper itself.
+        .max_buf_size(HEAD_MAX.max(limits.request_line + limits.request_field_size + 8192))
+        .pipeline_flush(true);
+    builder
+}
+
+/// Bytes that a request's head may have altogether.
+const HEAD_MAX: usize = 64 * 1024;
+
+/// A listening socket of either kind, in this worker's event loop.
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let own: OwnedFd = fd.try_clone_to_owned()?;
+        match socket::local(fd)? {
+            Local::Tcp(_) => TcpListener::from_std(own.into()).map(Self::Tcp),
+            Local::Unix => UnixListener::from_std(own.into()).map(Self::Unix),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Some(peer)))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::Unix(stream), None))
+            }
+        }
+    }
+}

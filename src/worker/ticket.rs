@@ -1,0 +1,114 @@
+//! What is kept of a request until it is over: for its access line, its limits and its counters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::http::{HeaderMap, Method, Response, Uri, Version, request};
+
+use super::conns::{Conn, Wait};
+use super::server::Server;
+use crate::logging::{self, Outcome, Record};
+use crate::sys::clock;
+
+/// One request in hand. Dropped when its answer is out, or when nobody waits for it any more.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) server: Arc<Server>,
+    pub(super) conn: Arc<Conn>,
+    /// Length of the request's body, as far as it is known.
+    pub(super) body: u64,
+    /// Bytes of the answer's body that were handed to the connection.
+    pub(super) sent: u64,
+    peer: Option<SocketAddr>,
+    started: SystemTime,
+    clock: Instant,
+    method: Method,
+    target: Uri,
+    version: Version,
+    /// The fields that the access log names.
+    request_headers: HeaderMap,
+    response_headers: HeaderMap,
+    outcome: Outcome,
+}
+
+impl Ticket {
+    pub(super) fn new(
+        server: &Arc<Server>,
+        conn: &Arc<Conn>,
+        head: &request::Parts,
+        peer: Option<SocketAddr>,
+    ) -> Self {
+        Self {
+            server: Arc::clone(server),
+            conn: Arc::clone(conn),
+            body: 0,
+            sent: 0,
+            peer,
+            started: clock::wall(),
+            clock: clock::now(),
+            method: head.method.clone(),
+            target: head.uri.clone(),
+            version: head.version,
+            request_headers: head.headers.clone(),
+            response_headers: HeaderMap::new(),
+            outcome: Outcome::Aborted,
+        }
+    }
+
+    /// The head of the answer stands.
+    pub(super) fn note_head<B>(&mut self, response: &Response<B>) {
+        self.outcome = Outcome::Status(response.status());
+        self.response_headers = response.headers().clone();
+    }
+
+    pub(super) fn warn_of_timeout(&self) {
+        let seconds = self.elapsed().as_secs_f32();
+        tracing::warn!(
+            "answered 504 to {method} {path}: no answer after {seconds:.1} s",
+            method = self.method,
+            path = self.target.path(),
+        );
+    }
+
+    pub(super) fn warn_of_panic(&self) {
+        tracing::error!(
+            "answered 500 to {method} {path}: its handler panicked",
+            method = self.method,
+            path = self.target.path(),
+        );
+    }
+
+    fn elapsed(&self) -> Duration {
+        clock::now().duration_since(self.clock)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.conn.wait() != Wait::Other {
+            self.conn.set(Wait::Next);
+        }
+        self.server.count_request();
+        logging::access(
+            clock::now(),
+            &Record {
+                remote: self.peer.map(|peer| peer.ip()),
+                started: self.started,
+                elapsed: self.elapsed(),
+                method: &self.method,
+                target: &self.target,
+                version: self.version,
+                request_headers: &self.request_headers,
+                outcome: self.outcome,
+                response_headers: &self.response_headers,
+                bytes: self.sent,
+                pid: self.server.pid,
+                slot: self.server.slot,
+                generation: self.server.generation,
+                request_id: None,
+                scheme: "http",
+            },
+        );
+    }
+}

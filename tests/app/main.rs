@@ -1,0 +1,14 @@
+//! The bundled application against real databases: one suite, run for each of them.
+//!
+//! The application's source is part of this binary, as it is of the program: its router is called
+//! without a socket, and as many "workers" as a test wants live in one process. They share nothing
+//! but the database, like the real ones.
+
+#[path = "../../src/app/mod.rs"]
+#[expect(dead_code, reason = "the program uses what the tests do not")]
+mod app;
+
+mod client;
+mod sqlite;
+mod suite;
+mod world;

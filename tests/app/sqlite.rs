@@ -1,0 +1,137 @@
+//! What is SQLite's own: a file, its folder, and strangers that lock it.
+
+use std::time::{Duration, Instant};
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use tokio::task::JoinSet;
+
+use crate::app::store::Target;
+use crate::world::{Kind, World, run};
+
+/// What a request may take in the worst case.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+fn file(world: &World) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(world.url.strip_prefix("sqlite://").unwrap())
+}
+
+#[test]
+fn commits_are_synced_to_a_write_ahead_log() {
+    run(Kind::Sqlite, async |world: World| {
+        world.prepared().await.populated().await;
+        let mut stranger = file(&world).connect().await.unwrap();
+        let mode: String =
+            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut stranger).await.unwrap();
+        assert_eq!(mode, "wal");
+    });
+}
+
+#[test]
+fn a_stranger_that_holds_the_lock_delays_and_then_fails_writes_for_certain() {
+    run(Kind::Sqlite, async |world: World| {
+        let worker = world.prepared().await;
+        worker.populated().await;
+        let mut stranger = file(&world).connect().await.unwrap();
+        let transaction = stranger.begin_with("BEGIN IMMEDIATE").await.unwrap();
+
+        let began = Instant::now();
+        let mut clients = JoinSet::new();
+        for client in 0..5 {
+            let worker = worker.clone();
+            clients.spawn(async move {
+                if client == 4 { worker.delete().await } else { worker.populate().await }
+            });
+        }
+        for answer in clients.join_all().await {
+            assert_eq!(answer.error(), (503, "the database is not available".into()));
+            assert_eq!(answer.header("retry-after"), "1");
+            assert_eq!(answer.header("x-frame-options"), "DENY");
+        }
+        assert!(began.elapsed() < ANSWER_MAX, "{:?}", began.elapsed());
+        assert_eq!(worker.get("/readyz").await.status, 200, "readers are not held up");
+
+        transaction.rollback().await.unwrap();
+        assert_eq!(worker.total().await, 1, "nothing of what failed was stored or removed");
+        worker.populated().await;
+        assert_eq!(worker.deleted().await, 2);
+    });
+}
+
+#[test]
+fn more_than_may_wait_are_refused_at_once() {
+    run(Kind::Sqlite, async |world: World| {
+        let worker = world.prepared().await;
+        let mut stranger = file(&world).connect().await.unwrap();
+        let transaction = stranger.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let mut clients = JoinSet::new();
+        for _ in 0..1500 {
+            let worker = worker.clone();
+            clients.spawn(async move { worker.populate().await });
+        }
+        let overloaded = (503, "too many requests are waiting for the database".to_owned());
+        let first = clients.join_next().await.unwrap().unwrap();
+        assert_eq!(first.error(), overloaded);
+        transaction.rollback().await.unwrap();
+        let answers = clients.join_all().await;
+        let stored = answers.iter().filter(|answer| answer.status == 201).count();
+        let refused = answers.iter().filter(|answer| answer.status == 503);
+        assert!(refused.clone().all(|answer| answer.error() == overloaded));
+        assert_eq!(stored + refused.count() + 1, 1500);
+        assert!(stored >= 1024, "{stored}");
+        assert_eq!(worker.total().await, stored as u64);
+    });
+}
+
+#[test]
+fn a_writer_that_is_stopped_in_its_turn_does_not_stop_the_others() {
+    run(Kind::Sqlite, async |world: World| {
+        let worker = world.prepared().await;
+        let path = world.url.strip_prefix("sqlite://").unwrap();
+        let locks = ["-next", "-turn"].map(|suffix| {
+            let lock = std::fs::File::open(format!("{path}{suffix}")).unwrap();
+            lock.lock().unwrap();
+            lock
+        });
+        let began = Instant::now();
+        worker.populated().await;
+        worker.populated().await;
+        assert!(began.elapsed() < ANSWER_MAX, "{:?}", began.elapsed());
+        drop(locks);
+        assert_eq!(worker.deleted().await, 2);
+    });
+}
+
+#[test]
+fn a_file_that_is_gone_is_an_outage_and_not_a_new_database() {
+    run(Kind::Sqlite, async |world: World| {
+        let worker = world.worker(0);
+        for answer in [worker.populate().await, worker.delete().await, worker.get("/data").await] {
+            assert_eq!(answer.error(), (503, "the database is not available".into()));
+        }
+        assert_eq!(worker.get("/readyz").await.status, 503);
+        assert_eq!(worker.get("/healthz").await.status, 200);
+        world.prepare().await;
+        worker.populated().await;
+        assert_eq!(worker.total().await, 1);
+    });
+}
+
+#[test]
+fn a_wrong_url_is_refused_with_a_reason() {
+    for (url, expected) in [
+        ("", "it has no scheme; write sqlite://, postgres:// or mysql://"),
+        ("data.db", "it has no scheme; write sqlite://, postgres:// or mysql://"),
+        ("oracle://x", "its scheme is none of sqlite, postgres, postgresql, mysql, mariadb"),
+        ("sqlite://", "it names no file; write sqlite://data/ferricorn.db"),
+        ("sqlite::memory:", "a database in memory is not shared by the workers; name a file"),
+        (
+            "sqlite://x?mode=memory",
+            "a database in memory is not shared by the workers; name a file",
+        ),
+    ] {
+        assert_eq!(Target::parse(url).unwrap_err(), expected, "{url}");
+    }
+    assert_eq!(Target::parse("sqlite:x.db").unwrap().to_string(), "sqlite://x.db");
+    assert_eq!(Target::parse("sqlite:///a/x.db?mode=rw").unwrap().to_string(), "sqlite:///a/x.db");
+}

@@ -1,0 +1,152 @@
+//! Paths, methods, headers and the page.
+
+use axum::http::Method;
+
+use crate::client::{Answer, send, send_with};
+use crate::world::{Worker, World};
+
+const PATHS: [(&str, &str); 9] = [
+    ("/", "GET,HEAD"),
+    ("/data", "GET,HEAD"),
+    ("/healthz", "GET,HEAD"),
+    ("/readyz", "GET,HEAD"),
+    ("/assets/app.css", "GET,HEAD"),
+    ("/assets/app.js", "GET,HEAD"),
+    ("/assets/icon.svg", "GET,HEAD"),
+    ("/populate", "POST"),
+    ("/delete", "DELETE"),
+];
+
+async fn browse(worker: &Worker, path: &str) -> Answer {
+    let accept = [("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")];
+    send_with(&worker.router, Method::GET, path, &accept).await
+}
+
+pub(super) async fn an_unknown_path_is_404(world: World) {
+    let worker = world.prepared().await;
+    for path in ["/nothing", "/populate/", "/data/1", "/assets/", "/assets/app.map"] {
+        for method in [Method::GET, Method::POST, Method::DELETE] {
+            let answer = send(&worker.router, method, path).await;
+            assert_eq!(answer.error(), (404, "there is nothing at this path".into()), "{path}");
+        }
+    }
+}
+
+pub(super) async fn a_known_path_has_its_methods_alone(world: World) {
+    let worker = world.prepared().await;
+    for (path, allowed) in PATHS {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
+            if allowed.split(',').any(|known| known == method) {
+                continue;
+            }
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let answer = send(&worker.router, method.clone(), path).await;
+            assert_eq!(answer.status, 405, "{method} {path}");
+            assert_eq!(answer.header("allow"), allowed, "{method} {path}");
+            if method != Method::HEAD {
+                let text = "this path does not have this method; see Allow";
+                assert_eq!(answer.error(), (405, text.into()), "{method} {path}");
+            }
+        }
+    }
+    assert_eq!(worker.total().await, 0, "no refused request has done anything");
+}
+
+pub(super) async fn head_is_get_without_a_body(world: World) {
+    let worker = world.prepared().await;
+    for (path, _) in PATHS.iter().filter(|(_, allowed)| allowed.contains("HEAD")) {
+        let get = send(&worker.router, Method::GET, path).await;
+        let head = send(&worker.router, Method::HEAD, path).await;
+        assert_eq!(head.status, get.status, "{path}");
+        assert_eq!(head.body, "", "{path}");
+        assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
+        assert_eq!(head.header("content-length"), get.body.len().to_string(), "{path}");
+    }
+}
+
+pub(super) async fn every_answer_carries_the_security_headers(world: World) {
+    let worker = world.prepared().await;
+    let requests = [
+        (Method::POST, "/populate", 201),
+        (Method::GET, "/data", 200),
+        (Method::GET, "/data?limit=0", 400),
+        (Method::DELETE, "/delete", 200),
+        (Method::GET, "/", 200),
+        (Method::GET, "/assets/app.js", 200),
+        (Method::GET, "/healthz", 200),
+        (Method::GET, "/nothing", 404),
+        (Method::GET, "/populate", 405),
+    ];
+    for (method, path, status) in requests {
+        let answer = send(&worker.router, method, path).await;
+        assert_eq!(answer.status.as_u16(), status, "{path}");
+        assert_shielded(&answer);
+        assert_eq!(
+            answer.header("content-security-policy"),
+            "default-src 'none'; frame-ancestors 'none'",
+            "{path}"
+        );
+    }
+    let page = browse(&worker, "/").await;
+    assert_shielded(&page);
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+    assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+}
+
+fn assert_shielded(answer: &Answer) {
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert_eq!(answer.header("x-frame-options"), "DENY");
+    assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    assert!(answer.header("permissions-policy").contains("camera=()"));
+    assert_eq!(answer.header("x-worker"), "0");
+    assert_eq!(answer.header("server"), "");
+    assert_eq!(answer.header("strict-transport-security"), "", "this was not TLS");
+}
+
+pub(super) async fn the_page_and_its_files_are_tagged(world: World) {
+    let worker = world.prepared().await;
+    let mut tags = Vec::new();
+    for (path, content_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/assets/app.css", "text/css; charset=utf-8"),
+        ("/assets/app.js", "text/javascript; charset=utf-8"),
+        ("/assets/icon.svg", "image/svg+xml"),
+    ] {
+        let whole = browse(&worker, path).await;
+        assert_eq!((whole.status.as_u16(), whole.header("content-type")), (200, content_type));
+        assert_eq!(whole.header("cache-control"), "no-cache");
+        let tag = whole.header("etag").to_owned();
+        assert!(tag.len() == 18 && tag.starts_with('"') && tag.ends_with('"'), "{tag}");
+
+        for known in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".into()] {
+            let headers = [("accept", "text/html"), ("if-none-match", known.as_str())];
+            let known = send_with(&worker.router, Method::GET, path, &headers).await;
+            assert_eq!((known.status.as_u16(), known.body.as_str()), (304, ""), "{path}");
+            assert_eq!(known.header("etag"), tag);
+        }
+        let headers = [("accept", "text/html"), ("if-none-match", "\"other\"")];
+        assert_eq!(send_with(&worker.router, Method::GET, path, &headers).await.body, whole.body);
+        tags.push(tag);
+    }
+    tags.sort();
+    tags.dedup();
+    assert_eq!(tags.len(), 4, "each file has its own");
+}
+
+pub(super) async fn who_asks_for_no_html_gets_text(world: World) {
+    let worker = world.prepared().await;
+    for accept in ["*/*", "application/json", ""] {
+        let answer = send_with(&worker.router, Method::GET, "/", &[("accept", accept)]).await;
+        assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+        assert_eq!(answer.header("vary"), "accept");
+        assert!(answer.body.contains("POST   /populate"), "{}", answer.body);
+    }
+    let page = browse(&worker, "/").await;
+    assert_eq!(page.header("vary"), "accept");
+    assert!(page.body.starts_with("<!doctype html>"), "{}", page.body);
+    let elsewhere = ["http:", "https:", "//cdn", "style=", "onclick=", "<style", "<script>"];
+    for forbidden in elsewhere {
+        assert!(!page.body.contains(forbidden), "{forbidden} in the page");
+    }
+}
