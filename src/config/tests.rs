@@ -192,6 +192,31 @@ fn unknown_tables_wait_for_the_application() {
 }
 
 #[test]
+fn unknown_variables_wait_for_the_application() {
+    let folder = Folder::new("");
+    let mut sources = folder.sources();
+    for name in ["FERRICORN_DATABASE_CACHE", "FERRICORN_DATABASE_CASH"] {
+        let text = Some("1MB".to_owned());
+        sources.environment.push(environment::Variable { name: name.to_owned(), text, line: None });
+    }
+    let config = Config::load(sources.clone()).unwrap();
+    assert_eq!(
+        problems(config.with_app(APP)),
+        ["FERRICORN_DATABASE_CASH: unknown variable: did you mean FERRICORN_DATABASE_CACHE?"]
+    );
+    sources.environment.pop();
+    let config = Config::load(sources).unwrap().with_app(APP).unwrap();
+    let section: serde_json::Value = config.section("database").unwrap();
+    assert_eq!(section["cache"], 1_000_000);
+}
+
+#[test]
+fn port_0_is_another_port_each_time() {
+    let config = Config::from_toml("bind = [':0', ':0']", &[]).unwrap();
+    assert_eq!(config.bind.len(), 2);
+}
+
+#[test]
 fn a_changed_field_survives_the_application_and_a_reload() {
     let folder = Folder::new("workers = 2\ntimeout = 5\n");
     let mut config = Config::load(folder.sources()).unwrap();

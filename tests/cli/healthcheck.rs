@@ -12,18 +12,23 @@ fn answer(mut stream: impl Read + Write, response: &str) -> String {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        assert_eq!(stream.read(&mut byte).unwrap(), 1, "the request has no end");
+        stream.read_exact(&mut byte).expect("the request has an end");
         request.push(byte[0]);
     }
-    stream.write_all(response.as_bytes()).unwrap();
-    String::from_utf8(request).unwrap()
+    stream.write_all(response.as_bytes()).expect("the answer is awaited");
+    String::from_utf8(request).expect("the request is UTF-8")
+}
+
+/// Runs beside the test.
+fn beside(serve: impl FnOnce() -> String + Send + 'static) -> JoinHandle<String> {
+    thread::Builder::new().spawn(serve).expect("a thread for the server")
 }
 
 /// A server for one request, and the port it is at.
 fn server(response: &'static str) -> (JoinHandle<String>, u16) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    (thread::spawn(move || answer(listener.accept().unwrap().0, response)), port)
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    (beside(move || answer(listener.accept().expect("the question").0, response)), port)
 }
 
 fn ask(bind: &str, options: &[&str]) -> Output {
@@ -57,7 +62,7 @@ fn a_server_that_waits_for_a_proxy_gets_its_header() {
 fn a_unix_socket_is_asked_in_the_servers_folder() {
     let folder = Folder::new();
     let listener = UnixListener::bind(folder.path().join("a.sock")).unwrap();
-    let server = thread::spawn(move || answer(listener.accept().unwrap().0, READY));
+    let server = beside(move || answer(listener.accept().unwrap().0, READY));
     let chdir = folder.path().to_str().unwrap();
     let output = ask("unix:a.sock", &["--chdir", chdir]);
     assert_eq!((output.code, output.stderr.as_str()), (0, ""));

@@ -174,7 +174,7 @@ fn options() {
     insta::assert_snapshot!(of_options(&[
         "--workers", "-1", "--timeout", "soon", "--umask", "22", "-b", "x", "-e", "1A=2",
         "--log-level", "loud", "--limit-body", "1XB", "--proxy-protocol=maybe",
-        "--forwarded-allow-ips", "localhost", "--database-max-connections", "0",
+        "--forwarded-allow-ips", "localhost", "--database-connect-timeout", "0",
     ]), @r#"
         ferricorn: --bind: bind: expected "host:port", ":port", "[v6]:port", "unix:/path" or "fd://3", found "x"
         ferricorn: --workers: workers: expected 1 to 256 or "auto", found "-1"
@@ -185,7 +185,7 @@ fn options() {
         ferricorn: --proxy-protocol: proxy_protocol: expected true or false, found "maybe"
         ferricorn: --log-level: log.level: expected "debug", "info", "warning", "error" or "critical", found "loud"
         ferricorn: --limit-body: limits.body: expected 0 to 1TiB, as bytes or as a text like "8KiB" or "1MB", found "1XB"
-        ferricorn: --database-max-connections: database.max_connections: expected 1 to 1000, found "0"
+        ferricorn: --database-connect-timeout: database.connect_timeout: expected 1 to 3600 seconds, or a text like "30s" or "2m", found "0"
         "#);
 }
 

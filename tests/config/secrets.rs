@@ -2,7 +2,8 @@
 
 use crate::program::Folder;
 
-const URL: &str = "postgres://user:hunter2@db/rows";
+/// For the bundled application it names a file; to who masks it, it holds a password.
+const URL: &str = "sqlite://user:hunter2@rows.db";
 
 #[test]
 fn a_secret_is_read_from_the_file_that_a_variable_names() {
@@ -11,7 +12,7 @@ fn a_secret_is_read_from_the_file_that_a_variable_names() {
     let output = folder.run_with(&["config"], &[("DATABASE_URL_FILE", "secret")]);
     assert_eq!(
         output.setting("database.url"),
-        r#"database.url = "postgres://user:***@db/rows"  # secret, environment DATABASE_URL_FILE"#
+        r#"database.url = "sqlite://user:***@rows.db"  # secret, environment DATABASE_URL_FILE"#
     );
 }
 

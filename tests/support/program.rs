@@ -9,40 +9,40 @@ use std::process::{Command, Stdio};
 
 /// A folder that is gone after the test.
 #[derive(Debug)]
-pub struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 /// What a run came to.
 #[derive(Debug)]
 #[must_use = "compare the output or assert the exit code"]
-pub struct Output {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder for the test"))
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Writes a file and gives its path.
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, content).expect("the test's folder is writable");
         path
     }
 
     /// Runs the program here.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.run_with(arguments, &[])
     }
 
     /// Runs the program here with some variables.
-    pub fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    pub(crate) fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         let output = self
             .command(arguments)
             .envs(variables.iter().copied())
@@ -57,7 +57,7 @@ impl Folder {
     }
 
     /// The program, ready to run here.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ferricorn"));
         command.args(arguments).current_dir(self.path()).env_clear();
         command
@@ -66,14 +66,14 @@ impl Folder {
 
 impl Output {
     /// What went to stderr, when the code is that of a wrong configuration.
-    pub fn problems(&self) -> &str {
+    pub(crate) fn problems(&self) -> &str {
         assert_eq!(self.code, 78, "{self:?}");
         assert_eq!(self.stdout, "");
         &self.stderr
     }
 
     /// The line of `ferricorn config` for a key.
-    pub fn setting(&self, key: &str) -> &str {
+    pub(crate) fn setting(&self, key: &str) -> &str {
         assert_eq!(self.code, 0, "{self:?}");
         let begin = format!("{key} = ");
         let mut lines = self.stdout.lines().filter(|line| line.starts_with(&begin));
