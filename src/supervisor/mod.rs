@@ -46,13 +46,14 @@ mod watch;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
 use crate::supervisor::event::Event;
-use crate::supervisor::policy::{LATE, Policy};
+use crate::supervisor::policy::{ASLEEP, LATE, Policy};
 use crate::supervisor::reload::Reload;
 use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Stage, Task, Urgency};
@@ -145,14 +146,45 @@ impl Supervisor {
     /// have an answer are answered by further calls, before the master sleeps.
     pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
-        if self.wakes_at.is_some_and(|meant| now.since(meant) >= LATE) {
-            self.excused = now;
+        if self.phase == Phase::Gone {
+            return out;
         }
+        self.excuse(now);
         self.absorb(now, event, &mut out);
         self.reconcile(now, &mut out);
         self.handled_at = now;
         self.wakes_at = self.next_deadline();
         out
+    }
+
+    /// When the master did not run, neither did its children: their silence does not count, and after
+    /// a real sleep everybody has as much time left as when the master last ran.
+    fn excuse(&mut self, now: Instant) {
+        let late = self.wakes_at.map_or(Duration::ZERO, |meant| now.since(meant));
+        if late >= LATE {
+            self.excused = now;
+        }
+        if late < ASLEEP {
+            return;
+        }
+        let missed = now.since(self.handled_at);
+        for child in &mut self.children {
+            match &mut child.stage {
+                Stage::Booting { deadline, .. }
+                | Stage::Leaving { deadline, .. }
+                | Stage::Aborting { deadline, .. } => *deadline = deadline.after(missed),
+                Stage::Forking
+                | Stage::Serving { .. }
+                | Stage::Yielding { .. }
+                | Stage::Killed { .. } => {}
+            }
+        }
+        if let Phase::Stopping { deadline, .. } = &mut self.phase {
+            *deadline = deadline.after(missed);
+        }
+        if let Some(reload) = &mut self.reload {
+            reload.postpone(missed);
+        }
     }
 
     /// When the next `Tick` is due; `None`: never, until something happens. Always later than the last
@@ -185,7 +217,9 @@ impl Supervisor {
     /// Whether every wanted worker serves, and with the configuration in force.
     pub(crate) fn is_complete(&self) -> bool {
         self.phase == Phase::Running
-            && (0..self.wanted).all(|number| self.serving(Slot::new(number)).is_some())
+            && (0..self.wanted).map(Slot::new).all(|slot| {
+                self.serving(slot).is_some_and(|child| child.generation == self.settled)
+            })
     }
 
     fn child_deadline(&self, child: &Child) -> Option<Instant> {

@@ -54,5 +54,8 @@ pub(crate) const STEER_AFTER: Duration = Duration::from_millis(100);
 pub(crate) const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// A master that wakes so much later than it wanted did not run, and neither did its workers.
 pub(crate) const LATE: Duration = Duration::from_secs(1);
+/// A master that wakes so much later than it wanted has slept with the machine: deadlines move too.
+/// Much longer than a busy machine makes anybody wait, or nothing would ever end on one.
+pub(crate) const ASLEEP: Duration = Duration::from_secs(10);
 /// A silent worker that waited for a processor is asked again after this.
 pub(crate) const STARVED_AGAIN: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! What is wanted against what is there. The only place that forks, dismisses and signals, but for
 //! the first `ABRT` to a silent worker. It can be called at any time, and twice.
 
-use crate::ids::{ChildId, Generation, Slot, SlotSet};
+use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ChildSignal, Dismissal};
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{
@@ -42,6 +42,8 @@ impl Supervisor {
                 self.complain(now, out);
             }
         }
+        // Again: who was told to leave just now may have been given no time at all.
+        self.expire(now, out);
         self.forget(out);
         self.advance_upgrade(now, out);
     }
@@ -112,31 +114,30 @@ impl Supervisor {
         let Phase::Stopping { urgency, deadline, reason } = self.phase else { return };
         let quick = now.after(QUICK).min(deadline);
         for child in &mut self.children {
-            let (pid, action, leave_by, how) = match (&child.stage, urgency) {
+            let id = child.id;
+            match (&mut child.stage, urgency) {
+                (Stage::Leaving { deadline: own, urgency: already, .. }, urgency)
+                    if *already >= urgency =>
+                {
+                    // Its own generation's patience may be longer than the server's.
+                    *own = deadline.min(*own);
+                }
                 (Stage::Serving { pid, .. } | Stage::Yielding { pid, .. }, Urgency::Graceful) => {
-                    let stop = Action::Dismiss { child: child.id, how: Dismissal::Stop };
-                    (*pid, stop, deadline, Urgency::Graceful)
+                    out.push(Action::Dismiss { child: id, how: Dismissal::Stop });
+                    child.stage = Stage::Leaving { pid: *pid, deadline, urgency };
                 }
-                (Stage::Leaving { urgency: already, .. }, urgency) if *already >= urgency => {
-                    continue;
-                }
-                (Stage::Leaving { pid, deadline, .. }, _) => {
-                    let quit = Action::Signal { pid: *pid, signal: ChildSignal::Quit };
-                    (*pid, quit, quick.min(*deadline), Urgency::Quick)
+                (Stage::Leaving { pid, deadline: own, .. }, _) => {
+                    let deadline = quick.min(*own);
+                    child.stage = quit(*pid, deadline, out);
                 }
                 (
                     Stage::Booting { pid, .. }
                     | Stage::Serving { pid, .. }
                     | Stage::Yielding { pid, .. },
                     _,
-                ) => {
-                    let quit = Action::Signal { pid: *pid, signal: ChildSignal::Quit };
-                    (*pid, quit, quick, Urgency::Quick)
-                }
-                (Stage::Forking | Stage::Aborting { .. } | Stage::Killed { .. }, _) => continue,
-            };
-            child.stage = Stage::Leaving { pid, deadline: leave_by, urgency: how };
-            out.push(action);
+                ) => child.stage = quit(*pid, quick, out),
+                (Stage::Forking | Stage::Aborting { .. } | Stage::Killed { .. }, _) => {}
+            }
         }
         if self.children.is_empty() {
             self.phase = Phase::Gone;
@@ -207,22 +208,18 @@ impl Supervisor {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
         let graceful = self.policy(child.generation).graceful_timeout;
         let Some(child) = self.child(id) else { return };
-        let (pid, action, deadline, urgency) = match child.stage {
+        match child.stage {
             Stage::Serving { pid, .. } | Stage::Yielding { pid, .. } => {
-                let drain = Action::Dismiss { child: id, how: Dismissal::Drain };
-                (pid, drain, now.after(graceful), Urgency::Graceful)
+                let (deadline, urgency) = (now.after(graceful), Urgency::Graceful);
+                child.stage = Stage::Leaving { pid, deadline, urgency };
+                out.push(Action::Dismiss { child: id, how: Dismissal::Drain });
             }
-            Stage::Booting { pid, .. } => {
-                let quit = Action::Signal { pid, signal: ChildSignal::Quit };
-                (pid, quit, now.after(QUICK), Urgency::Quick)
-            }
+            Stage::Booting { pid, .. } => child.stage = quit(pid, now.after(QUICK), out),
             Stage::Forking
             | Stage::Leaving { .. }
             | Stage::Aborting { .. }
-            | Stage::Killed { .. } => return,
-        };
-        child.stage = Stage::Leaving { pid, deadline, urgency };
-        out.push(action);
+            | Stage::Killed { .. } => {}
+        }
     }
 
     fn fill_vacancies(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -397,4 +394,10 @@ impl Supervisor {
             out.push(Action::Forget { generation });
         }
     }
+}
+
+/// Tells a process to leave now.
+fn quit(pid: Pid, deadline: Instant, out: &mut Vec<Action>) -> Stage {
+    out.push(Action::Signal { pid, signal: ChildSignal::Quit });
+    Stage::Leaving { pid, deadline, urgency: Urgency::Quick }
 }

@@ -5,6 +5,8 @@
 //! replacement that fails three times in a row, or is not ready in time, ends the transaction: the old
 //! generation becomes the target again, and whatever was replaced is replaced back.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
@@ -78,6 +80,17 @@ pub(super) enum ReloadEnd {
 }
 
 impl Reload {
+    /// Gives everything that has a deadline so much longer.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        let Step::Rolling { trial, attempt, .. } = &mut self.step else { return };
+        if let Trial::Living { until, .. } = trial {
+            *until = until.after(by);
+        }
+        if let Some(attempt) = attempt {
+            attempt.deadline = attempt.deadline.after(by);
+        }
+    }
+
     /// By when this child must be ready, when it is a replacement that is being tried again.
     pub(super) fn attempt_deadline(&self, child: &Child) -> Option<Instant> {
         match self.step {

@@ -268,3 +268,111 @@ fn quit_and_nobody_heeds_it() {
         "
     );
 }
+
+#[test]
+fn term_outlives_the_patience_of_no_older_generation() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 graceful=300",
+            "
+            @1000 signal HUP
+            loaded workers=1 graceful=5
+            @1050 exited 103 code 0
+            @1060 ready #4
+            @2000 signal TERM
+            @2100 exited 104 code 0
+            @7010 exited 102 signal 9
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1000    loaded workers=1 graceful=5 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #3 prepare g2
+        @1000    forked #3 pid 103
+                  → debug: prepare begun with pid: 103
+        @1050    exited 103 code 0
+                  → fork #4 worker 0 g2
+        @1050    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @1060    ready #4
+                  → info: worker 0 (pid 104) ready in 10 ms
+        @1160    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → info: reloaded: generation 2 in 160 ms, workers replaced: 1
+        @2000    signal TERM
+                  → stop listening
+                  → info: stopping: workers may finish for 5 s
+                  → dismiss #4 stop
+        @2100    exited 104 code 0
+                  → info: worker 0 (pid 104) left: exited with code 0
+        @7000    tick
+                  → warning: killing worker 0 (pid 102): not gone by its deadline
+                  → send 102 KILL
+        @7010    exited 102 signal 9
+                  → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
+                  → info: Shutting down: Master
+                  → exit 0
+                  → forget g1
+        "
+    );
+}
+
+#[test]
+fn term_without_patience() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 graceful=0",
+            "
+            @1000 signal TERM
+            @1001 exited 102 signal 9
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal TERM
+                  → stop listening
+                  → info: stopping: workers may finish for 0 s
+                  → dismiss #2 stop
+                  → warning: killing worker 0 (pid 102): not gone by its deadline
+                  → send 102 KILL
+        @1001    exited 102 signal 9
+                  → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
+                  → info: Shutting down: Master
+                  → exit 0
+        "
+    );
+}
+
+#[test]
+fn nothing_follows_the_end() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal TERM
+            @1001 exited 102 code 0
+            @1002 signal HUP
+            @1003 signal USR1
+            @1004 exited 4711 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal TERM
+                  → stop listening
+                  → info: stopping: workers may finish for 30 s
+                  → dismiss #2 stop
+        @1001    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+                  → info: Shutting down: Master
+                  → exit 0
+        @1002    signal HUP
+        @1003    signal USR1
+        @1004    exited 4711 code 0
+        "
+    );
+}

@@ -117,3 +117,37 @@ fn machine_asleep_spared() {
         "
     );
 }
+
+#[test]
+fn who_slept_with_the_machine_has_so_much_longer() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2 graceful=30 boot=60",
+            "
+            @1000 exited 102 signal 9
+            @1010 signal TTOU
+            @3600000 the machine was asleep
+            tick
+            @3600100 ready #4
+            @3600200 exited 103 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @1000    exited 102 signal 9
+                  → error: worker 0 (pid 102) died: ended by signal 9 (KILL)
+                  → fork #4 worker 0 g1
+        @1000    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @1010    signal TTOU
+                  → info: workers: 2 -> 1
+                  → dismiss #3 drain
+        @3600000 the machine was asleep
+        @3600100 ready #4
+                  → info: worker 0 (pid 104) ready in 3599100 ms
+        @3600200 exited 103 code 0
+                  → info: worker 1 (pid 103) left: exited with code 0
+        "
+    );
+}
