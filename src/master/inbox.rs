@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd;
 
-use super::Master;
+use super::{Master, held};
 use crate::embed::App;
 use crate::error::Error;
 use crate::ids::{Pid, Slot};
@@ -79,7 +79,9 @@ impl<A: App> Master<A> {
         if died {
             while let Some((pid, ended)) = wait::reap() {
                 self.read_reports(pid, &mut events);
-                self.kids.retain(|kid| kid.pid != pid);
+                if let Some(at) = self.kids.iter().position(|kid| kid.pid == pid) {
+                    held::account(&self.kids.remove(at));
+                }
                 events.push(Event::Exited { pid: Pid(pid), status: status(ended) });
             }
         }

@@ -3,13 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{ChildId, SlotSet};
+use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::scoreboard::WorkerBoard;
 use crate::supervisor::event::Kept;
 use crate::sys::channel::Channel;
 use crate::sys::statistics;
 use crate::time::Instant;
 use crate::wire::Order;
+
+/// What is known of a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+    /// Where its event loop beats.
+    pub(super) board: Arc<WorkerBoard>,
+}
 
 /// One child, from its fork until it is reaped.
 #[derive(Debug)]
@@ -19,8 +28,8 @@ pub(super) struct Kid {
     pub(super) channel: Channel,
     /// The other end is closed: there is nothing more to read.
     pub(super) ended: bool,
-    /// Whose event loop beats here; a worker's.
-    pub(super) board: Option<Arc<WorkerBoard>>,
+    /// What it is besides, when it is a worker.
+    pub(super) worker: Option<Worker>,
     /// The accept set that found no room in the channel. Only the last one counts.
     pub(super) unsent: Option<SlotSet>,
     /// When the time without a processor was read, and how long it was by then.
@@ -28,13 +37,8 @@ pub(super) struct Kid {
 }
 
 impl Kid {
-    pub(super) fn new(
-        id: ChildId,
-        pid: i32,
-        channel: Channel,
-        board: Option<Arc<WorkerBoard>>,
-    ) -> Self {
-        Self { id, pid, channel, ended: false, board, unsent: None, starved: None }
+    pub(super) fn new(id: ChildId, pid: i32, channel: Channel, worker: Option<Worker>) -> Self {
+        Self { id, pid, channel, ended: false, worker, unsent: None, starved: None }
     }
 
     /// Sends an order, fire and forget. Only accept sets are kept when there is no room: a blocked

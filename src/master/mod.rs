@@ -2,6 +2,7 @@
 //! told. It has one thread, no runtime, and sleeps nowhere but in [`Master::wait`]. No decision is
 //! made here.
 
+mod held;
 mod inbox;
 mod kid;
 mod perform;

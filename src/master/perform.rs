@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::kid::Kid;
+use super::kid::{Kid, Worker};
 use super::{Master, policy};
 use crate::config::Config;
 use crate::embed::App;
@@ -77,6 +77,9 @@ impl<A: App> Master<A> {
             }
             Action::Log(notice) => {
                 log(&notice);
+                if let Notice::Stalled { pid, .. } = notice {
+                    self.tell_held(pid.0);
+                }
                 None
             }
             Action::Exit(reason) => {
@@ -92,11 +95,14 @@ impl<A: App> Master<A> {
         })?;
         let (ours, theirs) = Channel::pair()?;
         let config = Arc::clone(self.configs.get(&generation).unwrap_or_else(|| self.config()));
-        let board = match task {
-            Task::Worker { .. } => Some(Arc::new(WorkerBoard::new()?)),
+        let worker = match task {
+            Task::Worker { slot } => {
+                let board = Arc::new(WorkerBoard::new(connections(&config))?);
+                Some(Worker { slot, generation, board })
+            }
             Task::Prepare | Task::Check => None,
         };
-        let (their_board, counters) = (board.clone(), Arc::clone(&self.counters));
+        let (theirs_too, counters) = (worker.clone(), Arc::clone(&self.counters));
         let master = process::pid();
         logging::before_fork();
         let pid = fork::spawn(&alone, |child| {
@@ -110,8 +116,8 @@ impl<A: App> Master<A> {
                 master,
                 identity: &self.identity,
             };
-            match (task, their_board) {
-                (Task::Worker { slot }, Some(board)) => {
+            match (task, theirs_too) {
+                (Task::Worker { .. }, Some(Worker { slot, board, .. })) => {
                     let listeners = std::mem::take(&mut self.listeners);
                     let worker = WorkerBirth { birth, slot, listeners, board, counters };
                     worker::main(child, worker, &self.app)
@@ -125,7 +131,7 @@ impl<A: App> Master<A> {
                 }
             }
         })?;
-        self.kids.push(Kid::new(id, pid, ours, board));
+        self.kids.push(Kid::new(id, pid, ours, worker));
         Ok(pid)
     }
 
@@ -164,7 +170,7 @@ impl<A: App> Master<A> {
     fn pass_listener(&self, address: u16, slot: Slot) {
         let Some(listener) = self.listeners.get(address, slot) else { return };
         let (message, length) = Order::Listener { address, slot }.encode();
-        for kid in self.kids.iter().filter(|kid| kid.board.is_some()) {
+        for kid in self.kids.iter().filter(|kid| kid.worker.is_some()) {
             // A worker that cannot take it cannot adopt that slot; its siblings can.
             let _full = kid.channel.send(&message[..length], Some(listener));
         }
@@ -172,7 +178,7 @@ impl<A: App> Master<A> {
 
     fn take_pulse(&mut self, now: Instant, child: ChildId) -> Option<Event> {
         let kid = self.kids.iter_mut().find(|kid| kid.id == child)?;
-        let beat = kid.board.as_ref()?.last_beat();
+        let beat = kid.worker.as_ref()?.board.last_beat();
         Some(Event::Pulse { child, beat, kept: kid.kept(now) })
     }
 
@@ -194,6 +200,12 @@ impl<A: App> Master<A> {
         }
         None
     }
+}
+
+/// Connections that a worker of this configuration may hold; a few more are open for a moment when
+/// several threads accept at once.
+fn connections(config: &Config) -> usize {
+    usize::try_from(config.worker_connections).unwrap_or(usize::MAX).saturating_add(64)
 }
 
 fn send(pid: Pid, signal: ChildSignal) -> Option<Event> {

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Master;
-use super::kid::Kid;
+use super::kid::{Kid, Worker};
 use super::pidfile::PidFile;
 use crate::embed::App;
-use crate::ids::{ChildId, SlotSet};
+use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::listeners::{Handed, Listeners};
 use crate::logging;
 use crate::scoreboard::{SlotBoard, WorkerBoard};
@@ -50,9 +50,17 @@ struct HandedKid {
     id: ChildId,
     pid: i32,
     channel: i32,
-    board: Option<i32>,
+    worker: Option<HandedWorker>,
     ended: bool,
     unsent: Option<SlotSet>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct HandedWorker {
+    slot: Slot,
+    generation: Generation,
+    board: i32,
+    entries: usize,
 }
 
 /// [`State`] with its descriptors taken over.
@@ -102,13 +110,19 @@ pub(crate) fn can_take_over(version: u32) -> bool {
     version == STATE_VERSION
 }
 
+impl HandedWorker {
+    fn take_over(self) -> io::Result<Worker> {
+        let board = WorkerBoard::inherit(exec::inherited(self.board)?, self.entries)?;
+        Ok(Worker { slot: self.slot, generation: self.generation, board: board.into() })
+    }
+}
+
 impl State {
     fn take_over(self) -> io::Result<Inheritance> {
         let kid = |handed: HandedKid| {
             let channel = Channel::from(exec::inherited(handed.channel)?);
-            let board = handed.board.map(exec::inherited).transpose()?;
-            let board = board.map(WorkerBoard::inherit).transpose()?.map(Into::into);
-            let mut kid = Kid::new(handed.id, handed.pid, channel, board);
+            let worker = handed.worker.map(HandedWorker::take_over).transpose()?;
+            let mut kid = Kid::new(handed.id, handed.pid, channel, worker);
             (kid.ended, kid.unsent) = (handed.ended, handed.unsent);
             Ok::<_, io::Error>(kid)
         };
@@ -154,12 +168,20 @@ impl<A: App> Master<A> {
     }
 
     fn hand_over(&self) -> io::Result<File> {
+        let worker = |worker: &Worker| {
+            Ok::<_, io::Error>(HandedWorker {
+                slot: worker.slot,
+                generation: worker.generation,
+                board: exec::keep(&*worker.board)?,
+                entries: worker.board.entries(),
+            })
+        };
         let kid = |kid: &Kid| {
             Ok(HandedKid {
                 id: kid.id,
                 pid: kid.pid,
                 channel: exec::keep(&kid.channel)?,
-                board: kid.board.as_deref().map(exec::keep).transpose()?,
+                worker: kid.worker.as_ref().map(worker).transpose()?,
                 ended: kid.ended,
                 unsent: kid.unsent,
             })
@@ -184,7 +206,7 @@ impl<A: App> Master<A> {
         exec::keep_no_more(&*self.counters);
         for kid in &self.kids {
             exec::keep_no_more(&kid.channel);
-            kid.board.as_deref().into_iter().for_each(exec::keep_no_more);
+            kid.worker.iter().for_each(|worker| exec::keep_no_more(&*worker.board));
         }
         self.pidfile.iter().for_each(|pidfile| exec::keep_no_more(pidfile.file()));
     }

@@ -5,11 +5,11 @@
 //! bodies or of responses that nobody reads. Here a connection notes when it last moved, which is a
 //! store, and one sweep over all of them a few times in the shortest timeout finds the late ones.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::config::Config;
@@ -68,6 +68,8 @@ pub(super) enum Fault {
 /// One open connection. Written by its own task, read by the sweep.
 #[derive(Debug)]
 pub(crate) struct Conn {
+    /// Its number among the open ones; used again when it is closed.
+    pub(super) number: usize,
     wait: AtomicU8,
     /// Since when, in milliseconds of the monotonic clock.
     since: AtomicU64,
@@ -100,8 +102,9 @@ struct Bytes {
 }
 
 impl Conn {
-    fn new(now: u64) -> Self {
+    fn new(number: usize, now: u64) -> Self {
         Self {
+            number,
             wait: AtomicU8::new(Wait::First as u8),
             since: AtomicU64::new(now),
             began: AtomicU64::new(now),
@@ -240,8 +243,7 @@ impl Bytes {
 #[derive(Debug)]
 pub(super) struct Conns {
     timeouts: Timeouts,
-    open: Mutex<HashMap<u64, Arc<Conn>>>,
-    next: AtomicU64,
+    open: Mutex<Slab<Arc<Conn>>>,
     count: AtomicUsize,
     /// Told when one more or one less is open.
     pub(super) changed: Notify,
@@ -283,7 +285,7 @@ impl Timeouts {
 pub(super) struct Entry {
     pub(super) conn: Arc<Conn>,
     conns: Arc<Conns>,
-    key: u64,
+    key: usize,
 }
 
 impl Conns {
@@ -295,8 +297,7 @@ impl Conns {
                 body: config.limits.body_timeout,
                 idle: config.keepalive,
             },
-            open: Mutex::new(HashMap::new()),
-            next: AtomicU64::new(0),
+            open: Mutex::new(Slab::new()),
             count: AtomicUsize::new(0),
             changed: Notify::new(),
         }
@@ -304,9 +305,12 @@ impl Conns {
 
     /// A connection was accepted.
     pub(super) fn enter(self: &Arc<Self>) -> Entry {
-        let conn = Arc::new(Conn::new(clock::coarse_millis()));
-        let key = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(key, Arc::clone(&conn));
+        let mut open = self.lock();
+        let place = open.vacant_entry();
+        let key = place.key();
+        let conn = Arc::new(Conn::new(key, clock::coarse_millis()));
+        place.insert(Arc::clone(&conn));
+        drop(open);
         if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
             self.changed.notify_waiters();
         }
@@ -329,7 +333,7 @@ impl Conns {
     /// Kicks every connection that has waited too long.
     pub(super) fn sweep(&self) {
         let now = clock::coarse_millis();
-        for conn in self.lock().values() {
+        for conn in self.lock().iter().map(|(_, conn)| conn) {
             if let Some(kick) = self.timeouts.overdue(conn, now) {
                 conn.give(kick);
             }
@@ -338,19 +342,21 @@ impl Conns {
 
     /// Kicks every connection that has nothing to do: not those whose first request has not come.
     pub(super) fn close_idle(&self) {
-        for conn in self.lock().values().filter(|conn| conn.wait() == Wait::Next) {
-            conn.give(Kick::Idle);
+        for (_, conn) in self.lock().iter() {
+            if conn.wait() == Wait::Next {
+                conn.give(Kick::Idle);
+            }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Slab<Arc<Conn>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.conns.lock().remove(&self.key);
+        drop(self.conns.lock().remove(self.key));
         self.conns.count.fetch_sub(1, Ordering::Relaxed);
         self.conns.changed.notify_waiters();
     }
@@ -364,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_request_behind_the_one_in_hand_is_seen() {
-        let conn = Conn::new(0);
+        let conn = Conn::new(0, 0);
         conn.note_read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n");
         conn.note_request();
         assert!(conn.has_more(0));
@@ -381,7 +387,7 @@ mod tests {
         #[test]
         fn heads_are_counted_however_they_are_cut(cuts in proptest::collection::vec(1_usize..9, 0..40)) {
             let stream = b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.0\n\nPUT /x HTTP/1.1\r\n\r\nxy";
-            let conn = Conn::new(0);
+            let conn = Conn::new(0, 0);
             let mut rest = &stream[..];
             for cut in cuts.into_iter().chain([stream.len()]) {
                 let (now, later) = rest.split_at(cut.min(rest.len()));

@@ -52,7 +52,7 @@ impl Leaving {
             () = tokio::time::sleep(patience) => {}
             () = self.drain(server) => {}
         }
-        server.stop_accepting();
+        server.cut();
         let left = server.conns.count();
         if left > 0 && self != Self::Now {
             tracing::warn!("worker {}: cutting {left} connections: its time is over", server.slot);

@@ -209,7 +209,8 @@ async fn run(mut worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i3
     };
     let enough = requests_max(&config);
     let place = (worker.slot, worker.birth.generation);
-    let server = Arc::new(Server::new(place, &config, router, worker.counters, enough));
+    let boards = (worker.counters, Arc::clone(&worker.board));
+    let server = Arc::new(Server::new(place, &config, router, boards, enough));
     let mut accepting = SlotSet::from_iter([worker.slot]);
     server.accept_from(&worker.listeners, &accepting);
     let pulse = tokio::spawn(pulse(Arc::clone(&server), worker.board, config.stall_timeout));

@@ -26,7 +26,7 @@ use super::service::Requests;
 use crate::config::{Config, Limits};
 use crate::ids::{Generation, Slot, SlotSet};
 use crate::listeners::Listeners;
-use crate::scoreboard::SlotBoard;
+use crate::scoreboard::{SlotBoard, WorkerBoard};
 use crate::sys::socket::{self, Local};
 
 /// How long a worker that has no descriptor or memory for a connection waits for some.
@@ -44,12 +44,14 @@ pub(super) struct Server {
     builder: auto::Builder<TokioExecutor>,
     connections_max: usize,
     counters: Arc<SlotBoard>,
+    pub(super) board: Arc<WorkerBoard>,
     served: AtomicU64,
     /// Requests after which this worker asks to be replaced; 0: never.
     enough: u64,
     /// Told when it has served that many.
     pub(super) served_enough: Notify,
     leaving: AtomicBool,
+    cutting: AtomicBool,
     accepting: Mutex<HashMap<(u16, Slot), AbortHandle>>,
 }
 
@@ -58,7 +60,7 @@ impl Server {
         (slot, generation): (Slot, Generation),
         config: &Config,
         router: Router,
-        counters: Arc<SlotBoard>,
+        (counters, board): (Arc<SlotBoard>, Arc<WorkerBoard>),
         enough: u64,
     ) -> Self {
         Self {
@@ -71,10 +73,12 @@ impl Server {
             builder: builder(&config.limits),
             connections_max: usize::try_from(config.worker_connections).unwrap_or(usize::MAX),
             counters,
+            board,
             served: AtomicU64::new(0),
             enough,
             served_enough: Notify::new(),
             leaving: AtomicBool::new(false),
+            cutting: AtomicBool::new(false),
             accepting: Mutex::new(HashMap::new()),
         }
     }
@@ -87,6 +91,17 @@ impl Server {
     /// From now on every answer that can be the last one of its connection is.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what ends from now on is cut off by the worker, not by its client.
+    pub(super) fn is_cutting(&self) -> bool {
+        self.cutting.load(Ordering::Relaxed)
+    }
+
+    /// The worker's time is over: what is open ends with it.
+    pub(super) fn cut(&self) {
+        self.stop_accepting();
+        self.cutting.store(true, Ordering::Relaxed);
     }
 
     /// A request is over.

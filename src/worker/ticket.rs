@@ -39,13 +39,18 @@ impl Ticket {
         head: &request::Parts,
         peer: Option<SocketAddr>,
     ) -> Self {
+        let started = clock::wall();
+        let remote = peer.map(|peer| peer.ip());
+        if let Some(entry) = server.board.entry(conn.number) {
+            entry.fill(remote, started, &head.method, &head.uri, head.version);
+        }
         Self {
             server: Arc::clone(server),
             conn: Arc::clone(conn),
             body: 0,
             sent: 0,
             peer,
-            started: clock::wall(),
+            started,
             clock: clock::now(),
             method: head.method.clone(),
             target: head.uri.clone(),
@@ -90,6 +95,9 @@ impl Drop for Ticket {
             self.conn.set(Wait::Next);
         }
         self.server.count_request();
+        if self.outcome == Outcome::Aborted && self.server.is_cutting() {
+            self.outcome = Outcome::Lost;
+        }
         logging::access(
             clock::now(),
             &Record {
@@ -110,5 +118,9 @@ impl Drop for Ticket {
                 scheme: "http",
             },
         );
+        // After its line: a worker that dies in between has said it twice rather than never.
+        if let Some(entry) = self.server.board.entry(self.conn.number) {
+            entry.clear();
+        }
     }
 }

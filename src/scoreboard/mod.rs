@@ -3,6 +3,8 @@
 //! The master believes none of it: a worker that scribbles over its lines can at worst have itself
 //! aborted. Each line has one kind of writer.
 
+mod requests;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +13,18 @@ use crate::ids::Slot;
 use crate::sys::shared::Shared;
 use crate::time::Instant;
 
-/// What one worker tells of itself, from before its fork until it is reaped. It alone writes.
+pub(crate) use requests::{Entry, Held};
+
+/// What one worker tells of itself, from before its fork until it is reaped. It alone writes: a line of
+/// figures, and an entry for each connection that it may hold.
 #[derive(Debug)]
-pub(crate) struct WorkerBoard(Shared);
+pub(crate) struct WorkerBoard {
+    memory: Shared,
+    entries: usize,
+}
+
+/// A board has no more entries: 16 MiB, if all of them were used.
+const ENTRIES_MAX: usize = 1 << 16;
 
 /// The numbers in a worker's first line.
 #[derive(Clone, Copy)]
@@ -25,25 +36,47 @@ enum Figure {
 }
 
 impl WorkerBoard {
-    /// A board for a worker that is about to be forked.
+    /// A board for a worker that is about to be forked, and may hold so many connections. Entries take
+    /// memory when they are first used, the lowest first.
     ///
     /// # Errors
     /// What the system says about memory and descriptors.
-    pub(crate) fn new() -> io::Result<Self> {
-        Shared::new("ferricorn-worker", 1).map(Self)
+    pub(crate) fn new(connections: usize) -> io::Result<Self> {
+        let entries = connections.min(ENTRIES_MAX);
+        let memory = Shared::new("ferricorn-worker", 1 + entries * requests::ENTRY_LINES)?;
+        Ok(Self { memory, entries })
     }
 
     /// The board of a worker that an earlier image has forked.
     ///
     /// # Errors
     /// When the descriptor is no board.
-    pub(crate) fn inherit(memory: OwnedFd) -> io::Result<Self> {
-        Shared::map(memory, 1).map(Self)
+    pub(crate) fn inherit(memory: OwnedFd, entries: usize) -> io::Result<Self> {
+        let entries = entries.min(ENTRIES_MAX);
+        let memory = Shared::map(memory, 1 + entries * requests::ENTRY_LINES)?;
+        Ok(Self { memory, entries })
+    }
+
+    /// How many entries it has.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// The entry of a connection; `None` for one beyond those that were expected.
+    pub(crate) fn entry(&self, at: usize) -> Option<Entry<'_>> {
+        let start = 1 + at.checked_mul(requests::ENTRY_LINES)?;
+        self.memory.get(start..start + requests::ENTRY_LINES).map(Entry::new)
+    }
+
+    /// The requests that the worker has in hand, as it says.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let entries = (0..self.entries).filter_map(|at| self.entry(at));
+        entries.filter_map(|entry| entry.read()).collect()
     }
 
     // ORDERING: every figure stands for itself, nothing else is read by it: Relaxed throughout.
     fn figure(&self, figure: Figure) -> &AtomicU64 {
-        &self.0[0].0[figure as usize]
+        &self.memory[0].0[figure as usize]
     }
 
     /// The event loop runs.
@@ -110,7 +143,7 @@ impl SlotBoard {
 
 impl AsFd for WorkerBoard {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.memory.as_fd()
     }
 }
 

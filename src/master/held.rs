@@ -1,0 +1,85 @@
+//! No request vanishes: what a worker held is told when it stalls, and accounted for when it dies.
+
+use std::time::SystemTime;
+
+use axum::http::HeaderMap;
+
+use super::Master;
+use super::kid::Kid;
+use crate::embed::App;
+use crate::logging::{self, Outcome, Record};
+use crate::scoreboard::Held;
+use crate::sys::clock;
+
+/// Requests that a line of the error log names; of more, only the number is told.
+const NAMED_MAX: usize = 5;
+
+impl<A: App> Master<A> {
+    /// Says which requests the worker has in hand.
+    pub(super) fn tell_held(&self, pid: i32) {
+        if let Some(kid) = self.kids.iter().find(|kid| kid.pid == pid)
+            && let Some(worker) = &kid.worker
+        {
+            let held = worker.board.held();
+            tracing::error!(
+                "worker {} (pid {pid}) holds {}",
+                worker.slot,
+                List(&held, clock::wall())
+            );
+        }
+    }
+}
+
+/// Writes an access line for each request that the dead worker held, and says so in the error log.
+pub(super) fn account(kid: &Kid) {
+    let Some(worker) = &kid.worker else { return };
+    let held = worker.board.held();
+    if held.is_empty() {
+        return;
+    }
+    let now = clock::wall();
+    let (slot, pid) = (worker.slot, kid.pid);
+    tracing::error!("worker {slot} (pid {pid}) took with it {}", List(&held, now));
+    let none = HeaderMap::new();
+    for request in &held {
+        logging::access(
+            clock::now(),
+            &Record {
+                remote: request.remote,
+                started: request.started,
+                elapsed: now.duration_since(request.started).unwrap_or_default(),
+                method: &request.method,
+                target: &request.target,
+                version: request.version,
+                request_headers: &none,
+                outcome: Outcome::Lost,
+                response_headers: &none,
+                bytes: 0,
+                pid: u32::try_from(pid).unwrap_or(0),
+                slot,
+                generation: worker.generation,
+                request_id: None,
+                scheme: "http",
+            },
+        );
+    }
+}
+
+/// Requests as people read them.
+struct List<'a>(&'a [Held], SystemTime);
+
+impl std::fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(held, now) = self;
+        match held.len() {
+            1 => f.write_str("1 request: ")?,
+            count => write!(f, "{count} requests: ")?,
+        }
+        for (at, request) in held.iter().take(NAMED_MAX).enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            let age = now.duration_since(request.started).unwrap_or_default().as_secs_f32();
+            write!(f, "{comma}{} {} ({age:.1} s)", request.method, request.target)?;
+        }
+        if held.len() > NAMED_MAX { f.write_str(", …") } else { Ok(()) }
+    }
+}

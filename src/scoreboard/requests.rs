@@ -1,0 +1,227 @@
+//! The requests that a worker has in hand, where they can be read after its death.
+//!
+//! Each open connection has an entry, and so at most one request. The worker writes an entry when a
+//! request begins and clears it when its access line is written; what is left when the worker dies are
+//! the requests that died with it. Whoever reads believes nothing: lengths are bounded, text is taken
+//! for bytes of unknown origin.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use axum::http::{Method, Uri, Version};
+
+use crate::sys::shared::Line;
+
+/// Lines of one entry.
+pub(super) const ENTRY_LINES: usize = 4;
+const WORDS: usize = ENTRY_LINES * 8;
+
+// The words of an entry. The first one says whether there is a request; it is written last.
+const HEADER: usize = 0;
+const STARTED: usize = 1;
+const PEER: usize = 2;
+const METHOD: usize = 4;
+const TARGET: usize = 6;
+const METHOD_MAX: usize = (TARGET - METHOD) * 8;
+const TARGET_MAX: usize = (WORDS - TARGET) * 8;
+
+// The header: a bit that says that there is a request, and what its words hold.
+const PRESENT: u64 = 1;
+const HAS_V4: u64 = 1 << 1;
+const HAS_V6: u64 = 1 << 2;
+const IS_HTTP_10: u64 = 1 << 3;
+const IS_CUT: u64 = 1 << 4;
+const METHOD_LENGTH: u32 = 8;
+const TARGET_LENGTH: u32 = 16;
+
+/// A request that a worker had in hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// The client's address; `None` on a unix socket.
+    pub(crate) remote: Option<IpAddr>,
+    /// When its head had been read.
+    pub(crate) started: SystemTime,
+    /// Its method.
+    pub(crate) method: Method,
+    /// Its target, cut where it was too long to keep.
+    pub(crate) target: Uri,
+    /// Its protocol.
+    pub(crate) version: Version,
+}
+
+/// The entry of one connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a>(&'a [Line]);
+
+impl<'a> Entry<'a> {
+    pub(super) fn new(lines: &'a [Line]) -> Self {
+        debug_assert_eq!(lines.len(), ENTRY_LINES);
+        Self(lines)
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        &self.0[at / 8].0[at % 8]
+    }
+
+    /// A request has begun.
+    pub(crate) fn fill(
+        &self,
+        remote: Option<IpAddr>,
+        started: SystemTime,
+        method: &Method,
+        target: &Uri,
+        version: Version,
+    ) {
+        let mut header = PRESENT;
+        let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // ORDERING: the words of an entry are Relaxed; the header is stored with Release after them,
+        // and read with Acquire before them.
+        let put = |at: usize, word: u64| self.word(at).store(word, Ordering::Relaxed);
+        put(STARTED, u64::try_from(since.as_micros()).unwrap_or(0));
+        match remote {
+            Some(IpAddr::V4(address)) => {
+                header |= HAS_V4;
+                put(PEER, u64::from(address.to_bits()));
+            }
+            Some(IpAddr::V6(address)) => {
+                header |= HAS_V6;
+                let bytes = address.octets();
+                self.put_bytes(PEER, &bytes);
+            }
+            None => {}
+        }
+        if version == Version::HTTP_10 {
+            header |= IS_HTTP_10;
+        }
+        let method = bounded(method.as_str().as_bytes(), METHOD_MAX);
+        header |= (method.len() as u64) << METHOD_LENGTH;
+        self.put_bytes(METHOD, method);
+        let whole = target.path_and_query().map_or("", |path| path.as_str()).as_bytes();
+        let kept = bounded(whole, TARGET_MAX);
+        if kept.len() < whole.len() {
+            header |= IS_CUT;
+        }
+        header |= (kept.len() as u64) << TARGET_LENGTH;
+        self.put_bytes(TARGET, kept);
+        self.word(HEADER).store(header, Ordering::Release);
+    }
+
+    /// The request is over.
+    pub(crate) fn clear(&self) {
+        self.word(HEADER).store(0, Ordering::Release);
+    }
+
+    /// The request that is in hand, if one is.
+    pub(super) fn read(&self) -> Option<Held> {
+        let header = self.word(HEADER).load(Ordering::Acquire);
+        if header & PRESENT == 0 {
+            return None;
+        }
+        let length = |at: u32, max: usize| usize::from((header >> at) as u8).min(max);
+        let method = self.bytes(METHOD, length(METHOD_LENGTH, METHOD_MAX));
+        let mut target = self.bytes(TARGET, length(TARGET_LENGTH, TARGET_MAX));
+        if header & IS_CUT != 0 {
+            target.extend_from_slice(b"[cut]");
+        }
+        let started = Duration::from_micros(self.load(STARTED));
+        Some(Held {
+            remote: self.remote(header),
+            started: SystemTime::UNIX_EPOCH.checked_add(started)?,
+            method: Method::from_bytes(&method).unwrap_or(Method::GET),
+            target: Uri::try_from(target).unwrap_or_default(),
+            version: if header & IS_HTTP_10 == 0 { Version::HTTP_11 } else { Version::HTTP_10 },
+        })
+    }
+
+    fn remote(&self, header: u64) -> Option<IpAddr> {
+        if header & HAS_V4 != 0 {
+            let bits = u32::try_from(self.load(PEER)).unwrap_or(0);
+            Some(Ipv4Addr::from_bits(bits).into())
+        } else if header & HAS_V6 != 0 {
+            let bytes: [u8; 16] = self.bytes(PEER, 16).try_into().ok()?;
+            Some(Ipv6Addr::from(bytes).into())
+        } else {
+            None
+        }
+    }
+
+    fn load(&self, at: usize) -> u64 {
+        self.word(at).load(Ordering::Relaxed)
+    }
+
+    fn put_bytes(&self, at: usize, bytes: &[u8]) {
+        for (offset, chunk) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.word(at + offset).store(u64::from_le_bytes(word), Ordering::Relaxed);
+        }
+    }
+
+    fn bytes(&self, at: usize, length: usize) -> Vec<u8> {
+        let words = (0..length.div_ceil(8)).flat_map(|offset| self.load(at + offset).to_le_bytes());
+        words.take(length).collect()
+    }
+}
+
+fn bounded(bytes: &[u8], max: usize) -> &[u8] {
+    &bytes[..bytes.len().min(max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lines() -> Vec<Line> {
+        (0..ENTRY_LINES).map(|_| Line::default()).collect()
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_was_written_until_it_is_cleared() {
+        let lines = lines();
+        let entry = Entry::new(&lines);
+        assert_eq!(entry.read(), None);
+        let started = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
+        for remote in
+            [None, Some("192.0.2.7".parse().unwrap()), Some("2001:db8::7".parse().unwrap())]
+        {
+            let target: Uri = "/slow?s=3".parse().unwrap();
+            entry.fill(remote, started, &Method::DELETE, &target, Version::HTTP_10);
+            let expected =
+                Held { remote, started, method: Method::DELETE, target, version: Version::HTTP_10 };
+            assert_eq!(entry.read(), Some(expected));
+        }
+        entry.clear();
+        assert_eq!(entry.read(), None);
+    }
+
+    #[test]
+    fn a_long_target_is_cut_with_a_mark() {
+        let lines = lines();
+        let target: Uri = format!("/{}", "a".repeat(1000)).parse().unwrap();
+        Entry::new(&lines).fill(
+            None,
+            SystemTime::UNIX_EPOCH,
+            &Method::GET,
+            &target,
+            Version::HTTP_11,
+        );
+        let held = Entry::new(&lines).read().expect("it is there");
+        assert_eq!(held.target.path().len(), TARGET_MAX + "[cut]".len());
+        assert!(held.target.path().ends_with("a[cut]"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_mad_worker_writes_can_be_read(words in proptest::collection::vec(any::<u64>(), WORDS)) {
+            let lines = lines();
+            let entry = Entry::new(&lines);
+            for (at, word) in words.into_iter().enumerate() {
+                entry.word(at).store(word, Ordering::Relaxed);
+            }
+            let _any = entry.read();
+        }
+    }
+}
