@@ -1,12 +1,14 @@
 //! What a fact changes in what the supervisor knows. Nothing is forked or signalled here, but for
 //! what a fact orders by itself: reopened logs, an `ABRT` to a silent worker.
 
+use std::time::Duration;
+
 use crate::ids::{ChildId, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ChildSignal, ExitReason};
 use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::{
-    ABORT, COMPLAINT_INTERVAL, FORK_RETRY, HEALTHY_LIFE, QUICK, STARVED_AGAIN,
+    ABORT, COMPLAINT_INTERVAL, FORK_RETRY, HEALTHY_LIFE, PULSE_AGAIN, QUICK,
 };
 use crate::supervisor::reload::ReloadEnd;
 use crate::supervisor::seat::Seat;
@@ -183,6 +185,7 @@ impl Supervisor {
             since: now,
             due: None,
             pulse_at: now.after(policy.stall_timeout),
+            silent: None,
             memory_at: now,
         };
         child.accepting = SlotSet::from_iter([slot]);
@@ -215,7 +218,8 @@ impl Supervisor {
     }
 
     /// Judges a silent worker. Only its own silence counts: not the time in which it waited for a
-    /// processor, nor that in which the master did not run either.
+    /// processor, nor that in which the master did not run either. So it is asked twice, with time to
+    /// show a sign of life in between.
     fn note_pulse(
         &mut self,
         now: Instant,
@@ -225,31 +229,42 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let (stall, excused) = (self.policy(child.generation).stall_timeout, self.excused);
+        let stall = self.policy(child.generation).stall_timeout;
         let Some(child) = self.child(id) else { return };
         let slot = child.slot();
-        let (Stage::Serving { pid, since, pulse_at, .. }, Some(slot)) = (&mut child.stage, slot)
+        let (Stage::Serving { pid, since, pulse_at, silent, .. }, Some(slot)) =
+            (&mut child.stage, slot)
         else {
             return;
         };
-        let heard = beat.max(since.to_owned()).max(excused);
-        let silent = now.since(heard);
-        if stall.is_zero() {
+        let heard = beat.max(*since);
+        let silence = now.since(heard);
+        if stall.is_zero() || silence < stall {
+            *pulse_at = heard.after(stall);
+            *silent = None;
             return;
         }
-        if silent < stall {
-            *pulse_at = heard.after(stall);
-        } else if kept == Kept::ByStarvation {
-            *pulse_at = now.after(STARVED_AGAIN);
-            out.push(Action::Log(Notice::Starved { slot, pid: *pid, silent }));
-        } else {
-            let (pid, lost) = (*pid, child.clone());
-            child.stage = Stage::Aborting { pid, deadline: now.after(ABORT) };
-            out.push(Action::Log(Notice::Stalled { slot, pid, silent }));
-            out.push(Action::Signal { pid, signal: ChildSignal::Abort });
-            self.note_lost(now, &lost, slot);
-            self.note_unfit(now, &lost, "aborted", out);
+        let (pid, before) = (*pid, silent.replace(kept));
+        *pulse_at = now.after(PULSE_AGAIN);
+        match (kept, before) {
+            (Kept::ByNothing, Some(Kept::ByNothing)) => self.abort(now, id, silence, out),
+            (Kept::ByStarvation, None | Some(Kept::ByNothing)) => {
+                out.push(Action::Log(Notice::Starved { slot, pid, silent: silence }));
+            }
+            (Kept::ByNothing, None | Some(Kept::ByStarvation))
+            | (Kept::ByStarvation, Some(Kept::ByStarvation)) => {}
         }
+    }
+
+    fn abort(&mut self, now: Instant, id: ChildId, silent: Duration, out: &mut Vec<Action>) {
+        let Some(child) = self.child(id) else { return };
+        let (Some(pid), Some(slot)) = (child.pid(), child.slot()) else { return };
+        let lost = child.clone();
+        child.stage = Stage::Aborting { pid, deadline: now.after(ABORT) };
+        out.push(Action::Log(Notice::Stalled { slot, pid, silent }));
+        out.push(Action::Signal { pid, signal: ChildSignal::Abort });
+        self.note_lost(now, &lost, slot);
+        self.note_unfit(now, &lost, "aborted", out);
     }
 
     fn note_slots(&mut self, count: u16, out: &mut Vec<Action>) {

@@ -1,5 +1,7 @@
 //! What happened: the facts that the master tells the supervisor, in the past tense.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{ChildId, Pid, Slot};
 use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::Due;
@@ -84,7 +86,7 @@ impl ExitStatus {
 }
 
 /// What kept a silent worker from running, if anything did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kept {
     /// Nothing: it had the processor, or did not ask for it.
     ByNothing,

@@ -93,8 +93,6 @@ pub(crate) struct Supervisor {
     handled_at: Instant,
     /// When the master meant to wake.
     wakes_at: Option<Instant>,
-    /// Silence before this is not held against a worker: the master did not run either.
-    excused: Instant,
     /// When to say next that workers cannot live.
     complaint_at: Instant,
 }
@@ -137,7 +135,6 @@ impl Supervisor {
             steered: SlotSet::EMPTY,
             handled_at: Instant::default(),
             wakes_at: None,
-            excused: Instant::default(),
             complaint_at: Instant::default(),
         }
     }
@@ -157,26 +154,21 @@ impl Supervisor {
         out
     }
 
-    /// When the master did not run, neither did its children: their silence does not count, and after
-    /// a real sleep everybody has as much time left as when the master last ran.
+    /// When the master did not run, neither did its children: silence that was seen is forgotten, and
+    /// after a real sleep everybody has as much time left as when the master last ran.
     fn excuse(&mut self, now: Instant) {
         let late = self.wakes_at.map_or(Duration::ZERO, |meant| now.since(meant));
-        if late >= LATE {
-            self.excused = now;
-        }
-        if late < ASLEEP {
+        if late < LATE {
             return;
         }
-        let missed = now.since(self.handled_at);
+        let missed = if late < ASLEEP { Duration::ZERO } else { now.since(self.handled_at) };
         for child in &mut self.children {
             match &mut child.stage {
                 Stage::Booting { deadline, .. }
                 | Stage::Leaving { deadline, .. }
                 | Stage::Aborting { deadline, .. } => *deadline = deadline.after(missed),
-                Stage::Forking
-                | Stage::Serving { .. }
-                | Stage::Yielding { .. }
-                | Stage::Killed { .. } => {}
+                Stage::Serving { silent, .. } => *silent = None,
+                Stage::Forking | Stage::Yielding { .. } | Stage::Killed { .. } => {}
             }
         }
         if let Phase::Stopping { deadline, .. } = &mut self.phase {

@@ -52,10 +52,11 @@ pub(crate) const QUIET_LOOKS: u8 = 3;
 pub(crate) const STEER_AFTER: Duration = Duration::from_millis(100);
 /// How often resident sizes are read, where they are limited.
 pub(crate) const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
-/// A master that wakes so much later than it wanted did not run, and neither did its workers.
+/// A master that wakes so much later than it wanted did not run, and neither did its workers: what it
+/// has seen of their silence counts for nothing.
 pub(crate) const LATE: Duration = Duration::from_secs(1);
 /// A master that wakes so much later than it wanted has slept with the machine: deadlines move too.
 /// Much longer than a busy machine makes anybody wait, or nothing would ever end on one.
 pub(crate) const ASLEEP: Duration = Duration::from_secs(10);
-/// A silent worker that waited for a processor is asked again after this.
-pub(crate) const STARVED_AGAIN: Duration = Duration::from_secs(1);
+/// A silent worker is asked again after this, before anything is held against it.
+pub(crate) const PULSE_AGAIN: Duration = Duration::from_secs(1);

@@ -106,7 +106,8 @@ impl Supervisor {
         if let Some(child) = self.child(id)
             && let Stage::Yielding { pid, since, due } = child.stage
         {
-            child.stage = Stage::Serving { pid, since, due, pulse_at: now, memory_at: now };
+            child.stage =
+                Stage::Serving { pid, since, due, pulse_at: now, silent: None, memory_at: now };
         }
     }
 

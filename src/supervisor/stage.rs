@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
+use crate::supervisor::event::Kept;
 use crate::time::Instant;
 
 /// What a child is for.
@@ -38,7 +39,15 @@ pub(crate) enum Stage {
     /// Alive, not ready.
     Booting { pid: Pid, deadline: Instant },
     /// Accepts for its slot.
-    Serving { pid: Pid, since: Instant, due: Option<Due>, pulse_at: Instant, memory_at: Instant },
+    Serving {
+        pid: Pid,
+        since: Instant,
+        due: Option<Due>,
+        pulse_at: Instant,
+        /// It was silent when it was asked last, and this was found.
+        silent: Option<Kept>,
+        memory_at: Instant,
+    },
     /// Still accepts for its slot, until its successor has proved itself; what it was due for counts
     /// again if that fails.
     Yielding { pid: Pid, since: Instant, due: Option<Due> },

@@ -3,122 +3,6 @@
 use super::served;
 
 #[test]
-fn stall_abort_kill() {
-    insta::assert_snapshot!(
-        served(
-            "workers=1 stall=30",
-            "
-            @30000 pulse #2 @29000
-            @59000 pulse #2 @29000
-            @61005 exited 102 signal 9
-            @61020 ready #3
-            "
-        ),
-        @r"
-        @0       #2 is worker 0 with pid 102
-        @30000   tick
-                  → take pulse #2
-        @30000   pulse #2 @29000
-        @59000   tick
-                  → take pulse #2
-        @59000   pulse #2 @29000
-                  → error: worker 0 (pid 102) silent for 30 s: aborting it
-                  → send 102 ABRT
-                  → fork #3 worker 0 g1
-        @59000   forked #3 pid 103
-                  → info: Booting worker with pid: 103
-        @61000   tick
-                  → error: killing worker 0 (pid 102): still there after ABRT
-                  → send 102 KILL
-        @61005   exited 102 signal 9
-                  → error: worker 0 (pid 102) ended after its stall: ended by signal 9 (KILL)
-        @61020   ready #3
-                  → info: worker 0 (pid 103) ready in 2020 ms
-        "
-    );
-}
-
-#[test]
-fn stall_abort_heeded() {
-    insta::assert_snapshot!(
-        served(
-            "workers=1 stall=30",
-            "
-            @30000 pulse #2 @0
-            @30400 exited 102 signal 6 core
-            @30415 ready #3
-            "
-        ),
-        @r"
-        @0       #2 is worker 0 with pid 102
-        @30000   tick
-                  → take pulse #2
-        @30000   pulse #2 @0
-                  → error: worker 0 (pid 102) silent for 30 s: aborting it
-                  → send 102 ABRT
-                  → fork #3 worker 0 g1
-        @30000   forked #3 pid 103
-                  → info: Booting worker with pid: 103
-        @30400   exited 102 signal 6 core
-                  → error: worker 0 (pid 102) ended after its stall: ended by signal 6 (ABRT), core dumped
-        @30415   ready #3
-                  → info: worker 0 (pid 103) ready in 415 ms
-        "
-    );
-}
-
-#[test]
-fn starved_worker_spared() {
-    insta::assert_snapshot!(
-        served(
-            "workers=1 stall=30",
-            "
-            @30000 pulse #2 @500 starved
-            @30500 pulse #2 @500 starved
-            @31500 pulse #2 @31400
-            @61400 tick
-            "
-        ),
-        @r"
-        @0       #2 is worker 0 with pid 102
-        @30000   tick
-                  → take pulse #2
-        @30000   pulse #2 @500 starved
-        @30500   tick
-                  → take pulse #2
-        @30500   pulse #2 @500 starved
-                  → warning: worker 0 (pid 102) silent for 30 s: it waits for a processor
-        @31500   tick
-                  → take pulse #2
-        @31500   pulse #2 @31400
-        @61400   tick
-                  → take pulse #2
-        "
-    );
-}
-
-#[test]
-fn machine_asleep_spared() {
-    insta::assert_snapshot!(
-        served(
-            "workers=1 stall=30",
-            "
-            @3600000 the machine was asleep
-            pulse #2 @10000
-            @3600500 tick
-            "
-        ),
-        @r"
-        @0       #2 is worker 0 with pid 102
-        @3600000 the machine was asleep
-        @3600000 tick
-                  → take pulse #2
-        @3600000 pulse #2 @10000
-        "
-    );
-}
-
-#[test]
 fn who_slept_with_the_machine_has_so_much_longer() {
     insta::assert_snapshot!(
         served(
@@ -148,6 +32,169 @@ fn who_slept_with_the_machine_has_so_much_longer() {
                   → info: worker 0 (pid 104) ready in 3599100 ms
         @3600200 exited 103 code 0
                   → info: worker 1 (pid 103) left: exited with code 0
+        "
+    );
+}
+
+#[test]
+fn stall_abort_kill() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 stall=30",
+            "
+            @30000 pulse #2 @29000
+            @59000 pulse #2 @29000
+            @60000 pulse #2 @29000
+            @62005 exited 102 signal 9
+            @62020 ready #3
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @30000   tick
+                  → take pulse #2
+        @30000   pulse #2 @29000
+        @59000   tick
+                  → take pulse #2
+        @59000   pulse #2 @29000
+        @60000   tick
+                  → take pulse #2
+        @60000   pulse #2 @29000
+                  → error: worker 0 (pid 102) silent for 31 s: aborting it
+                  → send 102 ABRT
+                  → fork #3 worker 0 g1
+        @60000   forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @62000   tick
+                  → error: killing worker 0 (pid 102): still there after ABRT
+                  → send 102 KILL
+        @62005   exited 102 signal 9
+                  → error: worker 0 (pid 102) ended after its stall: ended by signal 9 (KILL)
+        @62020   ready #3
+                  → info: worker 0 (pid 103) ready in 2020 ms
+        "
+    );
+}
+
+#[test]
+fn stall_abort_heeded() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 stall=30",
+            "
+            @30000 pulse #2 @0
+            @31000 pulse #2 @0
+            @31400 exited 102 signal 6 core
+            @31415 ready #3
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @30000   tick
+                  → take pulse #2
+        @30000   pulse #2 @0
+        @31000   tick
+                  → take pulse #2
+        @31000   pulse #2 @0
+                  → error: worker 0 (pid 102) silent for 31 s: aborting it
+                  → send 102 ABRT
+                  → fork #3 worker 0 g1
+        @31000   forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @31400   exited 102 signal 6 core
+                  → error: worker 0 (pid 102) ended after its stall: ended by signal 6 (ABRT), core dumped
+        @31415   ready #3
+                  → info: worker 0 (pid 103) ready in 415 ms
+        "
+    );
+}
+
+#[test]
+fn starved_worker_spared() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 stall=30",
+            "
+            @30000 pulse #2 @500
+            @30500 pulse #2 @500 starved
+            @31500 pulse #2 @500 starved
+            @32500 pulse #2 @500
+            @33500 pulse #2 @33400
+            @63400 tick
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @30000   tick
+                  → take pulse #2
+        @30000   pulse #2 @500
+        @30500   tick
+                  → take pulse #2
+        @30500   pulse #2 @500 starved
+                  → warning: worker 0 (pid 102) silent for 30 s: it waits for a processor
+        @31500   tick
+                  → take pulse #2
+        @31500   pulse #2 @500 starved
+        @32500   tick
+                  → take pulse #2
+        @32500   pulse #2 @500
+        @33500   tick
+                  → take pulse #2
+        @33500   pulse #2 @33400
+        @63400   tick
+                  → take pulse #2
+        "
+    );
+}
+
+#[test]
+fn machine_asleep_spared() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 stall=30",
+            "
+            @3600000 the machine was asleep
+            pulse #2 @10000
+            @3601000 pulse #2 @3600050
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @3600000 the machine was asleep
+        @3600000 tick
+                  → take pulse #2
+        @3600000 pulse #2 @10000
+        @3601000 tick
+                  → take pulse #2
+        @3601000 pulse #2 @3600050
+        "
+    );
+}
+
+#[test]
+fn a_sleep_that_ends_with_the_deadline_is_no_silence() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 stall=30",
+            "
+            @30000 pulse #2 @29000
+            @59200 the machine was asleep
+            pulse #2 @29100
+            @60200 pulse #2 @60100
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @30000   tick
+                  → take pulse #2
+        @30000   pulse #2 @29000
+        @59200   the machine was asleep
+        @59200   tick
+                  → take pulse #2
+        @59200   pulse #2 @29100
+        @60200   tick
+                  → take pulse #2
+        @60200   pulse #2 @60100
         "
     );
 }
