@@ -12,6 +12,7 @@ use crate::supervisor::stage::Due;
 use crate::sys::channel::Received;
 use crate::sys::poll::{self, Interest, Readiness};
 use crate::sys::signals;
+use crate::sys::statistics;
 use crate::sys::wait::{self, Ended};
 use crate::wire::{MESSAGE_MAX, Report};
 
@@ -82,10 +83,26 @@ impl<A: App> Master<A> {
                 if let Some(at) = self.kids.iter().position(|kid| kid.pid == pid) {
                     held::account(&self.kids.remove(at));
                 }
-                events.push(Event::Exited { pid: Pid(pid), status: status(ended) });
+                events.push(Event::Exited { pid: Pid(pid), status: self.status(ended) });
             }
         }
         events
+    }
+
+    /// How a process ended. A `KILL` that the kernel has counted as its own, for want of memory, is
+    /// told as such.
+    fn status(&mut self, ended: Ended) -> ExitStatus {
+        match ended {
+            Ended::Code(code) => ExitStatus::Code(code),
+            Ended::Signal { number: signals::KILL, .. }
+                if statistics::out_of_memory_kills() > self.out_of_memory_kills =>
+            {
+                // One of them is explained; the next death may be another.
+                self.out_of_memory_kills = self.out_of_memory_kills.map(|count| count + 1);
+                ExitStatus::OutOfMemory
+            }
+            Ended::Signal { number, core } => ExitStatus::Signal { number, core },
+        }
     }
 
     fn read_reports(&mut self, pid: i32, events: &mut Vec<Event>) {
@@ -124,12 +141,5 @@ fn decode(number: i32) -> Option<Signal> {
         signals::WINCH => Some(Signal::Resize),
         // CHLD is a fact about children, not a wish.
         _ => None,
-    }
-}
-
-fn status(ended: Ended) -> ExitStatus {
-    match ended {
-        Ended::Code(code) => ExitStatus::Code(code),
-        Ended::Signal { number, core } => ExitStatus::Signal { number, core },
     }
 }

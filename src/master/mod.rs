@@ -32,7 +32,7 @@ use crate::supervisor::policy::Policy;
 use crate::sys::exec::Invocation;
 use crate::sys::process::Identity;
 use crate::sys::signals::{self, Signals};
-use crate::sys::{clock, process};
+use crate::sys::{clock, process, statistics};
 use crate::time::Instant;
 
 /// The signals that the master heeds.
@@ -70,6 +70,8 @@ pub(crate) struct Master<A> {
     ready: Option<File>,
     /// Whether the kernel was said not to let us steer.
     steerless: bool,
+    /// The kernel's count of processes that it killed for want of memory, as far as it is explained.
+    out_of_memory_kills: Option<u64>,
     exit: Option<ExitReason>,
 }
 
@@ -131,6 +133,7 @@ impl<A: App> Master<A> {
             invocation: beginning.invocation,
             ready: beginning.ready,
             steerless: false,
+            out_of_memory_kills: statistics::out_of_memory_kills(),
             exit: None,
         }
     }

@@ -76,6 +76,8 @@ pub(crate) enum ExitStatus {
     Code(i32),
     /// By this signal, with a core dump or without.
     Signal { number: i32, core: bool },
+    /// Killed by the kernel for want of memory, by the kernel's own count.
+    OutOfMemory,
 }
 
 impl ExitStatus {

@@ -239,6 +239,7 @@ impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::OutOfMemory => f.write_str("killed by the kernel: out of memory"),
             Self::Signal { number, core } => {
                 let core = if *core { ", core dumped" } else { "" };
                 write!(f, "ended by signal {number}{name}{core}", name = signal_name(*number))

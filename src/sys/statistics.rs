@@ -30,3 +30,27 @@ pub(crate) fn starved_nanos(pid: i32) -> io::Result<u64> {
 pub(crate) fn backlog_max() -> Option<u32> {
     fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
+
+/// How many processes of this control group the kernel has killed for want of memory, by its own
+/// count: `memory.events` in version 2 of control groups, `memory.oom_control` in version 1 (the
+/// kernel's `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`). `None` where there
+/// is no such count.
+pub(crate) fn out_of_memory_kills() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    groups.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let (mount, file) = if controllers.is_empty() {
+            ("/sys/fs/cgroup", "memory.events")
+        } else if controllers.split(',').any(|name| name == "memory") {
+            ("/sys/fs/cgroup/memory", "memory.oom_control")
+        } else {
+            return None;
+        };
+        // In a container the group's own path is often the root of what is mounted.
+        let inside = format!("{mount}{path}/{file}");
+        let counts =
+            fs::read_to_string(inside).or_else(|_| fs::read_to_string(format!("{mount}/{file}")));
+        counts.ok()?.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    })
+}

@@ -27,6 +27,7 @@ pub(super) fn fact(event: &Event) -> String {
         Event::Exited { pid, status: ExitStatus::Signal { number, core } } => {
             format!("exited {pid} signal {number}{}", if *core { " core" } else { "" })
         }
+        Event::Exited { pid, status: ExitStatus::OutOfMemory } => format!("exited {pid} oom"),
         Event::Loaded(Ok(policy)) => format!("loaded {}", settings(policy)),
         Event::Loaded(Err(reason)) => format!("loaded error {reason}"),
         Event::SlotsOpen { count } => format!("open {count}"),
@@ -191,6 +192,7 @@ fn parse_due(words: &[&str]) -> Due {
 
 fn parse_status(words: &[&str]) -> ExitStatus {
     match words {
+        ["oom"] => ExitStatus::OutOfMemory,
         ["code", code] => ExitStatus::Code(number(code)),
         ["signal", by] => ExitStatus::Signal { number: number(by), core: false },
         ["signal", by, "core"] => ExitStatus::Signal { number: number(by), core: true },
