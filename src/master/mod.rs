@@ -191,7 +191,6 @@ impl<A: App> Master<A> {
     }
 
     fn end(self, reason: ExitReason) -> Result<(), Error> {
-        self.listeners.unlink();
         if let Some(pidfile) = self.pidfile {
             pidfile.remove();
         }

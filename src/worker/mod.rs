@@ -70,6 +70,7 @@ pub(crate) struct WorkerBirth<'a> {
 /// Runs `prepare`; answers the exit code.
 pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 {
     process::set_name("ferricorn-prep");
+    logging::after_fork();
     birth.signals.forget();
     // It has nothing to finish: every signal ends it.
     let reset =
@@ -106,6 +107,7 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
 pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i32 {
     // 1. Its name, and its own buffers.
     process::set_name(&format!("ferricorn-w{}", worker.slot));
+    logging::after_fork();
     // 2. The master's signal handlers are forgotten before any signal is let in: ours would be
     //    written to the master's pipe.
     worker.birth.signals.forget();
@@ -225,6 +227,10 @@ async fn run(mut worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i3
             }
             Call::Order(Order::Listener { .. }) | Call::Received => {
                 server.accept_from(&worker.listeners, &accepting);
+            }
+            Call::Order(Order::Close { address }) => {
+                worker.listeners.close(address);
+                server.close(address);
             }
             Call::Order(Order::Drain) => break Leaving::Drain,
             Call::Order(Order::Stop) => break Leaving::Stop,
