@@ -154,8 +154,9 @@ impl Supervisor {
         out
     }
 
-    /// When the master did not run, neither did its children: silence that was seen is forgotten, and
-    /// after a real sleep everybody has as much time left as when the master last ran.
+    /// When the master did not run, neither did its children: silence that was seen is forgotten, a
+    /// trial begins anew, and after a real sleep everybody has as much time left as when the master
+    /// last ran.
     fn excuse(&mut self, now: Instant) {
         let late = self.wakes_at.map_or(Duration::ZERO, |meant| now.since(meant));
         if late < LATE {
@@ -175,7 +176,7 @@ impl Supervisor {
             *deadline = deadline.after(missed);
         }
         if let Some(reload) = &mut self.reload {
-            reload.postpone(missed);
+            reload.excuse(now, missed);
         }
     }
 

@@ -80,14 +80,14 @@ pub(super) enum ReloadEnd {
 }
 
 impl Reload {
-    /// Gives everything that has a deadline so much longer.
-    pub(super) fn postpone(&mut self, by: Duration) {
+    /// Nothing ran for a while: that was no trial, and the time that was missed is given again.
+    pub(super) fn excuse(&mut self, now: Instant, missed: Duration) {
         let Step::Rolling { trial, attempt, .. } = &mut self.step else { return };
         if let Trial::Living { until, .. } = trial {
-            *until = until.after(by);
+            *until = now.after(PROBATION);
         }
         if let Some(attempt) = attempt {
-            attempt.deadline = attempt.deadline.after(by);
+            attempt.deadline = attempt.deadline.after(missed);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The supervisor without a process.
 
+mod laws;
 mod stories;
 mod transcript;
+mod world;
 
 use crate::ids::{ChildId, Pid, Slot};
 use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};

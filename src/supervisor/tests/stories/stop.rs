@@ -316,7 +316,6 @@ fn term_outlives_the_patience_of_no_older_generation() {
                   → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → exit 0
-                  → forget g1
         "
     );
 }
