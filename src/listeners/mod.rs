@@ -71,9 +71,14 @@ impl Listeners {
     ///
     /// # Errors
     /// [`Error::Bind`], naming the address, the reason and a remedy.
-    pub(crate) fn open(config: &Config, passed: &[i32], slots: u16) -> Result<Self, Error> {
+    pub(crate) fn open(
+        config: &Config,
+        passed: &[(i32, String)],
+        slots: u16,
+    ) -> Result<Self, Error> {
         let mut listeners = Self { addresses: Vec::new(), slots };
-        for number in passed {
+        for (number, name) in passed {
+            tracing::info!("taking over descriptor {number} {name:?} from the service manager");
             listeners.addresses.push(Some(open::passed(*number)?));
         }
         listeners.open_missing(config)?;

@@ -73,6 +73,7 @@ impl<A: App> Master<A> {
             }
             Action::Log(notice) => {
                 log(&notice);
+                self.manager.note(&notice, self.config());
                 if let Notice::Stalled { pid, .. } = notice {
                     self.tell_held(pid.0);
                 }
