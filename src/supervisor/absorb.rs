@@ -397,8 +397,10 @@ impl Supervisor {
     }
 
     fn nobody_can_boot(&self) -> bool {
-        let mut failed = self.slots().zip(&self.seats).take(usize::from(self.wanted));
-        failed.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
+        let wanted = usize::from(self.wanted);
+        let mut tried = self.slots().zip(&self.seats).take(wanted);
+        self.seats.len() >= wanted
+            && tried.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
     }
 
     pub(super) fn end_of_reload(&mut self, now: Instant, end: ReloadEnd, out: &mut Vec<Action>) {

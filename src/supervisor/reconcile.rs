@@ -29,13 +29,14 @@ impl Supervisor {
             }
             Phase::Starting | Phase::Running => {
                 self.forgive_healthy(now);
-                self.judge_canary(now, out);
+                self.prove_canary(now, out);
                 self.end_yielding(now, out);
                 self.advance_reload(now, out);
                 self.begin_reload(now, out);
                 self.check_workers(now, out);
                 self.open_slots(out);
                 self.park_surplus(now, out);
+                self.release_canary();
                 self.fill_vacancies(now, out);
                 self.replace(now, out);
                 self.watch_queues(now, out);

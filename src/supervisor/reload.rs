@@ -248,27 +248,37 @@ impl Supervisor {
         self.end_of_reload(now, ReloadEnd::Failed(reason), out);
     }
 
-    /// Ends the first replacement's trial, one way or the other: it has lived long enough, and the new
-    /// generation is in force; or it is gone, whatever the cause, and another is to be tried.
-    pub(super) fn judge_canary(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Some(canary) = self.canary() else { return };
-        let lives = self
-            .children
-            .iter()
-            .any(|child| child.id == canary && (child.is_starting() || child.is_serving()));
+    /// The first replacement has lived for long enough: the new generation is in force.
+    pub(super) fn prove_canary(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let lives = self.canary_lives();
         let Some(reload) = &mut self.reload else { return };
         let Step::Rolling { trial, failures, attempt } = &mut reload.step else { return };
-        match *trial {
-            Trial::Booting(_) | Trial::Living { .. } if !lives => *trial = Trial::Awaited,
-            Trial::Living { until, .. } if until <= now => {
-                (*trial, *failures, *attempt) = (Trial::Passed, 0, None);
-                let generation = reload.to;
-                self.settled = generation;
-                self.wanted = self.policy(generation).workers;
-                out.push(Action::Use { generation });
-            }
-            Trial::Awaited | Trial::Booting(_) | Trial::Living { .. } | Trial::Passed => {}
+        if let Trial::Living { until, .. } = *trial
+            && until <= now
+            && lives
+        {
+            (*trial, *failures, *attempt) = (Trial::Passed, 0, None);
+            let generation = reload.to;
+            self.settled = generation;
+            self.wanted = self.policy(generation).workers;
+            out.push(Action::Use { generation });
         }
+    }
+
+    /// The first replacement is gone, whatever the cause: another is to be tried.
+    pub(super) fn release_canary(&mut self) {
+        let lost = self.canary().is_some() && !self.canary_lives();
+        if let Some(Reload { step: Step::Rolling { trial, .. }, .. }) = &mut self.reload
+            && lost
+        {
+            *trial = Trial::Awaited;
+        }
+    }
+
+    fn canary_lives(&self) -> bool {
+        let canary = self.canary();
+        let mut living = self.children.iter().filter(|it| it.is_starting() || it.is_serving());
+        living.any(|child| Some(child.id) == canary)
     }
 
     fn trial(&self) -> Option<Trial> {

@@ -28,7 +28,9 @@ impl Judge {
             Event::Signalled(Signal::Interrupt | Signal::Quit) => {
                 self.stop_by(now, Urgency::Quick, 2000, ExitReason::Stopped);
             }
-            Event::Ready { child } if scene.machine.process(*child).is_some() => {
+            Event::Ready { child }
+                if scene.machine.process(*child).is_some_and(|it| !it.orders.any()) =>
+            {
                 self.nobody_ready = false;
             }
             Event::Forked { child, .. } => {

@@ -377,11 +377,11 @@ fn ttou_retires_the_canary() {
                   → info: workers: 2 -> 1
                   → dismiss #3 drain
                   → send 106 INT
+                  → fork #8 worker 0 g2
+        @960     forked #8 pid 108
+                  → info: Booting worker with pid: 108
         @970     exited 107 code 0
                   → error: worker 0 (pid 107) died: exited with code 0
-                  → fork #8 worker 0 g2
-        @970     forked #8 pid 108
-                  → info: Booting worker with pid: 108
         @980     ready #6
         "
     );

@@ -191,7 +191,7 @@ impl World {
         late
     }
 
-    /// Tells what has happened: ends first, each with what the child said before.
+    /// Tells what has happened: what children said and that they have ended, then everything else.
     fn deliver(&mut self) {
         for id in std::mem::take(&mut self.zombies) {
             let (said, others): (Vec<_>, Vec<_>) =
@@ -208,7 +208,10 @@ impl World {
                 self.step(Event::Exited { pid, status });
             }
         }
-        for event in std::mem::take(&mut self.inbox) {
+        let (said, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox)
+            .into_iter()
+            .partition(|it| matches!(it, Event::Ready { .. } | Event::WorkerDue { .. }));
+        for event in said.into_iter().chain(others) {
             if !self.is_over() {
                 self.step(event);
             }
