@@ -229,7 +229,7 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let stall = self.policy(child.generation).stall_timeout;
+        let (stall, excused) = (self.policy(child.generation).stall_timeout, self.excused);
         let Some(child) = self.child(id) else { return };
         let slot = child.slot();
         let (Stage::Serving { pid, since, pulse_at, silent, .. }, Some(slot)) =
@@ -237,7 +237,7 @@ impl Supervisor {
         else {
             return;
         };
-        let heard = beat.max(*since);
+        let heard = beat.max(*since).max(excused);
         let silence = now.since(heard);
         if stall.is_zero() || silence < stall {
             *pulse_at = heard.after(stall);
@@ -379,7 +379,7 @@ impl Supervisor {
         if let Some(seat) = self.seat(slot)
             && since >= seat.died_at
         {
-            (seat.deaths, seat.pause) = (0, Duration::ZERO);
+            seat.forgive();
         }
     }
 
@@ -397,8 +397,10 @@ impl Supervisor {
     }
 
     fn nobody_can_boot(&self) -> bool {
-        let mut failed = self.slots().zip(&self.seats).take(usize::from(self.wanted));
-        failed.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
+        let wanted = usize::from(self.wanted);
+        let mut tried = self.slots().zip(&self.seats).take(wanted);
+        self.seats.len() >= wanted
+            && tried.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
     }
 
     pub(super) fn end_of_reload(&mut self, now: Instant, end: ReloadEnd, out: &mut Vec<Action>) {

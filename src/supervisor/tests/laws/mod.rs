@@ -17,7 +17,7 @@ use crate::ids::{ChildId, Generation};
 use crate::supervisor::action::{Action, ExitReason};
 use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::{Task, Urgency};
-use crate::supervisor::tests::world::plan::{DEEP_SLEEP, Plan, Release};
+use crate::supervisor::tests::world::plan::{Plan, Release};
 
 /// What must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,17 +163,16 @@ struct Absences {
     /// All the time in which it did not run although it wanted to, and how often that was.
     total: u64,
     count: u64,
-    /// Sleeps deeper than any timeout: when each ended, and how long it was.
-    deep: Vec<(u64, u64)>,
-    last_sleep: u64,
+    /// The machine's sleeps: when each ended, and how long it was.
+    sleeps: Vec<(u64, u64)>,
 }
 
 impl Absences {
-    /// How long it is since `then`, but for deep sleeps.
-    fn awake_since(&self, then: u64, now: u64) -> u64 {
-        let slept: u64 =
-            self.deep.iter().filter(|(end, _)| *end > then).map(|(_, millis)| millis).sum();
-        now.saturating_sub(then + slept)
+    /// How long it is since `then`, but for sleeps that were so long.
+    fn awake_since(&self, then: u64, now: u64, sleeps_from: u64) -> u64 {
+        let since =
+            self.sleeps.iter().filter(|(end, millis)| *end > then && *millis >= sleeps_from);
+        now.saturating_sub(then + since.map(|(_, millis)| millis).sum::<u64>())
     }
 }
 
@@ -241,10 +240,7 @@ impl Judge {
     pub(crate) fn slept(&mut self, now: u64, millis: u64) {
         self.count("the machine slept");
         self.absent(millis + (now - self.last_step));
-        self.absences.last_sleep = now + millis;
-        if millis == DEEP_SLEEP {
-            self.absences.deep.push((now + millis, millis));
-        }
+        self.absences.sleeps.push((now + millis, millis));
     }
 
     /// The master wakes so much later than it wanted.

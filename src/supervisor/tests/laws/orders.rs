@@ -8,7 +8,7 @@ use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::{Due, Task, Urgency};
 use crate::supervisor::tests::world::machine::{Machine, Process};
-use crate::supervisor::tests::world::plan::Release;
+use crate::supervisor::tests::world::plan::{DEEP_SLEEP, Release};
 
 /// What an order is given among.
 pub(crate) struct Scene<'a> {
@@ -161,15 +161,16 @@ impl Judge {
         }
     }
 
-    /// It must have been silent by its own fault for all its patience, and for a second in which the
-    /// machine did not sleep.
+    /// It must have been silent by its own fault, for all of that time, and for a second of it while
+    /// the machine did not sleep.
     fn abort(&mut self, scene: &Scene<'_>, process: &Process) {
         let now = scene.now;
         let stall = millis(scene.policy(process.generation).stall_timeout);
         let ready = process.ready_at.unwrap_or(now);
         let silent = process.hung.map_or(0, |since| now - since.max(ready));
-        let awake = silent.min(now.saturating_sub(self.absences.last_sleep));
-        let stuck = stall > 0 && silent >= stall && awake >= 1000 && process.starved.is_none();
+        let awake = process.hung.map_or(0, |it| self.absences.awake_since(it.max(ready), now, 0));
+        let stuck =
+            stall > 0 && silent >= stall && awake >= stall.min(1000) && process.starved.is_none();
         self.holds(Law::OnlyTheStuck, stuck, || {
             format!("{} was silent for {silent} ms, {awake} of them awake", process.id)
         });
@@ -179,7 +180,7 @@ impl Judge {
     fn kill(&mut self, scene: &Scene<'_>, process: &Process) {
         let now = scene.now;
         let policy = scene.policy(process.generation);
-        let since = |then| self.absences.awake_since(then, now);
+        let since = |then| self.absences.awake_since(then, now, DEEP_SLEEP);
         let stopped =
             self.stop.is_some_and(|stop| since(stop.deadline) > 0 || stop.deadline <= now);
         let orders = process.orders;
@@ -235,7 +236,8 @@ impl Judge {
             return;
         }
         let wanted = usize::from(scene.supervisor.wanted);
-        let nobody = self.nobody_ready && self.seats[..wanted].iter().all(|it| it.early_deaths > 0);
+        let nobody =
+            self.nobody_ready && self.seats.iter().take(wanted).all(|it| it.early_deaths > 0);
         let reason = match (self.unprepared, nobody) {
             (true, _) => ExitReason::Prepare,
             (false, true) => ExitReason::WorkerBoot,

@@ -28,7 +28,9 @@ impl Judge {
             Event::Signalled(Signal::Interrupt | Signal::Quit) => {
                 self.stop_by(now, Urgency::Quick, 2000, ExitReason::Stopped);
             }
-            Event::Ready { child } if scene.machine.process(*child).is_some() => {
+            Event::Ready { child }
+                if scene.machine.process(*child).is_some_and(|it| !it.orders.any()) =>
+            {
                 self.nobody_ready = false;
             }
             Event::Forked { child, .. } => {
@@ -75,6 +77,8 @@ impl Judge {
             }
             Task::Prepare if status.is_clean() => {
                 self.prepared.insert(process.generation);
+                // A new generation begins without the record of the old one.
+                self.seats.iter_mut().for_each(|seat| seat.early_deaths = 0);
             }
             Task::Prepare => {
                 self.unprepared |= process.generation == Generation::FIRST && self.stop.is_none();

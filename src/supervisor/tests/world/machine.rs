@@ -93,6 +93,8 @@ pub(crate) struct Machine {
     /// Until when no fork succeeds, and until when no worker boots.
     pub(crate) no_forks_until: u64,
     pub(crate) no_boots_until: u64,
+    /// Whether some worker could accept when it was looked last.
+    somebody_can: bool,
     /// The last sleep: from when and until when.
     pub(crate) slept: (u64, u64),
 }
@@ -106,6 +108,7 @@ impl Machine {
             fresh: 100,
             no_forks_until: 0,
             no_boots_until: 0,
+            somebody_can: false,
             slept: (0, 0),
         }
     }
@@ -158,22 +161,20 @@ impl Machine {
 
     /// Lets everybody accept who can.
     pub(crate) fn drain_queues(&mut self, now: u64) {
-        if self.queues.iter().all(|queue| queue.length == 0) {
-            return;
-        }
         let able: Vec<SlotSet> = self
             .processes
             .iter()
             .filter(|it| it.serves() && it.runs())
             .map(|it| it.accepting)
             .collect();
-        for (at, queue) in self.queues.iter_mut().enumerate() {
+        // Nobody can be blamed for the time in which nobody could.
+        let could = std::mem::replace(&mut self.somebody_can, !able.is_empty());
+        for (at, queue) in self.queues.iter_mut().enumerate().filter(|(_, it)| it.length > 0) {
             let slot = Slot::new(u16::try_from(at).expect("few slots"));
-            if able.is_empty() {
-                // Nobody can be blamed for this moment.
-                queue.since = now;
-            } else if able.iter().any(|set| set.contains(slot)) {
+            if able.iter().any(|set| set.contains(slot)) {
                 queue.length = 0;
+            } else if !could || able.is_empty() {
+                queue.since = now;
             }
         }
     }

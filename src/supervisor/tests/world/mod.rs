@@ -169,11 +169,13 @@ impl World {
         while let Some(entry) = self.agenda.first_entry().filter(|it| it.key().0 <= self.now) {
             let happening = entry.remove();
             self.happen(happening);
+            self.machine.drain_queues(self.now);
         }
         let by_timer = deadline.is_some_and(|deadline| deadline <= self.now);
         self.judge.woke(self.now, by_timer, self.machine.queues.len());
         self.deliver();
-        if by_timer || self.dice.percent(5) {
+        // Asked for nothing it does nothing: it is not asked every time, to save time.
+        if by_timer || self.dice.percent(20) {
             self.step(Event::Tick);
         }
         if self.upgrade_ordered && !self.is_over() {
@@ -191,7 +193,7 @@ impl World {
         late
     }
 
-    /// Tells what has happened: ends first, each with what the child said before.
+    /// Tells what has happened: what children said and that they have ended, then everything else.
     fn deliver(&mut self) {
         for id in std::mem::take(&mut self.zombies) {
             let (said, others): (Vec<_>, Vec<_>) =
@@ -208,7 +210,10 @@ impl World {
                 self.step(Event::Exited { pid, status });
             }
         }
-        for event in std::mem::take(&mut self.inbox) {
+        let (said, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox)
+            .into_iter()
+            .partition(|it| matches!(it, Event::Ready { .. } | Event::WorkerDue { .. }));
+        for event in said.into_iter().chain(others) {
             if !self.is_over() {
                 self.step(event);
             }
@@ -260,7 +265,7 @@ impl World {
             text.push_str(&transcript::paragraph(now, fact, &orders));
         }
         self.judge.handled(now, self.supervisor.next_deadline());
-        if self.judge.looks_twice() {
+        if self.judge.looks_twice() && !self.supervisor.awaits_tick(now) {
             let mut again = self.supervisor.clone().handle(now, Event::Tick);
             if let Some(sabotage) = self.sabotage {
                 sabotage(self, &mut again);
