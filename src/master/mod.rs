@@ -153,9 +153,7 @@ impl<A: App> Master<A> {
             self.listeners.expire(now());
             logging::flush();
             let readiness = self.wait()?;
-            for event in self.collect(&readiness) {
-                self.step(event);
-            }
+            self.take_in(&readiness);
             self.step(Event::Tick);
         }
     }

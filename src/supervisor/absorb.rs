@@ -229,7 +229,7 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let stall = self.policy(child.generation).stall_timeout;
+        let (stall, excused) = (self.policy(child.generation).stall_timeout, self.excused);
         let Some(child) = self.child(id) else { return };
         let slot = child.slot();
         let (Stage::Serving { pid, since, pulse_at, silent, .. }, Some(slot)) =
@@ -237,7 +237,7 @@ impl Supervisor {
         else {
             return;
         };
-        let heard = beat.max(*since);
+        let heard = beat.max(*since).max(excused);
         let silence = now.since(heard);
         if stall.is_zero() || silence < stall {
             *pulse_at = heard.after(stall);
@@ -379,7 +379,7 @@ impl Supervisor {
         if let Some(seat) = self.seat(slot)
             && since >= seat.died_at
         {
-            (seat.deaths, seat.pause) = (0, Duration::ZERO);
+            seat.forgive();
         }
     }
 

@@ -18,7 +18,6 @@ pub(super) const FAILING: u32 = 5;
 
 impl Supervisor {
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.expire(now, out);
         match self.phase {
             Phase::New | Phase::Gone => {}
             Phase::Stopping { .. } => self.reconcile_stop(now, out),
@@ -29,7 +28,6 @@ impl Supervisor {
             }
             Phase::Starting | Phase::Running => {
                 self.forgive_healthy(now);
-                self.prove_canary(now, out);
                 self.end_yielding(now, out);
                 self.advance_reload(now, out);
                 self.begin_reload(now, out);
@@ -44,8 +42,6 @@ impl Supervisor {
                 self.complain(now, out);
             }
         }
-        // Again: who was told to leave just now may have been given no time at all.
-        self.expire(now, out);
         if self.phase != Phase::Gone {
             self.forget(out);
             self.advance_upgrade(now, out);
@@ -53,7 +49,7 @@ impl Supervisor {
     }
 
     /// Ends what has had its time.
-    fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
         let mut unfit = Vec::new();
         for child in &mut self.children {
             let (pid, why) = match child.stage {

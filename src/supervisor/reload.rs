@@ -14,6 +14,7 @@ use crate::supervisor::action::Action;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{PROBATION, Policy, RELOAD_FAILURES_MAX};
+use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Task};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor};
@@ -108,7 +109,9 @@ impl Supervisor {
     pub(super) fn reload_deadline(&self, reload: &Reload) -> Option<Instant> {
         match reload.step {
             Step::Preparing { retry_at } if !self.has_task(Task::Prepare) => Some(retry_at),
-            Step::Rolling { trial: Trial::Living { until, .. }, .. } => Some(until),
+            Step::Rolling { trial: Trial::Living { until, .. }, .. } => {
+                Some(until.max(self.soon()))
+            }
             Step::Loading | Step::Preparing { .. } | Step::Rolling { .. } => None,
         }
     }
@@ -171,6 +174,8 @@ impl Supervisor {
         if status.is_clean() {
             reload.step = Step::Rolling { trial: Trial::Awaited, failures: 0, attempt: None };
             self.target = reload.to;
+            // How others have died says nothing of this one.
+            self.seats.iter_mut().for_each(Seat::forgive);
         } else {
             self.end_of_reload(now, ReloadEnd::Failed(format!("prepare {status}")), out);
         }

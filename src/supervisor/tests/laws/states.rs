@@ -77,6 +77,8 @@ impl Judge {
             }
             Task::Prepare if status.is_clean() => {
                 self.prepared.insert(process.generation);
+                // A new generation begins without the record of the old one.
+                self.seats.iter_mut().for_each(|seat| seat.early_deaths = 0);
             }
             Task::Prepare => {
                 self.unprepared |= process.generation == Generation::FIRST && self.stop.is_none();

@@ -169,11 +169,13 @@ impl World {
         while let Some(entry) = self.agenda.first_entry().filter(|it| it.key().0 <= self.now) {
             let happening = entry.remove();
             self.happen(happening);
+            self.machine.drain_queues(self.now);
         }
         let by_timer = deadline.is_some_and(|deadline| deadline <= self.now);
         self.judge.woke(self.now, by_timer, self.machine.queues.len());
         self.deliver();
-        if by_timer || self.dice.percent(5) {
+        // Asked for nothing it does nothing: it is not asked every time, to save time.
+        if by_timer || self.dice.percent(20) {
             self.step(Event::Tick);
         }
         if self.upgrade_ordered && !self.is_over() {
@@ -263,7 +265,7 @@ impl World {
             text.push_str(&transcript::paragraph(now, fact, &orders));
         }
         self.judge.handled(now, self.supervisor.next_deadline());
-        if self.judge.looks_twice() {
+        if self.judge.looks_twice() && !self.supervisor.awaits_tick(now) {
             let mut again = self.supervisor.clone().handle(now, Event::Tick);
             if let Some(sabotage) = self.sabotage {
                 sabotage(self, &mut again);
