@@ -44,7 +44,7 @@ fn kills_in_a_row_lose_only_what_the_killed_had_accepted() {
     });
     assert_eq!(lost.count(), 0, "{:?}", tally.failed);
     // Eight clients have eight requests at the most, so a kill cannot take more.
-    assert!(tally.failures() <= kills as u64 * 8, "{:?}", tally.failed);
+    assert!(tally.failures() <= u64::from(kills) * 8, "{:?}", tally.failed);
     server.stop();
 }
 

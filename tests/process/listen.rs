@@ -46,8 +46,7 @@ fn port_in_the_environment_is_honoured() {
 fn an_inherited_socket_is_served_and_outlives_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap());
-    let (ready, teller) = std::io::pipe().unwrap();
-    // The shell passes its standard input on as descriptor 5, and its output descriptor for readiness.
+    // The shell passes its standard input on as descriptor 5.
     let builder = Ferricorn::unruly().config("bind = \"fd://5\"\nworkers = 2").wrapped(&[
         "sh",
         "-c",
@@ -55,7 +54,6 @@ fn an_inherited_socket_is_served_and_outlives_the_server() {
         "sh",
     ]);
     let stdin = Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
-    drop((ready, teller));
     let (ready, _unused) = std::io::pipe().unwrap();
     let server = builder.launch_with(stdin, ready, &[]);
     let answer =
@@ -234,7 +232,10 @@ fn half_a_request_is_answered_when_its_other_half_comes_during_the_drain() {
     kept.send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nab").unwrap();
     let mut idle = server.connect();
     assert_eq!(idle.get("/").unwrap().status, 200);
-    eventually("all is read", PATIENCE, || Some(std::thread::yield_now()));
+    eventually("all is read", PATIENCE, || {
+        std::thread::yield_now();
+        Some(())
+    });
     server.signal(Signal::SIGTERM);
     // The idle one is closed after its grace; by then the others have waited as long.
     assert_eq!(idle.rest().expect("it ends in order"), b"");

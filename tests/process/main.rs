@@ -9,6 +9,7 @@ mod boot;
 mod client;
 mod deaths;
 mod harness;
+mod limits;
 mod listen;
 mod load;
 mod machine;

@@ -58,13 +58,13 @@ fn workers_draw_different_numbers_from_the_first_one_on() {
     let mut rows = HashSet::new();
     for _ in 0..10 {
         for (slot, pid) in server.wait_workers(2) {
-            let row = eventually("an answer of that worker", PATIENCE, || {
+            eventually("an answer of that worker", PATIENCE, || {
                 let answer = populate(&mut server.connect());
                 let row = data(&answer);
                 assert!(rows.insert(row), "a row came twice");
                 (answer.field("x-worker") == slot.to_string()).then_some(())
             });
-            let () = row;
+            let () = ();
             send(pid, Signal::SIGKILL);
             eventually("it is gone", PATIENCE, || {
                 (!server.workers().contains(&(slot, pid))).then_some(())
@@ -138,7 +138,7 @@ fn a_wrong_configuration_ends_the_start_with_78_in_words() {
         ("[log]\nlevel = \"loud\"", "log.level: "),
         ("[log]\naccess_format = \"%(z)s\"", "log.access_format: "),
         ("[limits]\nbody = \"much\"", "limits.body: "),
-        ("[lgo]\nlevel = \"info\"", "unknown table \"lgo\": did you mean \"log\"?"),
+        ("[lgo]\nlevel = \"info\"", "unknown table \"lgo\""),
         ("[database]\nurl = \"oracle://x\"", "database.url: "),
         ("workers = ", "config.toml:"),
         ("user = \"nobody-of-that-name\"", "user: no user is called"),

@@ -10,6 +10,7 @@ use crate::supervisor::tests::world::World;
 const SEEDS: u64 = 10_000;
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how fast the lives pass is printed, not judged")]
 fn the_laws_hold() {
     if let Some(seed) = variable("FERRICORN_SEED") {
         let mut world = World::new(seed).told();
