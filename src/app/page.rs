@@ -115,7 +115,9 @@ const fn tag(content: &[u8]) -> [u8; 18] {
     let mut tag = [b'"'; 18];
     let mut digit = 0;
     while digit < 16 {
-        tag[digit + 1] = b"0123456789abcdef"[(hash >> (60 - 4 * digit)) as usize & 15];
+        #[expect(clippy::cast_possible_truncation, reason = "four bits are left")]
+        let nibble = (hash >> (60 - 4 * digit)) as usize & 15;
+        tag[digit + 1] = b"0123456789abcdef"[nibble];
         digit += 1;
     }
     tag

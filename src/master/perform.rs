@@ -53,7 +53,7 @@ impl<A: App> Master<A> {
             Action::Use { generation } => self.use_config(generation),
             Action::Forget { generation } => {
                 self.configs.remove(&generation);
-                self.close_unused();
+                self.close_unused(now);
                 None
             }
             Action::ReopenLogs => {
@@ -73,6 +73,7 @@ impl<A: App> Master<A> {
             }
             Action::Log(notice) => {
                 log(&notice);
+                self.manager.note(&notice, self.config());
                 if let Notice::Stalled { pid, .. } = notice {
                     self.tell_held(pid.0);
                 }
@@ -174,9 +175,9 @@ impl<A: App> Master<A> {
 
     /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
     /// what has come in there.
-    fn close_unused(&mut self) {
+    fn close_unused(&mut self, now: Instant) {
         let used: Vec<&Bind> = self.configs.values().flat_map(|config| &config.bind).collect();
-        for (address, name) in self.listeners.close_others(&used) {
+        for (address, name) in self.listeners.close_others(now, &used) {
             tracing::info!("No longer listening at: {name}");
             for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
                 kid.order(Order::Close { address });

@@ -145,7 +145,7 @@ impl Store {
             loop {
                 match dialect!(self, store => store.insert(rows).await) {
                     Err(error) if is_conflict(&error) && conflicts < CONFLICTS_MAX => {
-                        conflicts += 1
+                        conflicts += 1;
                     }
                     done => return done,
                 }
