@@ -325,7 +325,9 @@ impl Supervisor {
             | Stage::Aborting { .. }
             | Stage::Killed { .. } => false,
         };
-        if unasked {
+        // A ready worker that somebody has killed says nothing about how its successor will live.
+        let by_hand = status.is_by_hand() && !child.is_starting();
+        if unasked && !by_hand {
             self.note_lost(now, child, slot);
         }
         let deaths = self.deaths(slot);

@@ -142,6 +142,11 @@ impl Tally {
 
     /// The latency that this share of the answers did not exceed.
     pub(crate) fn percentile(&self, share: f64) -> Duration {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count"
+        )]
         let at = (self.latencies.len() as f64 * share) as usize;
         self.latencies[at.min(self.latencies.len() - 1)]
     }

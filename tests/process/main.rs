@@ -8,6 +8,7 @@
 mod boot;
 mod client;
 mod deaths;
+mod figures;
 mod harness;
 mod limits;
 mod listen;

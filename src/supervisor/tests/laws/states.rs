@@ -72,6 +72,8 @@ impl Judge {
     /// A child is about to be reaped.
     pub(crate) fn ended(&mut self, now: u64, process: &Process, status: ExitStatus) {
         match process.task {
+            // Who is ready and killed by somebody says nothing about his successor.
+            Task::Worker { .. } if process.ready_at.is_some() && status.is_by_hand() => {}
             Task::Worker { .. } if !process.orders.any() => {
                 self.lost(now, process, process.ready_at.unwrap_or(now));
             }

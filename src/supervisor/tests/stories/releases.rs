@@ -249,7 +249,7 @@ fn worker_panics_at_once_after_ready_in_a_vacant_slot() {
             @1000 signal HUP
             @1010 loaded workers=2
             @1050 exited 104 code 0
-            @1055 exited 102 signal 9
+            @1055 exited 102 signal 7
             @1060 ready #5
             @1070 exited 105 code 101
             @1080 ready #6
@@ -273,8 +273,8 @@ fn worker_panics_at_once_after_ready_in_a_vacant_slot() {
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
                   → info: Booting worker with pid: 105
-        @1055    exited 102 signal 9
-                  → error: worker 0 (pid 102) died: ended by signal 9 (KILL)
+        @1055    exited 102 signal 7
+                  → error: worker 0 (pid 102) died: ended by signal 7 (BUS)
         @1060    ready #5
                   → info: worker 0 (pid 105) ready in 10 ms
         @1070    exited 105 code 101
