@@ -142,12 +142,12 @@ impl Judge {
         let both = || accepting.iter().zip(&starting);
         let in_bounds = both().all(|(accepts, starts)| *accepts <= 2 && *starts <= 1);
         self.holds(Law::Bounds, in_bounds, || format!("accept {accepting:?}, boot {starting:?}"));
+        let replaced = both().filter(|(accepts, starts)| **accepts + **starts > 1).count();
+        self.holds(Law::OneAtATime, replaced <= 1, || format!("{replaced} slots are replaced"));
         let all: u32 = both().map(|(accepts, starts)| accepts + starts).sum();
         self.holds(Law::Bounds, all <= u32::from(wanted) + 1, || {
             format!("{all} workers where {wanted} are wanted")
         });
-        let replaced = both().filter(|(accepts, starts)| **accepts + **starts > 1).count();
-        self.holds(Law::OneAtATime, replaced <= 1, || format!("{replaced} slots are replaced"));
         for (at, accepts) in accepting.iter().enumerate() {
             let (seat, wanted) = (&mut self.seats[at], at < usize::from(wanted));
             seat.served = wanted && (seat.served || *accepts > 0);
