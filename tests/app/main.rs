@@ -7,11 +7,19 @@
 #[path = "../../src/app/mod.rs"]
 mod app;
 
+#[cfg(test)]
 mod client;
+#[cfg(test)]
 mod logs;
+#[cfg(test)]
 mod outage;
+#[cfg(test)]
 mod servers;
+#[cfg(test)]
 mod sqlite;
+#[cfg(test)]
 mod start;
+#[cfg(test)]
 mod suite;
+#[cfg(test)]
 mod world;
