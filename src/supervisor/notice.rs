@@ -127,22 +127,9 @@ impl fmt::Display for Notice {
                 write!(f, "worker {slot} (pid {pid}) ready in {}", Millis(*boot))
             }
             Self::Exited { slot, pid, status, ending, .. } => {
-                let ending = match ending {
-                    Ending::Boot => "failed to boot",
-                    Ending::Died => "died",
-                    Ending::Stalled => "ended after its stall",
-                    Ending::Left => "left",
-                    Ending::DiedLeaving => "died while leaving",
-                    Ending::Overstayed => "was killed while leaving",
-                };
                 write!(f, "worker {slot} (pid {pid}) {ending}: {status}")
             }
             Self::Killing { task, pid, why } => {
-                let why = match why {
-                    Kill::Boot => "not ready within boot_timeout",
-                    Kill::Stall => "still there after ABRT",
-                    Kill::Leave => "not gone by its deadline",
-                };
                 write!(f, "killing {task} (pid {pid}): {why}")
             }
             Self::Due { slot, pid, why } => write!(f, "replacing worker {slot} (pid {pid}): {why}"),
@@ -193,6 +180,29 @@ impl fmt::Display for Notice {
             Self::Stopping { urgency: Urgency::Quick, .. } => f.write_str("stopping quickly"),
             Self::Leaving => f.write_str("Shutting down: Master"),
         }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Boot => "failed to boot",
+            Self::Died => "died",
+            Self::Stalled => "ended after its stall",
+            Self::Left => "left",
+            Self::DiedLeaving => "died while leaving",
+            Self::Overstayed => "was killed while leaving",
+        })
+    }
+}
+
+impl fmt::Display for Kill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Boot => "not ready within boot_timeout",
+            Self::Stall => "still there after ABRT",
+            Self::Leave => "not gone by its deadline",
+        })
     }
 }
 

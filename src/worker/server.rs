@@ -4,13 +4,13 @@
 //! Accept from the event loop only, never from a thread beside it: a worker whose loop is blocked must
 //! not go on taking connections that its siblings could answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,15 +22,21 @@ use tokio::task::AbortHandle;
 
 use super::conns::Conns;
 use super::io::{Stream, Watched};
+use super::leave::SETTLE;
 use super::service::Requests;
 use crate::config::{Config, Limits};
 use crate::ids::{Generation, Slot, SlotSet};
 use crate::listeners::Listeners;
 use crate::scoreboard::{SlotBoard, WorkerBoard};
+use crate::sys::clock;
 use crate::sys::socket::{self, Local};
 
 /// How long a worker that has no descriptor or memory for a connection waits for some.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+// ORDERING: flags and counters that stand for themselves: Relaxed throughout.
+/// How often it is said that connections cannot be accepted.
+const COMPLAINT_INTERVAL_MS: u64 = 60_000;
 
 /// What the connections of a worker share.
 #[derive(Debug)]
@@ -52,7 +58,11 @@ pub(super) struct Server {
     pub(super) served_enough: Notify,
     leaving: AtomicBool,
     cutting: AtomicBool,
+    /// When it was said last that connections cannot be accepted; 0: never.
+    complained_at: AtomicU64,
     accepting: Mutex<HashMap<(u16, Slot), AbortHandle>>,
+    /// Addresses that are being let go.
+    closing: Mutex<HashSet<u16>>,
 }
 
 impl Server {
@@ -79,7 +89,9 @@ impl Server {
             served_enough: Notify::new(),
             leaving: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
+            complained_at: AtomicU64::new(0),
             accepting: Mutex::new(HashMap::new()),
+            closing: Mutex::new(HashSet::new()),
         }
     }
 
@@ -120,9 +132,10 @@ impl Server {
             .flat_map(|slot| listeners.of_slot(slot).map(move |(at, fd)| ((at, slot), fd)))
             .chain(listeners.shared().map(|(at, fd)| ((at, self.slot), fd)))
             .collect();
-        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let closing = lock(&self.closing).clone();
+        let mut accepting = lock(&self.accepting);
         accepting.retain(|key, task| {
-            let keep = wanted.contains_key(key);
+            let keep = wanted.contains_key(key) || closing.contains(&key.0);
             if !keep {
                 task.abort();
             }
@@ -145,37 +158,66 @@ impl Server {
         }
     }
 
+    /// Accepts what comes in at this address within a round trip, and then nothing more.
+    pub(super) fn close(self: &Arc<Self>, address: u16) {
+        let server = Arc::clone(self);
+        lock(&self.closing).insert(address);
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLE).await;
+            lock(&server.accepting).retain(|(at, _), task| {
+                if *at == address {
+                    task.abort();
+                }
+                *at != address
+            });
+            lock(&server.closing).remove(&address);
+        });
+    }
+
     /// Accepts nothing more.
     pub(super) fn stop_accepting(&self) {
-        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
-        accepting.drain().for_each(|(_, task)| task.abort());
+        lock(&self.accepting).drain().for_each(|(_, task)| task.abort());
     }
 
     async fn accept(self: Arc<Self>, listener: Listener) {
-        let mut exhausted = false;
         loop {
             // A full worker leaves new connections to its siblings.
-            while self.conns.count() >= self.connections_max {
-                let changed = self.conns.changed.notified();
-                if self.conns.count() >= self.connections_max {
-                    changed.await;
-                }
-            }
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    exhausted = false;
-                    self.serve(stream, peer);
-                }
+            self.until(|open| open < self.connections_max).await;
+            let accepted = tokio::select! {
+                biased;
+                () = self.until(|open| open >= self.connections_max) => continue,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.serve(stream, peer),
                 Err(error) if socket::is_exhaustion(&error) => {
-                    if !exhausted {
-                        tracing::error!("failed to accept a connection: {error}; trying again");
-                    }
-                    exhausted = true;
+                    self.complain(&error);
                     tokio::time::sleep(EXHAUSTED).await;
                 }
                 // The client has gone, or the network failed it: no business of ours.
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Waits until the number of open connections is as it should be.
+    async fn until(&self, is_right: impl Fn(usize) -> bool) {
+        loop {
+            let changed = self.conns.changed.notified();
+            if is_right(self.conns.count()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Says that connections cannot be accepted; once a minute, however often that happens.
+    fn complain(&self, error: &io::Error) {
+        let now = clock::coarse_millis();
+        let said = self.complained_at.load(Ordering::Relaxed);
+        if said == 0 || now.saturating_sub(said) >= COMPLAINT_INTERVAL_MS {
+            self.complained_at.store(now, Ordering::Relaxed);
+            tracing::error!("failed to accept a connection: {error}; trying again");
         }
     }
 
@@ -209,7 +251,12 @@ impl Server {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    // Not `pipeline_flush`: it holds back the answer to a request that cannot be parsed.
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
@@ -220,8 +267,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .half_close(true)
         .max_headers(limits.request_fields)
         // The head must fit: what does not is answered 431 by hyper itself.
-        .max_buf_size(HEAD_MAX.max(limits.request_line + limits.request_field_size + 8192))
-        .pipeline_flush(true);
+        .max_buf_size(HEAD_MAX.max(limits.request_line + limits.request_field_size + 8192));
     builder
 }
 

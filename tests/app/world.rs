@@ -61,7 +61,6 @@ pub(crate) fn run<F: Future<Output = ()>>(kind: Kind, test: impl FnOnce(World) -
 }
 
 /// Runs a test on a runtime like a worker's.
-#[expect(clippy::disallowed_methods, reason = "nothing is forked here")]
 pub(crate) fn block_on(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(test);

@@ -50,6 +50,7 @@ fn worker_dies_early_once() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 fn crash_loop_and_back_off() {
     insta::assert_snapshot!(
         served(
