@@ -1,7 +1,6 @@
 //! What can be measured without a quiet machine: counts that must not grow, and figures that are
 //! printed to be read (`cargo test --test process figures -- --nocapture`). Only what holds on any
 //! machine is asserted.
-#![expect(clippy::print_stdout, reason = "figures are there to be read")]
 
 use std::time::{Duration, Instant};
 

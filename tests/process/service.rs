@@ -18,7 +18,7 @@ fn data(response: &Response) -> String {
 
 fn delete(server: &Ferricorn) -> Response {
     let mut connection = server.connect();
-    connection.send("DELETE /delete HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    connection.send("DELETE /delete HTTP/1.1\r\nhost: a\r\n\r\n").expect("it is open");
     connection.response().expect("a delete is answered")
 }
 
