@@ -94,6 +94,11 @@ impl ExitStatus {
     pub(crate) fn is_clean(self) -> bool {
         self == Self::Code(0)
     }
+
+    /// Whether it ended by `INT` (signal(7): the same number everywhere).
+    pub(crate) fn is_interrupt(self) -> bool {
+        self == Self::Signal { number: 2, core: false }
+    }
 }
 
 /// What kept a silent worker from running, if anything did.

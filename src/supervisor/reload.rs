@@ -75,7 +75,7 @@ struct Attempt {
 
 /// How a reload ended.
 #[derive(Debug)]
-pub(super) enum ReloadEnd {
+enum ReloadEnd {
     Done,
     Failed(String),
 }
@@ -241,12 +241,23 @@ impl Supervisor {
         }
     }
 
+    fn end_of_reload(&mut self, now: Instant, end: ReloadEnd, out: &mut Vec<Action>) {
+        let Some(Reload { began, from: kept, to: generation, replaced, .. }) = self.reload.take()
+        else {
+            return;
+        };
+        out.push(Action::Log(match end {
+            ReloadEnd::Done => Notice::Reloaded { generation, replaced, took: now.since(began) },
+            ReloadEnd::Failed(reason) => Notice::ReloadFailed { generation, kept, reason },
+        }));
+    }
+
     fn roll_back(&mut self, now: Instant, reason: String, out: &mut Vec<Action>) {
         let Some(reload) = &self.reload else { return };
         let (from, wanted) = (reload.from, reload.wanted_before);
         if self.settled != from {
             out.push(Action::Use { generation: from });
-            self.wanted = wanted;
+            self.take_count(wanted, out);
         }
         self.target = from;
         self.settled = from;
@@ -265,8 +276,16 @@ impl Supervisor {
             (*trial, *failures, *attempt) = (Trial::Passed, 0, None);
             let generation = reload.to;
             self.settled = generation;
-            self.wanted = self.policy(generation).workers;
             out.push(Action::Use { generation });
+            self.take_count(self.policy(generation).workers, out);
+        }
+    }
+
+    /// The number of workers is the file's again, whatever `TTIN` and `TTOU` have made of it.
+    fn take_count(&mut self, workers: u16, out: &mut Vec<Action>) {
+        if workers != self.wanted {
+            out.push(Action::Log(Notice::Resized { from: self.wanted, to: workers }));
+            self.wanted = workers;
         }
     }
 

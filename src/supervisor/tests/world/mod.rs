@@ -460,6 +460,8 @@ impl World {
         let again = serde_json::to_string(&self.supervisor).expect("the state can be written");
         assert_eq!(state, again, "something is lost in an upgrade");
         self.now += self.dice.between(1, 200);
+        // What the old image watched, the new one does not.
+        self.machine.queues.iter_mut().for_each(|queue| queue.watched = false);
         self.step(Event::Upgraded);
     }
 
