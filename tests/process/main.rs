@@ -16,3 +16,4 @@ mod machine;
 mod proc;
 mod service;
 mod signals;
+mod storms;
