@@ -17,3 +17,4 @@ mod machine;
 mod proc;
 mod service;
 mod signals;
+mod storms;
