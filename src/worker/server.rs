@@ -294,8 +294,9 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
         .half_close(true)
         .max_headers(limits.request_fields)
         // The head must fit: what does not is answered 431 by hyper itself.
-        .max_buf_size(head_max(limits))
-        .pipeline_flush(true);
+        .max_buf_size(head_max(limits));
+    // Not `pipeline_flush`: with it an answer is never written behind which the connection ends while
+    // there is more to read, as with every one of hyper's own.
     builder
 }
 
