@@ -102,8 +102,10 @@ impl<A: App> Master<A> {
         let (theirs_too, counters) = (worker.clone(), Arc::clone(&self.counters));
         let master = process::pid();
         logging::before_fork();
-        let pid = fork::spawn(&alone, |child| {
-            // What belongs to the master alone: its siblings' channels, so that they end with it.
+        // Among the others before the fork, so that the child closes the master's end of its own
+        // channel, too: a child that held it would never hear the master's end.
+        self.kids.push(Kid::new(id, FORKING, ours, worker));
+        let forked = fork::spawn(&alone, |child| {
             self.kids.clear();
             let birth = Birth {
                 config,
@@ -127,9 +129,13 @@ impl<A: App> Master<A> {
                     worker::prepare(child, &birth, &self.app)
                 }
             }
-        })?;
-        self.kids.push(Kid::new(id, pid, ours, worker));
-        Ok(pid)
+        });
+        match (&forked, self.kids.last_mut()) {
+            (Ok(pid), Some(kid)) => kid.pid = *pid,
+            (Ok(_), None) => {}
+            (Err(_), _) => drop(self.kids.pop()),
+        }
+        forked
     }
 
     fn order(&mut self, child: ChildId, order: Order) -> Option<Event> {
@@ -218,6 +224,9 @@ impl<A: App> Master<A> {
         None
     }
 }
+
+/// The pid of a child whose fork is under way: no process has it.
+const FORKING: i32 = 0;
 
 /// Connections that a worker of this configuration may hold; a few more are open for a moment when
 /// several threads accept at once.

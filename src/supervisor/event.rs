@@ -84,9 +84,20 @@ pub(crate) enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// Whether somebody has killed it: no process does that to itself by mistake, and the kernel's own
+    /// killing is told apart.
+    pub(crate) fn is_by_hand(self) -> bool {
+        matches!(self, Self::Signal { number: 9, .. })
+    }
+
     /// Whether it is the one exit that nobody needs to explain.
     pub(crate) fn is_clean(self) -> bool {
         self == Self::Code(0)
+    }
+
+    /// Whether it ended by `INT` (signal(7): the same number everywhere).
+    pub(crate) fn is_interrupt(self) -> bool {
+        self == Self::Signal { number: 2, core: false }
     }
 }
 

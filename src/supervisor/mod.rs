@@ -33,12 +33,14 @@ mod absorb;
 pub(crate) mod action;
 mod backoff;
 pub(crate) mod event;
+mod health;
 pub(crate) mod notice;
 pub(crate) mod policy;
 mod reconcile;
 mod reload;
 mod seat;
 pub(crate) mod stage;
+mod stop;
 mod upgrade;
 mod watch;
 
@@ -268,6 +270,7 @@ impl Supervisor {
     }
 
     fn policy(&self, generation: Generation) -> &Policy {
+        // Nobody's generation is ever forgotten; if it were, another's rules are better than none.
         self.policies
             .get(&generation)
             .or_else(|| self.policies.values().next())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::ids::{Generation, Pid, Slot, SlotSet};
 use crate::supervisor::event::{ExitStatus, Signal};
-use crate::supervisor::reconcile::FAILING;
+use crate::supervisor::policy::FAILING;
 use crate::supervisor::stage::{Child, Due, Kill, Stage, Task, Urgency};
 
 /// A line for the error log.
@@ -70,6 +70,8 @@ impl Ending {
             Stage::Serving { .. } | Stage::Yielding { .. } => Self::Died,
             Stage::Aborting { .. } | Stage::Killed { why: Kill::Stall, .. } => Self::Stalled,
             Stage::Leaving { .. } if status.is_clean() => Self::Left,
+            // It was told so before it had a handler for it.
+            Stage::Leaving { urgency: Urgency::Quick, .. } if status.is_interrupt() => Self::Left,
             Stage::Leaving { .. } => Self::DiedLeaving,
             Stage::Killed { why: Kill::Leave, .. } => Self::Overstayed,
         }

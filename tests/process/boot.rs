@@ -88,3 +88,15 @@ fn a_start_that_hangs_in_prepare_obeys_term() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(), Exit::Code(0));
 }
+
+/// A fork copies one thread alone, and with it the locks that the others held.
+#[test]
+fn a_process_with_company_is_told_why_it_may_not_fork() {
+    for (start, told) in [
+        ("thread", "failed to start: 2 threads exist before the first fork"),
+        ("runtime", "failed to start: a tokio runtime is already running"),
+    ] {
+        let said = Ferricorn::unruly().env("UNRULY_START", start).fails_with(64);
+        assert!(said.contains(told), "{start}: {said}");
+    }
+}

@@ -118,12 +118,15 @@ fn a_request_that_takes_too_long_is_a_504_and_the_worker_lives() {
 #[test]
 fn deaths_of_every_kind_are_named_and_healed() {
     let server = Ferricorn::unruly().start();
-    for (target, told) in [
-        ("/exit?code=3", "died: exited with code 3"),
-        ("/abort", "died: ended by signal 6 (ABRT)"),
-        ("/overflow", "died: ended by signal"),
+    for (count, target, told) in [
+        (1, "/exit?code=3", "died: exited with code 3"),
+        (2, "/abort", "died: ended by signal 6 (ABRT)"),
+        (3, "/overflow", "died: ended by signal"),
     ] {
         server.get(target).expect_err("its worker dies");
+        eventually("the death is told", PATIENCE, || {
+            (server.log().matches("died: ").count() == count).then_some(())
+        });
         server.wait_log(told);
         server.wait_workers(4);
     }
@@ -155,26 +158,46 @@ fn clients_that_never_read_or_finish_do_not_hold_the_exit() {
     assert_eq!(server.wait_exit_within(Duration::from_secs(20)), Exit::Code(0));
 }
 
-/// The master is killed: nobody can be told any more, and still nothing stays behind.
+/// The master is killed: its workers hear it from the end of their channels, finish what they hold,
+/// and go, long before the alarm that ends those who cannot hear.
 #[test]
-fn without_its_master_no_worker_stays_and_the_port_is_free() {
+fn without_its_master_a_worker_finishes_and_goes() {
     let mut server = Ferricorn::unruly().start();
     let address = server.address();
-    let mut blocked = server.connect();
-    blocked.send(get("/block?s=60")).unwrap();
     let mut slow = server.connect();
-    slow.send(get("/slow?ms=300")).unwrap();
-    server.wait_log("Listening at");
-    let holder = eventually("the slow request is in hand", PATIENCE, || {
-        let std::net::SocketAddr::V4(client) = slow.local()? else { return None };
+    slow.send(get("/slow?ms=400")).unwrap();
+    let std::net::SocketAddr::V4(client) = slow.local().expect("it is TCP") else {
+        panic!("it is IPv4")
+    };
+    eventually("the slow request is in hand", PATIENCE, || {
         server.workers().into_iter().find(|(_, pid)| proc::accepted_clients(*pid).contains(&client))
     });
     send(server.pid(), Signal::SIGKILL);
     assert_eq!(server.wait_exit(), Exit::Signal(9));
-    if let Ok(answer) = slow.response() {
-        assert_eq!(answer.pid(), holder.1);
-    }
-    eventually("no worker is left", Duration::from_secs(10), || {
+    assert_eq!(slow.response().expect("its worker finishes").status, 200);
+    drop(slow);
+    eventually("no worker is left", Duration::from_millis(1300), || {
+        server.remains().is_empty().then_some(())
+    });
+    assert_eq!(Connection::open(&address).expect_err("nobody listens"), Outcome::Refused);
+}
+
+/// A worker whose loop is blocked hears nothing: the kernel's signal has set its alarm.
+#[test]
+fn without_its_master_no_blocked_worker_stays_and_the_port_is_free() {
+    let mut server = Ferricorn::unruly().start();
+    let address = server.address();
+    let mut blocked = server.connect();
+    blocked.send(get("/block?s=60")).unwrap();
+    let std::net::SocketAddr::V4(client) = blocked.local().expect("it is TCP") else {
+        panic!("it is IPv4")
+    };
+    eventually("the request is in hand", PATIENCE, || {
+        server.workers().into_iter().find(|(_, pid)| proc::accepted_clients(*pid).contains(&client))
+    });
+    send(server.pid(), Signal::SIGKILL);
+    assert_eq!(server.wait_exit(), Exit::Signal(9));
+    eventually("no worker is left", Duration::from_secs(5), || {
         server.remains().is_empty().then_some(())
     });
     assert_eq!(Connection::open(&address).expect_err("nobody listens"), Outcome::Refused);

@@ -156,7 +156,7 @@ impl Builder {
     }
 
     /// Runs it as the user of the tests, even if that is root.
-    pub(crate) fn as_ourselves(mut self) -> Self {
+    pub(crate) fn by_ourselves(mut self) -> Self {
         self.user = None;
         self
     }

@@ -2,6 +2,7 @@
 //! of them repeats a request.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -36,6 +37,24 @@ pub(crate) struct Tally {
     pub(crate) latencies: Vec<Duration>,
     /// When each answer came.
     pub(crate) times: Vec<Instant>,
+    /// Each request that had a connection.
+    pub(crate) requests: Vec<Request>,
+}
+
+/// One request as its client saw it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// The client's end of its connection, over TCP.
+    pub(crate) client: Option<SocketAddr>,
+    pub(crate) begun: Instant,
+    pub(crate) ended: Instant,
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Request {
+    pub(crate) fn took(&self) -> Duration {
+        self.ended - self.begun
+    }
 }
 
 /// How a request went wrong.
@@ -115,18 +134,25 @@ impl Tally {
         }
         self.latencies.extend(other.latencies);
         self.times.extend(other.times);
+        self.requests.extend(other.requests);
     }
 
-    fn note(&mut self, begun: Instant, status: u16, result: Result<&Response, Outcome>) {
-        match result {
-            Ok(response) if response.status == status => {
+    fn note(&mut self, begun: Instant, status: u16, result: Result<&Response, Outcome>) -> Request {
+        let ended = Instant::now();
+        let failure = match result {
+            Ok(response) if response.status == status => None,
+            Ok(response) => Some(Failure::Status(response.status)),
+            Err(outcome) => Some(Failure::Outcome(outcome)),
+        };
+        match failure {
+            None => {
                 self.answered += 1;
-                self.latencies.push(begun.elapsed());
-                self.times.push(Instant::now());
+                self.latencies.push(ended - begun);
+                self.times.push(ended);
             }
-            Ok(response) => *self.failed.entry(Failure::Status(response.status)).or_default() += 1,
-            Err(outcome) => *self.failed.entry(Failure::Outcome(outcome)).or_default() += 1,
+            Some(failure) => *self.failed.entry(failure).or_default() += 1,
         }
+        Request { client: None, begun, ended, failure }
     }
 
     /// Requests that failed.
@@ -142,6 +168,11 @@ impl Tally {
 
     /// The latency that this share of the answers did not exceed.
     pub(crate) fn percentile(&self, share: f64) -> Duration {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count"
+        )]
         let at = (self.latencies.len() as f64 * share) as usize;
         self.latencies[at.min(self.latencies.len() - 1)]
     }
@@ -180,7 +211,8 @@ fn run(
             Client::PerRequest => request.replacen("\r\n", "\r\nconnection: close\r\n", 1),
         };
         let result = connection.send(text).and_then(|()| connection.response());
-        tally.note(begun, status, result.as_ref().map_err(|outcome| *outcome));
+        let request = tally.note(begun, status, result.as_ref().map_err(|outcome| *outcome));
+        tally.requests.push(Request { client: connection.local(), ..request });
         if let Ok(response) = result {
             answered.fetch_add(1, Ordering::Relaxed);
             if let Client::KeepAlive { pause, .. } = client {

@@ -8,6 +8,7 @@
 mod boot;
 mod client;
 mod deaths;
+mod figures;
 mod harness;
 mod limits;
 mod listen;
@@ -16,3 +17,4 @@ mod machine;
 mod proc;
 mod service;
 mod signals;
+mod storms;

@@ -18,7 +18,7 @@ fn data(response: &Response) -> String {
 
 fn delete(server: &Ferricorn) -> Response {
     let mut connection = server.connect();
-    connection.send("DELETE /delete HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    connection.send("DELETE /delete HTTP/1.1\r\nhost: a\r\n\r\n").expect("it is open");
     connection.response().expect("a delete is answered")
 }
 
@@ -94,7 +94,7 @@ fn a_row_that_was_acknowledged_survives_the_death_of_every_process() {
         std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
     }
     let url = format!("sqlite://{}/ferricorn.db", folder.path().display());
-    let again = Ferricorn::bundled().as_ourselves().env("DATABASE_URL", url).start();
+    let again = Ferricorn::bundled().by_ourselves().env("DATABASE_URL", url).start();
     assert_eq!(delete(&again).text(), "{\"message\":\"20 rows deleted\"}");
     again.stop();
 }

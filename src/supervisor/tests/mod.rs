@@ -1,7 +1,9 @@
 //! The supervisor without a process.
 
+mod hostile;
 mod laws;
 mod stories;
+mod table;
 mod transcript;
 mod world;
 

@@ -86,6 +86,7 @@ fn hup_with_fewer_workers() {
                   → info: worker 0 (pid 106) ready in 10 ms
         @1160    tick
                   → use g2
+                  → info: workers: 3 -> 1
                   → dismiss #2 drain
                   → info: reloaded: generation 2 in 160 ms, workers replaced: 1
                   → dismiss #3 drain
@@ -143,6 +144,7 @@ fn hup_takes_the_count_from_the_file_again() {
                   → info: worker 0 (pid 105) ready in 10 ms
         @1160    tick
                   → use g2
+                  → info: workers: 2 -> 1
                   → dismiss #2 drain
                   → info: reloaded: generation 2 in 160 ms, workers replaced: 1
                   → dismiss #3 drain
@@ -412,6 +414,7 @@ fn hup_with_more_workers() {
                   → info: worker 0 (pid 104) ready in 10 ms
         @1160    tick
                   → use g2
+                  → info: workers: 1 -> 2
                   → dismiss #2 drain
                   → open slots 2
         @1160    open 2
@@ -710,6 +713,7 @@ fn ttou_retires_the_canary() {
                   → info: worker 0 (pid 108) ready in 7 ms
         @5140    tick
                   → use g2
+                  → info: workers: 1 -> 2
                   → dismiss #2 drain
                   → fork #9 worker 1 g2
         @5140    forked #9 pid 109
