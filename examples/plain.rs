@@ -1,5 +1,7 @@
 //! The yardstick: the same route on plain axum, in one process, without a log. `bench/compare`
 //! measures ferricorn against it.
+#![expect(clippy::disallowed_methods, reason = "one process, and no fork in it")]
+
 use axum::{Router, routing::get};
 
 #[tokio::main(flavor = "current_thread")]

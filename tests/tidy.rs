@@ -112,7 +112,7 @@ fn imports_go_down_only() {
         ("src/wire.rs", &["ids"]),
         ("src/supervisor/", &["ids", "time", "supervisor"]),
         ("src/scoreboard/", &["ids", "time", "sys", "scoreboard"]),
-        ("src/listeners/", &["ids", "sys", "config", "error", "listeners"]),
+        ("src/listeners/", &["ids", "time", "sys", "config", "error", "listeners"]),
         ("src/logging/", &["ids", "time", "sys", "config", "logging"]),
     ];
     let mut broken = Vec::new();

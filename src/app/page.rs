@@ -104,6 +104,8 @@ fn file(of: &'static File, headers: &HeaderMap) -> Response {
     response
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// A quoted entity tag (RFC 9110 section 8.8.3): the content's FNV-1a hash in hexadecimal.
 const fn tag(content: &[u8]) -> [u8; 18] {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -112,11 +114,13 @@ const fn tag(content: &[u8]) -> [u8; 18] {
         hash = (hash ^ content[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
         at += 1;
     }
+    let bytes = hash.to_be_bytes();
     let mut tag = [b'"'; 18];
-    let mut digit = 0;
-    while digit < 16 {
-        tag[digit + 1] = b"0123456789abcdef"[(hash >> (60 - 4 * digit)) as usize & 15];
-        digit += 1;
+    let mut at = 0;
+    while at < bytes.len() {
+        tag[2 * at + 1] = HEX[(bytes[at] >> 4) as usize];
+        tag[2 * at + 2] = HEX[(bytes[at] & 15) as usize];
+        at += 1;
     }
     tag
 }

@@ -30,7 +30,7 @@ pub(crate) struct Service {
     slot: Slot,
     store: Arc<Store>,
     writer: Writer,
-    /// Deletes queue here: two at once would only wait for each other's rows, with a connection each.
+    /// Deletes queue here: two at once would each hold a connection, and wait for the same rows.
     deletes: Mutex<()>,
     /// Each delete that was begun holds one permit; who has them all has seen the last of them.
     begun: Arc<Semaphore>,

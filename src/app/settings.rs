@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::store::Target;
 
-/// One connection for new rows, one for a delete, and one for reads, that none waits for the others.
+/// One connection for new rows, one for a delete, one for reads: none waits for the others.
 const CONNECTIONS_MIN: u64 = 3;
 /// More than a database server is ever set to admit to one process.
 const CONNECTIONS_MAX: u64 = 1000;
@@ -29,7 +29,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "database.max_connections",
         "5",
         CONNECTIONS_MIN..=CONNECTIONS_MAX,
-        "Connections of each worker at the most: one stores new rows, one deletes, the others read.",
+        "Connections of each worker at the most: one stores new rows, one deletes, the others \
+         read.",
     ),
     Setting::duration(
         "database.connect_timeout",

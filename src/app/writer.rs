@@ -4,8 +4,8 @@
 //! answers each request after the commit. There is no timer: a lone request is stored at once.
 //!
 //! # Why a task
-//! A request's own future is dropped when its client goes away, in the middle of a statement if need
-//! be. A row handed to this task is stored, or fails, with all the others of its batch.
+//! A request's own future is dropped when its client goes away, in the middle of a statement even.
+//! A row handed to this task is stored, or fails, with all the others of its batch.
 
 use std::sync::Arc;
 

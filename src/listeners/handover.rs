@@ -63,14 +63,14 @@ impl Listeners {
             HandedSockets::Shared(number) => exec::inherited(number).map(Sockets::Shared),
         };
         let take = |(bind, place, sockets)| {
-            Ok::<_, io::Error>(Address { bind, place, sockets: take(sockets)? })
+            Ok::<_, io::Error>(Address { bind, place, sockets: take(sockets)?, sink: None })
         };
         let addresses = handed
             .addresses
             .into_iter()
             .map(|address| address.map(take).transpose())
             .collect::<io::Result<_>>()?;
-        Ok(Self { addresses, slots: handed.slots })
+        Ok(Self { addresses, slots: handed.slots, retired: Vec::new() })
     }
 
     /// The next image did not come.

@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,9 @@ use crate::config::{Bind, Config};
 use crate::error::Error;
 use crate::ids::{Slot, SlotSet};
 use crate::sys::filter;
+use crate::sys::sink::Sink;
 use crate::sys::socket::{self, Join};
+use crate::time::Instant;
 
 pub(crate) use handover::Handed;
 
@@ -30,7 +33,12 @@ pub(crate) struct Listeners {
     /// By number; the number of an address that was let go is not used again.
     addresses: Vec<Option<Address>>,
     slots: u16,
+    /// Addresses that were let go, until when they are kept.
+    retired: Vec<(Instant, Address)>,
 }
+
+/// An address that was let go is kept for so long: its workers accept meanwhile what had come in.
+const RETIREMENT: Duration = Duration::from_secs(1);
 
 /// One address.
 #[derive(Debug)]
@@ -40,6 +48,8 @@ struct Address {
     bind: Option<String>,
     place: Place,
     sockets: Sockets,
+    /// Where new connections end once the address is let go.
+    sink: Option<Sink>,
 }
 
 /// Where an address is, once it is known.
@@ -76,7 +86,7 @@ impl Listeners {
         passed: &[(i32, String)],
         slots: u16,
     ) -> Result<Self, Error> {
-        let mut listeners = Self { addresses: Vec::new(), slots };
+        let mut listeners = Self { addresses: Vec::new(), slots, retired: Vec::new() };
         for (number, name) in passed {
             tracing::info!("taking over descriptor {number} {name:?} from the service manager");
             listeners.addresses.push(Some(open::passed(*number)?));
@@ -108,20 +118,31 @@ impl Listeners {
     }
 
     /// Lets go of the addresses that none of these binds names: nobody may connect there any more,
-    /// and the sockets are closed when the last worker has closed its own. Answers number and name.
-    pub(crate) fn close_others(&mut self, used: &[&Bind]) -> Vec<(u16, String)> {
+    /// and the sockets are closed a moment later. Answers number and name.
+    pub(crate) fn close_others(&mut self, now: Instant, used: &[&Bind]) -> Vec<(u16, String)> {
         let used: Vec<String> = used.iter().map(|bind| bind.to_string()).collect();
         let mut closed = Vec::new();
         for (number, place) in (0..).zip(&mut self.addresses) {
             let unused = |address: &mut Address| {
                 address.bind.as_ref().is_some_and(|bind| !used.contains(bind))
             };
-            if let Some(address) = place.take_if(unused) {
+            if let Some(mut address) = place.take_if(unused) {
                 address.retire();
                 closed.push((number, address.place.to_string()));
+                self.retired.push((now.after(RETIREMENT), address));
             }
         }
         closed
+    }
+
+    /// When the next address that was let go is to be closed.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.retired.iter().map(|(until, _)| *until).min()
+    }
+
+    /// Closes the addresses whose time is over.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.retired.retain(|(until, _)| *until > now);
     }
 
     /// In a worker: closes its sockets of an address that was let go.
@@ -230,8 +251,8 @@ impl Listeners {
 
     /// The server stops: no new TCP connection begins, handshakes that have begun and queued
     /// connections go on; files of unix sockets are removed.
-    pub(crate) fn retire(&self) {
-        self.open_addresses().for_each(|(_, address)| address.retire());
+    pub(crate) fn retire(&mut self) {
+        self.addresses.iter_mut().flatten().for_each(Address::retire);
     }
 
     /// The addresses as people and clients write them.
@@ -246,12 +267,16 @@ impl Listeners {
 
 impl Address {
     /// Nobody new may connect.
-    fn retire(&self) {
-        if let Sockets::PerSlot(sockets) = &self.sockets {
-            for listener in sockets {
-                if let Err(error) = filter::refuse_new(listener.as_fd()) {
-                    // Handshakes that end after the last worker are lost then; nothing else.
-                    tracing::debug!("failed to refuse new connections at {}: {error}", self.place);
+    fn retire(&mut self) {
+        if let (Place::Tcp(local), Sockets::PerSlot(sockets)) = (&self.place, &self.sockets)
+            && let Some(first) = sockets.first()
+        {
+            let members = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
+            match Sink::open(*local, first.as_fd(), members) {
+                Ok(sink) => self.sink = Some(sink),
+                // What comes in while the last worker leaves is lost then; nothing else.
+                Err(error) => {
+                    tracing::warn!("failed to refuse new connections at {}: {error}", self.place);
                 }
             }
         }

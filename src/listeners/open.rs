@@ -19,13 +19,13 @@ pub(super) fn address(bind: &Bind, config: &Config, slots: u16) -> Result<Addres
         Bind::Fd(number) => inherited(*number),
     };
     let (place, sockets) = opened.map_err(|error| refusal(bind, &error))?;
-    Ok(Address { bind: Some(bind.to_string()), place, sockets })
+    Ok(Address { bind: Some(bind.to_string()), place, sockets, sink: None })
 }
 
 /// Takes over a socket that a service manager has passed.
 pub(super) fn passed(number: i32) -> Result<Address, Error> {
     let (place, sockets) = inherited(number).map_err(|error| refusal(&Bind::Fd(number), &error))?;
-    Ok(Address { bind: None, place, sockets })
+    Ok(Address { bind: None, place, sockets, sink: None })
 }
 
 fn tcp(address: SocketAddr, slots: u16, backlog: u32) -> io::Result<(Place, Sockets)> {

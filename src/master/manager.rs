@@ -61,13 +61,13 @@ impl Manager {
                 Err(_) => tell(&[NotifyState::Reloading, status]),
             },
             Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => {
-                tell(&[NotifyState::Ready, status])
+                tell(&[NotifyState::Ready, status]);
             }
             Notice::Stopping { urgency: Urgency::Graceful, patience } => {
                 tell(&[NotifyState::Stopping, extend(*patience), status]);
             }
             Notice::Stopping { urgency: Urgency::Quick, .. } => {
-                tell(&[NotifyState::Stopping, status])
+                tell(&[NotifyState::Stopping, status]);
             }
             Notice::Resized { .. } | Notice::StillFailing { .. } => tell(&[status]),
             _ => {}

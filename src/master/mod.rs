@@ -150,11 +150,10 @@ impl<A: App> Master<A> {
             }
             self.tell_ready();
             self.manager.beat(now());
+            self.listeners.expire(now());
             logging::flush();
             let readiness = self.wait()?;
-            for event in self.collect(&readiness) {
-                self.step(event);
-            }
+            self.take_in(&readiness);
             self.step(Event::Tick);
         }
     }
@@ -172,8 +171,9 @@ impl<A: App> Master<A> {
 
     /// How long the master may sleep; `None`: until something happens.
     fn patience(&self) -> Option<Duration> {
-        let deadlines = self.supervisor.next_deadline().into_iter().chain(self.manager.deadline());
-        deadlines.min().map(|deadline| deadline.since(now()))
+        let others = [self.manager.deadline(), self.listeners.deadline()];
+        let deadlines = others.into_iter().chain([self.supervisor.next_deadline()]);
+        deadlines.flatten().min().map(|deadline| deadline.since(now()))
     }
 
     /// The configuration in force.

@@ -53,7 +53,7 @@ impl<A: App> Master<A> {
             Action::Use { generation } => self.use_config(generation),
             Action::Forget { generation } => {
                 self.configs.remove(&generation);
-                self.close_unused();
+                self.close_unused(now);
                 None
             }
             Action::ReopenLogs => {
@@ -102,8 +102,10 @@ impl<A: App> Master<A> {
         let (theirs_too, counters) = (worker.clone(), Arc::clone(&self.counters));
         let master = process::pid();
         logging::before_fork();
-        let pid = fork::spawn(&alone, |child| {
-            // What belongs to the master alone: its siblings' channels, so that they end with it.
+        // Among the others before the fork, so that the child closes the master's end of its own
+        // channel, too: a child that held it would never hear the master's end.
+        self.kids.push(Kid::new(id, FORKING, ours, worker));
+        let forked = fork::spawn(&alone, |child| {
             self.kids.clear();
             let birth = Birth {
                 config,
@@ -127,9 +129,13 @@ impl<A: App> Master<A> {
                     worker::prepare(child, &birth, &self.app)
                 }
             }
-        })?;
-        self.kids.push(Kid::new(id, pid, ours, worker));
-        Ok(pid)
+        });
+        match (&forked, self.kids.last_mut()) {
+            (Ok(pid), Some(kid)) => kid.pid = *pid,
+            (Ok(_), None) => {}
+            (Err(_), _) => drop(self.kids.pop()),
+        }
+        forked
     }
 
     fn order(&mut self, child: ChildId, order: Order) -> Option<Event> {
@@ -175,9 +181,9 @@ impl<A: App> Master<A> {
 
     /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
     /// what has come in there.
-    fn close_unused(&mut self) {
+    fn close_unused(&mut self, now: Instant) {
         let used: Vec<&Bind> = self.configs.values().flat_map(|config| &config.bind).collect();
-        for (address, name) in self.listeners.close_others(&used) {
+        for (address, name) in self.listeners.close_others(now, &used) {
             tracing::info!("No longer listening at: {name}");
             for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
                 kid.order(Order::Close { address });
@@ -218,6 +224,9 @@ impl<A: App> Master<A> {
         None
     }
 }
+
+/// The pid of a child whose fork is under way: no process has it.
+const FORKING: i32 = 0;
 
 /// Connections that a worker of this configuration may hold; a few more are open for a moment when
 /// several threads accept at once.

@@ -1,20 +1,16 @@
 //! What a fact changes in what the supervisor knows. Nothing is forked or signalled here, but for
 //! what a fact orders by itself: reopened logs, an `ABRT` to a silent worker.
 
-use std::time::Duration;
-
 use crate::ids::{ChildId, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ChildSignal, ExitReason};
-use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
+use crate::supervisor::event::{Event, ExitStatus, Signal};
 use crate::supervisor::notice::{Ending, Notice};
-use crate::supervisor::policy::{
-    ABORT, COMPLAINT_INTERVAL, FORK_RETRY, HEALTHY_LIFE, PULSE_AGAIN, QUICK,
-};
-use crate::supervisor::reload::ReloadEnd;
+use crate::supervisor::policy::FORK_RETRY;
 use crate::supervisor::seat::Seat;
-use crate::supervisor::stage::{Child, Due, Silence, Stage, Task, Urgency};
+use crate::supervisor::stage::{Child, Due, Stage, Task, Urgency};
 use crate::supervisor::upgrade::Upgrade;
-use crate::supervisor::{Phase, Supervisor, backoff};
+use crate::supervisor::watch::Drainage;
+use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
 
 impl Supervisor {
@@ -23,10 +19,7 @@ impl Supervisor {
             Event::Started if self.phase == Phase::New => {
                 self.phase = Phase::Preparing { retry_at: now };
             }
-            Event::Upgraded => {
-                self.upgrade = Upgrade::Idle;
-                self.reload_again = !self.is_stopping();
-            }
+            Event::Upgraded => self.note_upgraded(),
             Event::Started | Event::Tick => {}
             Event::Signalled(signal) => self.note_signal(now, signal, out),
             Event::Forked { child, pid } => self.note_forked(now, child, pid, out),
@@ -45,6 +38,17 @@ impl Supervisor {
             Event::MemoryRead { child, bytes } => self.note_memory(child, bytes, out),
             Event::UpgradeFailed { reason } => self.refuse_upgrade(reason, out),
             Event::SlotsOpen { count } => self.note_slots(count, out),
+        }
+    }
+
+    /// What the image before this one watched, this one does not watch yet.
+    fn note_upgraded(&mut self) {
+        self.upgrade = Upgrade::Idle;
+        self.reload_again = !self.is_stopping();
+        for seat in &mut self.seats {
+            if seat.drainage == Drainage::Watched {
+                seat.drainage = Drainage::Unwatched;
+            }
         }
     }
 
@@ -79,36 +83,6 @@ impl Supervisor {
         }
     }
 
-    /// Begins to stop, or stops more urgently. Less urgent wishes change nothing.
-    pub(super) fn stop(
-        &mut self,
-        now: Instant,
-        urgency: Urgency,
-        reason: ExitReason,
-        out: &mut Vec<Action>,
-    ) {
-        let patience = match urgency {
-            Urgency::Graceful => self.policy(self.settled).graceful_timeout,
-            Urgency::Quick => QUICK,
-        };
-        let deadline = now.after(patience);
-        match self.phase {
-            Phase::Gone => return,
-            Phase::Stopping { urgency: already, .. } if already >= urgency => return,
-            Phase::Stopping { reason, deadline: before, .. } => {
-                self.phase = Phase::Stopping { urgency, deadline: deadline.min(before), reason };
-            }
-            Phase::New | Phase::Preparing { .. } | Phase::Starting | Phase::Running => {
-                self.phase = Phase::Stopping { urgency, deadline, reason };
-                self.reload = None;
-                self.reload_again = false;
-                self.upgrade = Upgrade::Idle;
-                out.push(Action::StopListening);
-            }
-        }
-        out.push(Action::Log(Notice::Stopping { urgency, patience }));
-    }
-
     fn resize(&mut self, wanted: u16, out: &mut Vec<Action>) {
         let wanted = wanted.clamp(1, Slot::MAX);
         let notice = if wanted == self.wanted {
@@ -121,9 +95,8 @@ impl Supervisor {
     }
 
     fn note_forked(&mut self, now: Instant, id: ChildId, pid: Pid, out: &mut Vec<Action>) {
-        let boot_timeout = |this: &Self, child: &Child| this.policy(child.generation).boot_timeout;
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let mut deadline = now.after(boot_timeout(self, child));
+        let mut deadline = now.after(self.policy(child.generation).boot_timeout);
         if let Some(by) = self.reload.as_ref().and_then(|reload| reload.attempt_deadline(child)) {
             deadline = deadline.min(by);
         }
@@ -151,7 +124,7 @@ impl Supervisor {
                 if let Some(seat) = self.seat(slot) {
                     seat.refused_until = retry_at;
                 }
-                self.note_unforked(&child);
+                self.note_untried(&child);
             }
             Task::Prepare => {
                 if let Phase::Preparing { retry_at: at } = &mut self.phase {
@@ -167,12 +140,11 @@ impl Supervisor {
     }
 
     fn note_ready(&mut self, now: Instant, id: ChildId, out: &mut Vec<Action>) {
-        let policy_of = |this: &Self, child: &Child| this.policy(child.generation).clone();
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
         let (Stage::Booting { pid, .. }, Some(slot)) = (child.stage.clone(), child.slot()) else {
             return;
         };
-        let policy = policy_of(self, child);
+        let stall_timeout = self.policy(child.generation).stall_timeout;
         if let Some(old) =
             self.children.iter_mut().find(|old| old.slot() == Some(slot) && old.is_serving())
             && let Stage::Serving { pid, since, due, .. } = old.stage
@@ -184,7 +156,7 @@ impl Supervisor {
             pid,
             since: now,
             due: None,
-            pulse_at: now.after(policy.stall_timeout),
+            pulse_at: now.after(stall_timeout),
             silent: None,
             memory_at: now,
         };
@@ -207,65 +179,6 @@ impl Supervisor {
             *due = Some(why);
             out.push(Action::Log(Notice::Due { slot, pid: *pid, why }));
         }
-    }
-
-    fn note_memory(&mut self, id: ChildId, bytes: u64, out: &mut Vec<Action>) {
-        let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let limit = self.policy(child.generation).max_memory;
-        if limit > 0 && bytes > limit {
-            self.note_due(id, Due::Memory { bytes }, out);
-        }
-    }
-
-    /// Judges a silent worker. Only its own silence counts: not the time in which it waited for a
-    /// processor, nor that in which the master did not run either. So it is asked twice, with time to
-    /// show a sign of life in between.
-    fn note_pulse(
-        &mut self,
-        now: Instant,
-        id: ChildId,
-        beat: Instant,
-        kept: Kept,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let stall = self.policy(child.generation).stall_timeout;
-        let Some(child) = self.child(id) else { return };
-        let slot = child.slot();
-        let (Stage::Serving { pid, since, pulse_at, silent, .. }, Some(slot)) =
-            (&mut child.stage, slot)
-        else {
-            return;
-        };
-        let heard = beat.max(*since);
-        let silence = now.since(heard);
-        if stall.is_zero() || silence < stall {
-            *pulse_at = heard.after(stall);
-            *silent = None;
-            return;
-        }
-        let before = silent.replace(Silence { heard, kept }).filter(|it| it.heard == heard);
-        let (pid, before) = (*pid, before.map(|it| it.kept));
-        *pulse_at = now.after(PULSE_AGAIN);
-        match (kept, before) {
-            (Kept::ByNothing, Some(Kept::ByNothing)) => self.abort(now, id, silence, out),
-            (Kept::ByStarvation, None | Some(Kept::ByNothing)) => {
-                out.push(Action::Log(Notice::Starved { slot, pid, silent: silence }));
-            }
-            (Kept::ByNothing, None | Some(Kept::ByStarvation))
-            | (Kept::ByStarvation, Some(Kept::ByStarvation)) => {}
-        }
-    }
-
-    fn abort(&mut self, now: Instant, id: ChildId, silent: Duration, out: &mut Vec<Action>) {
-        let Some(child) = self.child(id) else { return };
-        let (Some(pid), Some(slot)) = (child.pid(), child.slot()) else { return };
-        let lost = child.clone();
-        child.stage = Stage::Aborting { pid, deadline: now.after(ABORT) };
-        out.push(Action::Log(Notice::Stalled { slot, pid, silent }));
-        out.push(Action::Signal { pid, signal: ChildSignal::Abort });
-        self.note_lost(now, &lost, slot);
-        self.note_unfit(now, &lost, "aborted", out);
     }
 
     fn note_slots(&mut self, count: u16, out: &mut Vec<Action>) {
@@ -295,17 +208,14 @@ impl Supervisor {
     }
 
     fn note_prepare_exit(&mut self, now: Instant, status: ExitStatus, out: &mut Vec<Action>) {
-        if self.is_stopping() {
-            return;
-        }
-        if self.phase != (Phase::Starting) && !matches!(self.phase, Phase::Preparing { .. }) {
-            return self.note_reload_prepared(now, status, out);
-        }
-        if status.is_clean() {
-            self.phase = Phase::Starting;
-        } else {
-            out.push(Action::Log(Notice::PrepareFailed { status }));
-            self.stop(now, Urgency::Quick, ExitReason::Prepare, out);
+        match self.phase {
+            Phase::Preparing { .. } if status.is_clean() => self.phase = Phase::Starting,
+            Phase::Preparing { .. } => {
+                out.push(Action::Log(Notice::PrepareFailed { status }));
+                self.stop(now, Urgency::Quick, ExitReason::Prepare, out);
+            }
+            Phase::Running => self.note_reload_prepared(now, status, out),
+            Phase::New | Phase::Starting | Phase::Stopping { .. } | Phase::Gone => {}
         }
     }
 
@@ -325,94 +235,15 @@ impl Supervisor {
             | Stage::Aborting { .. }
             | Stage::Killed { .. } => false,
         };
-        if unasked {
+        // A ready worker that somebody has killed says nothing about how its successor will live.
+        let by_hand = status.is_by_hand() && !child.is_starting();
+        if unasked && !by_hand {
             self.note_lost(now, child, slot);
         }
         let deaths = self.deaths(slot);
         out.push(Action::Log(Notice::Exited { slot, pid, status, ending, deaths }));
         if unasked && ending != Ending::Left {
             self.note_unfit(now, child, &status.to_string(), out);
-        }
-    }
-
-    /// A slot has lost its worker, or one that was to be: for its record, at the moment when it is
-    /// lost and not when it is reaped.
-    pub(super) fn note_lost(&mut self, now: Instant, child: &Child, slot: Slot) {
-        let since = match child.stage {
-            Stage::Serving { since, .. } | Stage::Yielding { since, .. } => Some(since),
-            Stage::Forking
-            | Stage::Booting { .. }
-            | Stage::Leaving { .. }
-            | Stage::Aborting { .. }
-            | Stage::Killed { .. } => None,
-        };
-        match since {
-            Some(since) if now.since(since) >= HEALTHY_LIFE => self.forgive(slot, since),
-            Some(_) | None => self.note_early_death(now, slot),
-        }
-    }
-
-    /// A worker could not live: what that says about its generation, and about the whole server.
-    pub(super) fn note_unfit(
-        &mut self,
-        now: Instant,
-        child: &Child,
-        how: &str,
-        out: &mut Vec<Action>,
-    ) {
-        if self.is_stopping() {
-            return;
-        }
-        self.note_step_failed(now, child, how, out);
-        if self.phase == Phase::Starting && self.nobody_can_boot() {
-            out.push(Action::Log(Notice::NobodyBoots));
-            self.stop(now, Urgency::Quick, ExitReason::WorkerBoot, out);
-        }
-    }
-
-    pub(super) fn deaths(&self, slot: Slot) -> u32 {
-        self.seats.get(slot.index()).map_or(0, |seat| seat.deaths)
-    }
-
-    /// A healthy life, from this readiness on, ends the record of the deaths before it.
-    pub(super) fn forgive(&mut self, slot: Slot, since: Instant) {
-        if let Some(seat) = self.seat(slot)
-            && since >= seat.died_at
-        {
-            (seat.deaths, seat.pause) = (0, Duration::ZERO);
-        }
-    }
-
-    /// The pause counts from the last fork: who lived longer than that need not wait.
-    fn note_early_death(&mut self, now: Instant, slot: Slot) {
-        let failing = self.is_failing();
-        let seed = self.seed ^ self.next_child;
-        let Some(seat) = self.seat(slot) else { return };
-        seat.deaths = seat.deaths.saturating_add(1);
-        seat.died_at = now;
-        seat.pause = backoff::delay(seat.deaths, seed);
-        if !failing && self.is_failing() {
-            self.complaint_at = now.after(COMPLAINT_INTERVAL);
-        }
-    }
-
-    fn nobody_can_boot(&self) -> bool {
-        let wanted = usize::from(self.wanted);
-        let mut tried = self.slots().zip(&self.seats).take(wanted);
-        self.seats.len() >= wanted
-            && tried.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
-    }
-
-    pub(super) fn end_of_reload(&mut self, now: Instant, end: ReloadEnd, out: &mut Vec<Action>) {
-        if let Some(reload) = self.reload.take() {
-            let generation = self.target;
-            let took = now.since(reload.began);
-            out.push(Action::Log(match end {
-                ReloadEnd::Done => Notice::Reloaded { generation, replaced: reload.replaced, took },
-                ReloadEnd::Failed(reason) => {
-                    Notice::ReloadFailed { generation: reload.to, kept: reload.from, reason }
-                }
-            }));
         }
     }
 }

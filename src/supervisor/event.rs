@@ -1,9 +1,9 @@
 //! What happened: the facts that the master tells the supervisor, in the past tense.
 //!
 //! The sequence matters where one waking brings several: first what children said and that they have
-//! ended, each end told when it is reaped and before the next one is; then everything else; and `Tick`
-//! last. So nobody is judged late for what came in time, and no order names a pid that the kernel may
-//! have given to another process by now.
+//! ended, each end told when it is reaped and before the next one is, so that no order names a pid
+//! which the kernel may have given to another process by now; then everything else; and `Tick` last,
+//! which alone judges time, so that nobody is late who came in time.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub(crate) enum Event {
     Started,
     /// The image was replaced in place; the children of the one before are still there.
     Upgraded,
-    /// Time went by: a deadline may have come.
+    /// Everything is told that has happened by now: what has a deadline is judged.
     Tick,
     /// A signal reached the master.
     Signalled(Signal),
@@ -84,9 +84,20 @@ pub(crate) enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// Whether somebody has killed it: no process does that to itself by mistake, and the kernel's own
+    /// killing is told apart.
+    pub(crate) fn is_by_hand(self) -> bool {
+        matches!(self, Self::Signal { number: 9, .. })
+    }
+
     /// Whether it is the one exit that nobody needs to explain.
     pub(crate) fn is_clean(self) -> bool {
         self == Self::Code(0)
+    }
+
+    /// Whether it ended by `INT` (signal(7): the same number everywhere).
+    pub(crate) fn is_interrupt(self) -> bool {
+        self == Self::Signal { number: 2, core: false }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::ids::{Generation, Pid, Slot, SlotSet};
 use crate::supervisor::event::{ExitStatus, Signal};
-use crate::supervisor::reconcile::FAILING;
+use crate::supervisor::policy::FAILING;
 use crate::supervisor::stage::{Child, Due, Kill, Stage, Task, Urgency};
 
 /// A line for the error log.
@@ -70,6 +70,8 @@ impl Ending {
             Stage::Serving { .. } | Stage::Yielding { .. } => Self::Died,
             Stage::Aborting { .. } | Stage::Killed { why: Kill::Stall, .. } => Self::Stalled,
             Stage::Leaving { .. } if status.is_clean() => Self::Left,
+            // It was told so before it had a handler for it.
+            Stage::Leaving { urgency: Urgency::Quick, .. } if status.is_interrupt() => Self::Left,
             Stage::Leaving { .. } => Self::DiedLeaving,
             Stage::Killed { why: Kill::Leave, .. } => Self::Overstayed,
         }
@@ -127,22 +129,9 @@ impl fmt::Display for Notice {
                 write!(f, "worker {slot} (pid {pid}) ready in {}", Millis(*boot))
             }
             Self::Exited { slot, pid, status, ending, .. } => {
-                let ending = match ending {
-                    Ending::Boot => "failed to boot",
-                    Ending::Died => "died",
-                    Ending::Stalled => "ended after its stall",
-                    Ending::Left => "left",
-                    Ending::DiedLeaving => "died while leaving",
-                    Ending::Overstayed => "was killed while leaving",
-                };
                 write!(f, "worker {slot} (pid {pid}) {ending}: {status}")
             }
             Self::Killing { task, pid, why } => {
-                let why = match why {
-                    Kill::Boot => "not ready within boot_timeout",
-                    Kill::Stall => "still there after ABRT",
-                    Kill::Leave => "not gone by its deadline",
-                };
                 write!(f, "killing {task} (pid {pid}): {why}")
             }
             Self::Due { slot, pid, why } => write!(f, "replacing worker {slot} (pid {pid}): {why}"),
@@ -193,6 +182,29 @@ impl fmt::Display for Notice {
             Self::Stopping { urgency: Urgency::Quick, .. } => f.write_str("stopping quickly"),
             Self::Leaving => f.write_str("Shutting down: Master"),
         }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Boot => "failed to boot",
+            Self::Died => "died",
+            Self::Stalled => "ended after its stall",
+            Self::Left => "left",
+            Self::DiedLeaving => "died while leaving",
+            Self::Overstayed => "was killed while leaving",
+        })
+    }
+}
+
+impl fmt::Display for Kill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Boot => "not ready within boot_timeout",
+            Self::Stall => "still there after ABRT",
+            Self::Leave => "not gone by its deadline",
+        })
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) const HEALTHY_LIFE: Duration = Duration::from_secs(2);
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// The longest delay between forks of one slot, before jitter adds up to a half.
 pub(crate) const BACKOFF_LAST: Duration = HEALTHY_LIFE;
+/// Early deaths in a row after which a slot is called failing, and its deaths are told in sum.
+pub(crate) const FAILING: u32 = 5;
 /// A fork that the kernel refused is tried again after this.
 pub(crate) const FORK_RETRY: Duration = Duration::from_millis(250);
 /// How often a server that cannot get its workers up says so.

@@ -1,24 +1,18 @@
-//! What is wanted against what is there. The only place that forks, dismisses and signals, but for
-//! the first `ABRT` to a silent worker. It can be called at any time, and twice.
+//! What is wanted against what is there. The only place that forks and dismisses. It can be called at
+//! any time, and twice.
 
-use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
-use crate::supervisor::action::{Action, ChildSignal, Dismissal};
-use crate::supervisor::notice::Notice;
-use crate::supervisor::policy::{
-    COMPLAINT_INTERVAL, HEALTHY_LIFE, LEAVING_MAX, MEMORY_INTERVAL, QUICK,
-};
+use crate::ids::{ChildId, Generation, Slot, SlotSet};
+use crate::supervisor::action::{Action, Dismissal};
+use crate::supervisor::policy::{LEAVING_MAX, QUICK};
 use crate::supervisor::seat::Seat;
-use crate::supervisor::stage::{Child, Due, Kill, Stage, Task, Urgency};
+use crate::supervisor::stage::{Child, Stage, Task, Urgency};
+use crate::supervisor::stop::quit;
 use crate::supervisor::watch::Drainage;
 use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
 
-/// Early deaths in a row after which a slot is called failing, and its deaths are told in sum.
-pub(super) const FAILING: u32 = 5;
-
 impl Supervisor {
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.expire(now, out);
         match self.phase {
             Phase::New | Phase::Gone => {}
             Phase::Stopping { .. } => self.reconcile_stop(now, out),
@@ -29,7 +23,6 @@ impl Supervisor {
             }
             Phase::Starting | Phase::Running => {
                 self.forgive_healthy(now);
-                self.prove_canary(now, out);
                 self.end_yielding(now, out);
                 self.advance_reload(now, out);
                 self.begin_reload(now, out);
@@ -37,49 +30,17 @@ impl Supervisor {
                 self.open_slots(out);
                 self.park_surplus(now, out);
                 self.release_canary();
-                self.fill_vacancies(now, out);
-                self.replace(now, out);
+                // Before anything is forked, which takes its time: somebody waits in those queues.
                 self.watch_queues(now, out);
                 self.share(now, out);
+                self.fill_vacancies(now, out);
+                self.replace(now, out);
                 self.complain(now, out);
             }
         }
-        // Again: who was told to leave just now may have been given no time at all.
-        self.expire(now, out);
         if self.phase != Phase::Gone {
             self.forget(out);
             self.advance_upgrade(now, out);
-        }
-    }
-
-    /// Ends what has had its time.
-    fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let mut unfit = Vec::new();
-        for child in &mut self.children {
-            let (pid, why) = match child.stage {
-                Stage::Booting { pid, deadline } if deadline <= now => (pid, Kill::Boot),
-                Stage::Aborting { pid, deadline } if deadline <= now => (pid, Kill::Stall),
-                Stage::Leaving { pid, deadline, .. } if deadline <= now => (pid, Kill::Leave),
-                Stage::Forking
-                | Stage::Booting { .. }
-                | Stage::Serving { .. }
-                | Stage::Yielding { .. }
-                | Stage::Leaving { .. }
-                | Stage::Aborting { .. }
-                | Stage::Killed { .. } => continue,
-            };
-            child.stage = Stage::Killed { pid, why };
-            out.push(Action::Log(Notice::Killing { task: child.task, pid, why }));
-            out.push(Action::Signal { pid, signal: ChildSignal::Kill });
-            if why == Kill::Boot {
-                unfit.push(child.clone());
-            }
-        }
-        for child in unfit {
-            if let Some(slot) = child.slot() {
-                self.note_lost(now, &child, slot);
-                self.note_unfit(now, &child, "killed", out);
-            }
         }
     }
 
@@ -112,70 +73,6 @@ impl Supervisor {
         {
             child.stage =
                 Stage::Serving { pid, since, due, pulse_at: now, silent: None, memory_at: now };
-        }
-    }
-
-    fn reconcile_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Phase::Stopping { urgency, deadline, reason } = self.phase else { return };
-        let quick = now.after(QUICK).min(deadline);
-        for child in &mut self.children {
-            let id = child.id;
-            match (&mut child.stage, urgency) {
-                (Stage::Leaving { deadline: own, urgency: already, .. }, urgency)
-                    if *already >= urgency =>
-                {
-                    // Its own generation's patience may be longer than the server's.
-                    *own = deadline.min(*own);
-                }
-                (Stage::Serving { pid, .. } | Stage::Yielding { pid, .. }, Urgency::Graceful) => {
-                    out.push(Action::Dismiss { child: id, how: Dismissal::Stop });
-                    child.stage = Stage::Leaving { pid: *pid, deadline, urgency };
-                }
-                (Stage::Leaving { pid, deadline: own, .. }, _) => {
-                    let deadline = quick.min(*own);
-                    child.stage = quit(*pid, deadline, out);
-                }
-                (
-                    Stage::Booting { pid, .. }
-                    | Stage::Serving { pid, .. }
-                    | Stage::Yielding { pid, .. },
-                    _,
-                ) => child.stage = quit(*pid, quick, out),
-                (Stage::Forking | Stage::Aborting { .. } | Stage::Killed { .. }, _) => {}
-            }
-        }
-        if self.children.is_empty() {
-            self.phase = Phase::Gone;
-            out.push(Action::Log(Notice::Leaving));
-            out.push(Action::Exit(reason));
-        }
-    }
-
-    /// Asks after silent workers and sizes, and marks those that are too old.
-    fn check_workers(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let mut old = Vec::new();
-        for child in &mut self.children {
-            let Some(policy) = self.policies.get(&child.generation) else { continue };
-            let Stage::Serving { since, due, pulse_at, memory_at, .. } = &mut child.stage else {
-                continue;
-            };
-            if !policy.stall_timeout.is_zero() && *pulse_at <= now {
-                *pulse_at = now.after(policy.stall_timeout);
-                out.push(Action::TakePulse { child: child.id });
-            }
-            if due.is_some() {
-                continue;
-            }
-            if policy.max_memory > 0 && *memory_at <= now {
-                *memory_at = now.after(MEMORY_INTERVAL);
-                out.push(Action::ReadMemory { child: child.id });
-            }
-            if !policy.max_lifetime.is_zero() && since.after(policy.max_lifetime) <= now {
-                old.push(child.id);
-            }
-        }
-        for id in old {
-            self.note_due(id, Due::Lifetime, out);
         }
     }
 
@@ -219,7 +116,11 @@ impl Supervisor {
                 child.stage = Stage::Leaving { pid, deadline, urgency };
                 out.push(Action::Dismiss { child: id, how: Dismissal::Drain });
             }
-            Stage::Booting { pid, .. } => child.stage = quit(pid, now.after(QUICK), out),
+            Stage::Booting { pid, .. } => {
+                child.stage = quit(pid, now.after(QUICK), out);
+                let untried = child.clone();
+                self.note_untried(&untried);
+            }
             Stage::Forking
             | Stage::Leaving { .. }
             | Stage::Aborting { .. }
@@ -343,49 +244,6 @@ impl Supervisor {
         }
     }
 
-    /// Whether some slot has lost several workers in a row and has none that lives.
-    pub(super) fn is_failing(&self) -> bool {
-        self.failing().next().is_some()
-    }
-
-    fn failing(&self) -> impl Iterator<Item = (Slot, u32)> {
-        self.slots()
-            .zip(&self.seats)
-            .take(usize::from(self.wanted))
-            .filter(|(_, seat)| seat.deaths >= FAILING)
-            .map(|(slot, seat)| (slot, seat.deaths))
-    }
-
-    fn complain(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.is_failing() && self.complaint_at <= now {
-            let slots = self.failing().map(|(slot, _)| slot).collect();
-            let deaths = self.failing().map(|(_, deaths)| deaths).max().unwrap_or(0);
-            self.complaint_at = now.after(COMPLAINT_INTERVAL);
-            out.push(Action::Log(Notice::StillFailing { slots, deaths }));
-        }
-    }
-
-    fn forgive_healthy(&mut self, now: Instant) {
-        let serving: Vec<(Slot, Instant)> = self
-            .children
-            .iter()
-            .filter_map(|child| match child.stage {
-                Stage::Serving { since, .. } => Some((child.slot()?, since)),
-                Stage::Forking
-                | Stage::Booting { .. }
-                | Stage::Yielding { .. }
-                | Stage::Leaving { .. }
-                | Stage::Aborting { .. }
-                | Stage::Killed { .. } => None,
-            })
-            .collect();
-        for (slot, since) in serving {
-            if now.since(since) >= HEALTHY_LIFE {
-                self.forgive(slot, since);
-            }
-        }
-    }
-
     fn forget(&mut self, out: &mut Vec<Action>) {
         // Until a reload is over, it may go back to where it came from.
         let ends = self.reload.as_ref().map(|reload| [reload.from, reload.to]);
@@ -402,10 +260,4 @@ impl Supervisor {
             out.push(Action::Forget { generation });
         }
     }
-}
-
-/// Tells a process to leave now.
-fn quit(pid: Pid, deadline: Instant, out: &mut Vec<Action>) -> Stage {
-    out.push(Action::Signal { pid, signal: ChildSignal::Quit });
-    Stage::Leaving { pid, deadline, urgency: Urgency::Quick }
 }

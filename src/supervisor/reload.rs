@@ -14,6 +14,7 @@ use crate::supervisor::action::Action;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{PROBATION, Policy, RELOAD_FAILURES_MAX};
+use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Task};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor};
@@ -74,7 +75,7 @@ struct Attempt {
 
 /// How a reload ended.
 #[derive(Debug)]
-pub(super) enum ReloadEnd {
+enum ReloadEnd {
     Done,
     Failed(String),
 }
@@ -108,7 +109,9 @@ impl Supervisor {
     pub(super) fn reload_deadline(&self, reload: &Reload) -> Option<Instant> {
         match reload.step {
             Step::Preparing { retry_at } if !self.has_task(Task::Prepare) => Some(retry_at),
-            Step::Rolling { trial: Trial::Living { until, .. }, .. } => Some(until),
+            Step::Rolling { trial: Trial::Living { until, .. }, .. } => {
+                Some(until.max(self.soon()))
+            }
             Step::Loading | Step::Preparing { .. } | Step::Rolling { .. } => None,
         }
     }
@@ -171,6 +174,8 @@ impl Supervisor {
         if status.is_clean() {
             reload.step = Step::Rolling { trial: Trial::Awaited, failures: 0, attempt: None };
             self.target = reload.to;
+            // How others have died says nothing of this one.
+            self.seats.iter_mut().for_each(Seat::forgive);
         } else {
             self.end_of_reload(now, ReloadEnd::Failed(format!("prepare {status}")), out);
         }
@@ -187,9 +192,8 @@ impl Supervisor {
         let Step::Rolling { trial, failures, attempt } = &mut reload.step else { return };
         if *trial == Trial::Booting(id) {
             *trial = Trial::Living { canary: id, until: now.after(PROBATION) };
-        } else {
-            *failures = 0;
-            *attempt = attempt.filter(|attempt| slot != Some(attempt.slot));
+        } else if attempt.is_some_and(|attempt| slot == Some(attempt.slot)) {
+            (*failures, *attempt) = (0, None);
         }
     }
 
@@ -203,8 +207,9 @@ impl Supervisor {
         }
     }
 
-    /// A fork for the reload was refused by the kernel: no verdict on the generation.
-    pub(super) fn note_unforked(&mut self, child: &Child) {
+    /// This replacement was not tried to the end: the kernel did not fork it, or its slot was parked.
+    /// That is no verdict on the generation.
+    pub(super) fn note_untried(&mut self, child: &Child) {
         if let Some(Reload { to, step: Step::Rolling { attempt, .. }, .. }) = &mut self.reload
             && child.generation == *to
         {
@@ -236,12 +241,23 @@ impl Supervisor {
         }
     }
 
+    fn end_of_reload(&mut self, now: Instant, end: ReloadEnd, out: &mut Vec<Action>) {
+        let Some(Reload { began, from: kept, to: generation, replaced, .. }) = self.reload.take()
+        else {
+            return;
+        };
+        out.push(Action::Log(match end {
+            ReloadEnd::Done => Notice::Reloaded { generation, replaced, took: now.since(began) },
+            ReloadEnd::Failed(reason) => Notice::ReloadFailed { generation, kept, reason },
+        }));
+    }
+
     fn roll_back(&mut self, now: Instant, reason: String, out: &mut Vec<Action>) {
         let Some(reload) = &self.reload else { return };
         let (from, wanted) = (reload.from, reload.wanted_before);
         if self.settled != from {
             out.push(Action::Use { generation: from });
-            self.wanted = wanted;
+            self.take_count(wanted, out);
         }
         self.target = from;
         self.settled = from;
@@ -260,8 +276,16 @@ impl Supervisor {
             (*trial, *failures, *attempt) = (Trial::Passed, 0, None);
             let generation = reload.to;
             self.settled = generation;
-            self.wanted = self.policy(generation).workers;
             out.push(Action::Use { generation });
+            self.take_count(self.policy(generation).workers, out);
+        }
+    }
+
+    /// The number of workers is the file's again, whatever `TTIN` and `TTOU` have made of it.
+    fn take_count(&mut self, workers: u16, out: &mut Vec<Action>) {
+        if workers != self.wanted {
+            out.push(Action::Log(Notice::Resized { from: self.wanted, to: workers }));
+            self.wanted = workers;
         }
     }
 
@@ -301,7 +325,8 @@ impl Supervisor {
         }
     }
 
-    /// A worker of the new generation is being forked.
+    /// A worker of the new generation is being forked. It is the reload's next step unless it only
+    /// fills the place of one that was lost.
     pub(super) fn note_step_begun(
         &mut self,
         now: Instant,
@@ -310,6 +335,7 @@ impl Supervisor {
         generation: Generation,
     ) {
         let deadline = now.after(self.policy(generation).boot_timeout);
+        let replaces = self.serving(slot).is_some();
         let starting: SlotSet =
             self.children.iter().filter(|it| it.is_starting()).filter_map(Child::slot).collect();
         let Some(reload) = &mut self.reload else { return };
@@ -319,6 +345,8 @@ impl Supervisor {
         }
         if *trial == Trial::Awaited {
             *trial = Trial::Booting(id);
+        } else if !replaces {
+            return;
         }
         let attempt = attempt.get_or_insert(Attempt { slot, deadline });
         // While one slot waits for its next try, another may be tried instead.

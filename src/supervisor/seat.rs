@@ -25,6 +25,11 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
+    /// Ends the record of deaths.
+    pub(crate) fn forgive(&mut self) {
+        (self.deaths, self.pause) = (0, Duration::ZERO);
+    }
+
     /// From when on its next worker may be forked.
     pub(crate) fn may_fork_at(&self) -> Instant {
         self.forked_at.after(self.pause).max(self.refused_until)

@@ -63,12 +63,12 @@ impl Supervisor {
 
     /// Watches the slots that have a worker with siblings, and looks where a look is due.
     pub(super) fn watch_queues(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let owned: SlotSet = self.slots().filter(|slot| self.accepts(*slot)).collect();
-        let siblings = owned.iter().count() > 1;
+        let owned: Vec<Slot> = self.slots().filter(|slot| self.accepts(*slot)).collect();
+        let siblings = owned.len() > 1;
         for slot in self.slots() {
             let Some(seat) = self.seat(slot) else { continue };
             match &mut seat.drainage {
-                drainage if !siblings || !owned.contains(slot) => *drainage = Drainage::Unwatched,
+                drainage if !siblings || !owned.contains(&slot) => *drainage = Drainage::Unwatched,
                 drainage @ Drainage::Unwatched => {
                     *drainage = Drainage::Watched;
                     out.push(Action::Watch { slot });

@@ -204,19 +204,6 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_refuses_lets_nobody_in() {
-        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), Join::First, 64).unwrap();
-        let address = listener.local_addr().unwrap();
-        let before = TcpStream::connect(address).unwrap();
-        super::super::filter::refuse_new(listener.as_fd()).unwrap();
-        let patience = std::time::Duration::from_millis(50);
-        let error = TcpStream::connect_timeout(&address, patience).expect_err("the SYN is dropped");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(queue_length(listener.as_fd()).unwrap(), 1);
-        drop(before);
-    }
-
-    #[test]
     fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f.sock");

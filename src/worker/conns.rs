@@ -309,9 +309,8 @@ impl Conns {
         let conn = Arc::new(Conn::new(key, clock::coarse_millis()));
         place.insert(Arc::clone(&conn));
         drop(open);
-        if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.changed.notify_waiters();
-        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_waiters();
         Entry { conn, conns: Arc::clone(self), key }
     }
 

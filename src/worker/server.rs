@@ -33,12 +33,16 @@ use crate::ids::{Generation, Slot, SlotSet};
 use crate::listeners::Listeners;
 use crate::logging::{self, NamedFields};
 use crate::scoreboard::{SlotBoard, WorkerBoard};
+use crate::sys::clock;
 use crate::sys::socket::{self, Local};
 
 /// How long a worker that has no descriptor or memory for a connection waits for some.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 // ORDERING: flags and counters that stand for themselves: Relaxed throughout.
+/// How often it is said that connections cannot be accepted.
+const COMPLAINT_INTERVAL_MS: u64 = 60_000;
+
 /// What the connections of a worker share.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -65,6 +69,8 @@ pub(super) struct Server {
     pub(super) served_enough: Notify,
     leaving: AtomicBool,
     cutting: AtomicBool,
+    /// When it was said last that connections cannot be accepted; 0: never.
+    complained_at: AtomicU64,
     accepting: Mutex<HashMap<(u16, Slot), AbortHandle>>,
     /// Addresses that are being let go.
     closing: Mutex<HashSet<u16>>,
@@ -97,6 +103,7 @@ impl Server {
             served_enough: Notify::new(),
             leaving: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
+            complained_at: AtomicU64::new(0),
             accepting: Mutex::new(HashMap::new()),
             closing: Mutex::new(HashSet::new()),
         }
@@ -187,30 +194,44 @@ impl Server {
     }
 
     async fn accept(self: Arc<Self>, listener: Listener) {
-        let mut exhausted = false;
         loop {
             // A full worker leaves new connections to its siblings.
-            while self.conns.count() >= self.connections_max {
-                let changed = self.conns.changed.notified();
-                if self.conns.count() >= self.connections_max {
-                    changed.await;
-                }
-            }
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    exhausted = false;
-                    self.serve(stream, peer);
-                }
+            self.until(|open| open < self.connections_max).await;
+            let accepted = tokio::select! {
+                biased;
+                () = self.until(|open| open >= self.connections_max) => continue,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.serve(stream, peer),
                 Err(error) if socket::is_exhaustion(&error) => {
-                    if !exhausted {
-                        tracing::error!("failed to accept a connection: {error}; trying again");
-                    }
-                    exhausted = true;
+                    self.complain(&error);
                     tokio::time::sleep(EXHAUSTED).await;
                 }
                 // The client has gone, or the network failed it: no business of ours.
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Waits until the number of open connections is as it should be.
+    async fn until(&self, is_right: impl Fn(usize) -> bool) {
+        loop {
+            let changed = self.conns.changed.notified();
+            if is_right(self.conns.count()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Says that connections cannot be accepted; once a minute, however often that happens.
+    fn complain(&self, error: &io::Error) {
+        let now = clock::coarse_millis();
+        let said = self.complained_at.load(Ordering::Relaxed);
+        if said == 0 || now.saturating_sub(said) >= COMPLAINT_INTERVAL_MS {
+            self.complained_at.store(now, Ordering::Relaxed);
+            tracing::error!("failed to accept a connection: {error}; trying again");
         }
     }
 
@@ -283,6 +304,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
     let limits = &config.limits;
+    // Not `pipeline_flush`: it holds back the answer to a request that cannot be parsed.
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
@@ -295,8 +317,6 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
         .max_headers(limits.request_fields)
         // The head must fit: what does not is answered 431 by hyper itself.
         .max_buf_size(head_max(limits));
-    // Not `pipeline_flush`: with it an answer is never written behind which the connection ends while
-    // there is more to read, as with every one of hyper's own.
     builder
 }
 

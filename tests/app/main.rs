@@ -4,6 +4,9 @@
 //! without a socket, and as many "workers" as a test wants live in one process. They share nothing
 //! but the database, like the real ones.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
+#![expect(clippy::disallowed_methods, reason = "the tests have runtimes, clocks and threads")]
+
 #[path = "../../src/app/mod.rs"]
 mod app;
 

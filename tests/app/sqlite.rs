@@ -1,10 +1,11 @@
 //! What is SQLite's own: a file, its folder, and strangers that lock it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::app::store::Target;
 use crate::world::{Kind, World, run};

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use ferricorn::App;
 use tokio::time::Instant;
 
+use crate::app::Records;
 use crate::app::store::{Start, Target, prepare};
 use crate::logs::Logs;
 use crate::servers::{PASSWORD, Server};
@@ -13,6 +15,22 @@ const SERVERS: [Kind; 2] = [Kind::Postgres, Kind::Mariadb];
 
 fn start(seconds: u64) -> Start {
     Start { patience: Duration::from_secs(seconds), connections: 20 }
+}
+
+fn settings_of<A: App>(_: &A) -> Vec<(&'static str, String)> {
+    A::SETTINGS.iter().map(|setting| (setting.key(), setting.long_flag())).collect()
+}
+
+#[test]
+fn the_application_has_its_settings() {
+    let settings = settings_of(&Records::default());
+    let settings: Vec<_> = settings.iter().map(|(key, flag)| (*key, flag.as_str())).collect();
+    let expected = [
+        ("database.url", "database-url"),
+        ("database.max_connections", "database-max-connections"),
+        ("database.connect_timeout", "database-connect-timeout"),
+    ];
+    assert_eq!(settings, expected);
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl Store {
             loop {
                 match dialect!(self, store => store.insert(rows).await) {
                     Err(error) if is_conflict(&error) && conflicts < CONFLICTS_MAX => {
-                        conflicts += 1
+                        conflicts += 1;
                     }
                     done => return done,
                 }
@@ -198,8 +198,8 @@ fn is_conflict(error: &sqlx::Error) -> bool {
         .is_some_and(|code| code == "40001" || code == "40P01")
 }
 
-/// Without the log lines of sqlx's own: it tells what a server says to each connection, such as that
-/// it is shut down, and an outage is told once.
+/// Without the log lines of sqlx's own: it repeats what a server says to each connection, such as
+/// that it shuts down, and an outage is told once.
 fn quiet<W: Future>(work: W) -> WithDispatch<W> {
     work.with_subscriber(Dispatch::none())
 }

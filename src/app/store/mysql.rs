@@ -128,7 +128,9 @@ impl Dial for Dialler {
         let mut connection = self.options.connect().await?;
         connection.execute(ISOLATION).await?;
         match self.role {
-            Role::Writes => drop(connection.execute(LOCK_TIMEOUT).await?),
+            Role::Writes => {
+                connection.execute(LOCK_TIMEOUT).await?;
+            }
             Role::Rest => {}
         }
         Ok(connection)

@@ -125,7 +125,9 @@ impl Dial for Dialler {
     async fn dial(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.options.connect().await?;
         match self.role {
-            Role::Writes => drop(connection.execute(LOCK_TIMEOUT).await?),
+            Role::Writes => {
+                connection.execute(LOCK_TIMEOUT).await?;
+            }
             Role::Rest => {}
         }
         Ok(connection)

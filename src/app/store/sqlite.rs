@@ -19,7 +19,7 @@ use super::pool::{Dial, Pool};
 use super::turn::{Taken, Turn};
 use crate::app::record::{COUNTED_MAX, Data, Page, Span};
 
-/// How long a statement waits for a lock that a stranger holds, say a backup or the `sqlite3` shell:
+/// How long a statement waits for a lock that a stranger holds, a backup or the `sqlite3` shell:
 /// less than a request does, so that its failure is certain and told.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -10,6 +10,7 @@ use crate::supervisor::tests::world::World;
 const SEEDS: u64 = 10_000;
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how fast the lives pass is printed, not judged")]
 fn the_laws_hold() {
     if let Some(seed) = variable("FERRICORN_SEED") {
         let mut world = World::new(seed).told();
@@ -37,7 +38,42 @@ fn the_laws_hold() {
     let took = began.elapsed().as_secs_f64();
     println!("{seeds} lives in {took:.1} s: {:.0} a second", seeds as f64 / took);
     counts.iter().for_each(|(what, count)| println!("{count:>9} times {what}"));
+    let never: Vec<_> = MUST_HAPPEN.iter().filter(|it| !counts.contains_key(*it)).collect();
+    assert!(seeds < SEEDS || never.is_empty(), "in no life it happened that {never:?}");
 }
+
+/// What must have happened in some life, or the laws have not been tried by it.
+const MUST_HAPPEN: [&str; 29] = [
+    "a fork after ten early deaths",
+    "a fork was refused",
+    "a reload failed",
+    "a reload succeeded",
+    "a signal was ignored",
+    "a slot was parked",
+    "a worker died",
+    "a worker died while leaving",
+    "a worker failed to boot",
+    "a worker had served enough",
+    "a worker left",
+    "a worker overstayed",
+    "a worker was aborted",
+    "a worker was replaced",
+    "a worker was starved",
+    "a worker was told to leave by hand",
+    "a worker was too large",
+    "a worker was too old",
+    "an upgrade was refused",
+    "exit 0",
+    "exit 3",
+    "exit 4",
+    "the image was replaced",
+    "the machine slept",
+    "the master overslept",
+    "the number of workers was changed",
+    "the number of workers was kept",
+    "workers could not live for a minute",
+    "a queue was adopted",
+];
 
 /// The sum of what happened, and the first seed that broke a law.
 type Tally = (Counts, Option<(u64, String)>);

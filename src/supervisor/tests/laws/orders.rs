@@ -33,8 +33,14 @@ impl Judge {
                 self.fork(scene, *child, *task, *generation);
             }
             Action::Dismiss { child, how } => self.dismiss(scene, *child, *how),
-            Action::Accept { child, .. } => {
+            Action::Accept { child, slots } => {
                 let serves = scene.machine.process(*child).is_some_and(Process::serves);
+                let owned = scene.machine.workers().find(|(it, other)| {
+                    other.id != *child && other.serves() && slots.contains(*it)
+                });
+                if owned.is_some() {
+                    self.count("a queue was adopted");
+                }
                 self.holds(Law::OnlyTheLiving, serves, || format!("{child} does not serve"));
             }
             Action::Signal { pid, signal } => self.signal(scene, *pid, *signal),
@@ -48,8 +54,8 @@ impl Judge {
             Action::StopListening => self.note_stop(scene),
             Action::Log(notice) => self.notice(scene.now, notice),
             Action::Exit(reason) => self.leave(scene, *reason),
-            Action::Steer { .. }
-            | Action::OpenSlots { .. }
+            Action::Steer { slots } => self.steered = Some(*slots),
+            Action::OpenSlots { .. }
             | Action::Watch { .. }
             | Action::Look { .. }
             | Action::ReopenLogs
@@ -303,7 +309,7 @@ impl Judge {
     }
 }
 
-/// What must happen in some world, or the laws have not been tried.
+/// What is worth counting: see `MUST_HAPPEN`.
 fn worth_counting(notice: &Notice) -> Option<&'static str> {
     Some(match notice {
         Notice::Reloaded { .. } => "a reload succeeded",

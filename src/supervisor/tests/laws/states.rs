@@ -11,6 +11,7 @@ use crate::supervisor::stage::{Stage, Task, Urgency};
 use crate::supervisor::tests::world::machine::Process;
 use crate::supervisor::tests::world::plan::Release;
 use crate::supervisor::upgrade::Upgrade;
+use crate::supervisor::watch::Drainage;
 use crate::time::Instant;
 
 impl Judge {
@@ -72,11 +73,15 @@ impl Judge {
     /// A child is about to be reaped.
     pub(crate) fn ended(&mut self, now: u64, process: &Process, status: ExitStatus) {
         match process.task {
+            // Who is ready and killed by somebody says nothing about his successor.
+            Task::Worker { .. } if process.ready_at.is_some() && status.is_by_hand() => {}
             Task::Worker { .. } if !process.orders.any() => {
                 self.lost(now, process, process.ready_at.unwrap_or(now));
             }
             Task::Prepare if status.is_clean() => {
                 self.prepared.insert(process.generation);
+                // A new generation begins without the record of the old one.
+                self.seats.iter_mut().for_each(|seat| seat.early_deaths = 0);
             }
             Task::Prepare => {
                 self.unprepared |= process.generation == Generation::FIRST && self.stop.is_none();
@@ -138,12 +143,12 @@ impl Judge {
         let both = || accepting.iter().zip(&starting);
         let in_bounds = both().all(|(accepts, starts)| *accepts <= 2 && *starts <= 1);
         self.holds(Law::Bounds, in_bounds, || format!("accept {accepting:?}, boot {starting:?}"));
+        let replaced = both().filter(|(accepts, starts)| **accepts + **starts > 1).count();
+        self.holds(Law::OneAtATime, replaced <= 1, || format!("{replaced} slots are replaced"));
         let all: u32 = both().map(|(accepts, starts)| accepts + starts).sum();
         self.holds(Law::Bounds, all <= u32::from(wanted) + 1, || {
             format!("{all} workers where {wanted} are wanted")
         });
-        let replaced = both().filter(|(accepts, starts)| **accepts + **starts > 1).count();
-        self.holds(Law::OneAtATime, replaced <= 1, || format!("{replaced} slots are replaced"));
         for (at, accepts) in accepting.iter().enumerate() {
             let (seat, wanted) = (&mut self.seats[at], at < usize::from(wanted));
             seat.served = wanted && (seat.served || *accepts > 0);
@@ -164,6 +169,12 @@ impl Judge {
                 });
             }
         }
+        let alive: SlotSet = serving().map(|(slot, _)| slot).collect();
+        let steered = self.steered.unwrap_or(alive);
+        let dead = steered.iter().find(|slot| !alive.contains(*slot));
+        self.holds(Law::SteeredToTheLiving, alive == SlotSet::EMPTY || dead.is_none(), || {
+            format!("connections are steered to {steered}, where {alive} are alive")
+        });
         let patience = 150 + self.absences.total;
         for (at, queue) in scene.machine.queues.iter().enumerate() {
             let waits = queue.length > 0 && now - queue.since > patience;
@@ -220,6 +231,20 @@ impl Judge {
         let most = boot + 50 + 60 + 100 + 340 * slots + 1000;
         self.holds(Law::ReloadsEnd, scene.now - trial.began <= most, || {
             format!("generation {} is being tried since {}", trial.generation, trial.began)
+        });
+    }
+
+    /// Everything is as it should be.
+    pub(crate) fn rests(&mut self, supervisor: &Supervisor) {
+        let drained = |slot: &Slot| {
+            let seat = &supervisor.seats[slot.index()];
+            !matches!(seat.drainage, Drainage::Undrained { .. })
+        };
+        let alive: SlotSet = (0..supervisor.wanted).map(Slot::new).filter(drained).collect();
+        let steered = self.steered.unwrap_or(alive);
+        let spread = alive.iter().all(|slot| steered.contains(slot));
+        self.holds(Law::SteeredToTheLiving, spread, || {
+            format!("connections are steered to {steered} although {alive} are alive")
         });
     }
 

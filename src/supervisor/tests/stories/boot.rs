@@ -124,7 +124,7 @@ fn no_worker_boots() {
                   → info: stopping quickly
                   → send 104 INT
         @52      exited 104 signal 2
-                  → warning: worker 0 (pid 104) died while leaving: ended by signal 2 (INT)
+                  → info: worker 0 (pid 104) left: ended by signal 2 (INT)
                   → info: Shutting down: Master
                   → exit 3
         "

@@ -49,6 +49,14 @@ fn served_with_queues(settings: &str, script: &str) -> String {
     teller.text
 }
 
+/// A server after such a life.
+pub(super) fn after(settings: &str, script: &str) -> Supervisor {
+    let mut teller = Teller::new(settings);
+    teller.boot();
+    teller.tell(script);
+    teller.supervisor
+}
+
 struct Teller {
     supervisor: Supervisor,
     now: Instant,
@@ -105,6 +113,7 @@ impl Teller {
                 "the machine was asleep" => {}
                 fact => {
                     self.step(transcript::parse(fact));
+                    self.step(Event::Tick);
                     continue;
                 }
             }
@@ -115,6 +124,7 @@ impl Teller {
     /// Lets the time pass, with a stop at each deadline.
     fn pass_until(&mut self, end: Instant) {
         while let Some(next) = self.supervisor.next_deadline().filter(|next| *next <= end) {
+            assert!(next > self.supervisor.handled_at, "the clock does not move on");
             self.now = next.max(self.now);
             self.step(Event::Tick);
         }
@@ -153,7 +163,8 @@ impl Teller {
     }
 }
 
-fn pid_of(child: ChildId) -> Pid {
+/// The pid of a child in the stories.
+pub(super) fn pid_of(child: ChildId) -> Pid {
     Pid(100 + i32::try_from(child.0).expect("a story is short"))
 }
 

@@ -123,9 +123,9 @@ fn a_dead_workers_slot_is_adopted_at_once() {
         @0       #3 is worker 1 with pid 103
         @1000    exited 103 signal 9
                   → error: worker 1 (pid 103) died: ended by signal 9 (KILL)
-                  → fork #4 worker 1 g1
                   → accept #2 {0,1}
                   → steer {0}
+                  → fork #4 worker 1 g1
         @1000    forked #4 pid 104
                   → info: Booting worker with pid: 104
         @1010    ready #4

@@ -336,6 +336,7 @@ fn term_without_patience() {
                   → stop listening
                   → info: stopping: workers may finish for 0 s
                   → dismiss #2 stop
+        @1000    tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
         @1001    exited 102 signal 9

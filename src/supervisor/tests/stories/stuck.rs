@@ -164,8 +164,6 @@ fn machine_asleep_spared() {
         @3600000 tick
                   → take pulse #2
         @3600000 pulse #2 @10000
-        @3601000 tick
-                  → take pulse #2
         @3601000 pulse #2 @3600050
         "
     );

@@ -10,6 +10,7 @@ mod obey;
 pub(crate) mod plan;
 pub(crate) mod script;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{ChildId, Generation, Pid, Slot};
@@ -59,6 +60,10 @@ pub(crate) struct World {
     ending: bool,
     judge: Judge,
     sabotage: Option<Sabotage>,
+    /// What the judge is shown is falsified: the next deadline is always now.
+    pub(crate) wakes_itself: Cell<bool>,
+    /// And it is asked twice with a fact that does order something.
+    pub(crate) asks_otherwise: Cell<bool>,
     /// The transcript, if one is wanted.
     text: Option<String>,
 }
@@ -84,6 +89,8 @@ impl World {
             exit: None,
             ending: false,
             sabotage: None,
+            wakes_itself: Cell::new(false),
+            asks_otherwise: Cell::new(false),
             text: None,
         };
         world.schedule(world.plan.calm_at, Happening::Calm);
@@ -128,6 +135,11 @@ impl World {
         }
     }
 
+    /// Whether the master has left.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.exit.is_some()
+    }
+
     fn is_over(&self) -> bool {
         self.exit.is_some() || self.judge.is_broken()
     }
@@ -135,6 +147,7 @@ impl World {
     fn end_when_at_rest(&mut self) {
         if self.is_at_rest() {
             self.ending = true;
+            self.judge.rests(&self.supervisor);
             self.schedule(self.now + 1, Happening::Deed(Deed::Signal(self.plan.end)));
         } else {
             self.judge.awaits_rest(self.now, self.plan.calm_at, &self.supervisor);
@@ -169,11 +182,13 @@ impl World {
         while let Some(entry) = self.agenda.first_entry().filter(|it| it.key().0 <= self.now) {
             let happening = entry.remove();
             self.happen(happening);
+            self.machine.drain_queues(self.now);
         }
         let by_timer = deadline.is_some_and(|deadline| deadline <= self.now);
         self.judge.woke(self.now, by_timer, self.machine.queues.len());
         self.deliver();
-        if by_timer || self.dice.percent(5) {
+        // Asked for nothing it does nothing: it is not asked every time, to save time.
+        if by_timer || self.dice.percent(20) {
             self.step(Event::Tick);
         }
         if self.upgrade_ordered && !self.is_over() {
@@ -221,7 +236,12 @@ impl World {
     /// Tells a fact, and obeys until every fact that follows from it is told too.
     fn step(&mut self, event: Event) {
         let mut facts = VecDeque::from([event]);
+        let mut told = 0;
         while let Some(fact) = facts.pop_front() {
+            told += 1;
+            if told > 500 {
+                return self.judge.breaks(Law::NoBusyLoop, "one fact follows another".to_owned());
+            }
             if let Event::Ready { child } = fact {
                 self.note_ready(child);
             }
@@ -262,12 +282,12 @@ impl World {
         if let Some(text) = &mut self.text {
             text.push_str(&transcript::paragraph(now, fact, &orders));
         }
-        self.judge.handled(now, self.supervisor.next_deadline());
-        if self.judge.looks_twice() {
-            let mut again = self.supervisor.clone().handle(now, Event::Tick);
-            if let Some(sabotage) = self.sabotage {
-                sabotage(self, &mut again);
-            }
+        let deadline = self.supervisor.next_deadline();
+        self.judge.handled(now, if self.wakes_itself.get() { Some(now) } else { deadline });
+        if self.judge.looks_twice() && !self.supervisor.awaits_tick(now) {
+            let otherwise = self.asks_otherwise.get();
+            let fact = if otherwise { Event::Signalled(Signal::Reopen) } else { Event::Tick };
+            let again = self.supervisor.clone().handle(now, fact);
             self.judge.handled_twice(&again);
         }
         orders
@@ -441,6 +461,8 @@ impl World {
         let again = serde_json::to_string(&self.supervisor).expect("the state can be written");
         assert_eq!(state, again, "something is lost in an upgrade");
         self.now += self.dice.between(1, 200);
+        // What the old image watched, the new one does not.
+        self.machine.queues.iter_mut().for_each(|queue| queue.watched = false);
         self.step(Event::Upgraded);
     }
 

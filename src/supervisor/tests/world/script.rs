@@ -42,7 +42,7 @@ pub(crate) enum Turn {
 const CRASHES: [ExitStatus; 4] = [
     ExitStatus::Code(1),
     ExitStatus::Code(0),
-    ExitStatus::Signal { number: 9, core: false },
+    ExitStatus::Signal { number: 7, core: false },
     ExitStatus::Signal { number: 11, core: true },
 ];
 

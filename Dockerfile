@@ -1,0 +1,50 @@
+# ferricorn with its bundled service, in an image without a shell.
+#
+#   docker build -t ferricorn .
+#   docker run --read-only --cap-drop ALL -v ferricorn:/var/lib/ferricorn/data -p 5000:5000 ferricorn
+#
+# The three stages: what we depend on (built again only when Cargo.lock changes), the program, the
+# image. Both Debian releases must be the same: the program is linked to the first one's libc.
+ARG RUST_VERSION=1.95
+ARG DEBIAN_NAME=bookworm
+ARG DEBIAN_NUMBER=12
+
+FROM rust:${RUST_VERSION}-slim-${DEBIAN_NAME} AS dependencies
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+# A program that does nothing stands in for ours. Cargo wants to see every target that Cargo.toml names.
+RUN mkdir src benches \
+ && echo 'fn main() {}' | tee src/main.rs benches/access_log.rs >src/lib.rs \
+ && cargo build --release --locked --bin ferricorn
+
+FROM dependencies AS program
+COPY config.toml ./
+COPY migrations migrations
+COPY src src
+# Cargo goes by the times of files: ours must be younger than the stand-ins'.
+RUN touch src/main.rs src/lib.rs \
+ && cargo build --release --locked --bin ferricorn \
+ && install -D target/release/ferricorn /image/usr/local/bin/ferricorn \
+ && install -D -m 644 config.toml /image/etc/ferricorn/config.toml \
+ && install -d -m 700 -o 65532 -g 65532 /image/var/lib/ferricorn /image/var/lib/ferricorn/data
+
+FROM gcr.io/distroless/cc-debian${DEBIAN_NUMBER}:nonroot
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="ferricorn" \
+      org.opencontainers.image.description="The iron unicorn: a Gunicorn-style multi-worker server" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=program /image /
+# The mask is set here and not in config.toml, which is often replaced by a mounted one.
+ENV FERRICORN_CONFIG=/etc/ferricorn/config.toml \
+    FERRICORN_UMASK=0077
+WORKDIR /var/lib/ferricorn
+# By number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+EXPOSE 5000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=5s --start-period=75s --retries=3 \
+    CMD ["/usr/local/bin/ferricorn", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/ferricorn"]

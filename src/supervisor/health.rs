@@ -1,0 +1,247 @@
+//! Who lives, who is stuck, who is too old or too large, and who cannot live at all.
+
+use std::time::Duration;
+
+use crate::ids::{ChildId, Slot};
+use crate::supervisor::action::{Action, ChildSignal, ExitReason};
+use crate::supervisor::event::Kept;
+use crate::supervisor::notice::Notice;
+use crate::supervisor::policy::{
+    ABORT, COMPLAINT_INTERVAL, FAILING, HEALTHY_LIFE, MEMORY_INTERVAL, PULSE_AGAIN,
+};
+use crate::supervisor::stage::{Child, Due, Kill, Silence, Stage, Urgency};
+use crate::supervisor::{Phase, Supervisor, backoff};
+use crate::time::Instant;
+
+impl Supervisor {
+    /// Ends what has had its time.
+    pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let mut unfit = Vec::new();
+        for child in &mut self.children {
+            let (pid, why) = match child.stage {
+                Stage::Booting { pid, deadline } if deadline <= now => (pid, Kill::Boot),
+                Stage::Aborting { pid, deadline } if deadline <= now => (pid, Kill::Stall),
+                Stage::Leaving { pid, deadline, .. } if deadline <= now => (pid, Kill::Leave),
+                Stage::Forking
+                | Stage::Booting { .. }
+                | Stage::Serving { .. }
+                | Stage::Yielding { .. }
+                | Stage::Leaving { .. }
+                | Stage::Aborting { .. }
+                | Stage::Killed { .. } => continue,
+            };
+            child.stage = Stage::Killed { pid, why };
+            out.push(Action::Log(Notice::Killing { task: child.task, pid, why }));
+            out.push(Action::Signal { pid, signal: ChildSignal::Kill });
+            if why == Kill::Boot {
+                unfit.push(child.clone());
+            }
+        }
+        for child in unfit {
+            if let Some(slot) = child.slot() {
+                self.note_lost(now, &child, slot);
+                self.note_unfit(now, &child, "killed", out);
+            }
+        }
+    }
+
+    /// Asks after silent workers and sizes, and marks those that are too old.
+    pub(super) fn check_workers(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let mut old = Vec::new();
+        for child in &mut self.children {
+            let Some(policy) = self.policies.get(&child.generation) else { continue };
+            let Stage::Serving { since, due, pulse_at, memory_at, .. } = &mut child.stage else {
+                continue;
+            };
+            if !policy.stall_timeout.is_zero() && *pulse_at <= now {
+                *pulse_at = now.after(policy.stall_timeout);
+                out.push(Action::TakePulse { child: child.id });
+            }
+            if due.is_some() {
+                continue;
+            }
+            if policy.max_memory > 0 && *memory_at <= now {
+                *memory_at = now.after(MEMORY_INTERVAL);
+                out.push(Action::ReadMemory { child: child.id });
+            }
+            if !policy.max_lifetime.is_zero() && since.after(policy.max_lifetime) <= now {
+                old.push(child.id);
+            }
+        }
+        for id in old {
+            self.note_due(id, Due::Lifetime, out);
+        }
+    }
+
+    pub(super) fn note_memory(&mut self, id: ChildId, bytes: u64, out: &mut Vec<Action>) {
+        let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
+        let limit = self.policy(child.generation).max_memory;
+        if limit > 0 && bytes > limit {
+            self.note_due(id, Due::Memory { bytes }, out);
+        }
+    }
+
+    /// Judges a silent worker. Only its own silence counts: not the time in which it waited for a
+    /// processor, nor that in which the master did not run either. So it is asked twice, with time to
+    /// show a sign of life in between.
+    pub(super) fn note_pulse(
+        &mut self,
+        now: Instant,
+        id: ChildId,
+        beat: Instant,
+        kept: Kept,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
+        let (stall, excused) = (self.policy(child.generation).stall_timeout, self.excused);
+        let Some(child) = self.child(id) else { return };
+        let slot = child.slot();
+        let (Stage::Serving { pid, since, pulse_at, silent, .. }, Some(slot)) =
+            (&mut child.stage, slot)
+        else {
+            return;
+        };
+        let heard = beat.max(*since).max(excused);
+        let silence = now.since(heard);
+        if stall.is_zero() || silence < stall {
+            *pulse_at = heard.after(stall);
+            *silent = None;
+            return;
+        }
+        let before = silent.replace(Silence { heard, kept }).filter(|it| it.heard == heard);
+        let (pid, before) = (*pid, before.map(|it| it.kept));
+        *pulse_at = now.after(PULSE_AGAIN);
+        match (kept, before) {
+            (Kept::ByNothing, Some(Kept::ByNothing)) => self.abort(now, id, silence, out),
+            (Kept::ByStarvation, None | Some(Kept::ByNothing)) => {
+                out.push(Action::Log(Notice::Starved { slot, pid, silent: silence }));
+            }
+            (Kept::ByNothing, None | Some(Kept::ByStarvation))
+            | (Kept::ByStarvation, Some(Kept::ByStarvation)) => {}
+        }
+    }
+
+    fn abort(&mut self, now: Instant, id: ChildId, silent: Duration, out: &mut Vec<Action>) {
+        let Some(child) = self.child(id) else { return };
+        let (Some(pid), Some(slot)) = (child.pid(), child.slot()) else { return };
+        let lost = child.clone();
+        child.stage = Stage::Aborting { pid, deadline: now.after(ABORT) };
+        out.push(Action::Log(Notice::Stalled { slot, pid, silent }));
+        out.push(Action::Signal { pid, signal: ChildSignal::Abort });
+        self.note_lost(now, &lost, slot);
+        self.note_unfit(now, &lost, "aborted", out);
+    }
+
+    /// A slot has lost its worker, or one that was to be: for its record, at the moment when it is
+    /// lost and not when it is reaped.
+    pub(super) fn note_lost(&mut self, now: Instant, child: &Child, slot: Slot) {
+        let since = match child.stage {
+            Stage::Serving { since, .. } | Stage::Yielding { since, .. } => Some(since),
+            Stage::Forking
+            | Stage::Booting { .. }
+            | Stage::Leaving { .. }
+            | Stage::Aborting { .. }
+            | Stage::Killed { .. } => None,
+        };
+        match since {
+            Some(since) if now.since(since) >= HEALTHY_LIFE => self.forgive(slot, since),
+            Some(_) | None => self.note_early_death(now, slot),
+        }
+    }
+
+    /// A worker could not live: what that says about its generation, and about the whole server.
+    pub(super) fn note_unfit(
+        &mut self,
+        now: Instant,
+        child: &Child,
+        how: &str,
+        out: &mut Vec<Action>,
+    ) {
+        if self.is_stopping() {
+            return;
+        }
+        self.note_step_failed(now, child, how, out);
+        if self.phase == Phase::Starting && self.nobody_can_boot() {
+            out.push(Action::Log(Notice::NobodyBoots));
+            self.stop(now, Urgency::Quick, ExitReason::WorkerBoot, out);
+        }
+    }
+
+    pub(super) fn deaths(&self, slot: Slot) -> u32 {
+        self.seats.get(slot.index()).map_or(0, |seat| seat.deaths)
+    }
+
+    /// A healthy life, from this readiness on, ends the record of the deaths before it.
+    pub(super) fn forgive(&mut self, slot: Slot, since: Instant) {
+        if let Some(seat) = self.seat(slot)
+            && since >= seat.died_at
+        {
+            seat.forgive();
+        }
+    }
+
+    /// The pause counts from the last fork: who lived longer than that need not wait.
+    fn note_early_death(&mut self, now: Instant, slot: Slot) {
+        let failing = self.is_failing();
+        let seed = self.seed ^ self.next_child;
+        let Some(seat) = self.seat(slot) else { return };
+        seat.deaths = seat.deaths.saturating_add(1);
+        seat.died_at = now;
+        seat.pause = backoff::delay(seat.deaths, seed);
+        if !failing && self.is_failing() {
+            self.complaint_at = now.after(COMPLAINT_INTERVAL);
+        }
+    }
+
+    fn nobody_can_boot(&self) -> bool {
+        let wanted = usize::from(self.wanted);
+        let mut tried = self.slots().zip(&self.seats).take(wanted);
+        self.seats.len() >= wanted
+            && tried.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
+    }
+
+    /// Whether some slot has lost so many workers in a row that it takes to saying so in sum.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing().next().is_some()
+    }
+
+    fn failing(&self) -> impl Iterator<Item = (Slot, u32)> {
+        self.slots()
+            .zip(&self.seats)
+            .take(usize::from(self.wanted))
+            .filter(|(_, seat)| seat.deaths >= FAILING)
+            .map(|(slot, seat)| (slot, seat.deaths))
+    }
+
+    /// Says once in a while which slots cannot get their workers up.
+    pub(super) fn complain(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.is_failing() && self.complaint_at <= now {
+            let slots = self.failing().map(|(slot, _)| slot).collect();
+            let deaths = self.failing().map(|(_, deaths)| deaths).max().unwrap_or(0);
+            self.complaint_at = now.after(COMPLAINT_INTERVAL);
+            out.push(Action::Log(Notice::StillFailing { slots, deaths }));
+        }
+    }
+
+    /// Ends the record of every slot whose worker has lived for long enough by now.
+    pub(super) fn forgive_healthy(&mut self, now: Instant) {
+        let serving: Vec<(Slot, Instant)> = self
+            .children
+            .iter()
+            .filter_map(|child| match child.stage {
+                Stage::Serving { since, .. } => Some((child.slot()?, since)),
+                Stage::Forking
+                | Stage::Booting { .. }
+                | Stage::Yielding { .. }
+                | Stage::Leaving { .. }
+                | Stage::Aborting { .. }
+                | Stage::Killed { .. } => None,
+            })
+            .collect();
+        for (slot, since) in serving {
+            if now.since(since) >= HEALTHY_LIFE {
+                self.forgive(slot, since);
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The end: everybody is told to leave, more urgently if need be, and killed at the deadline.
+
+use crate::ids::Pid;
+use crate::supervisor::action::{Action, ChildSignal, Dismissal, ExitReason};
+use crate::supervisor::notice::Notice;
+use crate::supervisor::policy::QUICK;
+use crate::supervisor::stage::{Stage, Urgency};
+use crate::supervisor::upgrade::Upgrade;
+use crate::supervisor::{Phase, Supervisor};
+use crate::time::Instant;
+
+impl Supervisor {
+    /// Begins to stop, or stops more urgently. Less urgent wishes change nothing.
+    pub(super) fn stop(
+        &mut self,
+        now: Instant,
+        urgency: Urgency,
+        reason: ExitReason,
+        out: &mut Vec<Action>,
+    ) {
+        let patience = match urgency {
+            Urgency::Graceful => self.policy(self.settled).graceful_timeout,
+            Urgency::Quick => QUICK,
+        };
+        let deadline = now.after(patience);
+        match self.phase {
+            Phase::Gone => return,
+            Phase::Stopping { urgency: already, .. } if already >= urgency => return,
+            Phase::Stopping { reason, deadline: before, .. } => {
+                self.phase = Phase::Stopping { urgency, deadline: deadline.min(before), reason };
+            }
+            Phase::New | Phase::Preparing { .. } | Phase::Starting | Phase::Running => {
+                self.phase = Phase::Stopping { urgency, deadline, reason };
+                self.reload = None;
+                self.reload_again = false;
+                self.upgrade = Upgrade::Idle;
+                out.push(Action::StopListening);
+            }
+        }
+        out.push(Action::Log(Notice::Stopping { urgency, patience }));
+    }
+
+    /// Tells everybody to leave who was not told so urgently before; when nobody is left, neither is the
+    /// master.
+    pub(super) fn reconcile_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Phase::Stopping { urgency, deadline, reason } = self.phase else { return };
+        let quick = now.after(QUICK).min(deadline);
+        for child in &mut self.children {
+            let id = child.id;
+            match (&mut child.stage, urgency) {
+                (Stage::Leaving { deadline: own, urgency: already, .. }, urgency)
+                    if *already >= urgency =>
+                {
+                    // Its own generation's patience may be longer than the server's.
+                    *own = deadline.min(*own);
+                }
+                (Stage::Serving { pid, .. } | Stage::Yielding { pid, .. }, Urgency::Graceful) => {
+                    out.push(Action::Dismiss { child: id, how: Dismissal::Stop });
+                    child.stage = Stage::Leaving { pid: *pid, deadline, urgency };
+                }
+                (Stage::Leaving { pid, deadline: own, .. }, _) => {
+                    let deadline = quick.min(*own);
+                    child.stage = quit(*pid, deadline, out);
+                }
+                (
+                    Stage::Booting { pid, .. }
+                    | Stage::Serving { pid, .. }
+                    | Stage::Yielding { pid, .. },
+                    _,
+                ) => child.stage = quit(*pid, quick, out),
+                (Stage::Forking | Stage::Aborting { .. } | Stage::Killed { .. }, _) => {}
+            }
+        }
+        if self.children.is_empty() {
+            self.phase = Phase::Gone;
+            out.push(Action::Log(Notice::Leaving));
+            out.push(Action::Exit(reason));
+        }
+    }
+}
+
+/// Tells a process to leave now.
+pub(super) fn quit(pid: Pid, deadline: Instant, out: &mut Vec<Action>) -> Stage {
+    out.push(Action::Signal { pid, signal: ChildSignal::Quit });
+    Stage::Leaving { pid, deadline, urgency: Urgency::Quick }
+}

@@ -1,0 +1,149 @@
+//! Clients that are slow, wrong, greedy or gone.
+
+use std::time::Duration;
+
+use crate::client::{Connection, Outcome, get, post};
+use crate::harness::{Ferricorn, PATIENCE, eventually};
+use crate::proc;
+
+fn answer(server: &Ferricorn, request: &str) -> (u16, bool) {
+    let mut connection = server.connect();
+    // It may be refused before all of it is sent.
+    let _sent = connection.send(request);
+    let start: String = request.chars().take(60).collect();
+    let answer = connection.response().unwrap_or_else(|outcome| panic!("{start:?}: {outcome:?}"));
+    (answer.status, answer.closes())
+}
+
+#[test]
+fn what_is_too_long_or_wrong_is_refused_with_its_status() {
+    let server = Ferricorn::unruly().config("[limits]\nbody = 1000\nrequest_fields = 20").start();
+    let long = "a".repeat(5000);
+    let wide = "b".repeat(9000);
+    let many: String = (0..30).map(|n| format!("x{n}: y\r\n")).collect();
+    let huge = "c".repeat(200_000);
+    let body = "d".repeat(1001);
+    let chunked = "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    for (request, status) in [
+        (get("/"), 200),
+        (get(&format!("/{long}")), 414),
+        (format!("GET / HTTP/1.1\r\nhost: a\r\nx: {wide}\r\n\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nhost: a\r\nx: {huge}\r\n\r\n"), 431),
+        (post("/echo", &body), 413),
+        (post("/", &body), 413),
+        (format!("{chunked}3e9\r\n{body}\r\n0\r\n\r\n"), 413),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nhost: a b\r\n\r\n".to_owned(), 400),
+        ("GET  /  HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), 400),
+        ("nonsense\r\n\r\n".to_owned(), 400),
+        ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n".to_owned(), 501),
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n".to_owned(), 400),
+    ] {
+        let (found, closes) = answer(&server, &request);
+        let start: String = request.chars().take(60).collect();
+        assert_eq!(found, status, "{start:?}");
+        assert_eq!(closes, status != 200, "{start:?}");
+    }
+    server.wait_served_by(&server.wait_workers(4));
+    server.stop();
+}
+
+/// A body that nobody has read must not be taken for the next request.
+#[test]
+fn an_unread_body_is_never_the_next_request() {
+    let server = Ferricorn::unruly().config("workers = 1").start();
+    let smuggled = get("/exit?code=1");
+    let mut connection = server.connect();
+    connection.send(post("/", &smuggled)).unwrap();
+    connection.send(get("/pid")).unwrap();
+    let first = connection.response().expect("it is answered");
+    let worker = server.worker(0);
+    assert_eq!(first.pid(), worker);
+    // The second is answered as itself, or the connection is closed: both are right.
+    if let Ok(second) = connection.response() {
+        assert_eq!(second.text().trim(), worker.to_string());
+    }
+    assert_eq!(server.worker(0), worker, "nobody has executed the body");
+    server.stop();
+}
+
+#[test]
+fn slow_heads_bodies_and_readers_are_cut_in_time() {
+    let server = Ferricorn::unruly()
+        .config("keepalive = 1\n[limits]\nheader_timeout = 1\nbody_timeout = 1")
+        .start();
+    let mut head = server.connect();
+    head.send("GET / HTTP/1.1\r\nhos").unwrap();
+    let mut body = server.connect();
+    body.send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf").unwrap();
+    let mut reader = server.connect();
+    reader.send(get("/big?mb=64")).unwrap();
+    let mut silent = server.connect();
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").unwrap().status, 200);
+    let late = head.response().expect("it is told");
+    assert_eq!((late.status, late.closes()), (408, true));
+    let late = body.response().expect("it is told");
+    assert_eq!((late.status, late.closes()), (408, true));
+    assert_eq!(silent.rest().expect("it ends in order"), b"");
+    assert_eq!(idle.rest().expect("it ends in order"), b"");
+    let clients = || -> usize {
+        server.workers().iter().map(|(_, pid)| proc::accepted_clients(*pid).len()).sum()
+    };
+    eventually("the reader is cut off, too", PATIENCE, || (clients() == 0).then_some(()));
+    let _rest = reader.rest();
+    server.stop();
+}
+
+/// A client that shuts down its sending side has said all it wants to say, and is answered.
+#[test]
+fn a_client_that_has_finished_sending_is_answered() {
+    let server = Ferricorn::unruly().start();
+    let mut connection = server.connect();
+    connection.send(get("/slow?ms=100")).unwrap();
+    connection.finish_sending();
+    assert_eq!(connection.response().expect("it is answered").status, 200);
+    server.stop();
+}
+
+#[test]
+fn a_full_worker_leaves_new_connections_to_its_siblings() {
+    let server = Ferricorn::unruly().config("workers = 2\nworker_connections = 4").start();
+    let mut held: Vec<Connection> = (0..8).map(|_| server.connect()).collect();
+    let mut counts = [0; 2];
+    for connection in &mut held {
+        counts[usize::from(connection.get("/").expect("there is room for eight").slot())] += 1;
+    }
+    assert_eq!(counts, [4, 4]);
+    // The ninth waits until somebody goes.
+    let mut ninth = Connection::open_within(&server.address(), Duration::from_millis(300)).unwrap();
+    assert_eq!(ninth.get("/").expect_err("nobody has room"), Outcome::TimedOut);
+    drop(ninth);
+    held.pop();
+    let mut tenth = server.connect();
+    assert_eq!(tenth.get("/").expect("there is room again").status, 200);
+    server.stop();
+}
+
+/// Without descriptors a worker accepts nothing: it says so once, spins not, and recovers.
+#[test]
+fn without_descriptors_a_worker_waits_and_recovers() {
+    let server = Ferricorn::unruly()
+        .config("workers = 1")
+        .wrapped(&["sh", "-c", "ulimit -n 40; exec \"$@\"", "sh"])
+        .start();
+    let worker = server.worker(0);
+    let mut held: Vec<Connection> = (0..60).map(|_| server.connect()).collect();
+    server.wait_log("failed to accept a connection: Too many open files");
+    let before = proc::stat(worker).expect("it lives").ticks;
+    std::thread::sleep(Duration::from_millis(500));
+    let spent = proc::stat(worker).expect("it lives").ticks - before;
+    assert!(spent < 25, "{spent} ticks of 10 ms in half a second: it spins");
+    held.truncate(0);
+    assert_eq!(server.get("/").expect("it accepts again").status, 200);
+    assert_eq!(server.log().matches("failed to accept").count(), 1, "{}", server.log());
+    assert_eq!(server.worker(0), worker);
+    server.stop();
+}
