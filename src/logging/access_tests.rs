@@ -159,6 +159,20 @@ fn a_request_without_an_answer_has_no_status() {
     }
 }
 
+/// The answer stands there; what was asked is not made up.
+#[test]
+fn what_was_never_read_has_a_status_and_nothing_else() {
+    let outcome = Outcome::Unread(StatusCode::REQUEST_TIMEOUT);
+    let request = Request { outcome, ..Request::new() };
+    let format = r#""%(r)s" %(m)s %(U)s %(q)s %(H)s %(s)s %({outcome}e)s"#;
+    assert_eq!(request.line(format), r#""-" - - - - 408 unread"#);
+    let object = request.object();
+    assert_eq!((&object["status"], &object["outcome"]), (&json!(408), &json!("unread")));
+    for key in ["method", "path", "query", "protocol"] {
+        assert_eq!(object[key], Value::Null, "{key}");
+    }
+}
+
 #[test]
 fn targets_are_written_as_they_came() {
     for (method, target) in [

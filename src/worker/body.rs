@@ -19,13 +19,23 @@ pub(super) struct Upload {
     /// Bytes that may still come.
     room: u64,
     chunked: bool,
+    /// Whether all of it was read.
+    is_read: bool,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.is_read && !self.body.is_end_stream() {
+            self.conn.note_unread();
+        }
+    }
 }
 
 impl Upload {
     pub(super) fn new(body: Incoming, conn: Arc<Conn>, limit: u64) -> Self {
         let chunked = body.size_hint().exact().is_none();
         let room = if limit == 0 { u64::MAX } else { limit };
-        Self { body, conn, room, chunked }
+        Self { body, conn, room, chunked, is_read: false }
     }
 }
 
@@ -56,6 +66,7 @@ impl Body for Upload {
         }
         match frame {
             None => {
+                this.is_read = true;
                 // The end of its chunks looks like the end of a head.
                 if std::mem::take(&mut this.chunked) {
                     this.conn.heads.note_end();

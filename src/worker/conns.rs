@@ -5,7 +5,7 @@
 //! bodies or of responses that nobody reads. Here a connection notes when it last moved, which is a
 //! store, and one sweep over all of them a few times in the shortest timeout finds the late ones.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) enum Wait {
     Next = 5,
     /// Nothing that we know: it speaks another protocol now.
     Other = 6,
+    /// That the client, which has been answered for the last time, stops speaking.
+    Silence = 7,
 }
 
 /// Why a connection was kicked.
@@ -53,6 +55,8 @@ pub(super) enum Kick {
     Reader = 4,
     /// It was idle for too long, or the worker leaves.
     Idle = 5,
+    /// It has been answered for the last time, and speaks on.
+    Silence = 6,
 }
 
 /// What is wrong with the body of the request in hand.
@@ -84,6 +88,8 @@ pub(crate) struct Conn {
     refused: AtomicU16,
     /// Wakes the connection's task after a kick.
     pub(super) kicked: Notify,
+    /// Whether the client may be sending a body that nobody reads.
+    unread: AtomicBool,
     /// What of its bytes has been understood.
     pub(super) heads: Heads,
 }
@@ -100,6 +106,7 @@ impl Conn {
             kick: AtomicU8::new(Kick::None as u8),
             refused: AtomicU16::new(0),
             kicked: Notify::new(),
+            unread: AtomicBool::new(false),
             heads: Heads::default(),
         }
     }
@@ -125,7 +132,8 @@ impl Conn {
             3 => Wait::Body,
             4 => Wait::Reader,
             5 => Wait::Next,
-            _ => Wait::Other,
+            6 => Wait::Other,
+            _ => Wait::Silence,
         }
     }
 
@@ -137,7 +145,8 @@ impl Conn {
             2 => Kick::Answer,
             3 => Kick::Body,
             4 => Kick::Reader,
-            _ => Kick::Idle,
+            5 => Kick::Idle,
+            _ => Kick::Silence,
         }
     }
 
@@ -168,7 +177,7 @@ impl Conn {
                 self.heads.note_line(bytes, line_max)
             }
             Wait::Head => self.heads.note_line(bytes, line_max),
-            Wait::Answer | Wait::Body | Wait::Reader | Wait::Other => Ok(()),
+            Wait::Answer | Wait::Body | Wait::Reader | Wait::Other | Wait::Silence => Ok(()),
         }
     }
 
@@ -191,10 +200,22 @@ impl Conn {
     /// A request was handed to the service.
     pub(super) fn note_request(&self) {
         self.extra.store(0, Ordering::Relaxed);
+        self.unread.store(false, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
         self.heads.note_end();
         self.set(Wait::Answer);
         self.began.store(self.since.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Nobody reads the rest of the body of the request in hand.
+    pub(super) fn note_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may be speaking still: it is in a head that is none, or in a body that nobody
+    /// reads.
+    pub(super) fn may_be_heard(&self) -> bool {
+        self.wait() == Wait::Head || self.unread.load(Ordering::Relaxed)
     }
 
     /// Something is wrong with the body of the request in hand.
@@ -231,6 +252,9 @@ struct Timeouts {
     idle: Duration,
 }
 
+/// How long a client may speak on that has been answered for the last time.
+const SILENCE: Duration = Duration::from_secs(2);
+
 impl Timeouts {
     fn overdue(&self, conn: &Conn, now: u64) -> Option<Kick> {
         let since = conn.since.load(Ordering::Relaxed);
@@ -249,6 +273,7 @@ impl Timeouts {
             Wait::Reader => waited(self.body, since, 0).then_some(Kick::Reader),
             Wait::Next => waited(self.idle, since, 0).then_some(Kick::Idle),
             Wait::Other => None,
+            Wait::Silence => waited(SILENCE, since, 0).then_some(Kick::Silence),
         }
     }
 }
@@ -331,5 +356,22 @@ impl Drop for Entry {
         drop(self.conns.lock().remove(self.key));
         self.conns.count.fetch_sub(1, Ordering::Relaxed);
         self.conns.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kick_that_comes_too_late_is_forgotten() {
+        let conn = Conn::new(0, 0);
+        conn.give(Kick::Head);
+        assert_eq!(conn.kick(), Kick::Head);
+        conn.note_request();
+        assert_eq!(conn.kick(), Kick::None, "the head has come after all");
+        conn.give(Kick::Head);
+        conn.give(Kick::Answer);
+        assert_eq!(conn.kick(), Kick::Answer, "one for something that is over gives way");
     }
 }

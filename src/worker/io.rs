@@ -5,12 +5,17 @@
 //! hyper's own graceful shutdown of a connection closes one whose first request is on its way, and one
 //! whose next request has come in by half. Here the socket is asked first: only where there is nothing
 //! to read does an idle connection end, and to hyper it looks as if the client had left.
+//!
+//! # The trap at the end
+//! The kernel resets a connection that is closed with bytes in it that nobody has read, and a client
+//! that is still speaking may never see its answer. So where that may be we listen for a while.
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +24,9 @@ use tokio::net::{TcpStream, UnixStream};
 use super::conns::{Conn, Entry, Kick, Wait};
 use super::own::Raw;
 use super::proxy::{self, Parsed, Proxied};
+
+/// Reads of what is thrown away, until others have their turn.
+const READS_MAX: usize = 16;
 
 /// A stream of either kind.
 #[derive(Debug)]
@@ -38,6 +46,18 @@ pub(super) struct Watched {
     ahead: BytesMut,
     /// What was waited for before the client stopped reading.
     before: Option<Wait>,
+    end: End,
+}
+
+/// Whether more is said on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By both sides.
+    NotYet,
+    /// We have said all.
+    Said,
+    /// By none, or nobody listens.
+    Over,
 }
 
 /// Why a connection that should begin with a PROXY header is not one.
@@ -51,7 +71,7 @@ pub(super) enum Unproxied {
 
 impl Watched {
     pub(super) fn new(stream: Stream, entry: Entry, line_max: usize) -> Self {
-        Self { stream, entry, line_max, ahead: BytesMut::new(), before: None }
+        Self { stream, entry, line_max, ahead: BytesMut::new(), before: None, end: End::NotYet }
     }
 
     /// What is known of the connection.
@@ -91,18 +111,47 @@ impl Watched {
 
     /// Says something without hyper, which has nothing to write: the answer to the request before is
     /// out. A client whose buffer is full even so gets no answer.
-    fn refuse(&mut self, cx: &mut Context<'_>, raw: Raw) -> io::Error {
+    fn refuse(&mut self, cx: &mut Context<'_>, raw: Raw) -> Poll<io::Result<()>> {
         if let Poll::Ready(Ok(_)) = self.stream.poll_write(cx, raw.bytes()) {
             self.entry.conn.note_refused(raw.status());
         }
-        io::ErrorKind::TimedOut.into()
+        ready!(self.poll_end(cx))?;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Says that nothing more is said, and listens until the client has stopped, too.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.end == End::NotYet {
+            ready!(self.stream.poll_shutdown(cx))?;
+            let conn = &self.entry.conn;
+            self.end = if conn.may_be_heard() { End::Said } else { End::Over };
+            conn.set(Wait::Silence);
+        }
+        let mut bytes = [MaybeUninit::uninit(); 8192];
+        for _ in 0..READS_MAX {
+            if self.end == End::Over {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::uninit(&mut bytes);
+            let is_heard = match self.stream.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) => !buffer.filled().is_empty(),
+                Poll::Ready(Err(_)) => false,
+                Poll::Pending if self.entry.conn.kick() == Kick::Silence => false,
+                Poll::Pending => return Poll::Pending,
+            };
+            if !is_heard || self.entry.conn.kick() == Kick::Silence {
+                self.end = End::Over;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// What a read answers that found nothing, on a connection that was told to end.
     fn ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self.entry.conn.kick(), self.entry.conn.wait()) {
             (Kick::Idle, Wait::Next) | (Kick::Head, Wait::First) => Poll::Ready(Ok(())),
-            (Kick::Head, Wait::Head) => Poll::Ready(Err(self.refuse(cx, Raw::HeadTimeout))),
+            (Kick::Head, Wait::Head) => self.refuse(cx, Raw::HeadTimeout),
             _ => Poll::Pending,
         }
     }
@@ -134,6 +183,11 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.end != End::NotYet {
+            // It was refused here, and hyper does not know yet.
+            ready!(this.poll_end(cx))?;
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = buffer.filled().len();
         let result = if this.ahead.is_empty() {
             this.stream.poll_read(cx, buffer)
@@ -148,7 +202,7 @@ impl AsyncRead for Watched {
                 let bytes = &buffer.filled()[before..];
                 match this.entry.conn.note_read(bytes, this.line_max) {
                     Ok(()) => result,
-                    Err(_too_long) => Poll::Ready(Err(this.refuse(cx, Raw::LineTooLong))),
+                    Err(_too_long) => this.refuse(cx, Raw::LineTooLong),
                 }
             }
             Poll::Ready(Err(_)) => result,
@@ -174,10 +228,11 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        if self.entry.conn.wait() == Wait::Other {
+            // Who speaks another protocol may well read on.
+            return self.stream.poll_shutdown(cx);
         }
+        self.poll_end(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -222,6 +277,13 @@ impl Stream {
         let read = buffer.filled().len();
         bytes.truncate(length + read);
         result.map_ok(|()| read)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

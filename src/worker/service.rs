@@ -57,7 +57,12 @@ impl Service<Request<Incoming>> for Requests {
         let mut ticket = Ticket::new(&self.server, &self.conn, &head, (client, id.clone()));
         ticket.body = length.unwrap_or(0);
         let running = match strict::judge(&head, length, &self.server.limits) {
-            Some(own) => Running::Own { own },
+            Some(own) => {
+                if !body.is_end_stream() {
+                    self.conn.note_unread();
+                }
+                Running::Own { own }
+            }
             None => {
                 strict::settle_host(&mut head);
                 self.extend(&mut head, client, id);

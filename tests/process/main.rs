@@ -9,6 +9,7 @@ mod boot;
 mod client;
 mod deaths;
 mod figures;
+mod fuzz;
 mod harness;
 mod limits;
 mod listen;

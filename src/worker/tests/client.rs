@@ -32,7 +32,12 @@ impl Talk {
 
     /// Says something. That the server has closed the connection shows in what it answers.
     pub(super) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
-        let _closed = self.stream.write_all(bytes.as_ref()).await;
+        let _closed = self.try_to_say(bytes).await;
+    }
+
+    /// Says something, if anybody listens.
+    pub(super) async fn try_to_say(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
     }
 
     /// Says nothing more.

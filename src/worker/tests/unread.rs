@@ -72,3 +72,39 @@ fn only_fields_that_the_log_names_are_in_it() {
         assert_eq!(net.own_access_lines(), [line]);
     });
 }
+
+/// Closing a socket with bytes in it that nobody has read makes the kernel reset the connection, which
+/// takes the answer away from a client that is still speaking.
+#[test]
+fn a_client_that_is_still_speaking_gets_its_answer() {
+    run([4, 5], "", |net| async move {
+        let much = "z".repeat(8 << 20);
+        for head in [
+            format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", much.len()),
+            format!("POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", much.len()),
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n"
+                .into(),
+            "nonsense\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: a\r\nx: ".to_owned(),
+            "GET /".to_owned(),
+        ] {
+            let mut talk = net.connect().await;
+            talk.say(&head).await;
+            talk.try_to_say(&much).await.unwrap_or_else(|error| panic!("{head:?}: {error}"));
+            talk.hang_up().await;
+            let answer = talk.rest().await;
+            assert_eq!(statuses(&answer).len(), 1, "{head:?}: {answer:?}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_never_stops_speaking_is_cut_off() {
+    run([4, 6], "", |net| async move {
+        let mut talk = net.connect().await;
+        talk.say("POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n").await;
+        while talk.try_to_say([b'z'; 8192]).await.is_ok() {}
+        assert_eq!(statuses(&talk.rest().await), [413]);
+        assert_eq!(net.server.conns.count(), 0);
+    });
+}
