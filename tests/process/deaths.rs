@@ -118,12 +118,15 @@ fn a_request_that_takes_too_long_is_a_504_and_the_worker_lives() {
 #[test]
 fn deaths_of_every_kind_are_named_and_healed() {
     let server = Ferricorn::unruly().start();
-    for (target, told) in [
-        ("/exit?code=3", "died: exited with code 3"),
-        ("/abort", "died: ended by signal 6 (ABRT)"),
-        ("/overflow", "died: ended by signal"),
+    for (count, target, told) in [
+        (1, "/exit?code=3", "died: exited with code 3"),
+        (2, "/abort", "died: ended by signal 6 (ABRT)"),
+        (3, "/overflow", "died: ended by signal"),
     ] {
         server.get(target).expect_err("its worker dies");
+        eventually("the death is told", PATIENCE, || {
+            (server.log().matches("died: ").count() == count).then_some(())
+        });
         server.wait_log(told);
         server.wait_workers(4);
     }

@@ -85,7 +85,7 @@ fn reloads_and_upgrades_pass_unnoticed() {
         Crowd::get(32, Client::KeepAlive { pause, watches: false }),
         Crowd::get(8, Client::PerRequest),
         Crowd {
-            count: 8,
+            count: 4,
             client: Client::PerRequest,
             request: crate::client::post("/populate", ""),
             status: 201,
