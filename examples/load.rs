@@ -10,10 +10,12 @@
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "usage: load SECONDS CLIENTS keep-alive|close 'METHOD /PATH' HOST:PORT...
+SECONDS is a number, or - for as long as its input does not end.
 Prints: answered=N failed=N unreachable=N elsewhere=N slowest_ms=N
   failed       asked, and answered otherwise than with 2xx, or not at all
   unreachable  no address took the connection
@@ -28,12 +30,22 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Failures that are shown; the others are only counted.
 const SHOWN_MAX: u64 = 5;
 
+/// Set at the end of the input. Nothing hangs on when exactly it is seen: Relaxed.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
 #[derive(Clone)]
 struct Plan {
-    deadline: Instant,
+    /// `None`: until the end of the input.
+    deadline: Option<Instant>,
     keep_alive: bool,
     request: String,
     addresses: Vec<SocketAddr>,
+}
+
+impl Plan {
+    fn goes_on(&self) -> bool {
+        self.deadline.map_or_else(|| !ENDED.load(Ordering::Relaxed), |deadline| now() < deadline)
+    }
 }
 
 #[derive(Default)]
@@ -52,6 +64,9 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(64);
     };
+    if plan.deadline.is_none() {
+        watch_input();
+    }
     let mut sum = Count::default();
     for client in clients.into_iter().map(|number| start(plan.clone(), number)).collect::<Vec<_>>()
     {
@@ -78,7 +93,10 @@ fn now() -> Instant {
 
 fn plan(arguments: &[String]) -> Option<(Plan, std::ops::Range<usize>)> {
     let [seconds, clients, connection, request, addresses @ ..] = arguments else { return None };
-    let seconds: f64 = seconds.parse().ok()?;
+    let deadline = match seconds.as_str() {
+        "-" => None,
+        number => Some(now() + Duration::try_from_secs_f64(number.parse().ok()?).ok()?),
+    };
     let clients = 0..clients.parse().ok()?;
     let keep_alive = match connection.as_str() {
         "keep-alive" => true,
@@ -92,8 +110,16 @@ fn plan(arguments: &[String]) -> Option<(Plan, std::ops::Range<usize>)> {
         "{request} HTTP/1.1\r\nHost: {first}\r\nUser-Agent: load\r\nContent-Length: 0\r\n\
          Connection: {connection}\r\n\r\n"
     );
-    let deadline = now() + Duration::try_from_secs_f64(seconds).ok()?;
     Some((Plan { deadline, keep_alive, request, addresses: addresses? }, clients))
+}
+
+#[expect(clippy::disallowed_methods, reason = "no part of the server: a thread for its input")]
+fn watch_input() {
+    thread::spawn(|| {
+        // An input that cannot be read has ended.
+        let _: io::Result<u64> = io::copy(&mut io::stdin(), &mut io::sink());
+        ENDED.store(true, Ordering::Relaxed);
+    });
 }
 
 #[expect(clippy::disallowed_methods, reason = "no part of the server: a thread a client")]
@@ -108,7 +134,7 @@ fn run(plan: &Plan, number: usize) -> Count {
     let mut count = Count::default();
     let mut at = number;
     let mut kept: Option<BufReader<TcpStream>> = None;
-    while now() < plan.deadline {
+    while plan.goes_on() {
         let begun = now();
         let connection = match kept.take().filter(is_open) {
             Some(connection) => Some(connection),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use crate::worker::Conn;
+use crate::worker::{Conn, InHand};
 
 /// The deadline of the request in hand: an extractor for handlers.
 ///
@@ -22,10 +22,6 @@ use crate::worker::Conn;
 pub struct Deadline(Option<Arc<Conn>>);
 
 impl Deadline {
-    pub(crate) fn new(conn: Arc<Conn>) -> Self {
-        Self(Some(conn))
-    }
-
     /// Gives the request so much longer than the `timeout` of the configuration, in addition to what
     /// it was given before. Nothing happens outside a ferricorn worker, as in a test of a handler.
     pub fn extend(&self, by: Duration) {
@@ -39,6 +35,6 @@ impl<S: Sync> FromRequestParts<S> for Deadline {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get::<Self>().cloned().unwrap_or(Self(None)))
+        Ok(Self(parts.extensions.get().map(|in_hand: &InHand| Arc::clone(&in_hand.conn))))
     }
 }

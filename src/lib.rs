@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "the shells that use it are being built")]
 
 mod cli;
+mod client;
 pub mod config;
 mod deadline;
 mod embed;
@@ -11,6 +12,7 @@ mod ids;
 mod listeners;
 mod logging;
 mod master;
+mod request_id;
 mod scoreboard;
 mod supervisor;
 mod sys;
@@ -19,12 +21,14 @@ mod wire;
 mod worker;
 
 pub use cli::main;
+pub use client::{Client, Scheme};
 pub use config::settings::Setting;
 pub use config::{Config, ConfigError, seconds};
 pub use deadline::Deadline;
 pub use embed::{App, BoxError, PrepareContext, WorkerContext, run};
 pub use error::Error;
 pub use ids::{Generation, Slot};
+pub use request_id::RequestId;
 
 /// What `benches/` and the tests of allocations need of the inside. Not part of the contract.
 #[doc(hidden)]

@@ -6,7 +6,7 @@
 //! know, and nobody notices for months that the column is empty.
 //!
 //! Variables are, first, those of the request: `request_id`, `slot`, `generation`, `scheme` and
-//! `outcome` (`ok`, `aborted` or `lost`); second, the environment of the process when the format is
+//! `outcome` (`ok`, `unread`, `aborted` or `lost`); second, the environment of the process when the format is
 //! compiled.
 
 use std::fmt;

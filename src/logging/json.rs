@@ -41,10 +41,12 @@ pub(super) fn write(record: &Record<'_>, clock: &mut Clock, value_max: usize, ou
     let mut room = None;
     let user = user(record.request_headers, &mut room);
     object.text(",\"user\":", user.map(str::as_bytes));
-    object.text(",\"method\":", Some(record.method.as_str().as_bytes()));
-    object.text(",\"path\":", Some(record.target.path().as_bytes()));
-    object.text(",\"query\":", record.target.query().map(str::as_bytes));
-    object.text(",\"protocol\":", Some(record.protocol().as_bytes()));
+    let line = record.request_line();
+    object.text(",\"method\":", line.map(|(method, _, _)| method.as_bytes()));
+    object.text(",\"path\":", line.map(|(_, target, _)| target.path().as_bytes()));
+    let query = line.and_then(|(_, target, _)| target.query());
+    object.text(",\"query\":", query.map(str::as_bytes));
+    object.text(",\"protocol\":", line.map(|(_, _, protocol)| protocol.as_bytes()));
     match record.outcome.status() {
         Some(status) => object.number(",\"status\":", status),
         None => object.key(",\"status\":null"),

@@ -50,6 +50,9 @@ pub struct Record<'a> {
 pub enum Outcome {
     /// It was answered with this status.
     Status(StatusCode),
+    /// It was answered with this status before it could be read: nothing is known of its method,
+    /// target, protocol and header fields, and what the record has for them means nothing.
+    Unread(StatusCode),
     /// The client went away before the answer.
     Aborted,
     /// The worker that held it died.
@@ -60,7 +63,7 @@ impl Outcome {
     /// The status, if there ever was one.
     pub(super) fn status(self) -> Option<u16> {
         match self {
-            Self::Status(status) => Some(status.as_u16()),
+            Self::Status(status) | Self::Unread(status) => Some(status.as_u16()),
             Self::Aborted | Self::Lost => None,
         }
     }
@@ -69,6 +72,7 @@ impl Outcome {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Status(_) => "ok",
+            Self::Unread(_) => "unread",
             Self::Aborted => "aborted",
             Self::Lost => "lost",
         }
@@ -76,8 +80,18 @@ impl Outcome {
 }
 
 impl Record<'_> {
+    /// Method, target and protocol, where they are known.
+    pub(super) fn request_line(&self) -> Option<(&str, &Uri, &'static str)> {
+        match self.outcome {
+            Outcome::Unread(_) => None,
+            Outcome::Status(_) | Outcome::Aborted | Outcome::Lost => {
+                Some((self.method.as_str(), self.target, self.protocol()))
+            }
+        }
+    }
+
     /// The protocol as a status line spells it (RFC 9110, section 2.5).
-    pub(super) fn protocol(&self) -> &'static str {
+    fn protocol(&self) -> &'static str {
         match self.version {
             Version::HTTP_09 => "HTTP/0.9",
             Version::HTTP_10 => "HTTP/1.0",

@@ -65,6 +65,7 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn step(&mut self, step: &Step, record: &Record<'_>, clock: &mut Clock) {
+        let line = || record.request_line();
         match step {
             Step::Literal(text) => self.out.extend_from_slice(text),
             Step::Remote => match record.remote {
@@ -76,17 +77,11 @@ impl Line<'_> {
                 None => self.dash(),
             },
             Step::Date => self.out.extend_from_slice(clock.at(record.started).0.common.as_bytes()),
-            Step::RequestLine => {
-                self.value(record.method.as_str().as_bytes());
-                self.out.push(b' ');
-                self.target(record.target);
-                self.out.push(b' ');
-                self.out.extend_from_slice(record.protocol().as_bytes());
-            }
-            Step::Method => self.value(record.method.as_str().as_bytes()),
-            Step::Path => self.value(record.target.path().as_bytes()),
-            Step::Query => self.value(record.target.query().unwrap_or_default().as_bytes()),
-            Step::Protocol => self.out.extend_from_slice(record.protocol().as_bytes()),
+            Step::RequestLine => self.request_line(record),
+            Step::Method => self.known(line().map(|(method, _, _)| method)),
+            Step::Path => self.known(line().map(|(_, target, _)| target.path())),
+            Step::Query => self.known(line().map(|(_, target, _)| target.query().unwrap_or(""))),
+            Step::Protocol => self.known(line().map(|(_, _, protocol)| protocol)),
             Step::Status => match record.outcome.status() {
                 Some(status) => self.number(status),
                 None => self.dash(),
@@ -107,14 +102,29 @@ impl Line<'_> {
             }
             Step::RequestHeader(name) => self.header(record.request_headers, name),
             Step::ResponseHeader(name) => self.header(record.response_headers, name),
-            Step::RequestId => match record.request_id {
-                Some(id) => self.value(id.as_bytes()),
-                None => self.dash(),
-            },
+            Step::RequestId => self.known(record.request_id),
             Step::Slot => self.number(record.slot.number()),
             Step::Generation => self.number(record.generation.number()),
             Step::Scheme => self.value(record.scheme.as_bytes()),
             Step::Outcome => self.out.extend_from_slice(record.outcome.word().as_bytes()),
+        }
+    }
+
+    fn request_line(&mut self, record: &Record<'_>) {
+        let Some((method, target, protocol)) = record.request_line() else {
+            return self.dash();
+        };
+        self.value(method.as_bytes());
+        self.out.push(b' ');
+        self.target(target);
+        self.out.push(b' ');
+        self.out.extend_from_slice(protocol.as_bytes());
+    }
+
+    fn known(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => self.value(text.as_bytes()),
+            None => self.dash(),
         }
     }
 

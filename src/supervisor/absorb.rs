@@ -124,7 +124,7 @@ impl Supervisor {
                 if let Some(seat) = self.seat(slot) {
                     seat.refused_until = retry_at;
                 }
-                self.note_unforked(&child);
+                self.note_untried(&child);
             }
             Task::Prepare => {
                 if let Phase::Preparing { retry_at: at } = &mut self.phase {

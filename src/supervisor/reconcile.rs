@@ -116,7 +116,11 @@ impl Supervisor {
                 child.stage = Stage::Leaving { pid, deadline, urgency };
                 out.push(Action::Dismiss { child: id, how: Dismissal::Drain });
             }
-            Stage::Booting { pid, .. } => child.stage = quit(pid, now.after(QUICK), out),
+            Stage::Booting { pid, .. } => {
+                child.stage = quit(pid, now.after(QUICK), out);
+                let untried = child.clone();
+                self.note_untried(&untried);
+            }
             Stage::Forking
             | Stage::Leaving { .. }
             | Stage::Aborting { .. }

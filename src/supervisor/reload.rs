@@ -192,9 +192,8 @@ impl Supervisor {
         let Step::Rolling { trial, failures, attempt } = &mut reload.step else { return };
         if *trial == Trial::Booting(id) {
             *trial = Trial::Living { canary: id, until: now.after(PROBATION) };
-        } else {
-            *failures = 0;
-            *attempt = attempt.filter(|attempt| slot != Some(attempt.slot));
+        } else if attempt.is_some_and(|attempt| slot == Some(attempt.slot)) {
+            (*failures, *attempt) = (0, None);
         }
     }
 
@@ -208,8 +207,9 @@ impl Supervisor {
         }
     }
 
-    /// A fork for the reload was refused by the kernel: no verdict on the generation.
-    pub(super) fn note_unforked(&mut self, child: &Child) {
+    /// This replacement was not tried to the end: the kernel did not fork it, or its slot was parked.
+    /// That is no verdict on the generation.
+    pub(super) fn note_untried(&mut self, child: &Child) {
         if let Some(Reload { to, step: Step::Rolling { attempt, .. }, .. }) = &mut self.reload
             && child.generation == *to
         {
@@ -325,7 +325,8 @@ impl Supervisor {
         }
     }
 
-    /// A worker of the new generation is being forked.
+    /// A worker of the new generation is being forked. It is the reload's next step unless it only
+    /// fills the place of one that was lost.
     pub(super) fn note_step_begun(
         &mut self,
         now: Instant,
@@ -334,6 +335,7 @@ impl Supervisor {
         generation: Generation,
     ) {
         let deadline = now.after(self.policy(generation).boot_timeout);
+        let replaces = self.serving(slot).is_some();
         let starting: SlotSet =
             self.children.iter().filter(|it| it.is_starting()).filter_map(Child::slot).collect();
         let Some(reload) = &mut self.reload else { return };
@@ -343,6 +345,8 @@ impl Supervisor {
         }
         if *trial == Trial::Awaited {
             *trial = Trial::Booting(id);
+        } else if !replaces {
+            return;
         }
         let attempt = attempt.get_or_insert(Attempt { slot, deadline });
         // While one slot waits for its next try, another may be tried instead.

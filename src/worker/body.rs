@@ -56,8 +56,9 @@ impl Body for Upload {
         }
         match frame {
             None => {
+                // The end of its chunks looks like the end of a head.
                 if std::mem::take(&mut this.chunked) {
-                    this.conn.note_chunked_end();
+                    this.conn.heads.note_end();
                 }
                 Poll::Ready(None)
             }

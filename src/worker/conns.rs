@@ -5,13 +5,15 @@
 //! bodies or of responses that nobody reads. Here a connection notes when it last moved, which is a
 //! store, and one sweep over all of them a few times in the shortest timeout finds the late ones.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use slab::Slab;
 use tokio::sync::Notify;
 
+use super::heads::{Heads, LineTooLong};
 use crate::config::Config;
 use crate::sys::clock;
 
@@ -78,27 +80,12 @@ pub(crate) struct Conn {
     extra: AtomicU64,
     kick: AtomicU8,
     fault: AtomicU8,
+    /// The status that the client was told without a request; 0: none.
+    refused: AtomicU16,
     /// Wakes the connection's task after a kick.
     pub(super) kicked: Notify,
-    bytes: Bytes,
-}
-
-/// How much of what was read has been understood.
-///
-/// hyper keeps what it has read ahead to itself. But whether a further request waits behind the one
-/// that is being answered decides whether `Connection: close` may be said: it would cut that request
-/// off. So heads are counted as they come in, by their empty lines. A body may contain empty lines too,
-/// then too many are counted, and the connection is closed by its idle grace instead: late, never early.
-#[derive(Debug, Default)]
-struct Bytes {
-    /// Heads that came in whole.
-    heads: AtomicU64,
-    /// Bytes since the end of the last whole head.
-    tail: AtomicU64,
-    /// Whether the last byte was the end of a line.
-    at_line_start: AtomicU8,
-    /// Requests that were handed to the service.
-    requests: AtomicU64,
+    /// What of its bytes has been understood.
+    pub(super) heads: Heads,
 }
 
 impl Conn {
@@ -111,17 +98,22 @@ impl Conn {
             extra: AtomicU64::new(0),
             fault: AtomicU8::new(Fault::None as u8),
             kick: AtomicU8::new(Kick::None as u8),
+            refused: AtomicU16::new(0),
             kicked: Notify::new(),
-            bytes: Bytes::default(),
+            heads: Heads::default(),
         }
     }
 
     // ORDERING: each value stands for itself, and a sweep that reads a stale one looks again: Relaxed.
 
-    /// The connection waits for something else from now on.
+    /// The connection waits for something else from now on. What it was kicked for before does not
+    /// matter any more.
     pub(super) fn set(&self, wait: Wait) {
         self.since.store(clock::coarse_millis(), Ordering::Relaxed);
         self.wait.store(wait as u8, Ordering::Relaxed);
+        if self.kick() != Kick::None {
+            self.kick.store(Kick::None as u8, Ordering::Relaxed);
+        }
     }
 
     /// What it waits for.
@@ -156,32 +148,53 @@ impl Conn {
     }
 
     fn give(&self, kick: Kick) {
-        if self.kick() == Kick::None {
+        // One that came too late for what it was meant for gives way.
+        if self.kick() != kick {
             self.kick.store(kick as u8, Ordering::Relaxed);
             self.kicked.notify_one();
         }
     }
 
-    /// Bytes came in.
-    pub(super) fn note_read(&self, bytes: &[u8]) {
-        if matches!(self.wait(), Wait::First | Wait::Next) {
-            self.set(Wait::Head);
+    /// Bytes came in. An error where they are of a request line that is longer than `line_max`.
+    pub(super) fn note_read(&self, bytes: &[u8], line_max: usize) -> Result<(), LineTooLong> {
+        if bytes.is_empty() {
+            return Ok(());
         }
-        self.bytes.note(bytes);
+        self.heads.note(bytes);
+        match self.wait() {
+            Wait::First | Wait::Next => {
+                self.set(Wait::Head);
+                self.heads.begin();
+                self.heads.note_line(bytes, line_max)
+            }
+            Wait::Head => self.heads.note_line(bytes, line_max),
+            Wait::Answer | Wait::Body | Wait::Reader | Wait::Other => Ok(()),
+        }
+    }
+
+    /// The client was told this without a request.
+    pub(super) fn note_refused(&self, status: StatusCode) {
+        self.refused.store(status.as_u16(), Ordering::Relaxed);
+    }
+
+    /// What the client was told without a request.
+    pub(super) fn refused(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.refused.load(Ordering::Relaxed)).ok()
+    }
+
+    /// For how long it has been waiting.
+    pub(super) fn waited(&self) -> Duration {
+        let since = self.since.load(Ordering::Relaxed);
+        Duration::from_millis(clock::coarse_millis().saturating_sub(since))
     }
 
     /// A request was handed to the service.
     pub(super) fn note_request(&self) {
         self.extra.store(0, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
-        self.bytes.requests.fetch_add(1, Ordering::Relaxed);
+        self.heads.note_end();
         self.set(Wait::Answer);
         self.began.store(self.since.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    /// The body of a request came to an end that looks like the end of a head: that of its chunks.
-    pub(super) fn note_chunked_end(&self) {
-        self.bytes.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Something is wrong with the body of the request in hand.
@@ -195,46 +208,6 @@ impl Conn {
             0 => Fault::None,
             1 => Fault::TooLong,
             _ => Fault::Stalled,
-        }
-    }
-
-    /// Whether a further request has begun to come in behind the last one, whose body has (or had)
-    /// this length.
-    pub(super) fn has_more(&self, body: u64) -> bool {
-        let heads = self.bytes.heads.load(Ordering::Relaxed);
-        let requests = self.bytes.requests.load(Ordering::Relaxed);
-        heads > requests || self.bytes.tail.load(Ordering::Relaxed) > body
-    }
-}
-
-impl Bytes {
-    fn note(&self, bytes: &[u8]) {
-        let mut line_start = self.at_line_start.load(Ordering::Relaxed) != 0;
-        let (mut heads, mut after) = (0, None);
-        for end in memchr::memchr_iter(b'\n', bytes) {
-            let before = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-            let empty = match before.last() {
-                Some(byte) => *byte == b'\n',
-                None => line_start,
-            };
-            if empty {
-                heads += 1;
-                after = Some(end + 1);
-            }
-        }
-        // A lone CR at the start of a read belongs to the line before it.
-        line_start = match bytes {
-            [] | [b'\r'] if line_start => true,
-            [.., b'\n', b'\r'] | [.., b'\n'] => true,
-            _ => false,
-        };
-        self.at_line_start.store(u8::from(line_start), Ordering::Relaxed);
-        self.heads.fetch_add(heads, Ordering::Relaxed);
-        match after {
-            Some(after) => self.tail.store((bytes.len() - after) as u64, Ordering::Relaxed),
-            None => {
-                self.tail.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            }
         }
     }
 }
@@ -358,43 +331,5 @@ impl Drop for Entry {
         drop(self.conns.lock().remove(self.key));
         self.conns.count.fetch_sub(1, Ordering::Relaxed);
         self.conns.changed.notify_waiters();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_request_behind_the_one_in_hand_is_seen() {
-        let conn = Conn::new(0, 0);
-        conn.note_read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n");
-        conn.note_request();
-        assert!(conn.has_more(0));
-        conn.note_request();
-        assert!(!conn.has_more(0));
-        conn.note_read(b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc");
-        conn.note_request();
-        assert!(!conn.has_more(3));
-        conn.note_read(b"GET");
-        assert!(conn.has_more(3), "half a head is a request that has begun");
-    }
-
-    proptest! {
-        #[test]
-        fn heads_are_counted_however_they_are_cut(cuts in proptest::collection::vec(1_usize..9, 0..40)) {
-            let stream = b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.0\n\nPUT /x HTTP/1.1\r\n\r\nxy";
-            let conn = Conn::new(0, 0);
-            let mut rest = &stream[..];
-            for cut in cuts.into_iter().chain([stream.len()]) {
-                let (now, later) = rest.split_at(cut.min(rest.len()));
-                conn.note_read(now);
-                rest = later;
-            }
-            prop_assert_eq!(conn.bytes.heads.load(Ordering::Relaxed), 3);
-            prop_assert_eq!(conn.bytes.tail.load(Ordering::Relaxed), 2);
-        }
     }
 }

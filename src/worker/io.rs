@@ -6,18 +6,19 @@
 //! whose next request has come in by half. Here the socket is asked first: only where there is nothing
 //! to read does an idle connection end, and to hyper it looks as if the client had left.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::conns::{Entry, Kick, Wait};
-
-/// What a client is told that does not finish the head of its request (RFC 9110 section 15.5.9).
-const HEAD_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+use super::conns::{Conn, Entry, Kick, Wait};
+use super::own::Raw;
+use super::proxy::{self, Parsed, Proxied};
 
 /// A stream of either kind.
 #[derive(Debug)]
@@ -31,25 +32,77 @@ pub(super) enum Stream {
 pub(super) struct Watched {
     stream: Stream,
     entry: Entry,
+    /// Bytes that a request line may have. Longer ones would be refused by hyper, in other words.
+    line_max: usize,
+    /// What came in behind the PROXY header.
+    ahead: BytesMut,
     /// What was waited for before the client stopped reading.
     before: Option<Wait>,
 }
 
+/// Why a connection that should begin with a PROXY header is not one.
+#[derive(Debug)]
+pub(super) enum Unproxied {
+    /// Its peer went away without a word, as those do that only try whether somebody listens.
+    Silent,
+    /// What is wrong, as a sentence about the connection.
+    Wrong(&'static str),
+}
+
 impl Watched {
-    pub(super) fn new(stream: Stream, entry: Entry) -> Self {
-        Self { stream, entry, before: None }
+    pub(super) fn new(stream: Stream, entry: Entry, line_max: usize) -> Self {
+        Self { stream, entry, line_max, ahead: BytesMut::new(), before: None }
+    }
+
+    /// What is known of the connection.
+    pub(super) fn conn(&self) -> &Arc<Conn> {
+        &self.entry.conn
+    }
+
+    /// Takes the PROXY header from the front. Until it is there the connection waits for its first
+    /// request, as one does on which nothing has come: the sweep ends it as silently.
+    pub(super) async fn take_proxy_header(&mut self) -> Result<Proxied, Unproxied> {
+        let mut bytes = BytesMut::with_capacity(proxy::HEADER_MAX);
+        loop {
+            match proxy::parse(&bytes) {
+                Parsed::Header(proxied, length) => {
+                    bytes.advance(length);
+                    self.ahead = bytes;
+                    return Ok(proxied);
+                }
+                Parsed::Wrong(why) => return Err(Unproxied::Wrong(why)),
+                Parsed::More => {}
+            }
+            let conn = Arc::clone(&self.entry.conn);
+            let read = tokio::select! {
+                biased;
+                read = poll_fn(|cx| self.stream.poll_read_more(cx, &mut bytes)) => read,
+                () = conn.kicked.notified() => {
+                    return Err(Unproxied::Wrong("its PROXY header did not come in time"));
+                }
+            };
+            match read {
+                Ok(0) | Err(_) if bytes.is_empty() => return Err(Unproxied::Silent),
+                Ok(0) | Err(_) => return Err(Unproxied::Wrong("it ended within its PROXY header")),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Says something without hyper, which has nothing to write: the answer to the request before is
+    /// out. A client whose buffer is full even so gets no answer.
+    fn refuse(&mut self, cx: &mut Context<'_>, raw: Raw) -> io::Error {
+        if let Poll::Ready(Ok(_)) = self.stream.poll_write(cx, raw.bytes()) {
+            self.entry.conn.note_refused(raw.status());
+        }
+        io::ErrorKind::TimedOut.into()
     }
 
     /// What a read answers that found nothing, on a connection that was told to end.
     fn ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self.entry.conn.kick(), self.entry.conn.wait()) {
             (Kick::Idle, Wait::Next) | (Kick::Head, Wait::First) => Poll::Ready(Ok(())),
-            (Kick::Head, Wait::Head) => {
-                // Nothing else is being written: the answer to the request before is out. A client
-                // whose buffer is full even so gets no answer.
-                let _sent = self.stream.poll_write(cx, HEAD_TIMEOUT);
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
+            (Kick::Head, Wait::Head) => Poll::Ready(Err(self.refuse(cx, Raw::HeadTimeout))),
             _ => Poll::Pending,
         }
     }
@@ -82,15 +135,21 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
-        let result = match &mut this.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        let result = if this.ahead.is_empty() {
+            this.stream.poll_read(cx, buffer)
+        } else {
+            let length = this.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&this.ahead.split_to(length));
+            Poll::Ready(Ok(()))
         };
         match result {
             Poll::Pending => this.ended(cx),
             Poll::Ready(Ok(())) => {
-                this.entry.conn.note_read(&buffer.filled()[before..]);
-                result
+                let bytes = &buffer.filled()[before..];
+                match this.entry.conn.note_read(bytes, this.line_max) {
+                    Ok(()) => result,
+                    Err(_too_long) => Poll::Ready(Err(this.refuse(cx, Raw::LineTooLong))),
+                }
             }
             Poll::Ready(Err(_)) => result,
         }
@@ -139,6 +198,32 @@ impl AsyncWrite for Watched {
 }
 
 impl Stream {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+
+    /// Appends what there is to the bytes, within their capacity; 0: the end.
+    fn poll_read_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let length = bytes.len();
+        bytes.resize(bytes.capacity(), 0);
+        let mut buffer = ReadBuf::new(&mut bytes[length..]);
+        let result = self.poll_read(cx, &mut buffer);
+        let read = buffer.filled().len();
+        bytes.truncate(length + read);
+        result.map_ok(|()| read)
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),

@@ -7,8 +7,12 @@
 
 mod body;
 mod conns;
+mod forwarded;
+mod heads;
 mod io;
 mod leave;
+mod own;
+mod proxy;
 mod server;
 mod service;
 mod strict;
@@ -20,6 +24,7 @@ use std::time::Duration;
 
 pub(crate) use conns::Conn;
 use rand::RngExt;
+pub(crate) use service::InHand;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
 
@@ -389,3 +394,6 @@ impl std::fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,12 +21,17 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::conns::Conns;
-use super::io::{Stream, Watched};
+use super::forwarded::Trusted;
+use super::io::{Stream, Unproxied, Watched};
 use super::leave::SETTLE;
+use super::proxy::Proxied;
 use super::service::Requests;
+use super::{Chain, own, ticket};
+use crate::client::{Client, Scheme};
 use crate::config::{Config, Limits};
 use crate::ids::{Generation, Slot, SlotSet};
 use crate::listeners::Listeners;
+use crate::logging::{self, NamedFields};
 use crate::scoreboard::{SlotBoard, WorkerBoard};
 use crate::sys::clock;
 use crate::sys::socket::{self, Local};
@@ -46,6 +51,12 @@ pub(super) struct Server {
     pub(super) pid: u32,
     pub(super) limits: Limits,
     pub(super) conns: Arc<Conns>,
+    /// The header fields that the access log names.
+    pub(super) fields: NamedFields,
+    /// Whose forwarding headers are believed.
+    pub(super) forwarders: Trusted,
+    /// Who begins with a PROXY header; `None`: nobody.
+    proxies: Option<Trusted>,
     router: Router,
     builder: auto::Builder<TokioExecutor>,
     connections_max: usize,
@@ -79,8 +90,11 @@ impl Server {
             pid: std::process::id(),
             limits: config.limits.clone(),
             conns: Arc::new(Conns::new(config)),
+            fields: logging::named_fields(),
+            forwarders: Trusted::new(&config.forwarded_allow_ips),
+            proxies: config.proxy_protocol.then(|| Trusted::new(&config.proxy_allow_ips)),
             router,
-            builder: builder(&config.limits),
+            builder: builder(config),
             connections_max: usize::try_from(config.worker_connections).unwrap_or(usize::MAX),
             counters,
             board,
@@ -222,32 +236,65 @@ impl Server {
     }
 
     fn serve(self: &Arc<Self>, stream: Stream, peer: Option<SocketAddr>) {
+        // Entered before anything else runs: who counts connections sees it at once.
         let entry = self.conns.enter();
-        let conn = Arc::clone(&entry.conn);
-        let requests = Requests {
-            router: self.router.clone(),
-            server: Arc::clone(self),
-            conn: Arc::clone(&conn),
-            peer,
-        };
-        let io = TokioIo::new(Watched::new(stream, entry));
-        let serving = self.builder.serve_connection_with_upgrades(io, requests).into_owned();
+        let watched = Watched::new(stream, entry, head_max(&self.limits) - FIELDS_ROOM);
+        let server = Arc::clone(self);
         tokio::spawn(async move {
-            let mut serving = pin!(serving);
-            loop {
-                tokio::select! {
-                    biased;
-                    result = serving.as_mut() => {
-                        if let Err(error) = result {
-                            tracing::debug!("a connection ended badly: {error}");
-                        }
-                        return;
-                    }
-                    // It is polled again, and finds out why.
-                    () = conn.kicked.notified() => {}
-                }
+            let mut watched = watched;
+            if let Some(peer) = server.peer(&mut watched, peer).await {
+                server.converse(watched, peer).await;
             }
         });
+    }
+
+    /// Who speaks on a connection: the other end of the socket, or whom a proxy there names. `None`
+    /// where there should be a proxy and is none.
+    async fn peer(&self, watched: &mut Watched, peer: Option<SocketAddr>) -> Option<Client> {
+        match &self.proxies {
+            Some(proxies) if proxies.has_peer(peer) => {}
+            Some(_) | None => return Some(Client::direct(peer, Scheme::Http)),
+        }
+        match watched.take_proxy_header().await {
+            Ok(Proxied { source, scheme }) => {
+                Some(Client::direct(source.or(peer), scheme.unwrap_or_default()))
+            }
+            Err(Unproxied::Silent) => None,
+            Err(Unproxied::Wrong(why)) => {
+                let peer = peer.map_or("a unix socket".to_owned(), |peer| peer.to_string());
+                tracing::info!("closed a connection from {peer}: {why}");
+                None
+            }
+        }
+    }
+
+    /// Requests and answers, until the connection ends.
+    async fn converse(self: Arc<Self>, watched: Watched, peer: Client) {
+        let conn = Arc::clone(watched.conn());
+        let requests = Requests {
+            router: self.router.clone(),
+            server: Arc::clone(&self),
+            conn: Arc::clone(&conn),
+            peer,
+            is_forwarder: self.forwarders.has_peer(peer.peer()),
+        };
+        let io = TokioIo::new(watched);
+        let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, requests));
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = serving.as_mut() => break result,
+                // It is polled again, and finds out why.
+                () = conn.kicked.notified() => {}
+            }
+        };
+        let by_hyper = || own::status_of(result.as_ref().err()?.as_ref());
+        if let Some(status) = conn.refused().or_else(by_hyper) {
+            ticket::log_unread(&self, &conn, peer.address(), status);
+        }
+        if let Err(error) = result {
+            tracing::debug!("a connection ended badly: {}", Chain(error.as_ref()));
+        }
     }
 }
 
@@ -255,7 +302,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
+    let limits = &config.limits;
     // Not `pipeline_flush`: it holds back the answer to a request that cannot be parsed.
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
     builder
@@ -263,16 +311,24 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         // Our own sweep has the timeouts.
         .header_read_timeout(None)
         .timer(hyper_util::rt::TokioTimer::new())
+        .keep_alive(!config.keepalive.is_zero())
         // A client that has said all it has to say may still read.
         .half_close(true)
         .max_headers(limits.request_fields)
         // The head must fit: what does not is answered 431 by hyper itself.
-        .max_buf_size(HEAD_MAX.max(limits.request_line + limits.request_field_size + 8192));
+        .max_buf_size(head_max(limits));
     builder
 }
 
 /// Bytes that a request's head may have altogether.
+fn head_max(limits: &Limits) -> usize {
+    HEAD_MAX.max(limits.request_line + limits.request_field_size + FIELDS_ROOM)
+}
+
+/// Bytes that a head may have in any case.
 const HEAD_MAX: usize = 64 * 1024;
+/// Bytes of them that are for other things than the request line and one long field.
+const FIELDS_ROOM: usize = 8 * 1024;
 
 /// A listening socket of either kind, in this worker's event loop.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,8 +10,8 @@ use std::task::{Context, Poll, ready};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::header::{CONNECTION, CONTENT_TYPE};
-use axum::http::{HeaderValue, Request, Response, StatusCode, request};
+use axum::http::header::CONNECTION;
+use axum::http::{Request, Response, StatusCode, request};
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -22,10 +21,12 @@ use tower::Service as _;
 
 use super::body::Upload;
 use super::conns::{Conn, Fault, Kick, Wait};
+use super::own::{CLOSE, Own};
 use super::server::Server;
-use super::strict;
 use super::ticket::Ticket;
-use crate::deadline::Deadline;
+use super::{forwarded, strict};
+use crate::client::Client;
+use crate::request_id::{RequestId, X_REQUEST_ID};
 
 /// Answers the requests of one connection.
 #[derive(Debug)]
@@ -33,7 +34,9 @@ pub(super) struct Requests {
     pub(super) router: Router,
     pub(super) server: Arc<Server>,
     pub(super) conn: Arc<Conn>,
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) peer: Client,
+    /// Whether the peer is a proxy whose forwarding headers are believed.
+    pub(super) is_forwarder: bool,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -44,13 +47,20 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Answering {
         self.conn.note_request();
         let (mut head, body) = request.into_parts();
+        let client = if self.is_forwarder {
+            forwarded::client(&head.headers, self.peer, &self.server.forwarders)
+        } else {
+            self.peer
+        };
+        let id = RequestId::of_request(&head.headers);
         let length = body.size_hint().exact();
-        let mut ticket = Ticket::new(&self.server, &self.conn, &head, self.peer);
+        let mut ticket = Ticket::new(&self.server, &self.conn, &head, (client, id.clone()));
         ticket.body = length.unwrap_or(0);
-        let answer = match strict::refuse(&head, length, &self.server.limits) {
-            Some(status) => Running::Refused { status },
+        let running = match strict::judge(&head, length, &self.server.limits) {
+            Some(own) => Running::Own { own },
             None => {
-                self.extend(&mut head);
+                strict::settle_host(&mut head);
+                self.extend(&mut head, client, id);
                 let body = if body.is_end_stream() {
                     Body::empty()
                 } else {
@@ -60,15 +70,24 @@ impl Service<Request<Incoming>> for Requests {
                 Running::Routed { future }
             }
         };
-        Answering { running: answer, ticket: Some(ticket) }
+        Answering { running, ticket: Some(ticket) }
     }
+}
+
+/// What ferricorn's extractors know of the request in hand: one entry among its extensions for all of
+/// them, since each costs an allocation.
+#[derive(Clone, Debug)]
+pub(crate) struct InHand {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) client: Client,
+    pub(crate) id: RequestId,
 }
 
 impl Requests {
     /// What handlers may ask for.
-    fn extend(&self, head: &mut request::Parts) {
-        head.extensions.insert(Deadline::new(Arc::clone(&self.conn)));
-        if let Some(peer) = self.peer {
+    fn extend(&self, head: &mut request::Parts, client: Client, id: RequestId) {
+        head.extensions.insert(InHand { conn: Arc::clone(&self.conn), client, id });
+        if let Some(peer) = self.peer.peer() {
             head.extensions.insert(ConnectInfo(peer));
         }
     }
@@ -77,7 +96,7 @@ impl Requests {
 pin_project_lite::pin_project! {
     #[project = RunningProjection]
     enum Running {
-        Refused { status: StatusCode },
+        Own { own: Own },
         Routed { #[pin] future: RouteFuture<Infallible> },
     }
 }
@@ -100,10 +119,10 @@ impl Future for Answering {
         let ticket = this.ticket.as_ref().expect("a future is not polled after its end");
         let conn = &ticket.conn;
         let response = match this.running.project() {
-            RunningProjection::Refused { status } => plain(*status),
+            RunningProjection::Own { own } => own.response(),
             RunningProjection::Routed { .. } if conn.kick() == Kick::Answer => {
                 ticket.warn_of_timeout();
-                plain(StatusCode::GATEWAY_TIMEOUT)
+                Own::Timeout.response()
             }
             RunningProjection::Routed { future } => {
                 let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
@@ -115,7 +134,7 @@ impl Future for Answering {
                     Err(_) => {
                         // The panic hook has written what and where.
                         ticket.warn_of_panic();
-                        plain(StatusCode::INTERNAL_SERVER_ERROR)
+                        Own::Panic.response()
                     }
                 }
             }
@@ -129,30 +148,18 @@ impl Future for Answering {
 fn finish(response: Response<Body>, mut ticket: Ticket) -> Response<Answer> {
     let mut response = match ticket.conn.fault() {
         Fault::None => response,
-        Fault::TooLong => plain(StatusCode::PAYLOAD_TOO_LARGE),
-        Fault::Stalled => plain(StatusCode::REQUEST_TIMEOUT),
+        Fault::TooLong => Own::BodyTooLong.response(),
+        Fault::Stalled => Own::BodyStalled.response(),
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         ticket.conn.set(Wait::Other);
-    } else if ticket.server.is_leaving() && !ticket.conn.has_more(ticket.body) {
+    } else if ticket.server.is_leaving() && !ticket.conn.heads.has_more(ticket.body) {
         // Said on the last answer only: what is pipelined behind it is still answered.
         response.headers_mut().insert(CONNECTION, CLOSE);
     }
+    response.headers_mut().insert(X_REQUEST_ID, ticket.id.to_value());
     ticket.note_head(&response);
     response.map(|body| Answer { body, ticket })
-}
-
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// An answer of our own. The connection is closed behind it: the request may not have been read whole.
-fn plain(status: StatusCode) -> Response<Body> {
-    let reason = status.canonical_reason().unwrap_or("error");
-    let mut response = Response::new(Body::from(format!("{{\"error\":\"{reason}\"}}\n")));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CONNECTION, CLOSE);
-    response
 }
 
 /// The body of an answer on its way out. When it is dropped the request is over, and is logged.

@@ -3,37 +3,40 @@
 //! hyper takes care of what cannot be parsed. These rules are about requests that can be, but that
 //! servers along the way may understand in different ways, or that are larger than configured.
 
-use axum::http::header::{HOST, TRANSFER_ENCODING};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, Version, request};
+use std::net::Ipv6Addr;
 
+use axum::http::header::{HOST, TRANSFER_ENCODING};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
+
+use super::own::Own;
 use crate::config::Limits;
 
-/// Why a request is refused, if it is.
-pub(super) fn refuse(
-    head: &request::Parts,
-    body: Option<u64>,
-    limits: &Limits,
-) -> Option<StatusCode> {
+/// What is answered instead of the application, if anything is.
+pub(super) fn judge(head: &request::Parts, body: Option<u64>, limits: &Limits) -> Option<Own> {
     if limits.request_line > 0 && request_line(head) > limits.request_line {
-        return Some(StatusCode::URI_TOO_LONG);
+        return Some(Own::LineTooLong);
     }
     if has_long_field(&head.headers, limits.request_field_size) {
-        return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        return Some(Own::FieldTooLong);
     }
     if !is_coding_known(&head.headers) {
-        return Some(StatusCode::NOT_IMPLEMENTED);
-    }
-    if let Some(status) = refuse_target(&head.method, &head.uri) {
-        return Some(status);
+        return Some(Own::Coding);
     }
     if !has_one_host(head) {
-        return Some(StatusCode::BAD_REQUEST);
+        return Some(Own::Host);
     }
-    match body {
-        Some(length) if limits.body > 0 && length > limits.body => {
-            Some(StatusCode::PAYLOAD_TOO_LARGE)
-        }
+    judge_target(&head.method, &head.uri).or(match body {
+        Some(length) if limits.body > 0 && length > limits.body => Some(Own::BodyTooLong),
         _ => None,
+    })
+}
+
+/// RFC 9112 section 3.2.2: where the target names a host, that is the host, whatever `Host` says.
+pub(super) fn settle_host(head: &mut request::Parts) {
+    if let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
     }
 }
 
@@ -65,17 +68,22 @@ fn is_coding_known(headers: &HeaderMap) -> bool {
 }
 
 /// RFC 9112 section 3.2: the four forms of a target, of which this server is no proxy for one.
-fn refuse_target(method: &Method, uri: &Uri) -> Option<StatusCode> {
+fn judge_target(method: &Method, uri: &Uri) -> Option<Own> {
     if *method == Method::CONNECT {
-        return Some(StatusCode::NOT_IMPLEMENTED);
+        return Some(Own::Tunnel);
     }
     if uri.path() == "*" {
-        return (*method != Method::OPTIONS).then_some(StatusCode::BAD_REQUEST);
+        return Some(if *method == Method::OPTIONS { Own::Options } else { Own::Target });
     }
-    let origin_or_absolute = uri.path().starts_with('/');
+    let is_origin_or_absolute = uri.path().starts_with('/')
+        && match (uri.scheme_str(), uri.authority()) {
+            (None, None) => true,
+            (Some("http" | "https"), Some(authority)) => is_host(authority.as_str()),
+            (Some(_) | None, _) => false,
+        };
     let bytes = uri.path_and_query().map_or("", |path| path.as_str()).as_bytes();
-    let plain = bytes.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'\\');
-    (!origin_or_absolute || !plain).then_some(StatusCode::BAD_REQUEST)
+    let is_plain = bytes.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'\\');
+    (!is_origin_or_absolute || !is_plain).then_some(Own::Target)
 }
 
 /// RFC 9112 section 3.2: exactly one `Host` in HTTP/1.1, and a valid one.
@@ -83,16 +91,24 @@ fn has_one_host(head: &request::Parts) -> bool {
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) => head.version < Version::HTTP_11,
-        (Some(host), None) => is_host(host.as_bytes()),
+        (Some(host), None) => host.to_str().is_ok_and(is_host),
         (Some(_), Some(_)) => false,
     }
 }
 
-/// RFC 3986 section 3.2.2, loosely: what could be a name, an address and a port. Empty is allowed: a
-/// target without an authority has none to repeat.
-fn is_host(host: &[u8]) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte);
-    host.iter().all(allowed)
+/// RFC 9110 section 7.2 and RFC 3986 section 3.2: an address in brackets or a name, and a port. It may
+/// be empty: a target without an authority has none to repeat.
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => ("", port),
+            Some(_) | None => return false,
+        },
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    name.bytes().all(allowed) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 #[cfg(test)]
@@ -107,7 +123,7 @@ mod tests {
 
     fn answer(build: impl FnOnce(request::Builder) -> request::Builder) -> Option<u16> {
         let request = build(Request::builder().uri("/")).body(()).expect("a valid request");
-        refuse(&request.into_parts().0, None, &limits()).map(|status| status.as_u16())
+        judge(&request.into_parts().0, None, &limits()).map(|own| own.status().as_u16())
     }
 
     #[test]
@@ -116,7 +132,6 @@ mod tests {
         assert_eq!(answer(|it| it.header("host", "")), None);
         assert_eq!(answer(|it| it.uri("http://a.example/x?y=1").header("host", "a.example")), None);
         assert_eq!(answer(|it| it.version(Version::HTTP_10)), None);
-        assert_eq!(answer(|it| it.method("OPTIONS").uri("*").header("host", "a")), None);
         assert_eq!(
             answer(|it| it.header("host", "a").header("transfer-encoding", "Chunked")),
             None
@@ -158,7 +173,7 @@ mod tests {
         assert_eq!(answer(|it| it.header("host", "a").header("x", field(8191))), Some(431));
         let parts =
             Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts().0;
-        assert_eq!(refuse(&parts, Some(1 << 20), &limits()), None);
-        assert_eq!(refuse(&parts, Some((1 << 20) + 1), &limits()).map(|it| it.as_u16()), Some(413));
+        assert_eq!(judge(&parts, Some(1 << 20), &limits()), None);
+        assert_eq!(judge(&parts, Some((1 << 20) + 1), &limits()), Some(Own::BodyTooLong));
     }
 }

@@ -1,14 +1,16 @@
 //! What is kept of a request until it is over: for its access line, its limits and its counters.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::http::{HeaderMap, Method, Response, Uri, Version, request};
+use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, Version, request};
 
 use super::conns::{Conn, Wait};
 use super::server::Server;
+use crate::client::{Client, Scheme};
 use crate::logging::{self, Outcome, Record};
+use crate::request_id::RequestId;
 use crate::sys::clock;
 
 /// One request in hand. Dropped when its answer is out, or when nobody waits for it any more.
@@ -20,7 +22,8 @@ pub(super) struct Ticket {
     pub(super) body: u64,
     /// Bytes of the answer's body that were handed to the connection.
     pub(super) sent: u64,
-    peer: Option<SocketAddr>,
+    client: Client,
+    pub(super) id: RequestId,
     started: SystemTime,
     clock: Instant,
     method: Method,
@@ -37,25 +40,25 @@ impl Ticket {
         server: &Arc<Server>,
         conn: &Arc<Conn>,
         head: &request::Parts,
-        peer: Option<SocketAddr>,
+        (client, id): (Client, RequestId),
     ) -> Self {
         let started = clock::wall();
-        let remote = peer.map(|peer| peer.ip());
         if let Some(entry) = server.board.entry(conn.number) {
-            entry.fill(remote, started, &head.method, &head.uri, head.version);
+            entry.fill(client.address(), started, &head.method, &head.uri, head.version);
         }
         Self {
             server: Arc::clone(server),
             conn: Arc::clone(conn),
             body: 0,
             sent: 0,
-            peer,
+            client,
+            id,
             started,
             clock: clock::now(),
             method: head.method.clone(),
             target: head.uri.clone(),
             version: head.version,
-            request_headers: head.headers.clone(),
+            request_headers: kept(&head.headers, &server.fields.request),
             response_headers: HeaderMap::new(),
             outcome: Outcome::Aborted,
         }
@@ -64,7 +67,7 @@ impl Ticket {
     /// The head of the answer stands.
     pub(super) fn note_head<B>(&mut self, response: &Response<B>) {
         self.outcome = Outcome::Status(response.status());
-        self.response_headers = response.headers().clone();
+        self.response_headers = kept(response.headers(), &self.server.fields.response);
     }
 
     pub(super) fn warn_of_timeout(&self) {
@@ -101,7 +104,7 @@ impl Drop for Ticket {
         logging::access(
             clock::now(),
             &Record {
-                remote: self.peer.map(|peer| peer.ip()),
+                remote: self.client.address(),
                 started: self.started,
                 elapsed: self.elapsed(),
                 method: &self.method,
@@ -114,8 +117,8 @@ impl Drop for Ticket {
                 pid: self.server.pid,
                 slot: self.server.slot,
                 generation: self.server.generation,
-                request_id: None,
-                scheme: "http",
+                request_id: Some(self.id.as_str()),
+                scheme: self.client.scheme().as_str(),
             },
         );
         // After its line: a worker that dies in between has said it twice rather than never.
@@ -123,4 +126,43 @@ impl Drop for Ticket {
             entry.clear();
         }
     }
+}
+
+/// The fields with these names.
+fn kept(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    // Takes no memory until there is a field.
+    let mut kept = HeaderMap::new();
+    for name in names {
+        for value in headers.get_all(name) {
+            kept.append(name, value.clone());
+        }
+    }
+    kept
+}
+
+/// Accounts for an answer to what never became a request: its head took too long, or was none.
+pub(super) fn log_unread(server: &Server, conn: &Conn, client: Option<IpAddr>, status: StatusCode) {
+    let elapsed = conn.waited();
+    let none = HeaderMap::new();
+    server.count_request();
+    logging::access(
+        clock::now(),
+        &Record {
+            remote: client,
+            started: clock::wall().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH),
+            elapsed,
+            method: &Method::GET,
+            target: &Uri::default(),
+            version: Version::HTTP_11,
+            request_headers: &none,
+            outcome: Outcome::Unread(status),
+            response_headers: &none,
+            bytes: 0,
+            pid: server.pid,
+            slot: server.slot,
+            generation: server.generation,
+            request_id: None,
+            scheme: Scheme::Http.as_str(),
+        },
+    );
 }

@@ -13,7 +13,7 @@ pub(crate) use orders::Scene;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::ids::{ChildId, Generation};
+use crate::ids::{ChildId, Generation, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
 use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::{Task, Urgency};
@@ -59,6 +59,9 @@ pub(crate) enum Law {
     Patience,
     /// While anybody accepts, somebody accepts from every open slot.
     EverySlotAccepted,
+    /// New connections are steered to slots whose workers accept, if any do; and to all of them that
+    /// drain their queues when nothing is wrong.
+    SteeredToTheLiving,
     /// While somebody is able to, a connection that waits is soon accepted.
     QueuesDrain,
     /// Exit codes 3 and 4 say what happened.
@@ -120,6 +123,8 @@ pub(crate) struct Judge {
     prepared: BTreeSet<Generation>,
     remembered: BTreeSet<Generation>,
     in_force: Generation,
+    /// To which slots the kernel sends new connections, if it was told.
+    steered: Option<SlotSet>,
     prepare_refused_at: Option<u64>,
 }
 
@@ -199,6 +204,7 @@ impl Judge {
             prepared: BTreeSet::new(),
             remembered: BTreeSet::from([Generation::FIRST]),
             in_force: Generation::FIRST,
+            steered: None,
             prepare_refused_at: None,
         }
     }

@@ -54,8 +54,8 @@ impl Judge {
             Action::StopListening => self.note_stop(scene),
             Action::Log(notice) => self.notice(scene.now, notice),
             Action::Exit(reason) => self.leave(scene, *reason),
-            Action::Steer { .. }
-            | Action::OpenSlots { .. }
+            Action::Steer { slots } => self.steered = Some(*slots),
+            Action::OpenSlots { .. }
             | Action::Watch { .. }
             | Action::Look { .. }
             | Action::ReopenLogs

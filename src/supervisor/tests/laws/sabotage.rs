@@ -86,6 +86,9 @@ fn sabotage(law: Law) -> Sabotage {
         Law::EverySlotAccepted => |_, orders| {
             orders.retain(|it| !matches!(it, Action::Accept { .. }));
         },
+        Law::SteeredToTheLiving => |world, orders| {
+            orders.retain(|it| world.now < 200 || !matches!(it, Action::Steer { .. }));
+        },
         Law::QueuesDrain => |_, orders| orders.retain(|it| !matches!(it, Action::Look { .. })),
         Law::ExitCodes => |_, orders| {
             for order in orders {
@@ -148,7 +151,8 @@ fn next(law: &Law) -> Option<Law> {
         Law::OnlyTheStuck => Law::TheStuckEnd,
         Law::TheStuckEnd => Law::Patience,
         Law::Patience => Law::EverySlotAccepted,
-        Law::EverySlotAccepted => Law::QueuesDrain,
+        Law::EverySlotAccepted => Law::SteeredToTheLiving,
+        Law::SteeredToTheLiving => Law::QueuesDrain,
         Law::QueuesDrain => Law::ExitCodes,
         Law::ExitCodes => Law::OneAtATime,
         Law::OneAtATime => Law::HupsCoalesce,

@@ -11,6 +11,7 @@ use crate::supervisor::stage::{Stage, Task, Urgency};
 use crate::supervisor::tests::world::machine::Process;
 use crate::supervisor::tests::world::plan::Release;
 use crate::supervisor::upgrade::Upgrade;
+use crate::supervisor::watch::Drainage;
 use crate::time::Instant;
 
 impl Judge {
@@ -168,6 +169,12 @@ impl Judge {
                 });
             }
         }
+        let alive: SlotSet = serving().map(|(slot, _)| slot).collect();
+        let steered = self.steered.unwrap_or(alive);
+        let dead = steered.iter().find(|slot| !alive.contains(*slot));
+        self.holds(Law::SteeredToTheLiving, alive == SlotSet::EMPTY || dead.is_none(), || {
+            format!("connections are steered to {steered}, where {alive} are alive")
+        });
         let patience = 150 + self.absences.total;
         for (at, queue) in scene.machine.queues.iter().enumerate() {
             let waits = queue.length > 0 && now - queue.since > patience;
@@ -224,6 +231,20 @@ impl Judge {
         let most = boot + 50 + 60 + 100 + 340 * slots + 1000;
         self.holds(Law::ReloadsEnd, scene.now - trial.began <= most, || {
             format!("generation {} is being tried since {}", trial.generation, trial.began)
+        });
+    }
+
+    /// Everything is as it should be.
+    pub(crate) fn rests(&mut self, supervisor: &Supervisor) {
+        let drained = |slot: &Slot| {
+            let seat = &supervisor.seats[slot.index()];
+            !matches!(seat.drainage, Drainage::Undrained { .. })
+        };
+        let alive: SlotSet = (0..supervisor.wanted).map(Slot::new).filter(drained).collect();
+        let steered = self.steered.unwrap_or(alive);
+        let spread = alive.iter().all(|slot| steered.contains(slot));
+        self.holds(Law::SteeredToTheLiving, spread, || {
+            format!("connections are steered to {steered} although {alive} are alive")
         });
     }
 

@@ -124,6 +124,7 @@ impl Teller {
     /// Lets the time pass, with a stop at each deadline.
     fn pass_until(&mut self, end: Instant) {
         while let Some(next) = self.supervisor.next_deadline().filter(|next| *next <= end) {
+            assert!(next > self.supervisor.handled_at, "the clock does not move on");
             self.now = next.max(self.now);
             self.step(Event::Tick);
         }

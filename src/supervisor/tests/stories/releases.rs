@@ -408,3 +408,73 @@ fn a_sleep_is_no_trial() {
         "
     );
 }
+
+#[test]
+fn worker_panics_soon_after_it_was_proven() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2",
+            "
+            @1000 signal HUP
+            @1010 loaded workers=2
+            @1050 exited 104 code 0
+            @1060 ready #5
+            @1210 exited 105 code 101
+            @1230 ready #7
+            @1280 exited 107 code 101
+            @1300 ready #8
+            @1350 exited 108 code 101
+            @1400 ready #9
+            @1450 ready #10
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #4 prepare g2
+        @1010    forked #4 pid 104
+                  → debug: prepare begun with pid: 104
+        @1050    exited 104 code 0
+                  → fork #5 worker 0 g2
+        @1050    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @1060    ready #5
+                  → info: worker 0 (pid 105) ready in 10 ms
+        @1160    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → fork #6 worker 1 g2
+        @1160    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @1210    exited 105 code 101
+                  → error: worker 0 (pid 105) died: exited with code 101
+                  → fork #7 worker 0 g2
+        @1210    forked #7 pid 107
+                  → info: Booting worker with pid: 107
+        @1230    ready #7
+                  → info: worker 0 (pid 107) ready in 20 ms
+        @1280    exited 107 code 101
+                  → error: worker 0 (pid 107) died: exited with code 101
+                  → fork #8 worker 0 g2
+        @1280    forked #8 pid 108
+                  → info: Booting worker with pid: 108
+        @1300    ready #8
+                  → info: worker 0 (pid 108) ready in 20 ms
+        @1350    exited 108 code 101
+                  → error: worker 0 (pid 108) died: exited with code 101
+                  → use g1
+                  → error: failed to reload: generation 2 is dropped, 1 serves on: 3 workers in a row failed, the last in slot 0 (exited with code 101)
+                  → send 106 INT
+                  → fork #9 worker 0 g1
+        @1350    forked #9 pid 109
+                  → info: Booting worker with pid: 109
+        @1400    ready #9
+                  → info: worker 0 (pid 109) ready in 50 ms
+        @1450    ready #10
+        "
+    );
+}

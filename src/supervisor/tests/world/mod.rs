@@ -147,6 +147,7 @@ impl World {
     fn end_when_at_rest(&mut self) {
         if self.is_at_rest() {
             self.ending = true;
+            self.judge.rests(&self.supervisor);
             self.schedule(self.now + 1, Happening::Deed(Deed::Signal(self.plan.end)));
         } else {
             self.judge.awaits_rest(self.now, self.plan.calm_at, &self.supervisor);

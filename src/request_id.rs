@@ -1,0 +1,174 @@
+//! A request's id: the same in the answer's `X-Request-Id`, in the logs and for handlers.
+//!
+//! # Why every request has one
+//! It is in every answer, so it cannot be made when somebody asks for it. Making it is cheap instead:
+//! 16 random bytes in hexadecimal, written into a piece of memory that some hundred ids share, so that
+//! hardly any of them asks for memory of its own.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::fmt;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
+use bytes::BytesMut;
+
+use crate::worker::InHand;
+
+/// The header field that carries it, both ways.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Bytes of the longest id that is taken over.
+const LENGTH_MAX: usize = 128;
+/// Bytes of an id of our own.
+const LENGTH: usize = 32;
+/// Bytes of memory that ids are cut from: short enough that one id in use, as of a slow request, does
+/// not hold on to much.
+const PIECE: usize = 128 * LENGTH;
+
+/// The id of the request in hand: an extractor for handlers. Layers ask [`RequestId::of`].
+///
+/// It is what the client sent in `X-Request-Id`, if that was one value of 1 to 128 letters, digits,
+/// `.`, `_` or `-`; any other request gets an id of 32 hexadecimal digits. The answer carries it, and
+/// so does the access log (`%({request_id}e)s`, and `request_id` in JSON).
+///
+/// ```
+/// async fn work(id: ferricorn::RequestId) -> String {
+///     format!("this is {id}\n")
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// What the request says, or a new one.
+    pub(crate) fn of_request(headers: &HeaderMap) -> Self {
+        let mut said = headers.get_all(X_REQUEST_ID).iter();
+        match (said.next(), said.next()) {
+            (Some(id), None) if is_well_formed(id.as_bytes()) => Self(id.clone()),
+            (Some(_) | None, _) => Self::new(),
+        }
+    }
+
+    /// A new one.
+    fn new() -> Self {
+        thread_local! {
+            static MEMORY: RefCell<BytesMut> = RefCell::default();
+        }
+        // The worker has given its random stream a new beginning after the fork.
+        let digits = hexadecimal(rand::random());
+        let id = MEMORY.with_borrow_mut(|memory| {
+            if memory.capacity() < LENGTH {
+                memory.reserve(PIECE);
+            }
+            memory.extend_from_slice(&digits);
+            memory.split().freeze()
+        });
+        Self(HeaderValue::from_maybe_shared(id).expect("digits are a value"))
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().expect("it was made of ASCII")
+    }
+
+    /// As a header field has it: to send it on with requests to other services.
+    #[must_use]
+    pub fn to_value(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    /// The id of the request with these extensions. Outside a ferricorn worker, as in a test of a
+    /// router, it is the one that was inserted, or `None`.
+    #[must_use]
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        let inserted = extensions.get::<Self>();
+        inserted.or_else(|| extensions.get::<InHand>().map(|in_hand| &in_hand.id)).cloned()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Infallible;
+
+    /// Outside a worker, where the request has none: a new one.
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.extensions).unwrap_or_else(Self::new))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+fn is_well_formed(id: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    (1..=LENGTH_MAX).contains(&id.len()) && id.iter().all(allowed)
+}
+
+fn hexadecimal(bytes: [u8; LENGTH / 2]) -> [u8; LENGTH] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; LENGTH];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xf)];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn of(values: &[&[u8]]) -> RequestId {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(X_REQUEST_ID, HeaderValue::from_bytes(value).unwrap());
+        }
+        RequestId::of_request(&headers)
+    }
+
+    fn is_new(id: &RequestId) -> bool {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        id.as_str().len() == 32 && id.as_str().bytes().all(digit)
+    }
+
+    #[test]
+    fn a_well_formed_id_is_taken_over() {
+        let long = "a".repeat(128);
+        for id in ["7", "Root-1.67891233_abcdef", long.as_str()] {
+            assert_eq!(of(&[id.as_bytes()]).as_str(), id);
+        }
+    }
+
+    #[test]
+    fn anything_else_gets_a_new_one() {
+        let long = "a".repeat(129);
+        let wrong: [&[u8]; 7] =
+            [b"", b"a b", b"a,b", b"a\"b", "ä".as_bytes(), b"${jndi:x}", long.as_bytes()];
+        for id in wrong {
+            assert!(is_new(&of(&[id])), "{id:?}");
+        }
+        assert!(is_new(&of(&[])));
+        assert!(is_new(&of(&[b"one", b"two"])), "two are none");
+    }
+
+    #[test]
+    fn ids_differ_and_stay_what_they_are_while_others_are_made() {
+        let ids: Vec<RequestId> = (0..1000).map(|_| of(&[])).collect();
+        let texts: HashSet<String> = ids.iter().map(RequestId::to_string).collect();
+        assert_eq!(texts.len(), 1000);
+        assert!(ids.iter().all(is_new));
+    }
+
+    #[test]
+    fn digits_are_in_order() {
+        let bytes = std::array::from_fn(|at| 16 * u8::try_from(at).unwrap() + 0xf);
+        assert_eq!(&hexadecimal(bytes), b"0f1f2f3f4f5f6f7f8f9fafbfcfdfefff");
+    }
+}

@@ -1,0 +1,298 @@
+//! Forwarding headers: what is believed of them, and that no client can make itself another.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Config;
+
+/// Trusts 10.0.0.0/8 and ::1; the peer is 10.0.0.1.
+fn trusted() -> Trusted {
+    let text = "forwarded_allow_ips = ['10.0.0.0/8', '::1']";
+    Trusted::new(&Config::from_toml(text, &[]).unwrap().forwarded_allow_ips)
+}
+
+fn peer() -> Client {
+    Client::direct(Some("10.0.0.1:40000".parse().unwrap()), Scheme::Http)
+}
+
+fn found(fields: &[(&'static str, &[u8])]) -> Client {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(*name, HeaderValue::from_bytes(value).unwrap());
+    }
+    client(&headers, peer(), &trusted())
+}
+
+/// `address scheme`, as the client behind the peer is seen.
+fn seen(fields: &[(&'static str, &str)]) -> String {
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    let client = found(&fields);
+    assert_eq!(client.peer(), peer().peer(), "the peer stays who it is");
+    let address = client.address().map_or("-".to_owned(), |address| address.to_string());
+    format!("{address} {}", client.scheme())
+}
+
+fn addresses(value: &str) -> String {
+    seen(&[("x-forwarded-for", value)])
+}
+
+fn standard(value: &str) -> String {
+    seen(&[("forwarded", value)])
+}
+
+const PEER: &str = "10.0.0.1 http";
+
+#[test]
+fn peers_are_trusted_by_their_network() {
+    let trusted = trusted();
+    for (peer, is) in [("10.9.9.9:1", true), ("[::ffff:10.1.1.1]:1", true), ("11.0.0.1:1", false)] {
+        assert_eq!(trusted.has_peer(Some(peer.parse().unwrap())), is, "{peer}");
+    }
+    assert!(trusted.has_peer(None), "a unix socket");
+}
+
+#[test]
+fn the_last_address_that_is_not_trusted_is_the_client() {
+    assert_eq!(seen(&[]), PEER);
+    assert_eq!(addresses("192.0.2.7"), "192.0.2.7 http");
+    assert_eq!(addresses("198.51.100.1, 192.0.2.7"), "192.0.2.7 http", "the first is hearsay");
+    assert_eq!(addresses("198.51.100.1,192.0.2.7 , 10.0.0.2,10.0.0.3"), "192.0.2.7 http");
+    assert_eq!(addresses("10.0.0.2, 10.0.0.3"), "10.0.0.2 http", "all of them are trusted");
+    let lines = [("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", "192.0.2.7, 10.0.0.2")];
+    assert_eq!(seen(&lines), "192.0.2.7 http", "two fields are one list");
+    assert_eq!(addresses("garbage, 192.0.2.7"), "192.0.2.7 http", "hearsay is not even read");
+}
+
+#[test]
+fn addresses_come_in_several_shapes() {
+    for (value, address) in [
+        ("192.0.2.7:1234", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("[2001:db8::7]", "2001:db8::7"),
+        ("[2001:db8::7]:1234", "2001:db8::7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        (",, 192.0.2.7 ,", "192.0.2.7"),
+        ("unknown", "-"),
+        ("192.0.2.7, Unknown, 10.0.0.2", "-"),
+    ] {
+        assert_eq!(addresses(value), format!("{address} http"), "{value}");
+    }
+}
+
+#[test]
+fn what_is_malformed_is_not_believed_in_part() {
+    for value in [
+        "",
+        " ",
+        "192.0.2",
+        "192.0.2.7.1",
+        "192.0.2.07",
+        "192.0.2.7:",
+        "192.0.2.7:x",
+        "a.example",
+        "[192.0.2.7]",
+        "[2001:db8::7",
+        "2001:db8::7]",
+        "192.0.2.7 192.0.2.8",
+        "\"192.0.2.7\"",
+        "192.0.2.7;10.0.0.2",
+        "_hidden",
+        "192.0.2.7, _hidden, 10.0.0.2",
+    ] {
+        assert_eq!(addresses(value), PEER, "{value:?}");
+    }
+}
+
+#[test]
+fn the_scheme_is_the_clients_own() {
+    let both = |addresses, schemes| {
+        seen(&[("x-forwarded-for", addresses), ("x-forwarded-proto", schemes)])
+    };
+    assert_eq!(seen(&[("x-forwarded-proto", "https")]), "10.0.0.1 https");
+    assert_eq!(both("192.0.2.7", "HTTPS"), "192.0.2.7 https");
+    assert_eq!(both("192.0.2.7", "http"), "192.0.2.7 http");
+    assert_eq!(both("192.0.2.7, 10.0.0.2", "https"), "192.0.2.7 https", "one for all");
+    assert_eq!(both("192.0.2.7, 10.0.0.2", "https, http"), "192.0.2.7 https", "one for each");
+    assert_eq!(both("1.1.1.1, 192.0.2.7, 10.0.0.2", "https,http,https"), "192.0.2.7 http");
+    assert_eq!(both("192.0.2.7", "https, https"), "192.0.2.7 https", "they agree");
+    assert_eq!(both("192.0.2.7", "https, http"), "192.0.2.7 http", "they do not");
+    for wrong in ["", "wss", "https;", "https http", "on"] {
+        assert_eq!(both("192.0.2.7", wrong), "192.0.2.7 http", "{wrong:?}");
+    }
+    assert_eq!(both("garbage", "https"), "10.0.0.1 https", "each for itself");
+}
+
+#[test]
+fn the_standard_field_is_read_by_its_grammar() {
+    for (value, expected) in [
+        ("for=192.0.2.7", "192.0.2.7 http"),
+        ("For=192.0.2.7;Proto=HTTPS", "192.0.2.7 https"),
+        ("for=\"192.0.2.7:4711\"; proto=https ; by=10.0.0.1;host=a", "192.0.2.7 https"),
+        ("for=\"[2001:db8:cafe::17]:4711\"", "2001:db8:cafe::17 http"),
+        ("for=\"[2001:db8:cafe::17]\";proto=https", "2001:db8:cafe::17 https"),
+        ("for=1.1.1.1;proto=https, for=192.0.2.7 ,for=10.0.0.2;proto=https", "192.0.2.7 http"),
+        ("for=\"1\\92.0.2.7\"", "192.0.2.7 http"),
+        ("for=\"_x:_y\";proto=https", "- https"),
+        ("for=unknown", "- http"),
+        ("for=192.0.2.7, for=_hidden, for=10.0.0.2", "- http"),
+        ("proto=https", "10.0.0.1 https"),
+        (";;for=192.0.2.7;;, ,", "192.0.2.7 http"),
+        ("for=192.0.2.7;secret=\"a,b;for=9.9.9.9\"", "192.0.2.7 http"),
+    ] {
+        assert_eq!(standard(value), expected, "{value}");
+    }
+}
+
+#[test]
+fn a_standard_field_off_its_grammar_is_nothing() {
+    for value in [
+        "for",
+        "for=",
+        "for=192.0.2.7:80",
+        "for=[2001:db8::7]",
+        "for=\"2001:db8::7\"",
+        "=1.1.1.1",
+        "for=192.0.2.7;for=192.0.2.8",
+        "for=\"192.0.2.7",
+        "for=\"192.0.2.7\"x",
+        "for=192.0.2.7 x",
+        "for =192.0.2.7",
+        "for= 192.0.2.7",
+        "for=192.0.2.7;proto=gopher",
+        "192.0.2.7",
+        "for=_",
+        "for=\"192.0.2.7:99999\"",
+        "for=\"192.0.2.7:+80\"",
+        "for=\"192.0.2.7\\",
+        "for=\"_h?\"",
+        "for=192.0.2.7\u{7f}",
+        "for=\"\", for=192.0.2.7;proto=\"",
+        "for=\", for=192.0.2.7",
+    ] {
+        let fields = [("forwarded", value.replace('\u{7f}', "\\"))];
+        let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
+        assert_eq!(seen(&fields), PEER, "{value:?}");
+    }
+}
+
+#[test]
+fn two_kinds_of_fields_must_agree() {
+    let both = |standard, addresses, scheme| {
+        seen(&[
+            ("forwarded", standard),
+            ("x-forwarded-for", addresses),
+            ("x-forwarded-proto", scheme),
+        ])
+    };
+    assert_eq!(both("for=192.0.2.7", "192.0.2.7", "https"), "192.0.2.7 https");
+    assert_eq!(both("for=192.0.2.7;proto=https", "192.0.2.7", "https"), "192.0.2.7 https");
+    assert_eq!(both("for=192.0.2.7;proto=https", "192.0.2.7", "http"), PEER);
+    assert_eq!(both("for=192.0.2.7", "192.0.2.8", "https"), PEER);
+    assert_eq!(both("for=192.0.2.7", "", ""), PEER);
+    assert_eq!(both("gibberish", "192.0.2.8", "https"), PEER, "malformed is no agreement");
+}
+
+#[test]
+fn a_peer_that_trusts_everybody_gets_the_first_address() {
+    let everybody = Config::from_toml("forwarded_allow_ips = '*'", &[]).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.append("x-forwarded-for", HeaderValue::from_static("198.51.100.1, 192.0.2.7"));
+    let client = client(&headers, peer(), &Trusted::new(&everybody.forwarded_allow_ips));
+    assert_eq!(client.address(), Some("198.51.100.1".parse().unwrap()));
+}
+
+/// What a header field may hold, biased to what these fields are made of.
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        proptest::sample::select(vec![
+            "for=",
+            "proto=",
+            "by=",
+            "https",
+            "http",
+            "192.0.2.99",
+            "10.0.0.9",
+            "\"",
+            "\\",
+            ",",
+            ";",
+            "[2001:db8::9]",
+            ":80",
+            "unknown",
+            "_x",
+            " ",
+            "=",
+            "for=10.0.0.9,",
+            "For=\"",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+        proptest::collection::vec(0x20_u8..0x7f, 0..6),
+        proptest::collection::vec(0x80_u8..=0xff, 0..3),
+    ];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+    /// A proxy that sees to `X-Forwarded-*`: whatever the client sends, it is seen as itself, or as
+    /// the peer where it has made the fields contradict each other.
+    #[test]
+    fn nobody_becomes_another_behind_a_proxy_of_the_old_kind(
+        evil in value(), standard in proptest::option::of(value()), apart in any::<bool>(),
+    ) {
+        let real: &[u8] = b"198.51.100.7, 10.0.0.2";
+        let joined = [&evil[..], b", ", real].concat();
+        let mut fields = vec![("x-forwarded-proto", &b"http"[..])];
+        if apart {
+            fields.extend([("x-forwarded-for", &evil[..]), ("x-forwarded-for", real)]);
+        } else {
+            fields.push(("x-forwarded-for", &joined));
+        }
+        if let Some(standard) = &standard {
+            fields.push(("forwarded", standard));
+        }
+        let client = found(&fields);
+        let own = Some("198.51.100.7".parse().unwrap());
+        let is_peer = standard.is_some() && client == peer();
+        prop_assert!(client.address() == own || is_peer, "{client:?}");
+        prop_assert_eq!(client.scheme(), Scheme::Http);
+    }
+
+    /// The same for one that sees to `Forwarded`.
+    #[test]
+    fn nobody_becomes_another_behind_a_proxy_of_the_new_kind(
+        evil in value(), other in proptest::option::of(value()), apart in any::<bool>(),
+    ) {
+        let real: &[u8] = b"for=198.51.100.7;proto=http, for=10.0.0.2";
+        let joined = [&evil[..], b", ", real].concat();
+        let mut fields = if apart {
+            vec![("forwarded", &evil[..]), ("forwarded", real)]
+        } else {
+            vec![("forwarded", &joined[..])]
+        };
+        if let Some(other) = &other {
+            fields.extend([("x-forwarded-for", &other[..]), ("x-forwarded-proto", &other[..])]);
+        }
+        let client = found(&fields);
+        let own = Some("198.51.100.7".parse().unwrap());
+        prop_assert!(client.address() == own || client == peer(), "{client:?}");
+        prop_assert_eq!(client.scheme(), Scheme::Http);
+        prop_assert!(other.is_some() || !apart || client.address() == own, "{client:?}");
+    }
+
+    #[test]
+    fn whatever_comes_is_read_without_a_panic(
+        standard in value(), addresses in value(), schemes in value(),
+    ) {
+        let fields = [
+            ("forwarded", &standard[..]),
+            ("x-forwarded-for", &addresses),
+            ("x-forwarded-proto", &schemes),
+        ];
+        for at in 0..3 {
+            found(&fields[at..=at]);
+        }
+        found(&fields);
+    }
+}

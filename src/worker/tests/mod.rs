@@ -1,0 +1,172 @@
+//! A worker's server on real sockets, spoken to byte by byte.
+//!
+//! # The trap
+//! The logs are the process's own: all tests write into one file. A test finds its lines by the address
+//! that it connects from, which is its own within 127.0.0.0/8.
+
+mod client;
+mod forwarding;
+mod proxied;
+mod smuggling;
+mod timing;
+mod unread;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::{any, get, post};
+
+use self::client::Talk;
+use super::server::Server;
+use crate::config::{Config, Level, LogTarget};
+use crate::ids::{Generation, Slot, SlotSet};
+use crate::listeners::Listeners;
+use crate::logging;
+use crate::scoreboard::{SlotBoard, WorkerBoard};
+use crate::sys::socket::{self, Local};
+use crate::{Client, RequestId};
+
+/// No test waits longer, on a machine that does other things too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes that a test's server takes for a body.
+const BODY_MAX: usize = 1000;
+
+/// A worker without its master.
+struct Net {
+    server: Arc<Server>,
+    counters: Arc<SlotBoard>,
+    address: SocketAddr,
+    unix: PathBuf,
+    /// Whence the test connects; its own.
+    from: [u8; 4],
+    _listeners: Listeners,
+    _folder: tempfile::TempDir,
+}
+
+/// Runs a test against a server with these settings, connecting from 127.0.x.y.
+fn run<F: Future<Output = ()>>(from: [u8; 2], settings: &str, test: impl FnOnce(Net) -> F) {
+    logs();
+    let runtime = super::runtime(1).expect("a runtime");
+    runtime.block_on(async {
+        let net = Net::open([127, 0, from[0], from[1]], settings);
+        tokio::time::timeout(PATIENCE, test(net)).await.expect("the test takes too long");
+    });
+}
+
+impl Net {
+    fn open(from: [u8; 4], settings: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let unix = folder.path().join("sock");
+        // Settings that are tables of their own stand last.
+        let text = format!(
+            "bind = ['127.0.0.1:0', 'unix:{}']\n{settings}\n[limits]\nbody = {BODY_MAX}\n\
+             header_timeout = 0.4\nbody_timeout = 0.4\n",
+            unix.display()
+        );
+        let config = Config::from_toml(&text, &[]).expect("the settings are right");
+        let slot = Slot::new(0);
+        let listeners = Listeners::open(&config, &[], 1).expect("the addresses are free");
+        let (_, fd) = listeners.of_slot(slot).next().expect("there is a TCP address");
+        let Ok(Local::Tcp(address)) = socket::local(fd) else { panic!("it is TCP") };
+        let counters = Arc::new(SlotBoard::new().expect("memory"));
+        let board = Arc::new(WorkerBoard::new(64).expect("memory"));
+        let place = (slot, Generation::FIRST);
+        let boards = (Arc::clone(&counters), Arc::clone(&board));
+        let server = Arc::new(Server::new(place, &config, router(), boards, 0));
+        server.accept_from(&listeners, &SlotSet::from_iter([slot]));
+        tokio::spawn(super::pulse(Arc::clone(&server), board, config.stall_timeout));
+        Self { server, counters, address, unix, from, _listeners: listeners, _folder: folder }
+    }
+
+    async fn connect(&self) -> Talk {
+        Talk::tcp(self.from.into(), self.address).await
+    }
+
+    async fn connect_unix(&self) -> Talk {
+        Talk::unix(&self.unix).await
+    }
+
+    /// Says this on a connection of its own; answers all that is answered until its end.
+    async fn ask(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut talk = self.connect().await;
+        talk.say(bytes).await;
+        talk.rest().await
+    }
+
+    /// Waits until so many requests are counted, and so have their lines.
+    async fn counted(&self, count: u64) {
+        while self.counters.served() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// The access lines of requests from this address, or of what speaks for it.
+    fn access_lines(remote: &str) -> Vec<String> {
+        logging::flush();
+        let text = std::fs::read_to_string(logs().join("access")).expect("there is a log");
+        let remote = format!("{remote} ");
+        text.lines().filter_map(|line| line.strip_prefix(&remote)).map(str::to_owned).collect()
+    }
+
+    /// This test's access lines.
+    fn own_access_lines(&self) -> Vec<String> {
+        let [a, b, c, d] = self.from;
+        Self::access_lines(&format!("{a}.{b}.{c}.{d}"))
+    }
+
+    /// The error lines that speak of this test's connections, from level to end.
+    fn error_lines(&self) -> Vec<String> {
+        logging::flush();
+        let [a, b, c, d] = self.from;
+        let peer = format!("{a}.{b}.{c}.{d}:");
+        let text = std::fs::read_to_string(logs().join("error")).expect("there is a log");
+        let lines = text.lines().filter(|line| line.contains(&peer));
+        lines.filter_map(|line| line.splitn(3, "] [").nth(2).map(str::to_owned)).collect()
+    }
+}
+
+/// `remote scheme "request line" status outcome id "x-mark of the request" "x-mark of the answer"`.
+const FORMAT: &str = r#"%(h)s %({scheme}e)s "%(r)s" %(s)s %({outcome}e)s %({request_id}e)s "#;
+const MARKS: &str = r#""%({x-mark}i)s" "%({x-mark}o)s""#;
+
+/// Where the logs of all tests are.
+fn logs() -> &'static PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder").keep();
+        let mut log = Config::default().log;
+        log.access = LogTarget::File(folder.join("access"));
+        log.error = LogTarget::File(folder.join("error"));
+        log.access_format = [FORMAT, MARKS].concat();
+        log.level = Level::Info;
+        logging::install(&log).expect("logs in a folder of our own");
+        folder
+    })
+}
+
+fn router() -> Router {
+    Router::new()
+        .route("/", get(|| async { ([("x-mark", "out")], "hello") }))
+        .route("/who", get(who))
+        .route("/echo", post(|body: Bytes| async { body }))
+        .route("/ignore", any(|| async { "ignored" }))
+        .route("/fail", any(|| async { StatusCode::IM_A_TEAPOT.into_response() }))
+        .route("/panic", any(panic))
+}
+
+async fn who(client: Client, id: RequestId) -> String {
+    let address = client.address().map_or("-".to_owned(), |address| address.to_string());
+    let peer = client.peer().map_or("-".to_owned(), |peer| peer.ip().to_string());
+    format!("{address} {} {peer} {id}", client.scheme())
+}
+
+async fn panic() -> &'static str {
+    panic!("as it was asked to")
+}

@@ -1,0 +1,52 @@
+//! Timeouts and keep-alive, and what is left of a timeout that came too late.
+
+use super::client::{body, field, statuses};
+use super::run;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn without_keepalive_each_answer_is_the_last_one() {
+    run([5, 1], "keepalive = 0", |net| async move {
+        let answers = net.ask(GET).await;
+        assert_eq!((statuses(&answers), field(&answers, "connection")), (vec![200], Some("close")));
+        let answers = net.ask("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+        assert_eq!(statuses(&answers), [200]);
+        assert_ne!(field(&answers, "connection"), Some("keep-alive"));
+    });
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_silence() {
+    run([5, 2], "keepalive = 0.2", |net| async move {
+        let mut talk = net.connect().await;
+        talk.say(GET).await;
+        let answer = talk.answer().await;
+        assert_eq!((statuses(&answer), field(&answer, "connection")), (vec![200], None));
+        assert_eq!(talk.rest().await, "");
+        net.counted(1).await;
+        assert_eq!(net.own_access_lines().len(), 1);
+    });
+}
+
+#[test]
+fn a_body_that_stands_still_is_told_so() {
+    run([5, 3], "", |net| async move {
+        let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
+        let answers = net.ask(format!("{head}abc")).await;
+        assert_eq!(statuses(&answers), [408]);
+        assert_eq!(body(&answers), r#"{"error":"the request body stood still for too long"}"#);
+    });
+}
+
+#[test]
+fn a_panic_is_one_answer() {
+    run([5, 4], "", |net| async move {
+        let mut talk = net.connect().await;
+        talk.say("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let answer = talk.rest().await;
+        assert_eq!(statuses(&answer), [500]);
+        assert_eq!(body(&answer), r#"{"error":"something went wrong in this server"}"#);
+        assert_eq!(statuses(&net.ask("GET /fail HTTP/1.0\r\n\r\n").await), [418]);
+    });
+}

@@ -1,0 +1,74 @@
+//! Answers to what never became a request are counted, and have their line.
+
+use super::client::statuses;
+use super::run;
+
+const UNREAD: &str = r#"unread - "-" "-""#;
+
+#[test]
+fn what_hyper_refuses_has_its_line() {
+    run([4, 1], "", |net| async move {
+        assert_eq!(statuses(&net.ask("nonsense\r\n\r\n").await), [400]);
+        let many: String = (0..101).map(|at| format!("x{at}: y\r\n")).collect();
+        assert_eq!(statuses(&net.ask(format!("GET / HTTP/1.1\r\n{many}\r\n")).await), [431]);
+        let wide = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(1 << 16));
+        assert_eq!(statuses(&net.ask(wide).await), [431]);
+        let long = format!("GET /{}", "y".repeat(1 << 16));
+        assert_eq!(statuses(&net.ask(long).await), [414]);
+        let many =
+            net.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: i\r\n\r\nnonsense\r\n\r\n").await;
+        assert_eq!(statuses(&many), [200, 400]);
+        net.counted(6).await;
+        let line = |status: u16| format!(r#"http "-" {status} {UNREAD}"#);
+        let good = r#"http "GET / HTTP/1.1" 200 ok i "-" "out""#.to_owned();
+        let expected = [line(400), line(431), line(431), line(414), good, line(400)];
+        assert_eq!(net.own_access_lines(), expected);
+    });
+}
+
+#[test]
+fn a_head_that_is_too_late_has_its_line() {
+    run([4, 2], "", |net| async move {
+        let answer = net.ask("GET / HTTP/1.1\r\nHost: ").await;
+        assert_eq!(statuses(&answer), [408]);
+        assert!(answer.ends_with(r#"{"error":"the head of the request took too long"}"#));
+        net.counted(1).await;
+        assert_eq!(net.own_access_lines(), [format!(r#"http "-" 408 {UNREAD}"#)]);
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_has_none() {
+    run([4, 3], "", |net| async move {
+        for begun in
+            ["", "GET / HT", "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"]
+        {
+            let mut talk = net.connect().await;
+            talk.say(begun).await;
+            drop(talk);
+        }
+        // The last one was a request, and nobody waits for its answer.
+        net.counted(1).await;
+        while net.server.conns.count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(net.error_lines(), Vec::<String>::new());
+        let lines = net.own_access_lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with(r#"http "POST /echo HTTP/1.1" "#), "{lines:?}");
+    });
+}
+
+#[test]
+fn only_fields_that_the_log_names_are_in_it() {
+    run([4, 4], "", |net| async move {
+        net.ask(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Request-Id: i\r\n\
+             X-Mark: one\r\nOther: two\r\nX-Mark: three\r\n\r\n",
+        )
+        .await;
+        net.counted(1).await;
+        let line = r#"http "GET / HTTP/1.1" 200 ok i "one, three" "out""#;
+        assert_eq!(net.own_access_lines(), [line]);
+    });
+}
