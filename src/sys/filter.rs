@@ -20,11 +20,17 @@ struct Instruction {
 }
 
 const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
 const MODULO: u16 = 0x94; // BPF_ALU | BPF_MOD | BPF_K
 const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 /// `SKF_AD_OFF + SKF_AD_RANDOM`: a fresh random number instead of packet data.
 const RANDOM: u32 = 0xffff_f000 + 56;
+/// `SKF_NET_OFF`: from here on the packet counts from its network header.
+const NETWORK_HEADER: u32 = 0xfff0_0000;
+/// The length of an IPv4 header without options (RFC 791), and of an IPv6 header (RFC 8200).
+const IPV4_HEADER_BYTES: u32 = 20;
+const IPV6_HEADER_BYTES: u32 = 40;
 /// The most instructions the kernel takes (`BPF_MAXINSNS`).
 const INSTRUCTIONS_MAX: usize = 4096;
 
@@ -43,6 +49,30 @@ fn selector(members: &[u32]) -> Vec<Instruction> {
     program
 }
 
+/// Sends the connections from this port of the client's to one member, all others evenly to these.
+fn selector_with_exception(ip: IpVersion, port: u16, to: u32, members: &[u32]) -> Vec<Instruction> {
+    // A TCP header begins with the port of the sender (RFC 9293 section 3.1).
+    let header_bytes = match ip {
+        IpVersion::Four => IPV4_HEADER_BYTES,
+        IpVersion::Six => IPV6_HEADER_BYTES,
+    };
+    let operand = u32::from(port);
+    let mut program = vec![
+        plain(LOAD_HALF, NETWORK_HEADER + header_bytes),
+        Instruction { code: JUMP_IF_EQUAL, if_true: 0, if_false: 1, operand },
+        plain(RETURN, to),
+    ];
+    program.extend(selector(members));
+    program
+}
+
+/// Which header a connection's packets have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IpVersion {
+    Four,
+    Six,
+}
+
 const fn plain(code: u16, operand: u32) -> Instruction {
     Instruction { code, if_true: 0, if_false: 0, operand }
 }
@@ -58,7 +88,23 @@ fn assembled(program: &[Instruction]) -> Vec<SockFilter> {
 /// What setsockopt(2) says: `EINVAL` outside a group or for too many members, `EPERM` when locked. The
 /// program before stays.
 pub(crate) fn steer(member: BorrowedFd<'_>, members: &[u32]) -> io::Result<()> {
-    let program = assembled(&selector(members));
+    attach(member, &selector(members))
+}
+
+/// The same, but connections from this port of the client's are sent to the member `to`.
+///
+/// # Errors
+/// As for [`steer`].
+pub(super) fn steer_with_exception(
+    member: BorrowedFd<'_>,
+    members: &[u32],
+    (ip, port, to): (IpVersion, u16, u32),
+) -> io::Result<()> {
+    attach(member, &selector_with_exception(ip, port, to, members))
+}
+
+fn attach(member: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let program = assembled(program);
     if program.is_empty() || program.len() > INSTRUCTIONS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -83,14 +129,15 @@ pub(crate) fn steer(member: BorrowedFd<'_>, members: &[u32]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What a program answers, given its random number.
-    fn run(program: &[Instruction], random: u32) -> u32 {
+    /// What a program answers, given its random number and the client's port.
+    fn run(program: &[Instruction], random: u32, port: u16) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let Instruction { code, if_true, if_false, operand } = program[at];
             at += 1;
             match code {
                 LOAD_WORD if operand == RANDOM => accumulator = random,
+                LOAD_HALF => accumulator = u32::from(port),
                 MODULO => accumulator %= operand,
                 JUMP_IF_EQUAL if accumulator == operand => at += usize::from(if_true),
                 JUMP_IF_EQUAL => at += usize::from(if_false),
@@ -106,7 +153,7 @@ mod tests {
             let program = selector(&members);
             let rounds = 100;
             let mut answers: Vec<u32> = (0..rounds * u32::try_from(members.len()).unwrap())
-                .map(|random| run(&program, random))
+                .map(|random| run(&program, random, 0))
                 .collect();
             answers.sort_unstable();
             let expected: Vec<u32> =
@@ -114,5 +161,16 @@ mod tests {
             assert_eq!(answers, expected);
         }
         assert_eq!(selector(&[]), []);
+    }
+
+    #[test]
+    fn the_exception_is_made_for_one_port() {
+        for ip in [IpVersion::Four, IpVersion::Six] {
+            let program = selector_with_exception(ip, 4711, 2, &[0, 1]);
+            for random in 0..10 {
+                assert_eq!(run(&program, random, 4711), 2);
+                assert_eq!(run(&program, random, 4712), random % 2);
+            }
+        }
     }
 }

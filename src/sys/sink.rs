@@ -2,17 +2,19 @@
 //!
 //! Closing a listener resets the connections that wait on it, and the handshakes that have begun. A
 //! socket filter that drops SYNs needs privileges. But a listener whose queue is full drops them too:
-//! so one more is added to the address's `SO_REUSEPORT` group, with a queue for nobody, a connection of
-//! our own is put into that queue, and the group's selector sends every new connection there. The
+//! so one more is added to the address's `SO_REUSEPORT` group, with a queue for one, a connection of our
+//! own is put into that queue, and then the group's selector sends every new connection there. The
 //! handshakes that have begun belong to the other listeners, and go on.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::filter;
+use super::filter::{self, IpVersion};
+use super::poll::{self, Interest};
 use super::socket::{self, Join};
 
 /// Where new connections of an address end, as long as this lives.
@@ -21,6 +23,9 @@ pub(crate) struct Sink {
     _listener: TcpListener,
     _filler: Socket,
 }
+
+/// Looks for the filler in the queue, of 10 ms each: on one machine it is there when it has connected.
+const LOOKS_MAX: u32 = 20;
 
 impl Sink {
     /// Lets no new connection begin at this address, whose group has so many members, this one among
@@ -37,21 +42,51 @@ impl Sink {
         let all: Vec<u32> = (0..members).collect();
         filter::steer(member, &all)?;
         let listener = socket::listen_tcp(address, Join::Further, 0)?;
-        filter::steer(member, &[members])?;
-        let filler = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        filler.set_nonblocking(true)?;
-        match filler.connect(&reachable(address).into()) {
-            Ok(()) => Ok(Self { _listener: listener, _filler: filler }),
-            // It is on its way: the queue is full when it arrives, which on one machine is now.
-            Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {
-                Ok(Self { _listener: listener, _filler: filler })
-            }
+        let filled = fill(
+            &listener,
+            address,
+            |exception| filter::steer_with_exception(member, &all, exception),
+            members,
+        );
+        match filled.and_then(|filler| filter::steer(member, &[members]).map(|()| filler)) {
+            Ok(filler) => Ok(Self { _listener: listener, _filler: filler }),
             Err(error) => {
                 filter::steer(member, &all)?;
                 Err(error)
             }
         }
     }
+}
+
+/// Puts a connection of our own into the new member's queue, and sees it there. Meanwhile all others
+/// go where they went: whoever came into that queue before it is full would be reset.
+fn fill(
+    listener: &TcpListener,
+    address: SocketAddr,
+    steer: impl FnOnce((IpVersion, u16, u32)) -> io::Result<()>,
+    to: u32,
+) -> io::Result<Socket> {
+    let there = reachable(address);
+    let filler = Socket::new(Domain::for_address(there), Type::STREAM, Some(Protocol::TCP))?;
+    filler.set_nonblocking(true)?;
+    let mut here = there;
+    here.set_port(0);
+    filler.bind(&here.into())?;
+    let port = filler.local_addr()?.as_socket().map_or(0, |here| here.port());
+    let ip = if there.is_ipv4() { IpVersion::Four } else { IpVersion::Six };
+    steer((ip, port, to))?;
+    match filler.connect(&there.into()) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    for _ in 0..LOOKS_MAX {
+        let look = Some(Duration::from_millis(10));
+        let [found] = poll::wait(&[(listener.as_fd(), Interest::Read)], look)?[..] else { break };
+        if found.readable {
+            return Ok(filler);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "a connection to ourselves has not arrived"))
 }
 
 /// An address by which this machine can reach a listener of its own.
@@ -61,16 +96,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    SocketAddr::new(ip, address.port())
+    // The rest of the address stays: the scope of a link-local one is part of it.
+    let mut reachable = address;
+    reachable.set_ip(ip);
+    reachable
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
-    use std::os::fd::AsFd;
-    use std::time::Duration;
-
     use super::*;
+    use std::net::TcpStream;
 
     #[test]
     fn nobody_new_gets_in_and_who_waits_is_not_disturbed() {
@@ -88,6 +123,30 @@ mod tests {
             let queued = |it: &TcpListener| socket::queue_length(it.as_fd()).unwrap();
             assert_eq!(queued(&first) + queued(&second), 8);
             drop((sink, waiting));
+        }
+    }
+
+    /// Clients that connect without a pause while the sink opens are let in by the others or by
+    /// nobody: none of them is caught in the queue that nobody accepts from.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "clients have threads of their own")]
+    fn who_comes_meanwhile_is_not_caught() {
+        for _ in 0..30 {
+            let first =
+                socket::listen_tcp("127.0.0.1:0".parse().unwrap(), Join::First, 128).unwrap();
+            let address = first.local_addr().unwrap();
+            let connect = move || {
+                let patience = Duration::from_millis(30);
+                let connects =
+                    (0..40).map_while(|_| TcpStream::connect_timeout(&address, patience).ok());
+                connects.collect::<Vec<_>>()
+            };
+            let clients = [(); 3].map(|()| std::thread::spawn(connect));
+            let sink = Sink::open(address, first.as_fd(), 1).expect("it needs no privilege");
+            let let_in: Vec<_> = clients.into_iter().flat_map(|it| it.join().unwrap()).collect();
+            let queued = socket::queue_length(first.as_fd()).unwrap();
+            assert_eq!(queued as usize, let_in.len());
+            drop(sink);
         }
     }
 }
