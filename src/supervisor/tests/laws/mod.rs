@@ -5,6 +5,7 @@
 
 mod lives;
 mod orders;
+mod pairs;
 mod sabotage;
 mod states;
 

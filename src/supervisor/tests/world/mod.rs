@@ -73,6 +73,11 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let plan = Plan::new(&mut dice);
+        Self::planned(seed, plan, dice)
+    }
+
+    /// The world of this plan.
+    pub(crate) fn planned(seed: u64, plan: Plan, dice: Dice) -> Self {
         let mut world = Self {
             now: 0,
             supervisor: Supervisor::new(plan.policy.clone(), seed),

@@ -132,6 +132,29 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Nothing but these signals happens to a server whose children all do as they should.
+    pub(crate) fn signals(signals: &[(u64, Signal)], dice: &mut Dice) -> Self {
+        let deeds = signals.iter().map(|(at, signal)| (*at, Deed::Signal(*signal))).collect();
+        let last = signals.iter().map(|(at, _)| *at).max().unwrap_or(0);
+        Self {
+            policy: Policy { workers: 2, max_lifetime: Duration::ZERO, ..policy(dice) },
+            first: Release::Good,
+            clean: true,
+            calm_at: last + 1,
+            deeds,
+            mischief: 0,
+            refusals: 0,
+            lateness: 0,
+            badness: 0,
+            slots_max: 8,
+            stubborn: false,
+            loads_slowly: true,
+            end: Signal::Terminate,
+        }
+    }
+}
+
 fn first_release(dice: &mut Dice, clean: bool) -> Release {
     if clean || dice.percent(95) {
         return Release::Good;
