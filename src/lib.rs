@@ -25,3 +25,9 @@ pub use deadline::Deadline;
 pub use embed::{App, BoxError, PrepareContext, WorkerContext, run};
 pub use error::Error;
 pub use ids::{Generation, Slot};
+
+/// What `benches/` and the tests of allocations need of the inside. Not part of the contract.
+#[doc(hidden)]
+pub mod bench {
+    pub use crate::logging::{AccessFormat, AccessWriter, FormatError, Outcome, Record};
+}

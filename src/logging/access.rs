@@ -1,7 +1,7 @@
 //! Writes access lines: a compiled format, the dates it remembers, and the longest line there is.
 
 use super::clock::Clock;
-use super::format::{AccessFormat, LINE_MAX, Shape};
+use super::format::{AccessFormat, LINE_MAX, NamedFields, Shape};
 use super::record::Record;
 use super::{json, text};
 
@@ -23,8 +23,13 @@ impl AccessWriter {
         Self { format, clock }
     }
 
-    /// Appends one line with its newline, at most [`LINE_MAX`] bytes of it. Allocates nothing but
-    /// what `out` grows by.
+    /// The header fields that its lines are made of.
+    pub(super) fn fields(&self) -> NamedFields {
+        self.format.fields()
+    }
+
+    /// Appends one line with its newline, at most 64 KiB of it. Allocates nothing but what `out`
+    /// grows by.
     pub fn write(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         let start = out.len();
         self.write_cut(record, Cut::Nothing, out);

@@ -8,7 +8,7 @@
 //! thrown away by every second line at the turn of each. Four are kept.
 
 use std::fmt::Write as _;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -24,7 +24,7 @@ pub(super) struct Clock {
 }
 
 /// One second in the shapes that lines need.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Second {
     /// Seconds since 1970; `None` before its first use.
     unix: Option<i64>,
@@ -39,7 +39,7 @@ pub(super) struct Second {
 impl Clock {
     /// Dates in this zone.
     pub(super) fn new(zone: TimeZone) -> Self {
-        Self { zone, seconds: Default::default() }
+        Self { zone, seconds: std::array::from_fn(|_| Second::unset()) }
     }
 
     /// Dates in the zone of this process; UTC when it has none that can be read.
@@ -62,8 +62,14 @@ impl Clock {
 }
 
 impl Second {
+    /// One without a date, and with room for any.
+    fn unset() -> Self {
+        let room = || String::with_capacity(32);
+        Self { unix: None, common: room(), date_time: room(), offset: room() }
+    }
+
     fn set(&mut self, unix: i64, zone: &TimeZone) {
-        // A clock beyond the year 9999 is wrong in any case: its lines carry the last date there is.
+        // A clock beyond the year 9999 is wrong in any case: its lines carry the last date.
         let stamp = Timestamp::from_second(unix).unwrap_or(Timestamp::MAX);
         let date = stamp.to_zoned(zone.clone());
         self.unix = Some(unix);
@@ -76,16 +82,6 @@ impl Second {
             write!(text, "{}", date.strftime(shape)).expect("the shapes are known to be valid");
         }
     }
-}
-
-/// The time now, for durations; on paths that are taken seldom.
-pub(super) fn now() -> Instant {
-    Instant::now()
-}
-
-/// The time now, for dates; on paths that are taken seldom.
-pub(super) fn wall() -> SystemTime {
-    SystemTime::now()
 }
 
 #[cfg(test)]

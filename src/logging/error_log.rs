@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! [2024-03-21 10:26:38 +0000] [7] [INFO] worker booted slot=2
-//! {"time":"2024-03-21T10:26:38.000+00:00","pid":7,"level":"INFO","message":"worker booted","slot":2}
+//! {"time":"2024-03-21T10:26:38.042+00:00","pid":7,"level":"INFO","message":"worker booted",…}
 //! ```
 //! An event's own fields come first, then those of the spans around it, the inner ones first; a
 //! name stands once. In JSON a field called `time`, `pid`, `level` or `message` gets a `_` behind.
@@ -123,11 +123,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ErrorLayer {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let level = match level_of(event.metadata()) {
-            Level::Error if fields.is_critical() => Level::Critical,
-            level @ (Level::Debug | Level::Info | Level::Warning | Level::Error) => level,
-            Level::Critical => Level::Critical,
-        };
+        let mut level = level_of(event.metadata());
+        if level == Level::Error && fields.is_critical() {
+            level = Level::Critical;
+        }
         if level < threshold() {
             return;
         }
@@ -142,14 +141,17 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ErrorLayer {
 
 /// Whether an event or a span from this place in the code can be severe enough.
 fn may_be_written(metadata: &Metadata<'_>) -> bool {
-    let threshold = threshold();
-    let library = metadata.target().split("::").next().unwrap_or_default();
-    let least = if QUIET.contains(&library) { threshold.max(Level::Info) } else { threshold };
-    match level_of(metadata) {
-        _ if *metadata.level() == tracing::Level::TRACE => false,
-        Level::Error if metadata.fields().field(CRITICAL).is_some() => true,
-        level => level >= least,
+    if *metadata.level() == tracing::Level::TRACE {
+        return false;
     }
+    let level = level_of(metadata);
+    let may_be_critical = level == Level::Error && metadata.fields().field(CRITICAL).is_some();
+    let library = metadata.target().split("::").next().unwrap_or_default();
+    let least = match threshold() {
+        Level::Debug if QUIET.contains(&library) => Level::Info,
+        threshold => threshold,
+    };
+    level >= least || may_be_critical
 }
 
 fn level_of(metadata: &Metadata<'_>) -> Level {

@@ -161,21 +161,6 @@ fn names_that_are_taken_stand_once() {
 }
 
 #[test]
-fn a_field_that_logs_while_it_is_written_is_two_lines() {
-    struct Chatty;
-    impl std::fmt::Display for Chatty {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            tracing::info!("inner");
-            f.write_str("chatty")
-        }
-    }
-    // tracing lets no event into a subscriber of one thread from within another; the global one of
-    // the process has no such guard, and is tried in the tests of the module around.
-    let written = text(|| tracing::info!(field = %Chatty, "outer"));
-    assert!(written.last().is_some_and(|line| line.ends_with("outer field=chatty")));
-}
-
-#[test]
 fn long_events_are_cut_and_stay_whole_lines() {
     let long = "ü".repeat(LINE_MAX);
     let act = || tracing::info!(field = long.as_str(), other = "kept", "{long}");

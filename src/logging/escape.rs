@@ -2,10 +2,10 @@
 //!
 //! # Why
 //! A log line is read by people, by terminals and by programs that split on newlines, quotes and
-//! spaces. A user agent with a newline in it forges a line; one with an escape sequence rewrites the
-//! terminal it is read on. In text every byte outside printable ASCII, `"` and `\` is written as an
-//! escape (as nginx and Apache do); in JSON the encoder of `serde_json` does the work, and only the
-//! characters that JSON allows but a terminal obeys are added to it.
+//! spaces. A user agent with a newline in it forges a line; one with an escape sequence rewrites
+//! the terminal it is read on. In text every byte outside printable ASCII, `"` and `\` is written
+//! as an escape (as nginx and Apache do); in JSON the encoder of `serde_json` does the work, and
+//! only the characters that JSON allows but a terminal obeys are added to it.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};

@@ -12,13 +12,13 @@
 use std::fmt;
 
 use axum::http::HeaderName;
-use axum::http::header::{REFERER, USER_AGENT};
+use axum::http::header::{AUTHORIZATION, REFERER, USER_AGENT};
 
-use super::escape;
+use super::escape::{self, OneLine};
 
 /// Bytes of the longest access line, its newline included. Longer ones lose the ends of their
 /// longest values.
-pub const LINE_MAX: usize = 64 * 1024;
+pub(super) const LINE_MAX: usize = 64 * 1024;
 
 /// Bytes of the longest format, as written.
 const FORMAT_MAX: usize = 4096;
@@ -124,15 +124,19 @@ impl fmt::Display for FormatError {
                 f,
                 "found \"%(\" at character {position} without its \")s\"; expected %(atom)s"
             ),
-            Kind::Conversion { atom, found } => write!(
-                f,
-                "found {found:?} after %({atom}) at character {position}; expected %({atom})s"
-            ),
+            Kind::Conversion { atom, found } => {
+                let atom = OneLine(atom);
+                write!(
+                    f,
+                    "found {found:?} after %({atom}) at character {position}; expected %({atom})s"
+                )
+            }
             Kind::Unknown(atom) => write!(
                 f,
-                "unknown atom %({atom})s at character {position}; known are \
+                "unknown atom %({})s at character {position}; known are \
                  h l u t r m U q H s B b f a T M D L p, \
-                 {{header}}i, {{header}}o and {{variable}}e"
+                 {{header}}i, {{header}}o and {{variable}}e",
+                OneLine(atom)
             ),
             Kind::HeaderName(name) => {
                 write!(f, "{name:?} at character {position} is not the name of a header field")
@@ -150,6 +154,16 @@ impl AccessFormat {
     /// When the text is not in the language, or longer than 4096 bytes.
     pub fn compile(text: &str) -> Result<Self, FormatError> {
         Self::compile_with(text, |name| std::env::var(name).ok())
+    }
+
+    /// The header fields that lines are made of; no others need to be kept for them.
+    pub(super) fn fields(&self) -> NamedFields {
+        let mut fields = NamedFields::default();
+        match &self.0 {
+            Shape::Json => fields.request = vec![AUTHORIZATION, REFERER, USER_AGENT],
+            Shape::Text { steps, .. } => steps.iter().for_each(|step| fields.note(step)),
+        }
+        fields
     }
 
     fn compile_with(
@@ -171,6 +185,49 @@ impl AccessFormat {
         }
         let value_max = value_max(&compiler.steps, compiler.literals);
         Ok(Self(Shape::Text { steps: compiler.steps, value_max }))
+    }
+}
+
+/// The header fields that an access log names, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NamedFields {
+    /// Of the request.
+    pub(crate) request: Vec<HeaderName>,
+    /// Of the answer.
+    pub(crate) response: Vec<HeaderName>,
+}
+
+impl NamedFields {
+    fn note(&mut self, step: &Step) {
+        let (fields, name) = match step {
+            Step::User => (&mut self.request, &AUTHORIZATION),
+            Step::RequestHeader(name) => (&mut self.request, name),
+            Step::ResponseHeader(name) => (&mut self.response, name),
+            Step::Literal(_)
+            | Step::Remote
+            | Step::Date
+            | Step::RequestLine
+            | Step::Method
+            | Step::Path
+            | Step::Query
+            | Step::Protocol
+            | Step::Status
+            | Step::Bytes
+            | Step::BytesOrDash
+            | Step::Seconds
+            | Step::Millis
+            | Step::Micros
+            | Step::DecimalSeconds
+            | Step::Pid
+            | Step::RequestId
+            | Step::Slot
+            | Step::Generation
+            | Step::Scheme
+            | Step::Outcome => return,
+        };
+        if !fields.contains(name) {
+            fields.push(name.clone());
+        }
     }
 }
 

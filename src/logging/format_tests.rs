@@ -45,6 +45,22 @@ fn fields_and_variables_are_looked_up_once() {
 }
 
 #[test]
+fn the_fields_that_lines_are_made_of_are_known() {
+    let fields = |text: &str| AccessFormat::compile(text).expect("it is valid").fields();
+    let names =
+        |names: &[&'static str]| names.iter().map(|it| HeaderName::from_static(it)).collect();
+    assert_eq!(
+        fields("%(a)s %(u)s %({User-Agent}i)s %({server}o)s %(r)s"),
+        NamedFields {
+            request: names(&["user-agent", "authorization"]),
+            response: names(&["server"])
+        }
+    );
+    assert_eq!(fields("json").request, fields("%(u)s%(f)s%(a)s").request);
+    assert_eq!(fields("%(s)s"), NamedFields::default());
+}
+
+#[test]
 fn json_is_a_word_and_not_a_format() {
     assert_eq!(AccessFormat::compile("json"), Ok(AccessFormat(Shape::Json)));
     assert_eq!(steps("json "), [literal("json ")]);
@@ -85,6 +101,10 @@ fn errors_name_the_place_what_was_found_and_what_is_known() {
             "%(h)s\n%(s)s",
             "found '\\n' at character 6; expected a line without control characters other than tabs"
                 .to_owned(),
+        ),
+        (
+            "%(\n)",
+            "found \"\" after %(\\n) at character 1; expected %(\\n)s".to_owned(),
         ),
         (
             "%({bad name}i)s",

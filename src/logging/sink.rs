@@ -2,12 +2,13 @@
 //!
 //! Each process has a buffer for each target. Both logs share one buffer when they have one target,
 //! so that the order in which lines were written is the order in which they are read. Nothing here
-//! waits, sleeps or fails its caller: what cannot be written stays, up to a limit, and is dropped and
-//! counted beyond it.
+//! waits, sleeps or fails its caller: what cannot be written stays, up to a limit, and is dropped
+//! and counted beyond it. (A target that cannot be told not to block still makes its writer wait:
+//! see [`super::target`].)
 //!
 //! # Why
-//! The rest of ferricorn knows the methods of [`Sink`] and nothing else of how lines travel, so that
-//! a process that owns the files, with rings in shared memory before it, can take this place.
+//! The rest of ferricorn knows the methods of [`Sink`] and nothing else of how lines travel, so
+//! that a process that owns the files, with rings in shared memory before it, can take this place.
 //!
 //! The trap: a fork copies the buffers. The parent empties them before it ([`Sink::flush`]) and the
 //! child forgets what could not be written ([`Sink::forget`]); otherwise it would be written twice.
@@ -15,10 +16,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::clock;
 use super::lines::{Lines, Lost, Written};
 use super::target::Output;
 use crate::config::{Log, LogTarget, WhenFull};
+use crate::sys::clock;
 
 /// How long an access line may wait while others come.
 const AGE_MAX: Duration = Duration::from_millis(100);
@@ -110,8 +111,8 @@ impl Sink {
         Ok(())
     }
 
-    /// Opens the files again by their paths, after somebody has moved them. One that cannot be opened
-    /// stays as it was.
+    /// Opens the files again by their paths, after somebody has moved them. One that cannot be
+    /// opened stays as it was.
     ///
     /// # Errors
     /// When a file could not be opened; the others have been.
@@ -119,15 +120,22 @@ impl Sink {
         self.flush();
         let mut result = Ok(());
         for stream in &mut self.streams {
-            match (&stream.target, Output::open(&stream.target, stream.when_full)) {
-                (LogTarget::File(_), Ok(Some(output))) => stream.output = output,
-                (LogTarget::File(_), Err(error)) => {
-                    result = Err(failure("reopen the log", &stream.target, &error));
-                }
-                (LogTarget::File(_), Ok(None)) | (LogTarget::Off | LogTarget::Stdout, _) => {}
+            match &stream.target {
+                LogTarget::Off | LogTarget::Stdout => {}
+                LogTarget::File(path) => match Output::open_path(path, stream.when_full) {
+                    Ok(output) => stream.output = output,
+                    Err(error) => {
+                        result = Err(failure("reopen the log", &stream.target, &error));
+                    }
+                },
             }
         }
         result
+    }
+
+    /// Whether access lines go anywhere.
+    pub(super) fn has_access(&self) -> bool {
+        self.access.is_some()
     }
 
     /// Adds an access line; it is written later, with others.
@@ -198,21 +206,19 @@ impl Sink {
         let batch_max = stream.output.batch_max;
         let written = stream.lines.write(&mut stream.output, batch_max, leave, clock::now);
         let news = match written {
-            Written::Nothing => return,
             // Half the room must be free before lines are expected to fit again: otherwise a slow
             // reader would be given a notice for every line.
-            Written::Some if stream.lines.waiting() > ROOM / 2 => return,
-            Written::Some => match stream.lines.take_lost() {
-                None => return,
-                Some(lost) => News::dropped(lost),
-            },
+            Written::Some if stream.lines.waiting() <= ROOM / 2 => {
+                stream.lines.take_lost().map(News::dropped)
+            }
             // Said once, and only where it can be read: in another target than the one that fails.
             Written::Failed(error) if was_whole && self.error.is_some_and(|it| it != place) => {
-                News::Failing(error.to_string())
+                Some(News::Failing(error.to_string()))
             }
-            Written::Failed(_) => return,
+            Written::Nothing | Written::Some | Written::Failed(_) => None,
         };
-        self.notices.push(Notice { target: name(&self.streams[place].target), news });
+        let target = || name(&self.streams[place].target);
+        self.notices.extend(news.map(|news| Notice { target: target(), news }));
     }
 }
 

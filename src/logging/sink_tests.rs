@@ -113,8 +113,10 @@ fn lines_are_written_to_a_pipe_when_there_are_enough() {
     }
     let mut batch = [0; 8192];
     sink.access(now, line(&text));
+    assert_eq!(sink.streams[0].lines.waiting(), 100);
     assert_eq!(reader.read(&mut batch).expect("a batch is there"), 4000);
     sink.flush();
+    assert!(!sink.has_pending());
     assert_eq!(reader.read(&mut batch).expect("the rest is there"), 100);
     // A line longer than a batch goes at once and alone, behind what came before.
     sink.access(now, line("short"));

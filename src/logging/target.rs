@@ -2,10 +2,11 @@
 //!
 //! # Why
 //! A pipe whose reader has stopped reading blocks everybody who writes to it. `O_NONBLOCK` would
-//! help, but it belongs to the open file, not to the descriptor: set on the stdout that was inherited,
-//! it holds for the shell that started us as well. So a pipe is opened again, by its name under
-//! `/proc/self/fd`, and the flag is set on that open file, which is our own. Where that is refused
-//! (a pipe of another user, no `/proc`) the inherited one is used as it is.
+//! help, but it belongs to the open file, not to the descriptor: set on the stdout that was
+//! inherited, it holds for the shell that started us as well. So a pipe is opened again, by its
+//! name under `/proc/self/fd`, and the flag is set on that open file, which is our own. Where that
+//! is refused (a pipe of another user, no `/proc`) the inherited one is used as it is, and so are
+//! terminals and sockets: a reader of these that stops reading makes its writers wait.
 //!
 //! The trap: opening a pipe for writing waits until somebody has it open for reading. While it is
 //! open for both, it doesn't.
@@ -46,7 +47,8 @@ impl Output {
         }
     }
 
-    fn open_path(path: &Path, when_full: WhenFull) -> io::Result<Self> {
+    /// Opens a file, made when it is not there, or a pipe that has a name.
+    pub(super) fn open_path(path: &Path, when_full: WhenFull) -> io::Result<Self> {
         let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
         let file = if is_pipe {
             open_pipe(path)?

@@ -8,8 +8,8 @@
 //!   anything into the line.
 //! - `b` is `-` for an empty body, as gunicorn's documentation says (its code writes 0).
 //! - `t` is when the request came, as the documentation says (the code takes the time of logging).
-//! - `u` is `-` unless the credentials are Base64 of UTF-8 with a colon: what has no colon is likely
-//!   a secret. A space in it is `\x20`, for it stands unquoted in the default format.
+//! - `u` is `-` unless the credentials are Base64 of UTF-8 with a colon: what has no colon is
+//!   likely a secret. A space in it is `\x20`, for it stands unquoted in the default format.
 //! - A header field that was sent several times is written as one, joined by `, ` (RFC 9110,
 //!   section 5.3); gunicorn writes the last.
 
