@@ -24,6 +24,7 @@ mod format;
 mod json;
 mod lines;
 mod record;
+mod ring;
 mod sink;
 mod target;
 mod text;
