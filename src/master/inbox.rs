@@ -47,18 +47,16 @@ impl<A: App> Master<A> {
         Ok(sources.into_iter().zip(readiness).collect())
     }
 
-    /// Everything that has happened, in an order that makes sense: what a child has reported comes
-    /// before its end.
-    pub(super) fn collect(&mut self, readiness: &[(Source, Readiness)]) -> Vec<Event> {
-        let mut events = Vec::new();
-        let mut died = false;
+    /// Tells the supervisor everything that has happened, in the sequence that it relies on: first what
+    /// children have reported and that they have ended, each end before the next child is reaped, since
+    /// from then on its pid may be another process's; then everything else.
+    pub(super) fn take_in(&mut self, readiness: &[(Source, Readiness)]) {
+        let mut signals = Vec::new();
+        let mut queued = Vec::new();
         for (source, ready) in readiness {
             match *source {
                 Source::Signals if ready.readable => {
-                    let numbers = self.signals.take().unwrap_or_default();
-                    died |= numbers.contains(&signals::CHLD);
-                    events
-                        .extend(numbers.iter().filter_map(|it| decode(*it)).map(Event::Signalled));
+                    signals = self.signals.take().unwrap_or_default();
                 }
                 Source::Kid(pid) => {
                     if ready.writable
@@ -67,26 +65,33 @@ impl<A: App> Master<A> {
                         kid.retry();
                     }
                     if ready.readable {
-                        self.read_reports(pid, &mut events);
+                        self.hear(pid);
                     }
                 }
-                Source::Queue(slot) if ready.readable && self.armed.contains(slot) => {
-                    self.armed.remove(slot);
-                    events.push(Event::Queued { slot });
-                }
+                Source::Queue(slot) if ready.readable => queued.push(slot),
                 Source::Signals | Source::Queue(_) => {}
             }
         }
-        if died {
+        if signals.contains(&signals::CHLD) {
             while let Some((pid, ended)) = wait::reap() {
-                self.read_reports(pid, &mut events);
+                self.hear(pid);
                 if let Some(at) = self.kids.iter().position(|kid| kid.pid == pid) {
                     held::account(&self.kids.remove(at));
                 }
-                events.push(Event::Exited { pid: Pid(pid), status: self.status(ended) });
+                let status = self.status(ended);
+                self.step(Event::Exited { pid: Pid(pid), status });
             }
         }
-        events
+        for signal in signals.into_iter().filter_map(decode) {
+            self.step(Event::Signalled(signal));
+        }
+        for slot in queued {
+            // Of several addresses, the first tells it.
+            if self.armed.contains(slot) {
+                self.armed.remove(slot);
+                self.step(Event::Queued { slot });
+            }
+        }
     }
 
     /// How a process ended. A `KILL` that the kernel has counted as its own, for want of memory, is
@@ -105,20 +110,21 @@ impl<A: App> Master<A> {
         }
     }
 
-    fn read_reports(&mut self, pid: i32, events: &mut Vec<Event>) {
-        let Some(kid) = self.kids.iter_mut().find(|kid| kid.pid == pid) else { return };
+    /// Tells what the child has reported by now.
+    fn hear(&mut self, pid: i32) {
         let mut message = [0; MESSAGE_MAX];
-        while !kid.ended {
+        while let Some(kid) = self.kids.iter_mut().find(|kid| kid.pid == pid && !kid.ended) {
+            let child = kid.id;
             match kid.channel.receive(&mut message) {
                 Ok(Received::Nothing) => return,
                 Ok(Received::End) | Err(_) => kid.ended = true,
                 Ok(Received::Message { length, .. }) => match Report::decode(&message[..length]) {
-                    Ok(Report::Ready) => events.push(Event::Ready { child: kid.id }),
+                    Ok(Report::Ready) => self.step(Event::Ready { child }),
                     Ok(Report::ToldToLeave) => {
-                        events.push(Event::WorkerDue { child: kid.id, why: Due::ByHand });
+                        self.step(Event::WorkerDue { child, why: Due::ByHand });
                     }
                     Ok(Report::ServedEnough) => {
-                        events.push(Event::WorkerDue { child: kid.id, why: Due::Requests });
+                        self.step(Event::WorkerDue { child, why: Due::Requests });
                     }
                     // A child that has gone mad, or another version's word: nothing that we know.
                     Err(_) => {}

@@ -54,7 +54,9 @@ impl Kid {
             }
             (Order::Accept(_), _) => None,
             // A worker that cannot be told to leave is killed at its deadline.
-            (Order::Drain | Order::Stop | Order::Listener { .. }, _) => self.unsent,
+            (Order::Drain | Order::Stop | Order::Listener { .. } | Order::Close { .. }, _) => {
+                self.unsent
+            }
         };
     }
 

@@ -5,6 +5,7 @@
 mod held;
 mod inbox;
 mod kid;
+mod manager;
 mod perform;
 pub(crate) mod pidfile;
 pub(crate) mod upgrade;
@@ -22,6 +23,7 @@ use crate::ids::{Generation, SlotSet};
 use crate::listeners::Listeners;
 use crate::logging;
 use crate::master::kid::Kid;
+use crate::master::manager::Manager;
 use crate::master::pidfile::PidFile;
 use crate::master::upgrade::Inheritance;
 use crate::scoreboard::SlotBoard;
@@ -66,6 +68,7 @@ pub(crate) struct Master<A> {
     pidfile: Option<PidFile>,
     /// How to start the binary on disk again.
     invocation: Invocation,
+    manager: Manager,
     /// Where it is told, once, that every worker serves.
     ready: Option<File>,
     /// Whether the kernel was said not to let us steer.
@@ -122,7 +125,6 @@ impl<A: App> Master<A> {
         Self {
             app,
             configs: generations.map(|it| (it, Arc::clone(&config))).collect(),
-            supervisor: desk.supervisor,
             listeners: desk.listeners,
             signals: beginning.signals,
             kids: desk.kids,
@@ -131,6 +133,8 @@ impl<A: App> Master<A> {
             identity: beginning.identity,
             pidfile: desk.pidfile,
             invocation: beginning.invocation,
+            manager: Manager::new(now(), desk.supervisor.is_complete()),
+            supervisor: desk.supervisor,
             ready: beginning.ready,
             steerless: false,
             out_of_memory_kills: statistics::out_of_memory_kills(),
@@ -145,11 +149,11 @@ impl<A: App> Master<A> {
                 return self.end(reason);
             }
             self.tell_ready();
+            self.manager.beat(now());
+            self.listeners.expire(now());
             logging::flush();
             let readiness = self.wait()?;
-            for event in self.collect(&readiness) {
-                self.step(event);
-            }
+            self.take_in(&readiness);
             self.step(Event::Tick);
         }
     }
@@ -158,7 +162,7 @@ impl<A: App> Master<A> {
     fn step(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            let now = Instant::from_millis(clock::monotonic_millis());
+            let now = now();
             for action in self.supervisor.handle(now, event) {
                 events.extend(self.perform(now, action));
             }
@@ -167,8 +171,9 @@ impl<A: App> Master<A> {
 
     /// How long the master may sleep; `None`: until something happens.
     fn patience(&self) -> Option<Duration> {
-        let deadline = self.supervisor.next_deadline()?;
-        Some(deadline.since(Instant::from_millis(clock::monotonic_millis())))
+        let others = [self.manager.deadline(), self.listeners.deadline()];
+        let deadlines = others.into_iter().chain([self.supervisor.next_deadline()]);
+        deadlines.flatten().min().map(|deadline| deadline.since(now()))
     }
 
     /// The configuration in force.
@@ -181,7 +186,11 @@ impl<A: App> Master<A> {
 
     /// Says, once, that every worker serves, and where: to whoever asked for it.
     fn tell_ready(&mut self) {
-        if self.ready.is_some() && self.supervisor.is_complete() {
+        if !self.supervisor.is_complete() {
+            return;
+        }
+        self.manager.ready(self.config().workers);
+        if self.ready.is_some() {
             let line =
                 serde_json::json!({ "pid": process::pid(), "addresses": self.listeners.names() });
             if let Some(Err(error)) = self.ready.take().map(|mut file| writeln!(file, "{line}")) {
@@ -191,7 +200,6 @@ impl<A: App> Master<A> {
     }
 
     fn end(self, reason: ExitReason) -> Result<(), Error> {
-        self.listeners.unlink();
         if let Some(pidfile) = self.pidfile {
             pidfile.remove();
         }
@@ -206,6 +214,10 @@ impl<A: App> Master<A> {
             )),
         }
     }
+}
+
+fn now() -> Instant {
+    Instant::from_millis(clock::monotonic_millis())
 }
 
 /// What the configuration says about supervision.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::kid::{Kid, Worker};
 use super::{Master, policy};
-use crate::config::Config;
+use crate::config::{self, Bind, Config};
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::logging;
@@ -53,6 +53,7 @@ impl<A: App> Master<A> {
             Action::Use { generation } => self.use_config(generation),
             Action::Forget { generation } => {
                 self.configs.remove(&generation);
+                self.close_unused(now);
                 None
             }
             Action::ReopenLogs => {
@@ -62,12 +63,7 @@ impl<A: App> Master<A> {
                 None
             }
             Action::StopListening => {
-                if let Err(error) = self.listeners.refuse_new() {
-                    tracing::warn!(
-                        "failed to refuse new connections before the last are served: {error}"
-                    );
-                }
-                self.listeners.unlink();
+                self.listeners.retire();
                 None
             }
             Action::Upgrade => {
@@ -77,6 +73,7 @@ impl<A: App> Master<A> {
             }
             Action::Log(notice) => {
                 log(&notice);
+                self.manager.note(&notice, self.config());
                 if let Notice::Stalled { pid, .. } = notice {
                     self.tell_held(pid.0);
                 }
@@ -176,6 +173,18 @@ impl<A: App> Master<A> {
         }
     }
 
+    /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
+    /// what has come in there.
+    fn close_unused(&mut self, now: Instant) {
+        let used: Vec<&Bind> = self.configs.values().flat_map(|config| &config.bind).collect();
+        for (address, name) in self.listeners.close_others(now, &used) {
+            tracing::info!("No longer listening at: {name}");
+            for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
+                kid.order(Order::Close { address });
+            }
+        }
+    }
+
     fn take_pulse(&mut self, now: Instant, child: ChildId) -> Option<Event> {
         let kid = self.kids.iter_mut().find(|kid| kid.id == child)?;
         let beat = kid.worker.as_ref()?.board.last_beat();
@@ -187,16 +196,24 @@ impl<A: App> Master<A> {
         generation: Generation,
     ) -> Result<crate::supervisor::policy::Policy, String> {
         let config = self.config().reload().map_err(|error| error.to_string())?;
+        let opened = self.listeners.open_missing(&config).map_err(|error| error.to_string())?;
+        opened.iter().for_each(|name| tracing::info!("Listening at: {name} ({})", process::pid()));
+        for key in config::restart_only(self.config(), &config) {
+            tracing::warn!("{key} has changed: that takes effect at the next start");
+        }
         let loaded = policy(&config);
         self.configs.insert(generation, Arc::new(config));
         Ok(loaded)
     }
 
     /// What the master itself uses of a configuration: its logs.
-    fn use_config(&mut self, generation: Generation) -> Option<Event> {
+    fn use_config(&self, generation: Generation) -> Option<Event> {
         let config: &Config = self.configs.get(&generation)?;
         if let Err(error) = logging::apply(&config.log) {
             tracing::error!("failed to apply the new log settings: {error}");
+        }
+        if let Err(error) = self.listeners.set_backlog(config.backlog) {
+            tracing::error!("failed to apply the new backlog: {error}");
         }
         None
     }

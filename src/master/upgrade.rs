@@ -143,6 +143,7 @@ impl State {
 impl<A: App> Master<A> {
     /// In a child: asks the binary on disk. Returns only when it cannot be executed.
     pub(super) fn check_new_binary(&self) -> i32 {
+        logging::after_fork();
         let error = self.invocation.execute(CHECK_VARIABLE, &STATE_VERSION.to_string());
         tracing::error!("failed to execute {}: {error}", self.invocation.path().display());
         logging::flush();
@@ -151,7 +152,7 @@ impl<A: App> Master<A> {
 
     /// Executes the binary on disk in place of this image. Returns only when that fails; then nothing
     /// has changed.
-    pub(super) fn replace_image(&mut self) -> io::Error {
+    pub(super) fn replace_image(&self) -> io::Error {
         logging::flush();
         // Until the new image has handlers, and for good if it comes: they are pending there.
         let blocked = Blocked::all();

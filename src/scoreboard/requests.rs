@@ -54,6 +54,8 @@ pub(crate) struct Held {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a>(&'a [Line]);
 
+// ORDERING: the words of an entry are Relaxed; the header is stored with Release after them, and read
+// with Acquire before them.
 impl<'a> Entry<'a> {
     pub(super) fn new(lines: &'a [Line]) -> Self {
         debug_assert_eq!(lines.len(), ENTRY_LINES);
@@ -75,8 +77,6 @@ impl<'a> Entry<'a> {
     ) {
         let mut header = PRESENT;
         let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        // ORDERING: the words of an entry are Relaxed; the header is stored with Release after them,
-        // and read with Acquire before them.
         let put = |at: usize, word: u64| self.word(at).store(word, Ordering::Relaxed);
         put(STARTED, u64::try_from(since.as_micros()).unwrap_or(0));
         match remote {
@@ -118,7 +118,9 @@ impl<'a> Entry<'a> {
         if header & PRESENT == 0 {
             return None;
         }
-        let length = |at: u32, max: usize| usize::from((header >> at) as u8).min(max);
+        let length = |at: u32, max: usize| {
+            usize::try_from(header >> at & u64::from(u8::MAX)).unwrap_or(max).min(max)
+        };
         let method = self.bytes(METHOD, length(METHOD_LENGTH, METHOD_MAX));
         let mut target = self.bytes(TARGET, length(TARGET_LENGTH, TARGET_MAX));
         if header & IS_CUT != 0 {

@@ -12,7 +12,7 @@ use crate::supervisor::policy::{
 };
 use crate::supervisor::reload::ReloadEnd;
 use crate::supervisor::seat::Seat;
-use crate::supervisor::stage::{Child, Due, Stage, Task, Urgency};
+use crate::supervisor::stage::{Child, Due, Silence, Stage, Task, Urgency};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
@@ -149,7 +149,7 @@ impl Supervisor {
         match child.task {
             Task::Worker { slot } => {
                 if let Some(seat) = self.seat(slot) {
-                    seat.not_before = seat.not_before.max(retry_at);
+                    seat.refused_until = retry_at;
                 }
                 self.note_unforked(&child);
             }
@@ -229,7 +229,7 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let stall = self.policy(child.generation).stall_timeout;
+        let (stall, excused) = (self.policy(child.generation).stall_timeout, self.excused);
         let Some(child) = self.child(id) else { return };
         let slot = child.slot();
         let (Stage::Serving { pid, since, pulse_at, silent, .. }, Some(slot)) =
@@ -237,14 +237,15 @@ impl Supervisor {
         else {
             return;
         };
-        let heard = beat.max(*since);
+        let heard = beat.max(*since).max(excused);
         let silence = now.since(heard);
         if stall.is_zero() || silence < stall {
             *pulse_at = heard.after(stall);
             *silent = None;
             return;
         }
-        let (pid, before) = (*pid, silent.replace(kept));
+        let before = silent.replace(Silence { heard, kept }).filter(|it| it.heard == heard);
+        let (pid, before) = (*pid, before.map(|it| it.kept));
         *pulse_at = now.after(PULSE_AGAIN);
         match (kept, before) {
             (Kept::ByNothing, Some(Kept::ByNothing)) => self.abort(now, id, silence, out),
@@ -347,7 +348,7 @@ impl Supervisor {
         };
         match since {
             Some(since) if now.since(since) >= HEALTHY_LIFE => self.forgive(slot, since),
-            Some(_) | None => self.note_early_death(now, slot, child.began),
+            Some(_) | None => self.note_early_death(now, slot),
         }
     }
 
@@ -378,26 +379,28 @@ impl Supervisor {
         if let Some(seat) = self.seat(slot)
             && since >= seat.died_at
         {
-            seat.deaths = 0;
+            seat.forgive();
         }
     }
 
-    /// The delay counts from the last fork: who lived longer than that need not wait.
-    fn note_early_death(&mut self, now: Instant, slot: Slot, forked: Instant) {
+    /// The pause counts from the last fork: who lived longer than that need not wait.
+    fn note_early_death(&mut self, now: Instant, slot: Slot) {
         let failing = self.is_failing();
         let seed = self.seed ^ self.next_child;
         let Some(seat) = self.seat(slot) else { return };
         seat.deaths = seat.deaths.saturating_add(1);
         seat.died_at = now;
-        seat.not_before = forked.after(backoff::delay(seat.deaths, seed));
+        seat.pause = backoff::delay(seat.deaths, seed);
         if !failing && self.is_failing() {
             self.complaint_at = now.after(COMPLAINT_INTERVAL);
         }
     }
 
     fn nobody_can_boot(&self) -> bool {
-        let mut failed = self.slots().zip(&self.seats).take(usize::from(self.wanted));
-        failed.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
+        let wanted = usize::from(self.wanted);
+        let mut tried = self.slots().zip(&self.seats).take(wanted);
+        self.seats.len() >= wanted
+            && tried.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
     }
 
     pub(super) fn end_of_reload(&mut self, now: Instant, end: ReloadEnd, out: &mut Vec<Action>) {

@@ -1,4 +1,9 @@
 //! What happened: the facts that the master tells the supervisor, in the past tense.
+//!
+//! The sequence matters where one waking brings several: first what children said and that they have
+//! ended, each end told when it is reaped and before the next one is, so that no order names a pid
+//! which the kernel may have given to another process by now; then everything else; and `Tick` last,
+//! which alone judges time, so that nobody is late who came in time.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +19,7 @@ pub(crate) enum Event {
     Started,
     /// The image was replaced in place; the children of the one before are still there.
     Upgraded,
-    /// Time went by: a deadline may have come.
+    /// Everything is told that has happened by now: what has a deadline is judged.
     Tick,
     /// A signal reached the master.
     Signalled(Signal),
@@ -26,9 +31,7 @@ pub(crate) enum Event {
     Ready { child: ChildId },
     /// The worker should be replaced: by its own count, or because somebody told it to go.
     WorkerDue { child: ChildId, why: Due },
-    /// A process of ours, or a stranger's orphan, has ended and is reaped. Told before the next one
-    /// is reaped, and before anything else is told: until then an order may name its pid, which the
-    /// kernel may give to another process from now on.
+    /// A process of ours, or a stranger's orphan, has ended and is reaped just now.
     Exited { pid: Pid, status: ExitStatus },
     /// The configuration was read again; or why it is refused.
     Loaded(Result<Policy, String>),

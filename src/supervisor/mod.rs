@@ -93,6 +93,8 @@ pub(crate) struct Supervisor {
     handled_at: Instant,
     /// When the master meant to wake.
     wakes_at: Option<Instant>,
+    /// Silence before this is not held against a worker: the master did not run either.
+    excused: Instant,
     /// When to say next that workers cannot live.
     complaint_at: Instant,
 }
@@ -135,6 +137,7 @@ impl Supervisor {
             steered: SlotSet::EMPTY,
             handled_at: Instant::default(),
             wakes_at: None,
+            excused: Instant::default(),
             complaint_at: Instant::default(),
         }
     }
@@ -147,40 +150,50 @@ impl Supervisor {
             return out;
         }
         self.excuse(now);
+        // Time is judged when everything is told that has happened by now: a worker may be late, or
+        // have lived long enough, in the light of one fact and not in that of the next.
+        let judges = event == Event::Tick;
         self.absorb(now, event, &mut out);
+        if judges {
+            self.expire(now, &mut out);
+            self.prove_canary(now, &mut out);
+        }
         self.reconcile(now, &mut out);
         self.handled_at = now;
         self.wakes_at = self.next_deadline();
         out
     }
 
-    /// When the master did not run, neither did its children: silence that was seen is forgotten, and
-    /// after a real sleep everybody has as much time left as when the master last ran.
+    /// When the master did not run, neither did its children: their silence does not count, a trial
+    /// begins anew, and after a real sleep everybody has as much time left as when the master last ran.
     fn excuse(&mut self, now: Instant) {
         let late = self.wakes_at.map_or(Duration::ZERO, |meant| now.since(meant));
         if late < LATE {
             return;
         }
+        self.excused = now;
         let missed = if late < ASLEEP { Duration::ZERO } else { now.since(self.handled_at) };
         for child in &mut self.children {
             match &mut child.stage {
                 Stage::Booting { deadline, .. }
                 | Stage::Leaving { deadline, .. }
                 | Stage::Aborting { deadline, .. } => *deadline = deadline.after(missed),
-                Stage::Serving { silent, .. } => *silent = None,
-                Stage::Forking | Stage::Yielding { .. } | Stage::Killed { .. } => {}
+                Stage::Forking
+                | Stage::Serving { .. }
+                | Stage::Yielding { .. }
+                | Stage::Killed { .. } => {}
             }
         }
         if let Phase::Stopping { deadline, .. } = &mut self.phase {
             *deadline = deadline.after(missed);
         }
         if let Some(reload) = &mut self.reload {
-            reload.postpone(missed);
+            reload.excuse(now, missed);
         }
     }
 
     /// When the next `Tick` is due; `None`: never, until something happens. Always later than the last
-    /// fact: what was due by then has been done, or waits for something else than time.
+    /// fact: what was due by then has been done, waits for something else than time, or for `Tick`.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         if self.phase == Phase::Gone {
             return None;
@@ -220,7 +233,7 @@ impl Supervisor {
             Stage::Forking | Stage::Yielding { .. } | Stage::Killed { .. } => None,
             Stage::Booting { deadline, .. }
             | Stage::Leaving { deadline, .. }
-            | Stage::Aborting { deadline, .. } => Some(deadline),
+            | Stage::Aborting { deadline, .. } => Some(deadline.max(self.soon())),
             Stage::Serving { since, due, pulse_at, memory_at, .. } => [
                 (!policy.stall_timeout.is_zero()).then_some(pulse_at),
                 (policy.max_memory > 0 && due.is_none()).then_some(memory_at),
@@ -231,6 +244,11 @@ impl Supervisor {
             .flatten()
             .min(),
         }
+    }
+
+    /// When what only `Tick` decides is decided at the latest.
+    fn soon(&self) -> Instant {
+        self.handled_at.after(Duration::from_millis(1))
     }
 
     fn own_deadline(&self) -> Option<Instant> {

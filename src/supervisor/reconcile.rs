@@ -18,7 +18,6 @@ pub(super) const FAILING: u32 = 5;
 
 impl Supervisor {
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.expire(now, out);
         match self.phase {
             Phase::New | Phase::Gone => {}
             Phase::Stopping { .. } => self.reconcile_stop(now, out),
@@ -28,13 +27,14 @@ impl Supervisor {
                 }
             }
             Phase::Starting | Phase::Running => {
-                self.judge_canary(now, out);
+                self.forgive_healthy(now);
                 self.end_yielding(now, out);
                 self.advance_reload(now, out);
                 self.begin_reload(now, out);
                 self.check_workers(now, out);
                 self.open_slots(out);
                 self.park_surplus(now, out);
+                self.release_canary();
                 self.fill_vacancies(now, out);
                 self.replace(now, out);
                 self.watch_queues(now, out);
@@ -42,14 +42,14 @@ impl Supervisor {
                 self.complain(now, out);
             }
         }
-        // Again: who was told to leave just now may have been given no time at all.
-        self.expire(now, out);
-        self.forget(out);
-        self.advance_upgrade(now, out);
+        if self.phase != Phase::Gone {
+            self.forget(out);
+            self.advance_upgrade(now, out);
+        }
     }
 
     /// Ends what has had its time.
-    fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
         let mut unfit = Vec::new();
         for child in &mut self.children {
             let (pid, why) = match child.stage {
@@ -274,7 +274,7 @@ impl Supervisor {
     }
 
     fn may_fork(&self, now: Instant, slot: Slot) -> bool {
-        self.seats.get(slot.index()).is_some_and(|seat| seat.not_before <= now)
+        self.seats.get(slot.index()).is_some_and(|seat| seat.may_fork_at() <= now)
     }
 
     pub(super) fn seat_deadline(&self, at: usize, seat: &Seat) -> Option<Instant> {
@@ -288,7 +288,7 @@ impl Supervisor {
             Drainage::Unwatched | Drainage::Watched => None,
             Drainage::Suspect { look_at } | Drainage::Undrained { look_at, .. } => Some(look_at),
         };
-        look.into_iter().chain(waits.then_some(seat.not_before)).min()
+        look.into_iter().chain(waits.then(|| seat.may_fork_at())).min()
     }
 
     pub(super) fn fork(
@@ -309,6 +309,9 @@ impl Supervisor {
             accepting: SlotSet::EMPTY,
         });
         if let Task::Worker { slot } = task {
+            if let Some(seat) = self.seat(slot) {
+                seat.forked_at = now;
+            }
             self.note_step_begun(now, id, slot, generation);
         }
         out.push(Action::Fork { child: id, task, generation });
@@ -350,7 +353,6 @@ impl Supervisor {
     }
 
     fn complain(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.forgive_healthy(now);
         if self.is_failing() && self.complaint_at <= now {
             let slots = self.failing().map(|(slot, _)| slot).collect();
             let deaths = self.failing().map(|(_, deaths)| deaths).max().unwrap_or(0);
@@ -381,11 +383,12 @@ impl Supervisor {
     }
 
     fn forget(&mut self, out: &mut Vec<Action>) {
-        let tried = self.reload.as_ref().map(|reload| reload.to);
+        // Until a reload is over, it may go back to where it came from.
+        let ends = self.reload.as_ref().map(|reload| [reload.from, reload.to]);
         let used = |generation: &Generation| {
             *generation == self.target
                 || *generation == self.settled
-                || Some(*generation) == tried
+                || ends.is_some_and(|ends| ends.contains(generation))
                 || self.children.iter().any(|child| child.generation == *generation)
         };
         let unused: Vec<Generation> =

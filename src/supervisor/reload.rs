@@ -14,6 +14,7 @@ use crate::supervisor::action::Action;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{PROBATION, Policy, RELOAD_FAILURES_MAX};
+use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Task};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor};
@@ -80,14 +81,14 @@ pub(super) enum ReloadEnd {
 }
 
 impl Reload {
-    /// Gives everything that has a deadline so much longer.
-    pub(super) fn postpone(&mut self, by: Duration) {
+    /// Nothing ran for a while: that was no trial, and the time that was missed is given again.
+    pub(super) fn excuse(&mut self, now: Instant, missed: Duration) {
         let Step::Rolling { trial, attempt, .. } = &mut self.step else { return };
         if let Trial::Living { until, .. } = trial {
-            *until = until.after(by);
+            *until = now.after(PROBATION);
         }
         if let Some(attempt) = attempt {
-            attempt.deadline = attempt.deadline.after(by);
+            attempt.deadline = attempt.deadline.after(missed);
         }
     }
 
@@ -108,7 +109,9 @@ impl Supervisor {
     pub(super) fn reload_deadline(&self, reload: &Reload) -> Option<Instant> {
         match reload.step {
             Step::Preparing { retry_at } if !self.has_task(Task::Prepare) => Some(retry_at),
-            Step::Rolling { trial: Trial::Living { until, .. }, .. } => Some(until),
+            Step::Rolling { trial: Trial::Living { until, .. }, .. } => {
+                Some(until.max(self.soon()))
+            }
             Step::Loading | Step::Preparing { .. } | Step::Rolling { .. } => None,
         }
     }
@@ -171,6 +174,8 @@ impl Supervisor {
         if status.is_clean() {
             reload.step = Step::Rolling { trial: Trial::Awaited, failures: 0, attempt: None };
             self.target = reload.to;
+            // How others have died says nothing of this one.
+            self.seats.iter_mut().for_each(Seat::forgive);
         } else {
             self.end_of_reload(now, ReloadEnd::Failed(format!("prepare {status}")), out);
         }
@@ -248,27 +253,37 @@ impl Supervisor {
         self.end_of_reload(now, ReloadEnd::Failed(reason), out);
     }
 
-    /// Ends the first replacement's trial, one way or the other: it has lived long enough, and the new
-    /// generation is in force; or it is gone, whatever the cause, and another is to be tried.
-    pub(super) fn judge_canary(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Some(canary) = self.canary() else { return };
-        let lives = self
-            .children
-            .iter()
-            .any(|child| child.id == canary && (child.is_starting() || child.is_serving()));
+    /// The first replacement has lived for long enough: the new generation is in force.
+    pub(super) fn prove_canary(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let lives = self.canary_lives();
         let Some(reload) = &mut self.reload else { return };
         let Step::Rolling { trial, failures, attempt } = &mut reload.step else { return };
-        match *trial {
-            Trial::Booting(_) | Trial::Living { .. } if !lives => *trial = Trial::Awaited,
-            Trial::Living { until, .. } if until <= now => {
-                (*trial, *failures, *attempt) = (Trial::Passed, 0, None);
-                let generation = reload.to;
-                self.settled = generation;
-                self.wanted = self.policy(generation).workers;
-                out.push(Action::Use { generation });
-            }
-            Trial::Awaited | Trial::Booting(_) | Trial::Living { .. } | Trial::Passed => {}
+        if let Trial::Living { until, .. } = *trial
+            && until <= now
+            && lives
+        {
+            (*trial, *failures, *attempt) = (Trial::Passed, 0, None);
+            let generation = reload.to;
+            self.settled = generation;
+            self.wanted = self.policy(generation).workers;
+            out.push(Action::Use { generation });
         }
+    }
+
+    /// The first replacement is gone, whatever the cause: another is to be tried.
+    pub(super) fn release_canary(&mut self) {
+        let lost = self.canary().is_some() && !self.canary_lives();
+        if let Some(Reload { step: Step::Rolling { trial, .. }, .. }) = &mut self.reload
+            && lost
+        {
+            *trial = Trial::Awaited;
+        }
+    }
+
+    fn canary_lives(&self) -> bool {
+        let canary = self.canary();
+        let mut living = self.children.iter().filter(|it| it.is_starting() || it.is_serving());
+        living.any(|child| Some(child.id) == canary)
     }
 
     fn trial(&self) -> Option<Trial> {

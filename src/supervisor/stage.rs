@@ -44,8 +44,8 @@ pub(crate) enum Stage {
         since: Instant,
         due: Option<Due>,
         pulse_at: Instant,
-        /// It was silent when it was asked last, and this was found.
-        silent: Option<Kept>,
+        /// What was found when it was asked last, if it had been silent for too long.
+        silent: Option<Silence>,
         memory_at: Instant,
     },
     /// Still accepts for its slot, until its successor has proved itself; what it was due for counts
@@ -57,6 +57,14 @@ pub(crate) enum Stage {
     Aborting { pid: Pid, deadline: Instant },
     /// Killed; to be reaped.
     Killed { pid: Pid, why: Kill },
+}
+
+/// What was found of a worker that has been silent for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Silence {
+    /// The last sign of life.
+    pub(crate) heard: Instant,
+    pub(crate) kept: Kept,
 }
 
 /// Why a child was killed.

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 
+use super::process::ACTIVATION;
+
 /// How this process was started, as far as it is needed to start it again.
 #[derive(Clone, Debug)]
 pub(crate) struct Invocation {
@@ -28,8 +30,11 @@ impl Invocation {
     /// How the present process was started. The path is made absolute but not resolved: a link that
     /// is turned to another release shall lead there.
     pub(crate) fn current() -> Self {
-        // What one image tells the next is not for the one after it.
-        let internal = |name: &OsString| name.as_bytes().starts_with(b"FERRICORN_INTERNAL_");
+        // What one image tells the next is not for the one after it, nor are sockets passed twice.
+        let internal = |name: &OsString| {
+            name.as_bytes().starts_with(b"FERRICORN_INTERNAL_")
+                || ACTIVATION.iter().any(|it| name == it)
+        };
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let named = arguments.first().map(PathBuf::from);
         let path = named

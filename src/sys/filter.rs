@@ -1,14 +1,14 @@
-//! Two programs in classic BPF, the kernel's oldest filter language: one chooses the listener of a
-//! `SO_REUSEPORT` group for a new connection, one lets no new connection in.
+//! A program in classic BPF, the kernel's oldest filter language, that chooses the listener of a
+//! `SO_REUSEPORT` group for each new connection.
 //!
 //! # Why classic
-//! `SO_ATTACH_REUSEPORT_CBPF` and `SO_ATTACH_FILTER` need no privilege; the extended language does.
+//! `SO_ATTACH_REUSEPORT_CBPF` needs no privilege; the extended language does.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
-use socket2::{SockFilter, SockRef};
+use socket2::SockFilter;
 
 /// One instruction: what `struct sock_filter` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +20,7 @@ struct Instruction {
 }
 
 const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
 const MODULO: u16 = 0x94; // BPF_ALU | BPF_MOD | BPF_K
-const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 /// `SKF_AD_OFF + SKF_AD_RANDOM`: a fresh random number instead of packet data.
@@ -43,21 +41,6 @@ fn selector(members: &[u32]) -> Vec<Instruction> {
     }
     program.push(plain(RETURN, *last));
     program
-}
-
-/// Drops segments that only ask for a connection (SYN without ACK); the byte of flags is the 14th of
-/// the TCP header, which is where a TCP socket's filter begins to count (RFC 9293 section 3.1).
-fn refuser() -> Vec<Instruction> {
-    const FLAGS: u32 = 13;
-    const SYN: u32 = 0x02;
-    const ACK: u32 = 0x10;
-    vec![
-        plain(LOAD_BYTE, FLAGS),
-        plain(AND, SYN | ACK),
-        Instruction { code: JUMP_IF_EQUAL, if_true: 0, if_false: 1, operand: SYN },
-        plain(RETURN, 0),
-        plain(RETURN, u32::MAX),
-    ]
 }
 
 const fn plain(code: u16, operand: u32) -> Instruction {
@@ -96,29 +79,19 @@ pub(crate) fn steer(member: BorrowedFd<'_>, members: &[u32]) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lets no new connection begin on this listener; handshakes that have begun go on.
-///
-/// # Errors
-/// What setsockopt(2) says.
-pub(crate) fn refuse_new(listener: BorrowedFd<'_>) -> io::Result<()> {
-    SockRef::from(&listener).attach_filter(&assembled(&refuser()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a program answers, given its random number and its packet.
-    fn run(program: &[Instruction], random: u32, packet: &[u8]) -> u32 {
+    /// What a program answers, given its random number.
+    fn run(program: &[Instruction], random: u32) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let Instruction { code, if_true, if_false, operand } = program[at];
             at += 1;
             match code {
                 LOAD_WORD if operand == RANDOM => accumulator = random,
-                LOAD_BYTE => accumulator = u32::from(packet[operand as usize]),
                 MODULO => accumulator %= operand,
-                AND => accumulator &= operand,
                 JUMP_IF_EQUAL if accumulator == operand => at += usize::from(if_true),
                 JUMP_IF_EQUAL => at += usize::from(if_false),
                 RETURN => return operand,
@@ -133,7 +106,7 @@ mod tests {
             let program = selector(&members);
             let rounds = 100;
             let mut answers: Vec<u32> = (0..rounds * u32::try_from(members.len()).unwrap())
-                .map(|random| run(&program, random, &[]))
+                .map(|random| run(&program, random))
                 .collect();
             answers.sort_unstable();
             let expected: Vec<u32> =
@@ -141,16 +114,5 @@ mod tests {
             assert_eq!(answers, expected);
         }
         assert_eq!(selector(&[]), []);
-    }
-
-    #[test]
-    fn the_refuser_drops_what_only_asks_for_a_connection() {
-        let answer = |flags: u8| run(&refuser(), 0, &[[0; 13].as_slice(), &[flags]].concat());
-        assert_eq!(answer(0x02), 0, "SYN");
-        assert_eq!(answer(0xc2), 0, "SYN with congestion bits");
-        assert_eq!(answer(0x10), u32::MAX, "ACK ends a handshake");
-        assert_eq!(answer(0x12), u32::MAX, "SYN and ACK");
-        assert_eq!(answer(0x18), u32::MAX, "data");
-        assert_eq!(answer(0x04), u32::MAX, "RST");
     }
 }

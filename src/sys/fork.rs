@@ -45,6 +45,7 @@ pub(crate) struct InChild(PhantomData<*const ()>);
 impl InChild {
     /// Lets signals in, now that there are handlers for them.
     pub(crate) fn unblock_signals(self) {
+        let Self(_) = self;
         let all = SigSet::all();
         sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&all), None)
             .expect("the set of all signals is valid");

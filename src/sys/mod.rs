@@ -14,6 +14,7 @@ pub(crate) mod process;
 pub(crate) mod readable;
 pub(crate) mod shared;
 pub(crate) mod signals;
+pub(crate) mod sink;
 pub(crate) mod socket;
 pub(crate) mod statistics;
 pub(crate) mod wait;

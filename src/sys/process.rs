@@ -119,14 +119,30 @@ impl Identity {
 /// The first descriptor that a service manager passes (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
 const FIRST_PASSED: i32 = 3;
 
-/// The listening sockets that a service manager has passed to this process, by number
-/// (sd_listen_fds(3)); none when the variables are meant for another process.
-pub(crate) fn activated() -> Vec<i32> {
-    let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
-    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
-        (Some(pid), Some(count)) if pid == self::pid() && count > 0 => {
-            (FIRST_PASSED..FIRST_PASSED.saturating_add(count)).collect()
+/// The variables by which it does so.
+pub(crate) const ACTIVATION: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+
+/// The listening sockets that a service manager has passed to this process, by number and name
+/// (sd_listen_fds_with_names(3)); none when the variables are meant for another process. The
+/// variables are removed: they are meant for no child either.
+pub(crate) fn activated(proof: &super::fork::SingleThreaded) -> Vec<(i32, String)> {
+    let [pid, count, names] = ACTIVATION.map(|name| std::env::var(name).unwrap_or_default());
+    remove_from_environment(proof, &ACTIVATION);
+    if pid.parse() != Ok(self::pid()) {
+        return Vec::new();
+    }
+    let count: i32 = count.parse().unwrap_or(0);
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
+    (FIRST_PASSED..FIRST_PASSED.saturating_add(count)).zip(names).collect()
+}
+
+fn remove_from_environment(_proof: &super::fork::SingleThreaded, names: &[&str]) {
+    for name in names {
+        // SAFETY: the process has one thread, as `_proof` says, so nobody reads the environment.
+        #[expect(unsafe_code, reason = "the environment is shared by threads without a lock")]
+        #[expect(clippy::disallowed_methods, reason = "no thread can race with it")]
+        unsafe {
+            std::env::remove_var(name);
         }
-        _ => Vec::new(),
     }
 }

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -61,12 +61,12 @@ pub(crate) fn listen_unix(
             ));
         }
         Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?
-            }
+            // A server answers, or is full, or lets us not in: somebody is there.
             Ok(_) => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
-            // Full or forbidden: somebody is there.
-            Err(_) => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+            Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => {
+                return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+            }
+            Err(_) => std::fs::remove_file(path)?,
         },
         Err(_) => {}
     }
@@ -78,6 +78,14 @@ pub(crate) fn listen_unix(
     }
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(OwnedFd::from(socket).into())
+}
+
+/// Lets so many connections wait on a socket that listens already.
+///
+/// # Errors
+/// What listen(2) says.
+pub(crate) fn set_backlog(listener: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
+    SockRef::from(&listener).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
 /// Device and inode of the file, to know it again.
@@ -163,6 +171,7 @@ pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
+    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -195,19 +204,6 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_refuses_lets_nobody_in() {
-        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), Join::First, 64).unwrap();
-        let address = listener.local_addr().unwrap();
-        let before = TcpStream::connect(address).unwrap();
-        super::super::filter::refuse_new(listener.as_fd()).unwrap();
-        let patience = std::time::Duration::from_millis(50);
-        let error = TcpStream::connect_timeout(&address, patience).expect_err("the SYN is dropped");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(queue_length(listener.as_fd()).unwrap(), 1);
-        drop(before);
-    }
-
-    #[test]
     fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f.sock");
@@ -229,7 +225,7 @@ mod tests {
         assert_eq!(adopt(9999).unwrap_err().raw_os_error(), Some(libc::EBADF));
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(adopt(file.as_raw_fd()).unwrap_err().raw_os_error(), Some(libc::EINVAL));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let adopted = adopt(listener.into_raw_fd()).unwrap();
         assert_eq!(local(adopted.as_fd()).unwrap(), Local::Tcp(address));

@@ -14,7 +14,7 @@ use crate::config::Config;
 const IDLE_GRACE: Duration = Duration::from_secs(2);
 /// How long a stopping server accepts what the kernel had taken in: handshakes that have begun are
 /// finished within a round trip.
-const SETTLE: Duration = Duration::from_millis(250);
+pub(super) const SETTLE: Duration = Duration::from_millis(250);
 /// How long a worker whose master is gone may finish.
 const ORPHANED: Duration = Duration::from_millis(1500);
 /// A worker is done so much before its master would kill it, to say what it leaves undone.

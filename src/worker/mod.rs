@@ -70,6 +70,8 @@ pub(crate) struct WorkerBirth<'a> {
 /// Runs `prepare`; answers the exit code.
 pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 {
     process::set_name("ferricorn-prep");
+    logging::after_fork();
+    log_panics();
     birth.signals.forget();
     // It has nothing to finish: every signal ends it.
     let reset =
@@ -106,6 +108,8 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
 pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i32 {
     // 1. Its name, and its own buffers.
     process::set_name(&format!("ferricorn-w{}", worker.slot));
+    logging::after_fork();
+    log_panics();
     // 2. The master's signal handlers are forgotten before any signal is let in: ours would be
     //    written to the master's pipe.
     worker.birth.signals.forget();
@@ -137,6 +141,19 @@ pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i
     }));
     logging::flush();
     code.unwrap_or(BOOT_FAILED)
+}
+
+/// Has panics written to the error log, in one line. With `RUST_BACKTRACE` the trace follows on stderr.
+fn log_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let what = info.payload_as_str().unwrap_or("without a message");
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!("panicked at {place}: {what}");
+        if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+            before(info);
+        }
+    }));
 }
 
 /// The worker's own signals, its belt against a lost master, and its user.
@@ -225,6 +242,10 @@ async fn run(mut worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i3
             }
             Call::Order(Order::Listener { .. }) | Call::Received => {
                 server.accept_from(&worker.listeners, &accepting);
+            }
+            Call::Order(Order::Close { address }) => {
+                worker.listeners.close(address);
+                server.close(address);
             }
             Call::Order(Order::Drain) => break Leaving::Drain,
             Call::Order(Order::Stop) => break Leaving::Stop,

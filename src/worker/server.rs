@@ -4,13 +4,13 @@
 //! Accept from the event loop only, never from a thread beside it: a worker whose loop is blocked must
 //! not go on taking connections that its siblings could answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 
 use super::conns::Conns;
 use super::io::{Stream, Watched};
+use super::leave::SETTLE;
 use super::service::Requests;
 use crate::config::{Config, Limits};
 use crate::ids::{Generation, Slot, SlotSet};
@@ -32,6 +33,7 @@ use crate::sys::socket::{self, Local};
 /// How long a worker that has no descriptor or memory for a connection waits for some.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
+// ORDERING: flags and counters that stand for themselves: Relaxed throughout.
 /// What the connections of a worker share.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -53,6 +55,8 @@ pub(super) struct Server {
     leaving: AtomicBool,
     cutting: AtomicBool,
     accepting: Mutex<HashMap<(u16, Slot), AbortHandle>>,
+    /// Addresses that are being let go.
+    closing: Mutex<HashSet<u16>>,
 }
 
 impl Server {
@@ -80,6 +84,7 @@ impl Server {
             leaving: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             accepting: Mutex::new(HashMap::new()),
+            closing: Mutex::new(HashSet::new()),
         }
     }
 
@@ -120,9 +125,10 @@ impl Server {
             .flat_map(|slot| listeners.of_slot(slot).map(move |(at, fd)| ((at, slot), fd)))
             .chain(listeners.shared().map(|(at, fd)| ((at, self.slot), fd)))
             .collect();
-        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let closing = lock(&self.closing).clone();
+        let mut accepting = lock(&self.accepting);
         accepting.retain(|key, task| {
-            let keep = wanted.contains_key(key);
+            let keep = wanted.contains_key(key) || closing.contains(&key.0);
             if !keep {
                 task.abort();
             }
@@ -145,10 +151,25 @@ impl Server {
         }
     }
 
+    /// Accepts what comes in at this address within a round trip, and then nothing more.
+    pub(super) fn close(self: &Arc<Self>, address: u16) {
+        let server = Arc::clone(self);
+        lock(&self.closing).insert(address);
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLE).await;
+            lock(&server.accepting).retain(|(at, _), task| {
+                if *at == address {
+                    task.abort();
+                }
+                *at != address
+            });
+            lock(&server.closing).remove(&address);
+        });
+    }
+
     /// Accepts nothing more.
     pub(super) fn stop_accepting(&self) {
-        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
-        accepting.drain().for_each(|(_, task)| task.abort());
+        lock(&self.accepting).drain().for_each(|(_, task)| task.abort());
     }
 
     async fn accept(self: Arc<Self>, listener: Listener) {
@@ -207,6 +228,10 @@ impl Server {
             }
         });
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {

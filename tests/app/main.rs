@@ -5,10 +5,13 @@
 //! but the database, like the real ones.
 
 #[path = "../../src/app/mod.rs"]
-#[expect(dead_code, reason = "the program uses what the tests do not")]
 mod app;
 
 mod client;
+mod logs;
+mod outage;
+mod servers;
 mod sqlite;
+mod start;
 mod suite;
 mod world;

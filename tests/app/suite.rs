@@ -10,6 +10,8 @@ use crate::world::Kind;
 macro_rules! suite {
     ($($part:ident::$name:ident,)*) => {
         suite!(@on sqlite Kind::Sqlite; $($part::$name,)*);
+        suite!(@on postgres Kind::Postgres; $($part::$name,)*);
+        suite!(@on mariadb Kind::Mariadb; $($part::$name,)*);
     };
     (@on $database:ident $kind:expr; $($part:ident::$name:ident,)*) => {
         mod $database {

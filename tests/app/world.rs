@@ -1,31 +1,44 @@
 //! What a test has: an empty database of its own, and workers.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::Method;
-use ferricorn::Slot;
+use ferricorn::{BoxError, Slot};
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::app::settings::Database;
-use crate::app::store::Target;
+use crate::app::store::{Start, Target, prepare};
 use crate::app::{self, Service};
 use crate::client::{Answer, send};
+use crate::servers::Server;
+
+/// How long a server may take to start, on a machine that does other things too.
+const START_MAX: Duration = Duration::from_secs(60);
 
 /// The databases that the suite runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Sqlite,
+    Postgres,
+    Mariadb,
 }
+
+/// One server for all tests of the suite; those that stop theirs have their own.
+static POSTGRES: LazyLock<Server> = LazyLock::new(|| Server::running(Kind::Postgres));
+static MARIADB: LazyLock<Server> = LazyLock::new(|| Server::running(Kind::Mariadb));
 
 /// One test's world.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) url: String,
     /// Where an SQLite file lives; removed at the end.
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 /// What a worker is to a test.
@@ -35,19 +48,52 @@ pub(crate) struct Worker {
     pub(crate) service: Arc<Service>,
 }
 
-/// Runs a test in a world of its own, on a runtime like a worker's.
+/// Runs a test in a world of its own.
 pub(crate) fn run<F: Future<Output = ()>>(kind: Kind, test: impl FnOnce(World) -> F) {
+    block_on(async {
+        let world = match kind {
+            Kind::Sqlite => World::with_a_file(),
+            Kind::Postgres => World::on(&POSTGRES).await,
+            Kind::Mariadb => World::on(&MARIADB).await,
+        };
+        test(world).await;
+    });
+}
+
+/// Runs a test on a runtime like a worker's.
+pub(crate) fn block_on(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(test(World::new(kind)));
+    runtime.block_on(test);
+}
+
+/// Polls until something is so.
+pub(crate) async fn eventually<T>(limit: Duration, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = poll().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it did not come about within {limit:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 impl World {
-    fn new(kind: Kind) -> Self {
+    fn with_a_file() -> Self {
         let folder = TempDir::new().unwrap();
-        let url = match kind {
-            Kind::Sqlite => format!("sqlite://{}/new/data.db", folder.path().display()),
-        };
-        Self { url, _folder: folder }
+        let url = format!("sqlite://{}/new/data.db", folder.path().display());
+        Self { url, _folder: Some(folder) }
+    }
+
+    /// An empty database on a server that is starting or running.
+    pub(crate) async fn on(server: &Server) -> Self {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", LAST.fetch_add(1, Ordering::Relaxed));
+        let url = server.url(&name);
+        let admin = server.url(if url.starts_with("postgres") { "postgres" } else { "mysql" });
+        let create = format!("CREATE DATABASE {name}");
+        eventually(START_MAX, async || execute(&admin, &create).await.ok()).await;
+        Self { url, _folder: None }
     }
 
     /// The `[database]` table.
@@ -55,13 +101,19 @@ impl World {
         Database {
             target: Target::parse(&self.url).unwrap(),
             max_connections: 5,
-            connect_timeout: Duration::from_secs(10),
+            connect_timeout: START_MAX,
         }
+    }
+
+    /// What a start does.
+    pub(crate) async fn start(&self) -> Result<(), BoxError> {
+        let start = Start { patience: START_MAX, connections: 20 };
+        Ok(prepare(&self.database().target, start).await?)
     }
 
     /// Makes the tables.
     pub(crate) async fn prepare(&self) {
-        app::prepare(&self.database()).await.unwrap();
+        self.start().await.unwrap();
     }
 
     /// Starts a worker.
@@ -74,6 +126,20 @@ impl World {
     pub(crate) async fn prepared(&self) -> Worker {
         self.prepare().await;
         self.worker(0)
+    }
+}
+
+/// Executes a statement on a connection of its own.
+pub(crate) async fn execute(url: &str, sql: &str) -> Result<(), sqlx::Error> {
+    let sql = AssertSqlSafe(sql.to_owned());
+    if url.starts_with("postgres") {
+        let mut connection = PgConnection::connect(url).await?;
+        connection.execute(sql).await?;
+        connection.close().await
+    } else {
+        let mut connection = MySqlConnection::connect(url).await?;
+        connection.execute(sql).await?;
+        connection.close().await
     }
 }
 

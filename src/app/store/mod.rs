@@ -2,31 +2,63 @@
 //!
 //! Here is what they have in common: how long each thing may take, and what is tried again.
 
+mod mysql;
 mod pool;
+mod postgres;
+mod prepare;
 mod sqlite;
 mod turn;
+mod url;
 
 use std::fmt;
 use std::time::Duration;
 
+use sqlx::migrate::{Migrate, Migrator};
 use tokio::time::timeout;
+use tracing::Dispatch;
+use tracing::instrument::{WithDispatch, WithSubscriber};
 
 use crate::app::record::{Data, Page, Span};
 
+pub(crate) use prepare::{Start, prepare};
+
 /// How long a read or a batch of writes may take, with the wait for a connection and the making of
 /// one: a request is answered within 3 s, whatever state the database is in.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(2500);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// How often a write is tried again that the server broke off because it stood in the way of
+/// another, which was let through. It has stored nothing.
+const CONFLICTS_MAX: usize = 5;
 
 /// The database, as a worker uses it.
 #[derive(Debug)]
 pub(crate) enum Store {
+    /// A file.
     Sqlite(sqlite::Sqlite),
+    /// A server.
+    Postgres(postgres::Postgres),
+    /// A server, of MySQL's or MariaDB's.
+    Mysql(mysql::Mysql),
 }
 
-/// Which database, and how to reach it.
+/// Which database, and how to reach it. Neither its `Display` nor its `Debug` shows who may.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
+    /// A file.
     Sqlite(sqlite::Options),
+    /// A server.
+    Postgres(postgres::Options),
+    /// A server, of MySQL's or MariaDB's.
+    Mysql(mysql::Options),
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// The batches of new rows: one connection.
+    Writes,
+    /// Deletes and reads.
+    Rest,
 }
 
 /// Why the database did not do what it was asked.
@@ -45,6 +77,8 @@ macro_rules! dialect {
     ($store:expr, $dialect:ident => $call:expr) => {
         match $store {
             Store::Sqlite($dialect) => $call,
+            Store::Postgres($dialect) => $call,
+            Store::Mysql($dialect) => $call,
         }
     };
 }
@@ -60,27 +94,20 @@ impl Target {
         };
         match scheme {
             "sqlite" => sqlite::Options::parse(url).map(Self::Sqlite),
+            "postgres" | "postgresql" => postgres::Options::parse(url).map(Self::Postgres),
+            "mysql" | "mariadb" => mysql::Options::parse(url).map(Self::Mysql),
             _ => Err("its scheme is none of sqlite, postgres, postgresql, mysql, mariadb".into()),
         }
     }
-
-    /// Waits for the database and makes the tables.
-    ///
-    /// # Errors
-    /// When the database is not there in time, or refuses.
-    pub(crate) async fn prepare(&self) -> Result<(), Error> {
-        match self {
-            Self::Sqlite(options) => sqlite::migrate(options).await?,
-        }
-        Ok(())
-    }
 }
 
-/// Where the database is, without who may use it.
+/// Where the database is.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sqlite(options) => write!(f, "sqlite://{}", options.path().display()),
+            Self::Sqlite(options) => options.fmt(f),
+            Self::Postgres(options) => options.fmt(f),
+            Self::Mysql(options) => options.fmt(f),
         }
     }
 }
@@ -91,6 +118,10 @@ impl Store {
     pub(crate) fn new(target: Target, connections_max: usize) -> Self {
         match target {
             Target::Sqlite(options) => Self::Sqlite(sqlite::Sqlite::new(options, connections_max)),
+            Target::Postgres(options) => {
+                Self::Postgres(postgres::Postgres::new(options, connections_max))
+            }
+            Target::Mysql(options) => Self::Mysql(mysql::Mysql::new(options, connections_max)),
         }
     }
 
@@ -99,6 +130,7 @@ impl Store {
     pub(crate) async fn turn(&self) -> Option<turn::Taken<'_>> {
         match self {
             Self::Sqlite(sqlite) => Some(sqlite.turn().await),
+            Self::Postgres(_) | Self::Mysql(_) => None,
         }
     }
 
@@ -108,15 +140,32 @@ impl Store {
     /// When the database fails. Nothing was stored, but in one case: when the connection broke, or
     /// the answer did not come in time, it is not known.
     pub(crate) async fn insert(&self, rows: &[Data]) -> Result<(), Error> {
-        within(ANSWER_TIMEOUT, async { dialect!(self, store => store.insert(rows).await) }).await
+        let insert = async {
+            let mut conflicts = 0;
+            loop {
+                match dialect!(self, store => store.insert(rows).await) {
+                    Err(error) if is_conflict(&error) && conflicts < CONFLICTS_MAX => {
+                        conflicts += 1
+                    }
+                    done => return done,
+                }
+            }
+        };
+        within(ANSWER_TIMEOUT, insert).await
     }
 
-    /// Removes every row and says how many they were.
+    /// Removes every row and says how many they were. It takes as long as it takes.
     ///
     /// # Errors
     /// As [`Store::insert`].
     pub(crate) async fn delete_all(&self) -> Result<u64, Error> {
-        Ok(dialect!(self, store => store.delete_all().await)?)
+        let mut conflicts = 0;
+        loop {
+            match quiet(async { dialect!(self, store => store.delete_all().await) }).await {
+                Err(error) if is_conflict(&error) && conflicts < CONFLICTS_MAX => conflicts += 1,
+                done => return Ok(done?),
+            }
+        }
     }
 
     /// Reads some rows, newest first.
@@ -127,12 +176,12 @@ impl Store {
         within(ANSWER_TIMEOUT, async { dialect!(self, store => store.page(span).await) }).await
     }
 
-    /// Whether the database answers and has our table.
+    /// Whether the database answers within some time, and has our table.
     ///
     /// # Errors
     /// When it does not.
-    pub(crate) async fn ping(&self) -> Result<(), Error> {
-        within(ANSWER_TIMEOUT, async { dialect!(self, store => store.ping().await) }).await
+    pub(crate) async fn ping(&self, patience: Duration) -> Result<(), Error> {
+        within(patience, async { dialect!(self, store => store.ping().await) }).await
     }
 
     /// Takes leave of the database.
@@ -141,12 +190,39 @@ impl Store {
     }
 }
 
+/// A deadlock, or a failure to serialize: SQLSTATE class 40.
+fn is_conflict(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code == "40001" || code == "40P01")
+}
+
+/// Without the log lines of sqlx's own: it tells what a server says to each connection, such as that
+/// it is shut down, and an outage is told once.
+fn quiet<W: Future>(work: W) -> WithDispatch<W> {
+    work.with_subscriber(Dispatch::none())
+}
+
 async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, Error> {
-    match timeout(limit, work).await {
+    match timeout(limit, quiet(work)).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(Error::Silent(limit)),
     }
+}
+
+/// Runs what is left of some migrations.
+async fn migrate(
+    migrator: &mut Migrator,
+    connection: &mut impl Migrate,
+) -> Result<(), sqlx::Error> {
+    // A newer ferricorn may have been here before: its tables are still good for this one.
+    migrator.set_ignore_missing(true);
+    // Not `run`, whose bounds no `Send` future meets (sqlx says so beside this one).
+    quiet(migrator.run_direct(None, connection, false))
+        .await
+        .map_err(|error| sqlx::Error::Migrate(Box::new(error)))
 }

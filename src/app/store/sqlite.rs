@@ -6,12 +6,12 @@
 //! `synchronous = FULL`: with less, SQLite in WAL mode may lose the last commits when the power
 //! fails, and a row acknowledged is durable.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
@@ -62,8 +62,14 @@ impl Options {
     }
 
     /// The file.
-    pub(super) fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         self.0.get_filename()
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sqlite://{}", self.path().display())
     }
 }
 
@@ -87,19 +93,8 @@ pub(super) async fn migrate(options: &Options) -> Result<(), sqlx::Error> {
     let turn = Turn::new(options.path());
     let _taken = turn.take(PATIENCE_OF_A_START).await;
     let mut connection = options.0.clone().create_if_missing(true).connect().await?;
-    // Not `run`, whose bounds no `Send` future meets (sqlx says so beside this one).
-    migrator()
-        .run_direct(None, &mut connection, false)
-        .await
-        .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+    super::migrate(&mut sqlx::migrate!("migrations/sqlite"), &mut connection).await?;
     connection.close().await
-}
-
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("migrations/sqlite");
-    // A newer ferricorn may have been here before: its tables are still good for this one.
-    migrator.set_ignore_missing(true);
-    migrator
 }
 
 /// The database, as a worker uses it.

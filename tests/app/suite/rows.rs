@@ -3,7 +3,6 @@
 use axum::http::Method;
 use jiff::Timestamp;
 
-use crate::app;
 use crate::client::send;
 use crate::world::{World, texts};
 
@@ -121,9 +120,7 @@ pub(super) async fn a_second_start_keeps_the_rows(world: World) {
 }
 
 pub(super) async fn several_starts_at_once_make_one_table(world: World) {
-    let database = world.database();
-    let start = || app::prepare(&database);
-    let (a, b, c, d) = tokio::join!(start(), start(), start(), start());
+    let (a, b, c, d) = tokio::join!(world.start(), world.start(), world.start(), world.start());
     for started in [a, b, c, d] {
         started.unwrap();
     }

@@ -105,6 +105,7 @@ impl Teller {
                 "the machine was asleep" => {}
                 fact => {
                     self.step(transcript::parse(fact));
+                    self.step(Event::Tick);
                     continue;
                 }
             }

@@ -365,3 +365,46 @@ fn worker_hangs_at_boot_after_the_first_was_proven() {
         "
     );
 }
+
+#[test]
+fn a_sleep_is_no_trial() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal HUP
+            loaded workers=1
+            @1050 exited 103 code 0
+            @1060 ready #4
+            @5000 the machine was asleep
+            tick
+            @5040 exited 104 code 101
+            @5041 ready #5
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1000    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #3 prepare g2
+        @1000    forked #3 pid 103
+                  → debug: prepare begun with pid: 103
+        @1050    exited 103 code 0
+                  → fork #4 worker 0 g2
+        @1050    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @1060    ready #4
+                  → info: worker 0 (pid 104) ready in 10 ms
+        @5000    the machine was asleep
+        @5040    exited 104 code 101
+                  → error: worker 0 (pid 104) died: exited with code 101
+                  → fork #5 worker 0 g2
+        @5040    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @5041    ready #5
+                  → info: worker 0 (pid 105) ready in 1 ms
+        "
+    );
+}

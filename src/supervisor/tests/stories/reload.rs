@@ -330,64 +330,6 @@ fn rollback_after_the_canary_was_proven() {
 }
 
 #[test]
-fn ttou_retires_the_canary() {
-    insta::assert_snapshot!(
-        served(
-            "workers=2",
-            "
-            @900 exited 102 code 1
-            @901 exited 104 code 1
-            @902 signal HUP
-            loaded workers=2
-            @903 exited 105 code 0
-            @950 ready #7
-            @960 signal TTOU
-            @970 exited 107 code 0
-            @980 ready #6
-            "
-        ),
-        @r"
-        @0       #2 is worker 0 with pid 102
-        @0       #3 is worker 1 with pid 103
-        @900     exited 102 code 1
-                  → error: worker 0 (pid 102) died: exited with code 1
-                  → fork #4 worker 0 g1
-        @900     forked #4 pid 104
-                  → info: Booting worker with pid: 104
-        @901     exited 104 code 1
-                  → error: worker 0 (pid 104) failed to boot: exited with code 1
-        @902     signal HUP
-                  → info: reloading: generation 2
-                  → load g2
-        @902     loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
-                  → fork #5 prepare g2
-        @902     forked #5 pid 105
-                  → debug: prepare begun with pid: 105
-        @903     exited 105 code 0
-                  → fork #6 worker 1 g2
-        @903     forked #6 pid 106
-                  → info: Booting worker with pid: 106
-        @912     tick
-                  → fork #7 worker 0 g1
-        @912     forked #7 pid 107
-                  → info: Booting worker with pid: 107
-        @950     ready #7
-                  → info: worker 0 (pid 107) ready in 38 ms
-        @960     signal TTOU
-                  → info: workers: 2 -> 1
-                  → dismiss #3 drain
-                  → send 106 INT
-        @970     exited 107 code 0
-                  → error: worker 0 (pid 107) died: exited with code 0
-                  → fork #8 worker 0 g2
-        @970     forked #8 pid 108
-                  → info: Booting worker with pid: 108
-        @980     ready #6
-        "
-    );
-}
-
-#[test]
 fn the_canary_is_told_to_leave_by_hand() {
     insta::assert_snapshot!(
         served(
@@ -627,16 +569,151 @@ fn a_reload_cures_a_generation_that_cannot_live() {
         @113     exited 105 code 0
         @115     exited 104 code 1
                   → error: worker 0 (pid 104) failed to boot: exited with code 1
-        @131     tick
                   → fork #6 worker 0 g2
-        @131     forked #6 pid 106
+        @115     forked #6 pid 106
                   → info: Booting worker with pid: 106
         @140     ready #6
-                  → info: worker 0 (pid 106) ready in 9 ms
+                  → info: worker 0 (pid 106) ready in 25 ms
         @240     tick
                   → use g2
                   → info: reloaded: generation 2 in 128 ms, workers replaced: 0
                   → forget g1
+        "
+    );
+}
+
+#[test]
+fn what_may_be_gone_back_to_is_not_forgotten() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2",
+            "
+            @5000 signal HUP
+            loaded workers=2
+            @5020 exited 104 code 0
+            @5030 ready #5
+            @5140 exited 102 code 0
+            @5150 exited 103 code 1
+            @5160 exited 106 code 1
+            @5170 exited 107 code 1
+            @5180 exited 108 code 1
+            @5250 ready #9
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @5000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @5000    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #4 prepare g2
+        @5000    forked #4 pid 104
+                  → debug: prepare begun with pid: 104
+        @5020    exited 104 code 0
+                  → fork #5 worker 0 g2
+        @5020    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @5030    ready #5
+                  → info: worker 0 (pid 105) ready in 10 ms
+        @5130    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → fork #6 worker 1 g2
+        @5130    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @5140    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        @5150    exited 103 code 1
+                  → error: worker 1 (pid 103) died: exited with code 1
+        @5160    exited 106 code 1
+                  → error: worker 1 (pid 106) failed to boot: exited with code 1
+                  → fork #7 worker 1 g2
+        @5160    forked #7 pid 107
+                  → info: Booting worker with pid: 107
+        @5170    exited 107 code 1
+                  → error: worker 1 (pid 107) failed to boot: exited with code 1
+        @5173    tick
+                  → fork #8 worker 1 g2
+        @5173    forked #8 pid 108
+                  → info: Booting worker with pid: 108
+        @5180    exited 108 code 1
+                  → error: worker 1 (pid 108) failed to boot: exited with code 1
+                  → use g1
+                  → error: failed to reload: generation 2 is dropped, 1 serves on: 3 workers in a row failed, the last in slot 1 (exited with code 1)
+                  → fork #9 worker 0 g1
+        @5180    forked #9 pid 109
+                  → info: Booting worker with pid: 109
+        @5196    tick
+                  → fork #10 worker 1 g1
+        @5196    forked #10 pid 110
+                  → info: Booting worker with pid: 110
+        @5250    ready #9
+                  → info: worker 0 (pid 109) ready in 70 ms
+                  → dismiss #5 drain
+        "
+    );
+}
+
+#[test]
+fn ttou_retires_the_canary() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2",
+            "
+            @5000 signal HUP
+            loaded workers=2
+            @5020 exited 104 code 0
+            @5022 exited 105 code 1
+            @5023 exited 106 code 1
+            @5024 signal TTOU
+            @5030 exited 107 code 0
+            @5040 ready #8
+            @5140 tick
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @5000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @5000    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #4 prepare g2
+        @5000    forked #4 pid 104
+                  → debug: prepare begun with pid: 104
+        @5020    exited 104 code 0
+                  → fork #5 worker 0 g2
+        @5020    forked #5 pid 105
+                  → info: Booting worker with pid: 105
+        @5022    exited 105 code 1
+                  → error: worker 0 (pid 105) failed to boot: exited with code 1
+                  → fork #6 worker 0 g2
+        @5022    forked #6 pid 106
+                  → info: Booting worker with pid: 106
+        @5023    exited 106 code 1
+                  → error: worker 0 (pid 106) failed to boot: exited with code 1
+                  → fork #7 worker 1 g2
+        @5023    forked #7 pid 107
+                  → info: Booting worker with pid: 107
+        @5024    signal TTOU
+                  → info: workers: 2 -> 1
+                  → dismiss #3 drain
+                  → send 107 INT
+        @5030    exited 107 code 0
+                  → info: worker 1 (pid 107) left: exited with code 0
+        @5033    tick
+                  → fork #8 worker 0 g2
+        @5033    forked #8 pid 108
+                  → info: Booting worker with pid: 108
+        @5040    ready #8
+                  → info: worker 0 (pid 108) ready in 7 ms
+        @5140    tick
+                  → use g2
+                  → dismiss #2 drain
+                  → fork #9 worker 1 g2
+        @5140    forked #9 pid 109
+                  → info: Booting worker with pid: 109
         "
     );
 }

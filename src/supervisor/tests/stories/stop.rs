@@ -316,7 +316,6 @@ fn term_outlives_the_patience_of_no_older_generation() {
                   → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → exit 0
-                  → forget g1
         "
     );
 }
@@ -337,6 +336,7 @@ fn term_without_patience() {
                   → stop listening
                   → info: stopping: workers may finish for 0 s
                   → dismiss #2 stop
+        @1000    tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
         @1001    exited 102 signal 9

@@ -164,8 +164,6 @@ fn machine_asleep_spared() {
         @3600000 tick
                   → take pulse #2
         @3600000 pulse #2 @10000
-        @3601000 tick
-                  → take pulse #2
         @3601000 pulse #2 @3600050
         "
     );
@@ -195,6 +193,28 @@ fn a_sleep_that_ends_with_the_deadline_is_no_silence() {
         @60200   tick
                   → take pulse #2
         @60200   pulse #2 @60100
+        "
+    );
+}
+
+#[test]
+fn two_short_silences_are_not_a_long_one() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 stall=30",
+            "
+            @30000 pulse #2 @0
+            @31000 pulse #2 @1000
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @30000   tick
+                  → take pulse #2
+        @30000   pulse #2 @0
+        @31000   tick
+                  → take pulse #2
+        @31000   pulse #2 @1000
         "
     );
 }

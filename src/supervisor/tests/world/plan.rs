@@ -92,7 +92,8 @@ impl Plan {
     /// What happens in the world of this seed.
     pub(crate) fn new(dice: &mut Dice) -> Self {
         let clean = dice.percent(20);
-        let sometimes = |dice: &mut Dice, chance| if clean { 0 } else { chance * dice.below(3) / 2 };
+        let sometimes =
+            |dice: &mut Dice, chance| if clean { 0 } else { chance * dice.below(3) / 2 };
         let calm_at = dice.between(500, 12_000);
         let mut plan = Self {
             policy: policy(dice),
@@ -107,7 +108,12 @@ impl Plan {
             slots_max: dice.pick(&[3, 5, 8]),
             stubborn: !clean && dice.percent(20),
             loads_slowly: dice.percent(20),
-            end: dice.pick(&[Signal::Terminate, Signal::Terminate, Signal::Interrupt, Signal::Quit]),
+            end: dice.pick(&[
+                Signal::Terminate,
+                Signal::Terminate,
+                Signal::Interrupt,
+                Signal::Quit,
+            ]),
         };
         plan.slots_max = plan.slots_max.max(plan.policy.workers);
         let count = dice.below(if clean { 6 } else { 14 });
@@ -179,7 +185,8 @@ fn deed(dice: &mut Dice) -> Deed {
         25 => Deed::DismissWorker,
         26 => Deed::NoForks(dice.between(10, 3000)),
         27 => Deed::NoBoots(dice.between(10, 4000)),
-        28 => Deed::Sleep(dice.between(100, 8000)),
+        // Shorter ones than a second nobody can know of.
+        28 => Deed::Sleep(dice.between(1200, 8000)),
         _ => Deed::Sleep(DEEP_SLEEP),
     }
 }

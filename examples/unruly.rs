@@ -1,0 +1,225 @@
+//! An application that does whatever a request asks of it, however bad: it blocks, hangs, panics,
+//! leaks and dies. The tests that start real processes are its users.
+//!
+//! Every answer tells who gave it, in the fields `x-slot` and `x-pid`.
+//!
+//! | route | what happens |
+//! |---|---|
+//! | `/` | `ok` |
+//! | `/pid`, `/slot` | the worker's pid, its slot |
+//! | `/echo` | the request's body |
+//! | `/slow?s=N` or `?ms=N` | answers after so long |
+//! | `/sleep-extend?s=N` or `?ms=N` | the same, having asked for that much more time |
+//! | `/block?s=N` or `?ms=N` | blocks the worker's event loop for so long, then answers |
+//! | `/never` | never answers |
+//! | `/big?mb=N` | an answer of so many mebibytes |
+//! | `/panic` | panics |
+//! | `/exit?code=N` | ends the worker with this code |
+//! | `/abort`, `/overflow` | ends it by `SIGABRT`; overflows its stack |
+//! | `/leak?mb=N` | holds on to so many mebibytes more |
+//! | `/orphan?code=N` | leaves a grandchild behind that ends with this code |
+//!
+//! How it boots, prepares and stops is said by three variables, or by the text of the file that
+//! `<variable>_FILE` names, which is read anew each time:
+//!
+//! | variable | texts |
+//! |---|---|
+//! | `UNRULY_BOOT` | `exit`, `hang`, `block`, `panic`, `error`, `slow` (300 ms), `slow=MS` |
+//! | `UNRULY_PREPARE` | `fail`, `hang`, `panic`, `slow`, `slow=MS` |
+//! | `UNRULY_STOP` | `hang`: a worker ignores every wish that it should leave; `slow`, `slow=MS` |
+//!
+//! `UNRULY_START=subreaper` makes the master inherit the orphans of its descendants, as process 1
+//! does; `thread` and `runtime` start what must not exist before the first fork.
+#![expect(clippy::disallowed_methods, reason = "its purpose is to do what it should not")]
+#![expect(clippy::exit, reason = "its purpose is to do what it should not")]
+
+use std::collections::HashMap;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Query};
+use axum::http::HeaderValue;
+use axum::middleware::map_response;
+use axum::response::Response;
+use axum::routing::{any, get};
+use ferricorn::{App, BoxError, Deadline, PrepareContext, WorkerContext};
+
+struct Unruly;
+
+impl App for Unruly {
+    async fn prepare(&self, _context: &PrepareContext) -> Result<(), BoxError> {
+        match mode("UNRULY_PREPARE").as_str() {
+            "" => Ok(()),
+            "fail" => Err("the application does not want to".into()),
+            "hang" => std::future::pending().await,
+            "panic" => panic!("prepare panics, as it was told to"),
+            slow => wait_as_told(slow).await,
+        }
+    }
+
+    async fn router(&self, worker: &WorkerContext) -> Result<axum::Router, BoxError> {
+        match mode("UNRULY_BOOT").as_str() {
+            "" => {}
+            "exit" => std::process::exit(9),
+            "hang" => std::future::pending().await,
+            "block" => std::thread::sleep(FOR_EVER),
+            "panic" => panic!("the boot panics, as it was told to"),
+            "error" => return Err("the worker does not want to".into()),
+            slow => wait_as_told(slow).await?,
+        }
+        Ok(routes(worker))
+    }
+
+    async fn stopped(&self, _worker: &WorkerContext) {
+        match mode("UNRULY_STOP").as_str() {
+            "" => {}
+            "hang" => std::future::pending().await,
+            slow => wait_as_told(slow).await.expect("the tests know the modes"),
+        }
+    }
+}
+
+const FOR_EVER: Duration = Duration::from_secs(1_000_000);
+const MEBIBYTE: usize = 1 << 20;
+
+fn routes(worker: &WorkerContext) -> axum::Router {
+    let (slot, pid) = (worker.slot(), std::process::id());
+    let fields = (HeaderValue::from(slot.number()), HeaderValue::from(pid));
+    axum::Router::new()
+        .route("/", get("ok\n"))
+        .route("/pid", get(move || async move { format!("{pid}\n") }))
+        .route("/slot", get(move || async move { format!("{slot}\n") }))
+        .route("/echo", any(|body: Bytes| async { body }))
+        .route("/slow", get(slow))
+        .route("/sleep-extend", get(sleep_extend))
+        .route("/block", get(block))
+        .route("/never", get(never))
+        .route("/big", get(big))
+        .route("/panic", any(panics))
+        .route("/exit", get(exit))
+        .route("/abort", get(abort))
+        .route("/overflow", get(overflow))
+        .route("/leak", get(leak))
+        .route("/orphan", get(orphan))
+        // The limit of the configuration is what is tested.
+        .layer(DefaultBodyLimit::disable())
+        .layer(map_response(move |mut response: Response| {
+            let (slot, pid) = fields.clone();
+            response.headers_mut().insert("x-slot", slot);
+            response.headers_mut().insert("x-pid", pid);
+            std::future::ready(response)
+        }))
+}
+
+/// A request's numbers.
+type Numbers = Query<HashMap<String, u64>>;
+
+fn number(numbers: &Numbers, name: &str) -> u64 {
+    numbers.get(name).copied().unwrap_or(0)
+}
+
+/// The time that the request names.
+fn time(numbers: &Numbers) -> Duration {
+    Duration::from_secs(number(numbers, "s")) + Duration::from_millis(number(numbers, "ms"))
+}
+
+fn mebibytes(numbers: &Numbers) -> usize {
+    usize::try_from(number(numbers, "mb")).expect("a number of mebibytes") * MEBIBYTE
+}
+
+async fn slow(numbers: Numbers) -> &'static str {
+    tokio::time::sleep(time(&numbers)).await;
+    "slow\n"
+}
+
+async fn sleep_extend(deadline: Deadline, numbers: Numbers) -> &'static str {
+    deadline.extend(time(&numbers));
+    tokio::time::sleep(time(&numbers)).await;
+    "slept\n"
+}
+
+async fn block(numbers: Numbers) -> &'static str {
+    std::thread::sleep(time(&numbers));
+    "blocked\n"
+}
+
+async fn never() -> &'static str {
+    std::future::pending().await
+}
+
+async fn big(numbers: Numbers) -> Body {
+    Body::from(vec![b'b'; mebibytes(&numbers)])
+}
+
+async fn panics() -> &'static str {
+    panic!("the handler panics, as it was told to")
+}
+
+async fn exit(numbers: Numbers) -> &'static str {
+    std::process::exit(i32::try_from(number(&numbers, "code")).expect("an exit code"))
+}
+
+async fn abort() -> &'static str {
+    std::process::abort()
+}
+
+async fn overflow() -> String {
+    format!("{}\n", deeper(1))
+}
+
+/// Takes a kibibyte of stack for each level, of which there are too many.
+#[inline(never)]
+fn deeper(depth: u64) -> u64 {
+    let room = std::hint::black_box([depth; 128]);
+    match std::hint::black_box(depth) {
+        u64::MAX => room[0],
+        depth => deeper(depth + 1) + std::hint::black_box(room)[1],
+    }
+}
+
+async fn leak(numbers: Numbers) -> String {
+    let leaked = Vec::leak(vec![1_u8; mebibytes(&numbers)]);
+    format!("{} bytes leaked\n", std::hint::black_box(leaked).len())
+}
+
+/// The shell that is waited for leaves another one behind.
+async fn orphan(numbers: Numbers) -> Result<&'static str, String> {
+    let script = format!("(exit {}) &", number(&numbers, "code"));
+    match Command::new("sh").arg("-c").arg(script).status() {
+        Ok(status) if status.success() => Ok("left\n"),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// What the variable, or the file that it names, says.
+fn mode(variable: &str) -> String {
+    let text = match std::env::var(format!("{variable}_FILE")) {
+        Ok(path) => std::fs::read_to_string(path).unwrap_or_default(),
+        Err(_) => std::env::var(variable).unwrap_or_default(),
+    };
+    text.trim().to_owned()
+}
+
+async fn wait_as_told(slow: &str) -> Result<(), BoxError> {
+    let millis = match slow.split_once('=') {
+        None if slow == "slow" => 300,
+        Some(("slow", millis)) => millis.parse()?,
+        _ => return Err(format!("unknown mode {slow:?}").into()),
+    };
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match mode("UNRULY_START").as_str() {
+        "subreaper" => nix::sys::prctl::set_child_subreaper(true).expect("needs no privilege"),
+        "thread" => drop(std::thread::spawn(|| std::thread::sleep(FOR_EVER))),
+        "runtime" => {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            return runtime.expect("a runtime").block_on(async { ferricorn::main(Unruly) });
+        }
+        _ => {}
+    }
+    ferricorn::main(Unruly)
+}

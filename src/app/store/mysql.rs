@@ -1,0 +1,211 @@
+//! MySQL and MariaDB.
+//!
+//! Each write is one statement, hence its own transaction. There are no array parameters: a
+//! statement for each size of a batch, prepared when it is first met.
+//!
+//! # Why READ COMMITTED
+//! At the default level a `DELETE` locks the gaps between rows too, and new rows and deletes of
+//! several workers end in deadlocks.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sqlx::migrate::Migrator;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
+
+use super::pool::{Dial, Pool};
+use super::{Role, url};
+use crate::app::record::{COUNTED_MAX, Data, Page, Span};
+use crate::app::writer::BATCH_MAX;
+
+const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+
+/// How long a new row waits for a lock: less than a request does, so that its failure is certain
+/// and told. Deletes wait for each other, for as long as the server lets them.
+const LOCK_TIMEOUT: &str = "SET SESSION innodb_lock_wait_timeout = 2";
+
+/// What sqlx knows in the query of a URL.
+const OPTIONS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslca",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "charset",
+    "collation",
+    "statement-cache-capacity",
+    "socket",
+    "timezone",
+    "time-zone",
+];
+
+/// How to reach the server.
+#[derive(Clone)]
+pub(crate) struct Options(MySqlConnectOptions);
+
+impl Options {
+    /// From a URL: `mysql://user:password@host:3306/database`, or with `mariadb://`.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence; nothing of a secret.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        url::refuse_stray_at(text)?;
+        let text = url::without_unknown_options(text, OPTIONS)?;
+        let options = MySqlConnectOptions::from_str(&text).map_err(|error| url::fault(&error))?;
+        if options.get_database().is_none() {
+            return Err("it names no database; write mysql://user@host/database".into());
+        }
+        // A statement for each size of a batch, and room for the others.
+        Ok(Self(options.statement_cache_capacity(BATCH_MAX + 8).disable_statement_logging()))
+    }
+
+    pub(super) async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+        self.0.connect().await
+    }
+}
+
+/// Not derived: the password.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where it is, without who may use it.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.0.get_database().unwrap_or_default();
+        match self.0.get_socket() {
+            Some(socket) => write!(f, "mysql://{}/{database}", socket.display()),
+            None => write!(f, "mysql://{}:{}/{database}", self.0.get_host(), self.0.get_port()),
+        }
+    }
+}
+
+/// Makes the tables.
+///
+/// # Errors
+/// Those of the server.
+pub(super) async fn migrate(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    // sqlx's own lock asks for an endless wait, which MariaDB takes for an error and does not lock.
+    // Ours is let go with the connection.
+    sqlx::query("SELECT GET_LOCK(CONCAT('ferricorn.', LEFT(DATABASE(), 50)), 3600)")
+        .execute(&mut *connection)
+        .await?;
+    let mut migrator: Migrator = sqlx::migrate!("migrations/mysql");
+    migrator.set_locking(false);
+    super::migrate(&mut migrator, connection).await
+}
+
+/// How many connections the server admits for us.
+///
+/// # Errors
+/// Those of the server.
+pub(super) async fn connections_max(connection: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT CAST(LEAST(@@max_connections,
+            IF(@@max_user_connections = 0, @@max_connections, @@max_user_connections)) AS SIGNED)",
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Makes a worker's connections.
+#[derive(Debug)]
+struct Dialler {
+    options: Options,
+    role: Role,
+}
+
+impl Dial for Dialler {
+    type Connection = MySqlConnection;
+
+    async fn dial(&self) -> Result<MySqlConnection, sqlx::Error> {
+        let mut connection = self.options.connect().await?;
+        connection.execute(ISOLATION).await?;
+        match self.role {
+            Role::Writes => drop(connection.execute(LOCK_TIMEOUT).await?),
+            Role::Rest => {}
+        }
+        Ok(connection)
+    }
+}
+
+/// The database, as a worker uses it.
+#[derive(Debug)]
+pub(crate) struct Mysql {
+    writes: Pool<Dialler>,
+    rest: Pool<Dialler>,
+}
+
+impl Mysql {
+    pub(super) fn new(options: Options, connections_max: usize) -> Self {
+        let dialler = |role| Dialler { options: options.clone(), role };
+        Self {
+            writes: Pool::new(dialler(Role::Writes), 1),
+            rest: Pool::new(dialler(Role::Rest), connections_max - 1),
+        }
+    }
+
+    pub(super) async fn insert(&self, rows: &[Data]) -> Result<(), sqlx::Error> {
+        let mut connection = self.writes.lend().await?;
+        // Placeholders alone: nothing of a row is in the text.
+        let mut insert = sqlx::query(AssertSqlSafe(insert_statement(rows.len())));
+        for row in rows {
+            insert = insert.bind(row.as_str());
+        }
+        insert.execute(&mut *connection).await?;
+        connection.keep();
+        Ok(())
+    }
+
+    pub(super) async fn delete_all(&self) -> Result<u64, sqlx::Error> {
+        let mut connection = self.rest.lend().await?;
+        let done = sqlx::query("DELETE FROM records").execute(&mut *connection).await?;
+        connection.keep();
+        Ok(done.rows_affected())
+    }
+
+    pub(super) async fn page(&self, span: Span) -> Result<Page, sqlx::Error> {
+        let mut connection = self.rest.lend().await?;
+        let rows = sqlx::query_as(
+            "SELECT id, data, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', created_at) DIV 1000
+             FROM records WHERE id < ? ORDER BY id DESC LIMIT ?",
+        )
+        .bind(span.before)
+        .bind(i64::from(span.limit) + 1)
+        .fetch_all(&mut *connection)
+        .await?;
+        let counted =
+            sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT ?) AS counted")
+                .bind(COUNTED_MAX + 1)
+                .fetch_one(&mut *connection)
+                .await?;
+        connection.keep();
+        Ok(Page::new(rows, span, counted))
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
+        let mut connection = self.rest.lend().await?;
+        sqlx::query("SELECT id FROM records LIMIT 1").execute(&mut *connection).await?;
+        connection.keep();
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.writes.close().await;
+        self.rest.close().await;
+    }
+}
+
+fn insert_statement(rows: usize) -> String {
+    const ROW: &str = ",(?)";
+    let mut sql = String::from("INSERT INTO records (data) VALUES (?)");
+    sql.reserve_exact(ROW.len() * rows);
+    sql.extend(std::iter::repeat_n(ROW, rows - 1));
+    sql
+}

@@ -1,0 +1,199 @@
+//! PostgreSQL.
+//!
+//! Each write is one statement, hence its own transaction. A batch is one parameter, an array: the
+//! statement is the same for any number of rows, and is prepared once.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Executor};
+
+use super::pool::{Dial, Pool};
+use super::{Role, url};
+use crate::app::record::{COUNTED_MAX, Data, Page, Span};
+
+/// How long a new row waits for a lock, that of an `ALTER TABLE` say: less than a request does, so
+/// that its failure is certain and told. Deletes wait for each other, for as long as it takes.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+
+/// How to reach the server.
+#[derive(Clone)]
+pub(crate) struct Options(PgConnectOptions);
+
+/// What sqlx knows in the query of a URL, besides `options[…]`.
+const OPTIONS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+impl Options {
+    /// From a URL: `postgres://user:password@host:5432/database`.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence; nothing of a secret.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        url::refuse_stray_at(text)?;
+        let text = url::without_unknown_options(text, OPTIONS)?;
+        let options = PgConnectOptions::from_str(&text).map_err(|error| url::fault(&error))?;
+        let options = match options.get_application_name() {
+            Some(_) => options,
+            None => options.application_name("ferricorn"),
+        };
+        Ok(Self(options.disable_statement_logging()))
+    }
+
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        self.0.connect().await
+    }
+}
+
+/// Not derived: the password.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where it is, without who may use it.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.0.get_database().unwrap_or_default();
+        match self.0.get_socket() {
+            Some(socket) => write!(f, "postgres://{}/{database}", socket.display()),
+            None => {
+                write!(f, "postgres://{}:{}/{database}", self.0.get_host(), self.0.get_port())
+            }
+        }
+    }
+}
+
+/// Makes the tables. sqlx locks the database against a second container that starts now.
+///
+/// # Errors
+/// Those of the server.
+pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let mut migrator: Migrator = sqlx::migrate!("migrations/postgres");
+    super::migrate(&mut migrator, connection).await
+}
+
+/// How many connections the server admits for us.
+///
+/// # Errors
+/// Those of the server.
+pub(super) async fn connections_max(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    // `least` passes over NULL: no limit of that kind, or a server that does not know it yet.
+    sqlx::query_scalar(
+        "SELECT least(
+            current_setting('max_connections')::bigint
+                - current_setting('superuser_reserved_connections')::bigint
+                - coalesce(current_setting('reserved_connections', true)::bigint, 0),
+            (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
+            (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()))",
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Makes a worker's connections.
+#[derive(Debug)]
+struct Dialler {
+    options: Options,
+    role: Role,
+}
+
+impl Dial for Dialler {
+    type Connection = PgConnection;
+
+    async fn dial(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.options.connect().await?;
+        match self.role {
+            Role::Writes => drop(connection.execute(LOCK_TIMEOUT).await?),
+            Role::Rest => {}
+        }
+        Ok(connection)
+    }
+}
+
+/// The database, as a worker uses it.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    writes: Pool<Dialler>,
+    rest: Pool<Dialler>,
+}
+
+impl Postgres {
+    pub(super) fn new(options: Options, connections_max: usize) -> Self {
+        let dialler = |role| Dialler { options: options.clone(), role };
+        Self {
+            writes: Pool::new(dialler(Role::Writes), 1),
+            rest: Pool::new(dialler(Role::Rest), connections_max - 1),
+        }
+    }
+
+    pub(super) async fn insert(&self, rows: &[Data]) -> Result<(), sqlx::Error> {
+        let mut connection = self.writes.lend().await?;
+        let texts: Vec<&str> = rows.iter().map(Data::as_str).collect();
+        sqlx::query("INSERT INTO records (data) SELECT unnest($1::text[])")
+            .bind(texts)
+            .execute(&mut *connection)
+            .await?;
+        connection.keep();
+        Ok(())
+    }
+
+    pub(super) async fn delete_all(&self) -> Result<u64, sqlx::Error> {
+        let mut connection = self.rest.lend().await?;
+        let done = sqlx::query("DELETE FROM records").execute(&mut *connection).await?;
+        connection.keep();
+        Ok(done.rows_affected())
+    }
+
+    pub(super) async fn page(&self, span: Span) -> Result<Page, sqlx::Error> {
+        let mut connection = self.rest.lend().await?;
+        let rows = sqlx::query_as(
+            "SELECT id, data, (extract(epoch FROM created_at) * 1000)::bigint
+             FROM records WHERE id < $1 ORDER BY id DESC LIMIT $2",
+        )
+        .bind(span.before)
+        .bind(i64::from(span.limit) + 1)
+        .fetch_all(&mut *connection)
+        .await?;
+        let counted =
+            sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT $1) AS counted")
+                .bind(COUNTED_MAX + 1)
+                .fetch_one(&mut *connection)
+                .await?;
+        connection.keep();
+        Ok(Page::new(rows, span, counted))
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
+        let mut connection = self.rest.lend().await?;
+        sqlx::query("SELECT id FROM records LIMIT 1").execute(&mut *connection).await?;
+        connection.keep();
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.writes.close().await;
+        self.rest.close().await;
+    }
+}

@@ -1,0 +1,85 @@
+//! Listeners for another image of the program.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Address, Listeners, Place, Sockets};
+use crate::sys::exec;
+
+/// [`Listeners`] for another image of the program: descriptors by their numbers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Handed {
+    addresses: Vec<Option<(Option<String>, Place, HandedSockets)>>,
+    slots: u16,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum HandedSockets {
+    PerSlot(Vec<i32>),
+    Shared(i32),
+}
+
+impl Listeners {
+    /// Lets every socket live on in the next image.
+    ///
+    /// # Errors
+    /// What fcntl(2) says.
+    pub(crate) fn hand_over(&self) -> io::Result<Handed> {
+        let hand = |sockets: &Sockets| match sockets {
+            Sockets::PerSlot(sockets) => sockets
+                .iter()
+                .map(exec::keep)
+                .collect::<io::Result<_>>()
+                .map(HandedSockets::PerSlot),
+            Sockets::Shared(socket) => exec::keep(socket).map(HandedSockets::Shared),
+        };
+        let hand = |address: &Address| {
+            Ok::<_, io::Error>((
+                address.bind.clone(),
+                address.place.clone(),
+                hand(&address.sockets)?,
+            ))
+        };
+        let addresses = self
+            .addresses
+            .iter()
+            .map(|address| address.as_ref().map(hand).transpose())
+            .collect::<io::Result<_>>()?;
+        Ok(Handed { addresses, slots: self.slots })
+    }
+
+    /// Takes over what the image before has handed over.
+    ///
+    /// # Errors
+    /// When a descriptor is not open.
+    pub(crate) fn take_over(handed: Handed) -> io::Result<Self> {
+        let take = |sockets| match sockets {
+            HandedSockets::PerSlot(numbers) => numbers
+                .into_iter()
+                .map(exec::inherited)
+                .collect::<io::Result<_>>()
+                .map(Sockets::PerSlot),
+            HandedSockets::Shared(number) => exec::inherited(number).map(Sockets::Shared),
+        };
+        let take = |(bind, place, sockets)| {
+            Ok::<_, io::Error>(Address { bind, place, sockets: take(sockets)?, sink: None })
+        };
+        let addresses = handed
+            .addresses
+            .into_iter()
+            .map(|address| address.map(take).transpose())
+            .collect::<io::Result<_>>()?;
+        Ok(Self { addresses, slots: handed.slots, retired: Vec::new() })
+    }
+
+    /// The next image did not come.
+    pub(crate) fn keep_no_more(&self) {
+        for (_, address) in self.open_addresses() {
+            match &address.sockets {
+                Sockets::PerSlot(sockets) => sockets.iter().for_each(exec::keep_no_more),
+                Sockets::Shared(socket) => exec::keep_no_more(socket),
+            }
+        }
+    }
+}

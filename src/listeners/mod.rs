@@ -1,0 +1,301 @@
+//! The addresses that the server listens on, and the listener of each slot.
+//!
+//! A TCP address that we open has one listening socket per slot, in one `SO_REUSEPORT` group; a unix
+//! socket and an inherited one have a single socket that every worker accepts from. The master opens
+//! them, every worker inherits them, and none is closed while the server serves: a queued connection
+//! survives the worker it was meant for.
+
+mod handover;
+mod open;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Bind, Config};
+use crate::error::Error;
+use crate::ids::{Slot, SlotSet};
+use crate::sys::filter;
+use crate::sys::sink::Sink;
+use crate::sys::socket::{self, Join};
+use crate::time::Instant;
+
+pub(crate) use handover::Handed;
+
+/// Every address, opened.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners {
+    /// By number; the number of an address that was let go is not used again.
+    addresses: Vec<Option<Address>>,
+    slots: u16,
+    /// Addresses that were let go, until when they are kept.
+    retired: Vec<(Instant, Address)>,
+}
+
+/// An address that was let go is kept for so long: its workers accept meanwhile what had come in.
+const RETIREMENT: Duration = Duration::from_secs(1);
+
+/// One address.
+#[derive(Debug)]
+struct Address {
+    /// What the configuration calls it; `None` when a service manager has passed it, and the
+    /// configuration's addresses do not count.
+    bind: Option<String>,
+    place: Place,
+    sockets: Sockets,
+    /// Where new connections end once the address is let go.
+    sink: Option<Sink>,
+}
+
+/// Where an address is, once it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Place {
+    Tcp(SocketAddr),
+    /// Our own file, with its device and inode.
+    Unix {
+        path: PathBuf,
+        file: Option<(u64, u64)>,
+    },
+    Inherited {
+        number: i32,
+        address: Option<SocketAddr>,
+    },
+}
+
+#[derive(Debug)]
+enum Sockets {
+    /// One for each slot, in the order of `listen()`.
+    PerSlot(Vec<OwnedFd>),
+    /// One for all.
+    Shared(OwnedFd),
+}
+
+impl Listeners {
+    /// Opens every address of the configuration, or takes over what a service manager has opened
+    /// (`passed`), which then counts instead, as in gunicorn.
+    ///
+    /// # Errors
+    /// [`Error::Bind`], naming the address, the reason and a remedy.
+    pub(crate) fn open(
+        config: &Config,
+        passed: &[(i32, String)],
+        slots: u16,
+    ) -> Result<Self, Error> {
+        let mut listeners = Self { addresses: Vec::new(), slots, retired: Vec::new() };
+        for (number, name) in passed {
+            tracing::info!("taking over descriptor {number} {name:?} from the service manager");
+            listeners.addresses.push(Some(open::passed(*number)?));
+        }
+        listeners.open_missing(config)?;
+        Ok(listeners)
+    }
+
+    /// Opens the addresses of a further configuration that are not open yet, all or none; answers
+    /// their names.
+    ///
+    /// # Errors
+    /// [`Error::Bind`].
+    pub(crate) fn open_missing(&mut self, config: &Config) -> Result<Vec<String>, Error> {
+        if self.open_addresses().any(|(_, address)| address.bind.is_none()) {
+            return Ok(Vec::new());
+        }
+        let is_open = |bind: &&Bind| {
+            let name = bind.to_string();
+            self.open_addresses().any(|(_, address)| address.bind.as_ref() == Some(&name))
+        };
+        let missing = config.bind.iter().filter(|bind| !is_open(bind));
+        let opened: Vec<Address> = missing
+            .map(|bind| open::address(bind, config, self.slots))
+            .collect::<Result<_, _>>()?;
+        let names = opened.iter().map(|address| address.place.to_string()).collect();
+        self.addresses.extend(opened.into_iter().map(Some));
+        Ok(names)
+    }
+
+    /// Lets go of the addresses that none of these binds names: nobody may connect there any more,
+    /// and the sockets are closed a moment later. Answers number and name.
+    pub(crate) fn close_others(&mut self, now: Instant, used: &[&Bind]) -> Vec<(u16, String)> {
+        let used: Vec<String> = used.iter().map(|bind| bind.to_string()).collect();
+        let mut closed = Vec::new();
+        for (number, place) in (0..).zip(&mut self.addresses) {
+            let unused = |address: &mut Address| {
+                address.bind.as_ref().is_some_and(|bind| !used.contains(bind))
+            };
+            if let Some(mut address) = place.take_if(unused) {
+                address.retire();
+                closed.push((number, address.place.to_string()));
+                self.retired.push((now.after(RETIREMENT), address));
+            }
+        }
+        closed
+    }
+
+    /// When the next address that was let go is to be closed.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.retired.iter().map(|(until, _)| *until).min()
+    }
+
+    /// Closes the addresses whose time is over.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.retired.retain(|(until, _)| *until > now);
+    }
+
+    /// In a worker: closes its sockets of an address that was let go.
+    pub(crate) fn close(&mut self, number: u16) {
+        if let Some(place) = self.addresses.get_mut(usize::from(number)) {
+            *place = None;
+        }
+    }
+
+    /// Opens listeners until there are so many slots; answers which are new, as address and slot.
+    ///
+    /// # Errors
+    /// What the system says; the slots that were opened for every address stay.
+    pub(crate) fn grow(&mut self, slots: u16, backlog: u32) -> io::Result<Vec<(u16, Slot)>> {
+        let mut opened = Vec::new();
+        for number in self.slots..slots {
+            for (at, address) in (0..).zip(&mut self.addresses) {
+                if let Some(Address {
+                    place: Place::Tcp(local),
+                    sockets: Sockets::PerSlot(sockets),
+                    ..
+                }) = address
+                    && sockets.len() == usize::from(number)
+                {
+                    sockets.push(socket::listen_tcp(*local, Join::Further, backlog)?.into());
+                    opened.push((at, Slot::new(number)));
+                }
+            }
+            self.slots = number + 1;
+        }
+        Ok(opened)
+    }
+
+    /// Lets so many connections wait on each listener from now on.
+    ///
+    /// # Errors
+    /// What listen(2) says.
+    pub(crate) fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        for (_, address) in self.open_addresses() {
+            match &address.sockets {
+                Sockets::PerSlot(sockets) => {
+                    sockets.iter().try_for_each(|it| socket::set_backlog(it.as_fd(), backlog))?;
+                }
+                Sockets::Shared(socket) => socket::set_backlog(socket.as_fd(), backlog)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How many slots have listeners.
+    pub(crate) fn slots(&self) -> u16 {
+        self.slots
+    }
+
+    /// The listener of an address in a slot.
+    pub(crate) fn get(&self, address: u16, slot: Slot) -> Option<BorrowedFd<'_>> {
+        match &self.addresses.get(usize::from(address))?.as_ref()?.sockets {
+            Sockets::PerSlot(sockets) => sockets.get(slot.index()).map(AsFd::as_fd),
+            Sockets::Shared(socket) => Some(socket.as_fd()),
+        }
+    }
+
+    /// Every socket that belongs to one slot alone, with the number of its address.
+    pub(crate) fn of_slot(&self, slot: Slot) -> impl Iterator<Item = (u16, BorrowedFd<'_>)> {
+        self.open_addresses().filter_map(move |(at, address)| match &address.sockets {
+            Sockets::PerSlot(sockets) => Some((at, sockets.get(slot.index())?.as_fd())),
+            Sockets::Shared(_) => None,
+        })
+    }
+
+    /// Every socket that all workers accept from, with the number of its address.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = (u16, BorrowedFd<'_>)> {
+        self.open_addresses().filter_map(|(at, address)| match &address.sockets {
+            Sockets::PerSlot(_) => None,
+            Sockets::Shared(socket) => Some((at, socket.as_fd())),
+        })
+    }
+
+    /// A further listener that the master sent to a worker.
+    pub(crate) fn receive(&mut self, address: u16, slot: Slot, listener: OwnedFd) {
+        if let Some(Some(Address { sockets: Sockets::PerSlot(sockets), .. })) =
+            self.addresses.get_mut(usize::from(address))
+            && sockets.len() == slot.index()
+        {
+            sockets.push(listener);
+        }
+    }
+
+    /// Connections that wait in this slot, over all addresses.
+    pub(crate) fn queue_length(&self, slot: Slot) -> u32 {
+        let length = |(_, listener)| socket::queue_length(listener).unwrap_or(0);
+        self.of_slot(slot).map(length).sum()
+    }
+
+    /// Sends new connections to these slots only, as far as the kernel lets us.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says. Nothing is lost then but evenness.
+    pub(crate) fn steer(&self, slots: &SlotSet) -> io::Result<()> {
+        let members: Vec<u32> = slots.iter().map(|slot| u32::from(slot.number())).collect();
+        for (_, member) in self.of_slot(Slot::new(0)) {
+            filter::steer(member, &members)?;
+        }
+        Ok(())
+    }
+
+    /// The server stops: no new TCP connection begins, handshakes that have begun and queued
+    /// connections go on; files of unix sockets are removed.
+    pub(crate) fn retire(&mut self) {
+        self.addresses.iter_mut().flatten().for_each(Address::retire);
+    }
+
+    /// The addresses as people and clients write them.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.open_addresses().map(|(_, address)| address.place.to_string()).collect()
+    }
+
+    fn open_addresses(&self) -> impl Iterator<Item = (u16, &Address)> {
+        (0..).zip(&self.addresses).filter_map(|(at, address)| Some((at, address.as_ref()?)))
+    }
+}
+
+impl Address {
+    /// Nobody new may connect.
+    fn retire(&mut self) {
+        if let (Place::Tcp(local), Sockets::PerSlot(sockets)) = (&self.place, &self.sockets)
+            && let Some(first) = sockets.first()
+        {
+            let members = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
+            match Sink::open(*local, first.as_fd(), members) {
+                Ok(sink) => self.sink = Some(sink),
+                // What comes in while the last worker leaves is lost then; nothing else.
+                Err(error) => {
+                    tracing::warn!("failed to refuse new connections at {}: {error}", self.place);
+                }
+            }
+        }
+        if let Place::Unix { path, file: Some(file) } = &self.place
+            && socket::file_id(path) == Some(*file)
+        {
+            // Not when somebody has put another file there. A stale one is no obstacle to the next.
+            let _stale = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+            Self::Inherited { address: Some(address), .. } => write!(f, "http://{address}"),
+            Self::Inherited { number, address: None } => write!(f, "fd://{number}"),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Opening one address, and saying why that cannot be done.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use super::{Address, Place, Sockets};
+use crate::config::{Bind, Config};
+use crate::error::Error;
+use crate::sys::process;
+use crate::sys::socket::{self, Join, Local};
+
+/// Opens an address of the configuration, with listeners for so many slots.
+pub(super) fn address(bind: &Bind, config: &Config, slots: u16) -> Result<Address, Error> {
+    let opened = match bind {
+        Bind::Tcp(address) => tcp(*address, slots, config.backlog),
+        Bind::Unix(path) => unix(path, config),
+        Bind::Fd(number) => inherited(*number),
+    };
+    let (place, sockets) = opened.map_err(|error| refusal(bind, &error))?;
+    Ok(Address { bind: Some(bind.to_string()), place, sockets, sink: None })
+}
+
+/// Takes over a socket that a service manager has passed.
+pub(super) fn passed(number: i32) -> Result<Address, Error> {
+    let (place, sockets) = inherited(number).map_err(|error| refusal(&Bind::Fd(number), &error))?;
+    Ok(Address { bind: None, place, sockets, sink: None })
+}
+
+fn tcp(address: SocketAddr, slots: u16, backlog: u32) -> io::Result<(Place, Sockets)> {
+    let first = socket::listen_tcp(address, Join::First, backlog)?;
+    // With port 0 the others must join the port that the first was given.
+    let local = first.local_addr()?;
+    let mut sockets = vec![OwnedFd::from(first)];
+    for _ in 1..slots {
+        sockets.push(socket::listen_tcp(local, Join::Further, backlog)?.into());
+    }
+    Ok((Place::Tcp(local), Sockets::PerSlot(sockets)))
+}
+
+fn unix(path: &Path, config: &Config) -> io::Result<(Place, Sockets)> {
+    let before = config.umask.map(process::set_umask);
+    let listener = socket::listen_unix(path, config.unix_socket_mode, config.backlog);
+    before.map(process::set_umask);
+    // Relative paths are meant from here, whatever the folder is when the file is removed.
+    let path = std::path::absolute(path)?;
+    let file = socket::file_id(&path);
+    Ok((Place::Unix { path, file }, Sockets::Shared(listener?.into())))
+}
+
+fn inherited(number: i32) -> io::Result<(Place, Sockets)> {
+    let socket = socket::adopt(number)?;
+    let address = match socket::local(socket.as_fd())? {
+        Local::Tcp(address) => Some(address),
+        Local::Unix => None,
+    };
+    Ok((Place::Inherited { number, address }, Sockets::Shared(socket)))
+}
+
+fn refusal(bind: &Bind, error: &io::Error) -> Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => ": is another server running there?",
+        io::ErrorKind::PermissionDenied => {
+            ": ports below 1024 need root or CAP_NET_BIND_SERVICE, files a folder that may be written"
+        }
+        io::ErrorKind::AddrNotAvailable => ": this machine does not have that address",
+        io::ErrorKind::NotFound => ": the folder does not exist",
+        _ => "",
+    };
+    Error::Bind(format!("failed to bind {bind}: {error}{hint}"))
+}

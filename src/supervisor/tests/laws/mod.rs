@@ -1,0 +1,263 @@
+//! What must hold in every life of a server, whatever happens to it.
+//!
+//! Each law is watched at every fact and every order of a world. `lives.rs` tries ten thousand worlds;
+//! `sabotage.rs` breaks each law on purpose, to see that it is noticed.
+
+mod lives;
+mod orders;
+mod sabotage;
+mod states;
+
+pub(crate) use orders::Scene;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::ids::{ChildId, Generation};
+use crate::supervisor::action::{Action, ExitReason};
+use crate::supervisor::policy::Policy;
+use crate::supervisor::stage::{Task, Urgency};
+use crate::supervisor::tests::world::plan::{Plan, Release};
+
+/// What must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Law {
+    /// A slot has at most one worker on its way to being ready, at most two that accept, and all
+    /// slots together at most one more than is wanted.
+    Bounds,
+    /// Nothing is forked once the server stops.
+    NoForkWhenStopping,
+    /// Orders go to children that are forked and not reaped; accept sets to those that accept.
+    OnlyTheLiving,
+    /// A child is dismissed, quit, aborted and killed at most once each, in this sequence.
+    OrdersOnce,
+    /// A stop becomes more urgent, never less.
+    UrgencyRises,
+    /// Asking twice at the same time orders nothing more.
+    ReconcileOnce,
+    /// After the end there is nothing.
+    EndIsEnd,
+    /// The next deadline is later than the last fact, and timers wake the master seldom.
+    NoBusyLoop,
+    /// Workers that cannot live are forked at the rate of the back-off, refused forks at theirs.
+    BackOff,
+    /// When the faults cease, every wanted worker soon serves, and nothing is left of the past.
+    Recovers,
+    /// A stop ends in time even if nobody heeds it, and leaves nobody behind.
+    StopsInTime,
+    /// A generation that cannot be prepared, boot or live is never in force when its reload has ended.
+    BadReleasesFail,
+    /// In a world without faults a slot that has a worker is never without one.
+    ServedThroughout,
+    /// In a world without faults a reload ends soon, a bad one within its boot timeouts and a second.
+    ReloadsEnd,
+    /// Only who was silent by its own fault, for so long, is aborted.
+    OnlyTheStuck,
+    /// Who is stuck is aborted in time.
+    TheStuckEnd,
+    /// Nobody is killed before its time.
+    Patience,
+    /// While anybody accepts, somebody accepts from every open slot.
+    EverySlotAccepted,
+    /// While somebody is able to, a connection that waits is soon accepted.
+    QueuesDrain,
+    /// Exit codes 3 and 4 say what happened.
+    ExitCodes,
+    /// One slot at a time is replaced, over all causes.
+    OneAtATime,
+    /// Any number of `HUP`s during a reload makes one more.
+    HupsCoalesce,
+    /// A worker drains when another accepts in its slot, or the slot is parked.
+    SuccessorFirst,
+    /// A generation is remembered while it is used, and not for much longer.
+    Remembered,
+    /// No worker of a generation is forked before its `prepare` has succeeded.
+    PreparedFirst,
+    /// When the image is replaced, no order waits for its answer.
+    UpgradeAlone,
+}
+
+/// A law that was broken, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    pub(crate) law: Law,
+    pub(crate) how: String,
+}
+
+/// Every generation that was read, and how good it is.
+pub(crate) type Releases = BTreeMap<Generation, (Release, Policy)>;
+
+/// How often what happened: a law says little about what never happens.
+pub(crate) type Counts = BTreeMap<&'static str, u64>;
+
+/// Watches one world.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    broken: Option<Broken>,
+    counts: Counts,
+    clean: bool,
+    handled: u64,
+    exit: Option<ExitReason>,
+    /// No worker was ever ready.
+    nobody_ready: bool,
+    /// The first `prepare` has failed.
+    unprepared: bool,
+    stop: Option<Stop>,
+    reload: Option<Trial>,
+    /// `HUP` came, or an upgrade, since the last reload began.
+    reload_wanted: bool,
+    loading: Option<Generation>,
+    /// Forks that are not answered.
+    forking: BTreeMap<ChildId, Task>,
+    /// What is known of each slot.
+    seats: Vec<SeatRecord>,
+    /// When timers woke the master in the last second, and when queues did.
+    timer_wakes: VecDeque<u64>,
+    queued: VecDeque<u64>,
+    absences: Absences,
+    last_step: u64,
+    /// Generations that a `prepare` has succeeded for, and those that the master remembers.
+    prepared: BTreeSet<Generation>,
+    remembered: BTreeSet<Generation>,
+    in_force: Generation,
+    prepare_refused_at: Option<u64>,
+}
+
+/// A stop under way.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    urgency: Urgency,
+    /// Until when workers may finish, and when the master must have left.
+    deadline: u64,
+    gone_by: u64,
+    /// It was no signal, but this.
+    reason: ExitReason,
+}
+
+/// A reload under way.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    generation: Generation,
+    /// The one to go back to.
+    from: Generation,
+    began: u64,
+}
+
+/// What is known of a slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct SeatRecord {
+    /// When its last two workers were forked, and when a fork was refused.
+    forked_at: Option<u64>,
+    forked_before: Option<u64>,
+    refused_at: Option<u64>,
+    /// Workers in a row that did not live, and when the last of them was lost.
+    early_deaths: u32,
+    died_at: u64,
+    /// It has had a worker since it was wanted last.
+    served: bool,
+}
+
+/// When the master did not run.
+#[derive(Clone, Debug, Default)]
+struct Absences {
+    /// All the time in which it did not run although it wanted to, and how often that was.
+    total: u64,
+    count: u64,
+    /// The machine's sleeps: when each ended, and how long it was.
+    sleeps: Vec<(u64, u64)>,
+}
+
+impl Absences {
+    /// How long it is since `then`, but for sleeps that were so long.
+    fn awake_since(&self, then: u64, now: u64, sleeps_from: u64) -> u64 {
+        let since =
+            self.sleeps.iter().filter(|(end, millis)| *end > then && *millis >= sleeps_from);
+        now.saturating_sub(then + since.map(|(_, millis)| millis).sum::<u64>())
+    }
+}
+
+impl Judge {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            broken: None,
+            counts: Counts::new(),
+            clean: plan.clean,
+            handled: 0,
+            exit: None,
+            nobody_ready: true,
+            unprepared: false,
+            stop: None,
+            reload: None,
+            reload_wanted: false,
+            loading: None,
+            forking: BTreeMap::new(),
+            seats: vec![SeatRecord::default(); usize::from(plan.slots_max) + 1],
+            timer_wakes: VecDeque::new(),
+            queued: VecDeque::new(),
+            absences: Absences::default(),
+            last_step: 0,
+            prepared: BTreeSet::new(),
+            remembered: BTreeSet::from([Generation::FIRST]),
+            in_force: Generation::FIRST,
+            prepare_refused_at: None,
+        }
+    }
+
+    pub(crate) fn verdict(&self) -> Result<&Counts, &Broken> {
+        self.broken.as_ref().map_or(Ok(&self.counts), Err)
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Only the first breach counts: what follows may follow from it.
+    pub(crate) fn breaks(&mut self, law: Law, how: String) {
+        self.broken.get_or_insert(Broken { law, how });
+    }
+
+    fn holds(&mut self, law: Law, holds: bool, how: impl FnOnce() -> String) {
+        if !holds {
+            self.breaks(law, how());
+        }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// Whether this time the supervisor is asked twice.
+    pub(crate) fn looks_twice(&self) -> bool {
+        self.handled.is_multiple_of(7)
+    }
+
+    pub(crate) fn handled_twice(&mut self, again: &[Action]) {
+        self.holds(Law::ReconcileOnce, again.is_empty(), || format!("the second time: {again:?}"));
+    }
+
+    /// The machine is about to sleep. Whoever has a deadline may have it anew from when the master
+    /// ran last.
+    pub(crate) fn slept(&mut self, now: u64, millis: u64) {
+        self.count("the machine slept");
+        self.absent(millis + (now - self.last_step));
+        self.absences.sleeps.push((now + millis, millis));
+    }
+
+    /// The master wakes so much later than it wanted.
+    pub(crate) fn overslept(&mut self, millis: u64) {
+        self.count("the master overslept");
+        self.absent(millis);
+    }
+
+    fn absent(&mut self, millis: u64) {
+        self.absences.total += millis;
+        self.absences.count += 1;
+        if let Some(stop) = &mut self.stop {
+            stop.gone_by += millis;
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("a short time")
+}

@@ -1,0 +1,338 @@
+//! The laws about single orders.
+
+use super::{Judge, Law, Releases, Stop, Trial, millis};
+use crate::ids::{ChildId, Generation, Pid, Slot};
+use crate::supervisor::Supervisor;
+use crate::supervisor::action::{Action, ChildSignal, Dismissal, ExitReason};
+use crate::supervisor::notice::{Ending, Notice};
+use crate::supervisor::policy::Policy;
+use crate::supervisor::stage::{Due, Task, Urgency};
+use crate::supervisor::tests::world::machine::{Machine, Process};
+use crate::supervisor::tests::world::plan::{DEEP_SLEEP, Release};
+
+/// What an order is given among.
+pub(crate) struct Scene<'a> {
+    pub(crate) now: u64,
+    pub(crate) machine: &'a Machine,
+    pub(crate) releases: &'a Releases,
+    pub(crate) supervisor: &'a Supervisor,
+}
+
+impl Scene<'_> {
+    fn policy(&self, generation: Generation) -> &Policy {
+        &self.releases[&generation].1
+    }
+}
+
+impl Judge {
+    /// An order is about to be obeyed.
+    pub(crate) fn order(&mut self, scene: &Scene<'_>, order: &Action) {
+        self.holds(Law::EndIsEnd, self.exit.is_none(), || format!("after the end: {order:?}"));
+        match order {
+            Action::Fork { child, task, generation } => {
+                self.fork(scene, *child, *task, *generation);
+            }
+            Action::Dismiss { child, how } => self.dismiss(scene, *child, *how),
+            Action::Accept { child, .. } => {
+                let serves = scene.machine.process(*child).is_some_and(Process::serves);
+                self.holds(Law::OnlyTheLiving, serves, || format!("{child} does not serve"));
+            }
+            Action::Signal { pid, signal } => self.signal(scene, *pid, *signal),
+            Action::TakePulse { child } | Action::ReadMemory { child } => {
+                let lives = scene.machine.process(*child).is_some();
+                self.holds(Law::OnlyTheLiving, lives, || format!("{child} is not there"));
+            }
+            Action::Load { generation } => self.loading = Some(*generation),
+            Action::Use { generation } => self.enter_into_force(scene, *generation),
+            Action::Forget { generation } => self.forget(scene, *generation),
+            Action::StopListening => self.note_stop(scene),
+            Action::Log(notice) => self.notice(scene.now, notice),
+            Action::Exit(reason) => self.leave(scene, *reason),
+            Action::Steer { .. }
+            | Action::OpenSlots { .. }
+            | Action::Watch { .. }
+            | Action::Look { .. }
+            | Action::ReopenLogs
+            | Action::Upgrade => {}
+        }
+    }
+
+    fn fork(&mut self, scene: &Scene<'_>, id: ChildId, task: Task, generation: Generation) {
+        let now = scene.now;
+        self.forking.insert(id, task);
+        self.holds(Law::NoForkWhenStopping, self.stop.is_none(), || format!("forks {task}"));
+        let known = self.remembered.contains(&generation);
+        self.holds(Law::Remembered, known, || format!("forks {task} of forgotten {generation}"));
+        match task {
+            Task::Worker { slot } => {
+                let prepared = self.prepared.contains(&generation);
+                self.holds(Law::PreparedFirst, prepared, || {
+                    format!("generation {generation} is not prepared")
+                });
+                self.fork_worker(scene, slot);
+            }
+            Task::Prepare => {
+                let waits = self.prepare_refused_at.is_none_or(|at| now - at >= 250);
+                self.holds(Law::BackOff, waits, || "prepare was refused just now".to_owned());
+            }
+            Task::Check => {}
+        }
+    }
+
+    fn fork_worker(&mut self, scene: &Scene<'_>, slot: Slot) {
+        let now = scene.now;
+        self.heal(scene);
+        let seat = &mut self.seats[slot.index()];
+        let pause = match seat.early_deaths {
+            0 | 1 => 0,
+            deaths => 2000.min(10 << (deaths - 2).min(20)),
+        };
+        let (deaths, forked_at) = (seat.early_deaths, seat.forked_at);
+        let refused = seat.refused_at.is_some_and(|at| now - at < 250);
+        (seat.forked_before, seat.forked_at) = (seat.forked_at, Some(now));
+        let waited = forked_at.is_none_or(|at| now - at >= pause);
+        self.holds(Law::BackOff, waited, || {
+            format!("slot {slot}: after {deaths} deaths it waits {pause} ms from {forked_at:?}")
+        });
+        self.holds(Law::BackOff, !refused, || format!("slot {slot} was refused just now"));
+        if deaths >= 10 {
+            self.count("a fork after ten early deaths");
+        }
+    }
+
+    /// A healthy life ends the record of the deaths before it.
+    pub(super) fn heal(&mut self, scene: &Scene<'_>) {
+        for (slot, process) in scene.machine.workers().filter(|(_, it)| it.serves()) {
+            let seat = &mut self.seats[slot.index()];
+            if process.ready_at.is_some_and(|at| at >= seat.died_at && scene.now - at >= 2000) {
+                seat.early_deaths = 0;
+            }
+        }
+    }
+
+    fn dismiss(&mut self, scene: &Scene<'_>, id: ChildId, how: Dismissal) {
+        self.heal(scene);
+        let process = scene.machine.process(id).filter(|it| it.ready_at.is_some());
+        let Some((process, slot)) = process.and_then(|it| Some((it, it.slot()?))) else {
+            return self.breaks(Law::OnlyTheLiving, format!("{id} does not serve"));
+        };
+        self.holds(Law::OrdersOnce, !process.orders.any(), || {
+            format!("{id} was told to leave before: {:?}", process.orders)
+        });
+        match how {
+            Dismissal::Stop => {
+                self.holds(Law::SuccessorFirst, self.stop.is_some(), || {
+                    format!("{id} shall stop although the server does not")
+                });
+            }
+            Dismissal::Drain => {
+                let parked = slot.number() >= scene.supervisor.wanted;
+                let mut others = scene.machine.workers();
+                let succeeded = others.any(|(at, it)| at == slot && it.id != id && it.serves());
+                self.holds(Law::SuccessorFirst, parked || succeeded, || {
+                    format!("{id} drains, and nobody else serves in slot {slot}")
+                });
+                self.count(if parked { "a slot was parked" } else { "a worker was replaced" });
+            }
+        }
+    }
+
+    fn signal(&mut self, scene: &Scene<'_>, pid: Pid, signal: ChildSignal) {
+        let Some(process) = scene.machine.with_pid(pid) else {
+            return self.breaks(Law::OnlyTheLiving, format!("{signal:?} to {pid}: nobody's"));
+        };
+        let orders = process.orders;
+        let (once, id) = (
+            match signal {
+                ChildSignal::Reopen => orders.killed.is_none(),
+                ChildSignal::Quit => {
+                    orders.quit.is_none() && orders.aborted.is_none() && orders.killed.is_none()
+                }
+                ChildSignal::Abort => !orders.any(),
+                ChildSignal::Kill => orders.killed.is_none(),
+            },
+            process.id,
+        );
+        self.holds(Law::OrdersOnce, once, || format!("{signal:?} to {id} after {orders:?}"));
+        match signal {
+            ChildSignal::Reopen | ChildSignal::Quit => {}
+            ChildSignal::Abort => self.abort(scene, process),
+            ChildSignal::Kill => self.kill(scene, process),
+        }
+    }
+
+    /// It must have been silent by its own fault, for all of that time, and for a second of it while
+    /// the machine did not sleep.
+    fn abort(&mut self, scene: &Scene<'_>, process: &Process) {
+        let now = scene.now;
+        let stall = millis(scene.policy(process.generation).stall_timeout);
+        let ready = process.ready_at.unwrap_or(now);
+        let silent = process.hung.map_or(0, |since| now - since.max(ready));
+        let awake = process.hung.map_or(0, |it| self.absences.awake_since(it.max(ready), now, 0));
+        let stuck =
+            stall > 0 && silent >= stall && awake >= stall.min(1000) && process.starved.is_none();
+        self.holds(Law::OnlyTheStuck, stuck, || {
+            format!("{} was silent for {silent} ms, {awake} of them awake", process.id)
+        });
+        self.lost(now, process, ready);
+    }
+
+    fn kill(&mut self, scene: &Scene<'_>, process: &Process) {
+        let now = scene.now;
+        let policy = scene.policy(process.generation);
+        let since = |then| self.absences.awake_since(then, now, DEEP_SLEEP);
+        let stopped =
+            self.stop.is_some_and(|stop| since(stop.deadline) > 0 || stop.deadline <= now);
+        let orders = process.orders;
+        let over = [
+            orders.aborted.map(|then| since(then) >= 2000),
+            orders.quit.map(|then| since(then) >= 2000),
+            orders.dismissed.map(|(then, _)| since(then) >= millis(policy.graceful_timeout)),
+        ];
+        let booted = since(process.forked_at) >= millis(policy.boot_timeout);
+        let tried = self.reload.is_some_and(|it| it.generation == process.generation);
+        let in_time = match orders.any() {
+            true => over.contains(&Some(true)) || (stopped && orders.aborted.is_none()),
+            false => process.ready_at.is_none() && (booted || tried),
+        };
+        self.holds(Law::Patience, in_time, || format!("{} is killed too early", process.id));
+        if !orders.any() && process.slot().is_some() {
+            self.lost(now, process, now);
+        }
+    }
+
+    /// A slot loses a worker: an early death, or the end of a healthy life.
+    pub(super) fn lost(&mut self, now: u64, process: &Process, ready_at: u64) {
+        let Some(slot) = process.slot() else { return };
+        let seat = &mut self.seats[slot.index()];
+        if now - ready_at < 2000 {
+            seat.early_deaths += 1;
+            seat.died_at = now;
+        } else if ready_at >= seat.died_at {
+            seat.early_deaths = 0;
+        }
+    }
+
+    fn enter_into_force(&mut self, scene: &Scene<'_>, generation: Generation) {
+        let release = scene.releases[&generation].0;
+        self.in_force = generation;
+        let can_live = matches!(release, Release::Good | Release::Partly);
+        self.holds(Law::BadReleasesFail, can_live, || {
+            format!("generation {generation} is in force: {release:?}")
+        });
+    }
+
+    fn forget(&mut self, scene: &Scene<'_>, generation: Generation) {
+        let used = scene.machine.processes.iter().any(|it| it.generation == generation);
+        let known = self.remembered.remove(&generation);
+        self.holds(Law::Remembered, known && !used && generation != self.in_force, || {
+            format!("generation {generation} is forgotten; known: {known}, used: {used}")
+        });
+    }
+
+    /// New connections are refused: for a signal, or because nobody can boot or be prepared.
+    fn note_stop(&mut self, scene: &Scene<'_>) {
+        if self.stop.is_some() {
+            return;
+        }
+        let wanted = usize::from(scene.supervisor.wanted);
+        let nobody =
+            self.nobody_ready && self.seats.iter().take(wanted).all(|it| it.early_deaths > 0);
+        let reason = match (self.unprepared, nobody) {
+            (true, _) => ExitReason::Prepare,
+            (false, true) => ExitReason::WorkerBoot,
+            (false, false) => {
+                return self.breaks(Law::ExitCodes, "it stops without a reason".to_owned());
+            }
+        };
+        self.stop_by(scene.now, Urgency::Quick, 2000, reason);
+    }
+
+    /// The server stops, or does so more urgently.
+    pub(super) fn stop_by(
+        &mut self,
+        now: u64,
+        urgency: Urgency,
+        patience: u64,
+        reason: ExitReason,
+    ) {
+        // Killing takes a moment; who was aborted just before has its own two seconds.
+        let (deadline, gone_by) = (now + patience, now + patience.max(2000) + 40);
+        let before = self.stop.unwrap_or(Stop { urgency, deadline, gone_by, reason });
+        self.stop = Some(Stop {
+            urgency: urgency.max(before.urgency),
+            deadline: deadline.min(before.deadline),
+            gone_by: gone_by.min(before.gone_by),
+            reason: before.reason,
+        });
+    }
+
+    fn leave(&mut self, scene: &Scene<'_>, reason: ExitReason) {
+        self.exit = Some(reason);
+        let left = scene.machine.processes.len();
+        self.holds(Law::StopsInTime, left == 0, || format!("{left} children are left behind"));
+        let meant = self.stop.map(|stop| stop.reason);
+        self.holds(Law::ExitCodes, meant == Some(reason), || format!("{reason:?}, not {meant:?}"));
+        self.count(match reason {
+            ExitReason::Stopped => "exit 0",
+            ExitReason::WorkerBoot => "exit 3",
+            ExitReason::Prepare => "exit 4",
+        });
+    }
+
+    fn notice(&mut self, now: u64, notice: &Notice) {
+        match notice {
+            Notice::Reloading { generation } => {
+                let wanted = std::mem::take(&mut self.reload_wanted);
+                self.holds(Law::HupsCoalesce, wanted && self.reload.is_none(), || {
+                    format!("generation {generation} is loaded, and nobody asked for it")
+                });
+                self.reload =
+                    Some(Trial { generation: *generation, from: self.in_force, began: now });
+            }
+            Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => self.reload = None,
+            Notice::Stopping { urgency, .. } => {
+                let urgent = self.stop.is_some_and(|stop| stop.urgency == *urgency);
+                self.holds(Law::UrgencyRises, urgent, || format!("it stops {urgency:?} now"));
+            }
+            _ => {}
+        }
+        if let Some(what) = worth_counting(notice) {
+            self.count(what);
+        }
+    }
+}
+
+/// What must happen in some world, or the laws have not been tried.
+fn worth_counting(notice: &Notice) -> Option<&'static str> {
+    Some(match notice {
+        Notice::Reloaded { .. } => "a reload succeeded",
+        Notice::ReloadFailed { .. } => "a reload failed",
+        Notice::Exited { ending: Ending::Boot, .. } => "a worker failed to boot",
+        Notice::Exited { ending: Ending::Died, .. } => "a worker died",
+        Notice::Exited { ending: Ending::Stalled, .. } => "a worker was aborted",
+        Notice::Exited { ending: Ending::Left, .. } => "a worker left",
+        Notice::Exited { ending: Ending::DiedLeaving, .. } => "a worker died while leaving",
+        Notice::Exited { ending: Ending::Overstayed, .. } => "a worker overstayed",
+        Notice::Starved { .. } => "a worker was starved",
+        Notice::StillFailing { .. } => "workers could not live for a minute",
+        Notice::Due { why: Due::Requests, .. } => "a worker had served enough",
+        Notice::Due { why: Due::Memory { .. }, .. } => "a worker was too large",
+        Notice::Due { why: Due::Lifetime, .. } => "a worker was too old",
+        Notice::Due { why: Due::ByHand, .. } => "a worker was told to leave by hand",
+        Notice::ForkFailed { .. } => "a fork was refused",
+        Notice::UpgradeRefused { .. } => "an upgrade was refused",
+        Notice::Ignored { .. } => "a signal was ignored",
+        Notice::Resized { .. } => "the number of workers was changed",
+        Notice::SizeKept { .. } => "the number of workers was kept",
+        Notice::Forked { .. }
+        | Notice::Ready { .. }
+        | Notice::Killing { .. }
+        | Notice::Stalled { .. }
+        | Notice::NobodyBoots
+        | Notice::PrepareFailed { .. }
+        | Notice::Reloading { .. }
+        | Notice::Stopping { .. }
+        | Notice::Leaving => return None,
+    })
+}

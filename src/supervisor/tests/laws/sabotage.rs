@@ -1,0 +1,1 @@
+//! Each law can be broken.

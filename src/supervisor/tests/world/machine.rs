@@ -1,0 +1,181 @@
+//! The kernel, and the processes that it runs: pids that are used again, forks that fail, children
+//! that are there until they are reaped, and connections that wait.
+
+use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
+use crate::supervisor::action::Dismissal;
+use crate::supervisor::event::{ExitStatus, Kept};
+use crate::supervisor::stage::Task;
+use crate::supervisor::tests::world::dice::Dice;
+use crate::supervisor::tests::world::script::Script;
+
+/// A child as it really is, from its fork until it is reaped.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) id: ChildId,
+    pub(crate) pid: Pid,
+    pub(crate) task: Task,
+    pub(crate) generation: Generation,
+    pub(crate) script: Script,
+    pub(crate) forked_at: u64,
+    /// When the master was first told that it is ready.
+    pub(crate) ready_at: Option<u64>,
+    pub(crate) accepting: SlotSet,
+    /// Since when its loop stands still.
+    pub(crate) hung: Option<u64>,
+    /// Since when it gets no processor.
+    pub(crate) starved: Option<u64>,
+    pub(crate) grown: bool,
+    /// It has ended and waits to be reaped.
+    pub(crate) ended: Option<ExitStatus>,
+    pub(crate) orders: Orders,
+}
+
+/// What a child was told to do, and when.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Orders {
+    pub(crate) dismissed: Option<(u64, Dismissal)>,
+    pub(crate) quit: Option<u64>,
+    pub(crate) aborted: Option<u64>,
+    pub(crate) killed: Option<u64>,
+}
+
+impl Orders {
+    /// Whether it was told to leave in any way.
+    pub(crate) fn any(&self) -> bool {
+        self.dismissed.is_some()
+            || self.quit.is_some()
+            || self.aborted.is_some()
+            || self.killed.is_some()
+    }
+}
+
+impl Process {
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        match self.task {
+            Task::Worker { slot } => Some(slot),
+            Task::Prepare | Task::Check => None,
+        }
+    }
+
+    /// Whether it accepts, as far as the master knows.
+    pub(crate) fn serves(&self) -> bool {
+        self.ready_at.is_some() && !self.orders.any()
+    }
+
+    /// Whether it is on its way to being ready, as far as the master knows.
+    pub(crate) fn starts(&self) -> bool {
+        self.ready_at.is_none() && !self.orders.any()
+    }
+
+    /// Whether its loop turns.
+    pub(crate) fn runs(&self) -> bool {
+        self.ended.is_none() && self.hung.is_none() && self.starved.is_none()
+    }
+}
+
+/// The connections of one slot.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Queue {
+    pub(crate) length: u32,
+    /// Since when somebody waits although somebody could serve.
+    pub(crate) since: u64,
+    pub(crate) watched: bool,
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) processes: Vec<Process>,
+    pub(crate) queues: Vec<Queue>,
+    /// Pids that are free again, and the first that was never used.
+    free: Vec<Pid>,
+    fresh: i32,
+    /// Until when no fork succeeds, and until when no worker boots.
+    pub(crate) no_forks_until: u64,
+    pub(crate) no_boots_until: u64,
+    /// Whether some worker could accept when it was looked last.
+    somebody_can: bool,
+    /// The last sleep: from when and until when.
+    pub(crate) slept: (u64, u64),
+}
+
+impl Machine {
+    pub(crate) fn new(slots: u16) -> Self {
+        Self {
+            processes: Vec::new(),
+            queues: vec![Queue::default(); usize::from(slots)],
+            free: Vec::new(),
+            fresh: 100,
+            no_forks_until: 0,
+            no_boots_until: 0,
+            somebody_can: false,
+            slept: (0, 0),
+        }
+    }
+
+    pub(crate) fn process(&self, id: ChildId) -> Option<&Process> {
+        self.processes.iter().find(|it| it.id == id)
+    }
+
+    pub(crate) fn process_mut(&mut self, id: ChildId) -> Option<&mut Process> {
+        self.processes.iter_mut().find(|it| it.id == id)
+    }
+
+    pub(crate) fn with_pid(&self, pid: Pid) -> Option<&Process> {
+        self.processes.iter().find(|it| it.pid == pid)
+    }
+
+    pub(crate) fn workers(&self) -> impl Iterator<Item = (Slot, &Process)> {
+        self.processes.iter().filter_map(|it| Some((it.slot()?, it)))
+    }
+
+    /// A pid for a new process, gladly one that was used before.
+    pub(crate) fn new_pid(&mut self, dice: &mut Dice) -> Pid {
+        if !self.free.is_empty() && dice.percent(70) {
+            return self.free.swap_remove(0);
+        }
+        self.fresh += 1;
+        Pid(self.fresh)
+    }
+
+    /// Reaps a child that has ended.
+    pub(crate) fn reap(&mut self, id: ChildId) -> Option<(Pid, ExitStatus)> {
+        let at = self.processes.iter().position(|it| it.id == id)?;
+        let status = self.processes[at].ended?;
+        let pid = self.processes.swap_remove(at).pid;
+        self.free.push(pid);
+        Some((pid, status))
+    }
+
+    /// When this worker's loop turned last, and what keeps it from turning.
+    pub(crate) fn pulse(&self, process: &Process, now: u64, dice: &mut Dice) -> (u64, Kept) {
+        let (slept_from, woke_at) = self.slept;
+        // Who wakes with the master has not come round to anything yet.
+        let beat = if now < woke_at + 50 { slept_from } else { now - now.min(dice.below(100)) };
+        match (process.hung, process.starved) {
+            (Some(since), _) => (since.min(beat), Kept::ByNothing),
+            (None, Some(since)) => (since.min(beat), Kept::ByStarvation),
+            (None, None) => (beat, Kept::ByNothing),
+        }
+    }
+
+    /// Lets everybody accept who can.
+    pub(crate) fn drain_queues(&mut self, now: u64) {
+        let able: Vec<SlotSet> = self
+            .processes
+            .iter()
+            .filter(|it| it.serves() && it.runs())
+            .map(|it| it.accepting)
+            .collect();
+        // Nobody can be blamed for the time in which nobody could.
+        let could = std::mem::replace(&mut self.somebody_can, !able.is_empty());
+        for (at, queue) in self.queues.iter_mut().enumerate().filter(|(_, it)| it.length > 0) {
+            let slot = Slot::new(u16::try_from(at).expect("few slots"));
+            if able.iter().any(|set| set.contains(slot)) {
+                queue.length = 0;
+            } else if !could || able.is_empty() {
+                queue.since = now;
+            }
+        }
+    }
+}

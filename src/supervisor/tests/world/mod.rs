@@ -1,0 +1,491 @@
+//! A machine that does not exist, on which a master obeys a supervisor: a clock that jumps from one
+//! happening to the next, children with scripts, an operator, and faults, all from one seed.
+//!
+//! The world obeys orders as the master does: in their sequence, answering at once what has an answer,
+//! and it tells the end of a child when it reaps it, before anything else but what that child said.
+
+pub(crate) mod dice;
+pub(crate) mod machine;
+mod obey;
+pub(crate) mod plan;
+pub(crate) mod script;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::ids::{ChildId, Generation, Pid, Slot};
+use crate::supervisor::Supervisor;
+use crate::supervisor::action::{Action, ExitReason};
+use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
+use crate::supervisor::policy::Policy;
+use crate::supervisor::stage::Due;
+use crate::supervisor::tests::laws::{Broken, Counts, Judge, Law, Releases, Scene};
+use crate::supervisor::tests::transcript;
+use crate::supervisor::tests::world::dice::Dice;
+use crate::supervisor::tests::world::machine::{Machine, Process};
+use crate::supervisor::tests::world::plan::{Deed, Plan};
+use crate::supervisor::tests::world::script::Turn;
+use crate::supervisor::upgrade::Upgrade;
+use crate::time::Instant;
+
+/// Something that will happen at its time.
+#[derive(Clone, Debug)]
+enum Happening {
+    Deed(Deed),
+    Turn(ChildId, Turn),
+    Loaded(Result<Policy, String>),
+    /// The faults have ceased.
+    Calm,
+}
+
+/// Falsifies the orders of a supervisor, so that a law can be seen to be broken.
+pub(crate) type Sabotage = fn(&World, &mut Vec<Action>);
+
+/// One life of a server.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) plan: Plan,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) machine: Machine,
+    pub(crate) releases: Releases,
+    dice: Dice,
+    agenda: BTreeMap<(u64, u64), Happening>,
+    sequence: u64,
+    /// What happened since the master looked last, and who has ended since.
+    inbox: Vec<Event>,
+    zombies: Vec<ChildId>,
+    upgrade_ordered: bool,
+    exit: Option<ExitReason>,
+    ending: bool,
+    judge: Judge,
+    sabotage: Option<Sabotage>,
+    /// The transcript, if one is wanted.
+    text: Option<String>,
+}
+
+impl World {
+    /// The world of this seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let plan = Plan::new(&mut dice);
+        let mut world = Self {
+            now: 0,
+            supervisor: Supervisor::new(plan.policy.clone(), seed),
+            machine: Machine::new(plan.policy.workers),
+            releases: BTreeMap::from([(Generation::FIRST, (plan.first, plan.policy.clone()))]),
+            judge: Judge::new(&plan),
+            plan,
+            dice,
+            agenda: BTreeMap::new(),
+            sequence: 0,
+            inbox: Vec::new(),
+            zombies: Vec::new(),
+            upgrade_ordered: false,
+            exit: None,
+            ending: false,
+            sabotage: None,
+            text: None,
+        };
+        world.schedule(world.plan.calm_at, Happening::Calm);
+        for (at, deed) in world.plan.deeds.clone() {
+            world.schedule(at, Happening::Deed(deed));
+        }
+        world
+    }
+
+    /// With a transcript, to be had by [`World::text`] when it has ended.
+    pub(crate) fn told(self) -> Self {
+        let text = format!("{:?}\n", self.plan);
+        Self { text: Some(text), ..self }
+    }
+
+    /// With false orders.
+    pub(crate) fn sabotaged(self, sabotage: Sabotage) -> Self {
+        Self { sabotage: Some(sabotage), ..self }
+    }
+
+    /// What was told.
+    pub(crate) fn text(&self) -> &str {
+        self.text.as_deref().unwrap_or("")
+    }
+
+    /// What came of it.
+    pub(crate) fn verdict(&self) -> Result<&Counts, &Broken> {
+        self.judge.verdict()
+    }
+
+    /// Lives to the end, or until a law is broken.
+    pub(crate) fn run(&mut self) {
+        self.step(Event::Started);
+        while !self.is_over() {
+            if !self.ending && self.now >= self.plan.calm_at {
+                self.end_when_at_rest();
+            }
+            self.wake();
+        }
+        if self.exit.is_some() {
+            self.tell_the_dead();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.exit.is_some() || self.judge.is_broken()
+    }
+
+    fn end_when_at_rest(&mut self) {
+        if self.is_at_rest() {
+            self.ending = true;
+            self.schedule(self.now + 1, Happening::Deed(Deed::Signal(self.plan.end)));
+        } else {
+            self.judge.awaits_rest(self.now, self.plan.calm_at, &self.supervisor);
+        }
+    }
+
+    /// Whether everything is as the operator wants it, and nothing is under way.
+    fn is_at_rest(&self) -> bool {
+        let it = &self.supervisor;
+        it.is_complete()
+            && it.reload.is_none()
+            && !it.reload_again
+            && it.upgrade == Upgrade::Idle
+            && self.machine.processes.iter().all(|it| self.is_orderly(it))
+            && !it.children().iter().any(is_due)
+    }
+
+    /// Whether it serves and can, or was replaced since the faults have ceased.
+    fn is_orderly(&self, process: &Process) -> bool {
+        let replaced = process.orders.dismissed.is_some_and(|(at, _)| at > self.plan.calm_at);
+        replaced || (process.serves() && process.runs())
+    }
+
+    /// Sleeps until something happens, and takes it in.
+    fn wake(&mut self) {
+        let deadline = self.supervisor.next_deadline().map(Instant::as_millis);
+        let happening = self.agenda.first_key_value().map(|((at, _), _)| *at);
+        let Some(next) = deadline.into_iter().chain(happening).min() else {
+            return self.judge.breaks(Law::Recovers, "the master sleeps for ever".to_owned());
+        };
+        self.now = self.now.max(next) + self.lateness();
+        while let Some(entry) = self.agenda.first_entry().filter(|it| it.key().0 <= self.now) {
+            let happening = entry.remove();
+            self.happen(happening);
+            self.machine.drain_queues(self.now);
+        }
+        let by_timer = deadline.is_some_and(|deadline| deadline <= self.now);
+        self.judge.woke(self.now, by_timer, self.machine.queues.len());
+        self.deliver();
+        // Asked for nothing it does nothing: it is not asked every time, to save time.
+        if by_timer || self.dice.percent(20) {
+            self.step(Event::Tick);
+        }
+        if self.upgrade_ordered && !self.is_over() {
+            self.upgrade();
+        }
+    }
+
+    fn lateness(&mut self) -> u64 {
+        if self.now >= self.plan.calm_at || !self.dice.percent(self.plan.lateness) {
+            return 0;
+        }
+        let late =
+            if self.dice.percent(90) { self.dice.below(30) } else { self.dice.between(300, 3000) };
+        self.judge.overslept(late);
+        late
+    }
+
+    /// Tells what has happened: what children said and that they have ended, then everything else.
+    fn deliver(&mut self) {
+        for id in std::mem::take(&mut self.zombies) {
+            let (said, others): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.inbox).into_iter().partition(|it| is_said_by(it, id));
+            self.inbox = others;
+            said.into_iter().for_each(|event| self.step(event));
+            if self.is_over() {
+                return;
+            }
+            if let Some(process) = self.machine.process(id) {
+                self.judge.ended(self.now, process, process.ended.expect("it is a zombie"));
+            }
+            if let Some((pid, status)) = self.machine.reap(id) {
+                self.step(Event::Exited { pid, status });
+            }
+        }
+        let (said, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox)
+            .into_iter()
+            .partition(|it| matches!(it, Event::Ready { .. } | Event::WorkerDue { .. }));
+        for event in said.into_iter().chain(others) {
+            if !self.is_over() {
+                self.step(event);
+            }
+        }
+    }
+
+    /// Tells a fact, and obeys until every fact that follows from it is told too.
+    fn step(&mut self, event: Event) {
+        let mut facts = VecDeque::from([event]);
+        while let Some(fact) = facts.pop_front() {
+            if let Event::Ready { child } = fact {
+                self.note_ready(child);
+            }
+            let orders = self.handle(&fact);
+            for order in orders {
+                self.judge_order(&order);
+                facts.extend(self.obey(order));
+            }
+            if self.is_over() {
+                return;
+            }
+        }
+        self.machine.drain_queues(self.now);
+        let (scene, judge) = self.scene();
+        judge.stepped(&scene);
+    }
+
+    /// What the judge sees.
+    fn scene(&mut self) -> (Scene<'_>, &mut Judge) {
+        let Self { now, machine, releases, supervisor, judge, .. } = self;
+        (Scene { now: *now, machine, releases, supervisor }, judge)
+    }
+
+    fn judge_order(&mut self, order: &Action) {
+        let (scene, judge) = self.scene();
+        judge.order(&scene, order);
+    }
+
+    /// One call of the supervisor, under the eyes of the judge.
+    fn handle(&mut self, fact: &Event) -> Vec<Action> {
+        let now = Instant::from_millis(self.now);
+        let (scene, judge) = self.scene();
+        judge.fact(&scene, fact);
+        let mut orders = self.supervisor.handle(now, fact.clone());
+        if let Some(sabotage) = self.sabotage {
+            sabotage(self, &mut orders);
+        }
+        if let Some(text) = &mut self.text {
+            text.push_str(&transcript::paragraph(now, fact, &orders));
+        }
+        self.judge.handled(now, self.supervisor.next_deadline());
+        if self.judge.looks_twice() && !self.supervisor.awaits_tick(now) {
+            let mut again = self.supervisor.clone().handle(now, Event::Tick);
+            if let Some(sabotage) = self.sabotage {
+                sabotage(self, &mut again);
+            }
+            self.judge.handled_twice(&again);
+        }
+        orders
+    }
+
+    /// The master has left: whatever it is told, it orders nothing.
+    fn tell_the_dead(&mut self) {
+        let child = ChildId(1);
+        let status = ExitStatus::Code(0);
+        for fact in [
+            Event::Tick,
+            Event::Signalled(Signal::Terminate),
+            Event::Signalled(Signal::Reload),
+            Event::Signalled(Signal::Reopen),
+            Event::Exited { pid: Pid(101), status },
+            Event::Ready { child },
+        ] {
+            let orders = self.handle(&fact);
+            for order in orders {
+                self.judge_order(&order);
+            }
+        }
+    }
+
+    fn schedule(&mut self, at: u64, happening: Happening) {
+        self.sequence += 1;
+        self.agenda.insert((at, self.sequence), happening);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        if let Some(text) = &mut self.text {
+            text.push_str(&format!("@{:<8}   ({happening:?})\n", self.now));
+        }
+        match happening {
+            Happening::Turn(id, turn) => self.turn(id, turn),
+            Happening::Loaded(result) => self.inbox.push(Event::Loaded(result)),
+            Happening::Deed(deed) => self.deed(deed),
+            Happening::Calm => {}
+        }
+    }
+
+    fn turn(&mut self, id: ChildId, turn: Turn) {
+        let now = self.now;
+        let plagued = now < self.machine.no_boots_until;
+        let Some(process) = self.machine.process_mut(id).filter(|it| it.ended.is_none()) else {
+            return;
+        };
+        match turn {
+            Turn::Ready if plagued && process.ready_at.is_none() => {
+                process.ended = Some(ExitStatus::Code(1));
+                self.zombies.push(id);
+            }
+            Turn::Ready => {
+                self.inbox.push(Event::Ready { child: id });
+                for (after, turn) in std::mem::take(&mut process.script.life) {
+                    self.schedule(now + after, Happening::Turn(id, turn));
+                }
+            }
+            Turn::Due(why) => self.inbox.push(Event::WorkerDue { child: id, why }),
+            Turn::Hang => process.hung = Some(now),
+            Turn::Starve => process.starved = Some(now),
+            Turn::Recover => (process.hung, process.starved) = (None, None),
+            Turn::Grow => process.grown = true,
+            Turn::End(status) => {
+                process.ended = Some(status);
+                self.zombies.push(id);
+            }
+        }
+    }
+
+    fn deed(&mut self, deed: Deed) {
+        let now = self.now;
+        match deed {
+            Deed::Signal(signal) => {
+                // The kernel keeps one of each that is pending.
+                let signal = Event::Signalled(signal);
+                if !self.inbox.contains(&signal) {
+                    self.inbox.push(signal);
+                }
+            }
+            Deed::Stranger => {
+                let pid = self.machine.new_pid(&mut self.dice);
+                let status = ExitStatus::Code(3);
+                self.inbox.push(Event::Exited { pid, status });
+            }
+            Deed::Noise => {
+                let noise = self.noise();
+                self.inbox.push(noise);
+            }
+            Deed::Arrive => self.arrive(),
+            Deed::KillWorker => {
+                if let Some(id) = self.some_worker() {
+                    let killed = ExitStatus::Signal { number: 9, core: false };
+                    self.turn(id, Turn::End(killed));
+                }
+            }
+            Deed::DismissWorker => {
+                if let Some(id) = self.some_worker() {
+                    self.turn(id, Turn::Due(Due::ByHand));
+                }
+            }
+            Deed::NoForks(millis) => self.machine.no_forks_until = now + millis,
+            Deed::NoBoots(millis) => self.machine.no_boots_until = now + millis,
+            Deed::Sleep(millis) => self.sleep(millis),
+        }
+    }
+
+    fn some_worker(&mut self) -> Option<ChildId> {
+        let ids: Vec<ChildId> = self.machine.workers().map(|(_, it)| it.id).collect();
+        (!ids.is_empty()).then(|| self.dice.pick(&ids))
+    }
+
+    fn arrive(&mut self) {
+        let open = u64::try_from(self.machine.queues.len()).expect("few slots");
+        let at = self.dice.below(open);
+        let queue = &mut self.machine.queues[usize::try_from(at).expect("few slots")];
+        if queue.length == 0 {
+            queue.since = self.now;
+        }
+        queue.length += 1;
+        if std::mem::take(&mut queue.watched) {
+            let slot = Slot::new(u16::try_from(at).expect("few slots"));
+            self.inbox.push(Event::Queued { slot });
+        }
+    }
+
+    /// What no shell should tell: the supervisor must not be led astray by it.
+    fn noise(&mut self) -> Event {
+        let child = match self.some_worker() {
+            Some(id) if self.dice.percent(50) => id,
+            _ => ChildId(self.dice.below(40)),
+        };
+        let nobody = ChildId(1_000_000);
+        let ready = self.machine.process(child).is_some_and(|it| it.ready_at.is_some());
+        match self.dice.below(10) {
+            0 if ready => Event::Ready { child },
+            0 => Event::Ready { child: nobody },
+            1 => Event::Forked { child, pid: Pid(77) },
+            2 => Event::ForkFailed { child, reason: "late".to_owned() },
+            3 => Event::WorkerDue { child: nobody, why: Due::Requests },
+            4 => Event::Pulse { child: nobody, beat: Instant::default(), kept: Kept::ByNothing },
+            5 => Event::MemoryRead { child: nobody, bytes: u64::MAX },
+            6 => Event::Queued { slot: Slot::new(self.dice.pick(&[0, 1, 200])) },
+            7 => Event::QueueLength { slot: Slot::new(200), length: 5 },
+            8 => Event::SlotsOpen { count: u16::try_from(self.machine.queues.len()).unwrap() },
+            _ => Event::Started,
+        }
+    }
+
+    /// The whole machine stands still, and nobody in it notices.
+    fn sleep(&mut self, millis: u64) {
+        self.judge.slept(self.now, millis);
+        self.machine.slept = (self.now, self.now + millis);
+        self.now += millis;
+        self.plan.calm_at += millis;
+        self.machine.no_forks_until += millis;
+        self.machine.no_boots_until += millis;
+        let agenda = std::mem::take(&mut self.agenda);
+        self.agenda = agenda.into_iter().map(|((at, n), it)| ((at + millis, n), it)).collect();
+    }
+
+    /// The new image takes over, with nothing but the state; or it cannot be executed.
+    fn upgrade(&mut self) {
+        self.upgrade_ordered = false;
+        self.judge.upgrades(&self.supervisor);
+        if self.dice.percent(20) {
+            return self.step(Event::UpgradeFailed { reason: "permission denied".to_owned() });
+        }
+        let state = serde_json::to_string(&self.supervisor).expect("the state can be written");
+        self.supervisor = serde_json::from_str(&state).expect("the state can be read");
+        let again = serde_json::to_string(&self.supervisor).expect("the state can be written");
+        assert_eq!(state, again, "something is lost in an upgrade");
+        self.now += self.dice.between(1, 200);
+        self.step(Event::Upgraded);
+    }
+
+    fn note_ready(&mut self, id: ChildId) {
+        let now = self.now;
+        if let Some(process) = self.machine.process_mut(id)
+            && process.ready_at.is_none()
+            && let Some(slot) = process.slot()
+        {
+            process.ready_at = Some(now);
+            process.accepting = [slot].into_iter().collect();
+        }
+    }
+}
+
+fn is_said_by(event: &Event, id: ChildId) -> bool {
+    matches!(event, Event::Ready { child } | Event::WorkerDue { child, .. } if *child == id)
+}
+
+fn is_due(child: &crate::supervisor::stage::Child) -> bool {
+    matches!(child.stage, crate::supervisor::stage::Stage::Serving { due: Some(_), .. })
+}
+
+/// A process that was just forked.
+fn newborn(
+    (id, pid): (ChildId, Pid),
+    (task, generation): (crate::supervisor::stage::Task, Generation),
+    script: script::Script,
+    now: u64,
+) -> Process {
+    Process {
+        id,
+        pid,
+        task,
+        generation,
+        script,
+        forked_at: now,
+        ready_at: None,
+        accepting: crate::ids::SlotSet::EMPTY,
+        hung: None,
+        starved: None,
+        grown: false,
+        ended: None,
+        orders: machine::Orders::default(),
+    }
+}

@@ -1,0 +1,175 @@
+//! How the world obeys: one order, one deed, and the fact that answers it, if any.
+
+use super::{Happening, World, newborn, script};
+use crate::ids::{ChildId, Generation, Pid, Slot};
+use crate::supervisor::action::{Action, ChildSignal, Dismissal};
+use crate::supervisor::event::{Event, ExitStatus};
+use crate::supervisor::stage::Task;
+use crate::supervisor::tests::world::machine::Queue;
+use crate::supervisor::tests::world::plan::{self, Release};
+use crate::supervisor::tests::world::script::{Script, Turn};
+use crate::time::Instant;
+
+impl World {
+    pub(super) fn obey(&mut self, order: Action) -> Option<Event> {
+        match order {
+            Action::Fork { child, task, generation } => Some(self.fork(child, task, generation)),
+            Action::Dismiss { child, how } => self.dismiss(child, how),
+            Action::Accept { child, slots } => {
+                self.machine.process_mut(child)?.accepting = slots;
+                None
+            }
+            Action::Signal { pid, signal } => self.signal(pid, signal),
+            Action::OpenSlots { count } => {
+                let open = count.min(self.plan.slots_max).max(self.open_slots());
+                self.machine.queues.resize(usize::from(open), Queue::default());
+                Some(Event::SlotsOpen { count: open })
+            }
+            Action::Watch { slot } => self.watch(slot),
+            Action::Look { slot } => {
+                let length = self.machine.queues.get(slot.index())?.length;
+                Some(Event::QueueLength { slot, length })
+            }
+            Action::TakePulse { child } => {
+                let process = self.machine.process(child)?;
+                let (beat, kept) = self.machine.pulse(process, self.now, &mut self.dice);
+                Some(Event::Pulse { child, beat: Instant::from_millis(beat), kept })
+            }
+            Action::ReadMemory { child } => {
+                let process = self.machine.process(child)?;
+                let bytes = if process.grown { 1000 } else { self.dice.between(10, 100) };
+                // A process that has ended has no memory to be read.
+                process.ended.is_none().then_some(Event::MemoryRead { child, bytes })
+            }
+            Action::Load { generation } => self.load(generation),
+            Action::Upgrade => {
+                self.upgrade_ordered = true;
+                None
+            }
+            Action::Exit(reason) => {
+                self.exit = Some(reason);
+                None
+            }
+            Action::Steer { .. }
+            | Action::Use { .. }
+            | Action::Forget { .. }
+            | Action::ReopenLogs
+            | Action::StopListening
+            | Action::Log(_) => None,
+        }
+    }
+
+    fn open_slots(&self) -> u16 {
+        u16::try_from(self.machine.queues.len()).expect("few slots")
+    }
+
+    fn is_calm(&self) -> bool {
+        self.now >= self.plan.calm_at
+    }
+
+    fn fork(&mut self, id: ChildId, task: Task, generation: Generation) -> Event {
+        let refused = !self.is_calm() && self.dice.percent(self.plan.refusals);
+        if refused || self.now < self.machine.no_forks_until {
+            let reason = "resource temporarily unavailable".to_owned();
+            return Event::ForkFailed { child: id, reason };
+        }
+        let script = self.script(task, generation);
+        for (after, turn) in script.boot.clone() {
+            self.schedule(self.now + after, Happening::Turn(id, turn));
+        }
+        let pid = self.machine.new_pid(&mut self.dice);
+        let process = newborn((id, pid), (task, generation), script, self.now);
+        self.machine.processes.push(process);
+        Event::Forked { child: id, pid }
+    }
+
+    fn script(&mut self, task: Task, generation: Generation) -> Script {
+        let (calm, (release, policy)) = (self.is_calm(), self.releases[&generation].clone());
+        match task {
+            Task::Prepare => script::prepare(release, &mut self.dice),
+            Task::Check => {
+                let good = self.plan.clean || self.dice.percent(60);
+                script::check(good, &mut self.dice)
+            }
+            Task::Worker { slot } => {
+                let mut script = if calm && self.plan.stubborn {
+                    Script::stubborn(&mut self.dice)
+                } else if !calm && self.dice.percent(self.plan.mischief) {
+                    Script::mischievous(&mut self.dice, &policy)
+                } else {
+                    Script::honest(&mut self.dice)
+                };
+                // In the calm even this one boots everywhere: else the world had no end.
+                if !(calm && release == Release::Partly) {
+                    script.spoil(release, slot, &mut self.dice);
+                }
+                script
+            }
+        }
+    }
+
+    fn load(&mut self, generation: Generation) -> Option<Event> {
+        let bad = !self.is_calm() && self.dice.percent(self.plan.badness);
+        let release = if bad { self.dice.pick(&plan::BAD) } else { Release::Good };
+        let result = if release == Release::Unreadable {
+            Err("config.toml:3: workers: expected a number".to_owned())
+        } else {
+            let old = self.dice.percent(50).then(|| self.plan.policy.clone());
+            let policy = old.unwrap_or_else(|| plan::policy(&mut self.dice));
+            self.releases.insert(generation, (release, policy.clone()));
+            Ok(policy)
+        };
+        if self.plan.loads_slowly {
+            let at = self.now + self.dice.between(1, 50);
+            self.schedule(at, Happening::Loaded(result));
+            return None;
+        }
+        Some(Event::Loaded(result))
+    }
+
+    fn watch(&mut self, slot: Slot) -> Option<Event> {
+        let queue = self.machine.queues.get_mut(slot.index())?;
+        if queue.length > 0 {
+            return Some(Event::Queued { slot });
+        }
+        queue.watched = true;
+        None
+    }
+
+    fn dismiss(&mut self, id: ChildId, how: Dismissal) -> Option<Event> {
+        let now = self.now;
+        let process = self.machine.process_mut(id)?;
+        process.orders.dismissed = Some((now, how));
+        let heeds = process.runs();
+        if let Some(after) = process.script.drains_in.filter(|_| heeds) {
+            self.schedule(now + after, Happening::Turn(id, Turn::End(ExitStatus::Code(0))));
+        }
+        None
+    }
+
+    fn signal(&mut self, pid: Pid, signal: ChildSignal) -> Option<Event> {
+        let now = self.now;
+        let id = self.machine.with_pid(pid)?.id;
+        let process = self.machine.process_mut(id)?;
+        let by = |number, core| ExitStatus::Signal { number, core };
+        let (after, status) = match signal {
+            ChildSignal::Reopen => return None,
+            ChildSignal::Quit => {
+                process.orders.quit = Some(now);
+                (process.script.quits_in.filter(|_| process.runs()), ExitStatus::Code(0))
+            }
+            ChildSignal::Abort => {
+                process.orders.aborted = Some(now);
+                (process.script.aborts_in, by(6, true))
+            }
+            ChildSignal::Kill => {
+                process.orders.killed = Some(now);
+                (Some(self.dice.below(20)), by(9, false))
+            }
+        };
+        if let Some(after) = after {
+            self.schedule(now + after, Happening::Turn(id, Turn::End(status)));
+        }
+        None
+    }
+}

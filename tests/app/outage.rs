@@ -1,0 +1,154 @@
+//! Servers that go away while workers serve, and come back.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::client::Answer;
+use crate::logs::Logs;
+use crate::servers::{PASSWORD, Server};
+use crate::world::{Kind, Worker, World, block_on, eventually};
+
+/// What a request may take in the worst case.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// How long a server may take to come back: it repairs itself first.
+const RESTART_MAX: Duration = Duration::from_secs(30);
+
+macro_rules! on_each_server {
+    ($($name:ident,)*) => {
+        mod postgres {
+            $(
+                #[test]
+                fn $name() {
+                    super::block_on(super::$name(super::Kind::Postgres));
+                }
+            )*
+        }
+
+        mod mariadb {
+            $(
+                #[test]
+                fn $name() {
+                    super::block_on(super::$name(super::Kind::Mariadb));
+                }
+            )*
+        }
+    };
+}
+
+on_each_server! {
+    a_server_that_hangs_fails_requests_in_time,
+    a_server_that_stops_fails_requests_until_it_is_back,
+    a_worker_boots_while_the_server_is_away,
+    an_outage_is_logged_once_at_each_end,
+}
+
+/// One of each kind of request, all at once.
+async fn all_requests(worker: &Worker) -> Vec<Answer> {
+    let mut requests = JoinSet::new();
+    for number in 0..40 {
+        let worker = worker.clone();
+        requests.spawn(async move {
+            let began = Instant::now();
+            let answer = match number % 4 {
+                0 => worker.delete().await,
+                1 => worker.get("/data").await,
+                2 => worker.get("/readyz").await,
+                _ => worker.populate().await,
+            };
+            assert!(began.elapsed() < ANSWER_MAX, "{number}: {:?}", began.elapsed());
+            answer
+        });
+    }
+    requests.join_all().await
+}
+
+async fn assert_unavailable(worker: &Worker) {
+    let unavailable = (503, "the database is not available".to_owned());
+    let answers = all_requests(worker).await;
+    assert_eq!(answers.len(), 40);
+    for answer in answers {
+        assert_eq!(answer.error(), unavailable);
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    assert_eq!(worker.get("/healthz").await.status, 200);
+}
+
+async fn assert_available(worker: &Worker) {
+    for answer in all_requests(worker).await {
+        assert!(matches!(answer.status.as_u16(), 200 | 201), "{answer:?}");
+    }
+}
+
+async fn back(worker: &Worker) {
+    eventually(RESTART_MAX, async || (worker.get("/readyz").await.status == 200).then_some(()))
+        .await;
+}
+
+async fn a_server_that_stops_fails_requests_until_it_is_back(kind: Kind) {
+    let server = Server::running(kind);
+    let worker = World::on(&server).await.prepared().await;
+    // So that there are connections, which will be found dead.
+    assert_available(&worker).await;
+    worker.deleted().await;
+    worker.populated().await;
+    for _ in 0..2 {
+        server.order("stop");
+        assert_unavailable(&worker).await;
+        assert_unavailable(&worker).await;
+        server.order("start");
+        back(&worker).await;
+        assert_eq!(worker.total().await, 1, "what was acknowledged is there, and no more");
+        assert_available(&worker).await;
+        worker.deleted().await;
+        worker.populated().await;
+    }
+}
+
+async fn a_server_that_hangs_fails_requests_in_time(kind: Kind) {
+    let server = Server::running(kind);
+    let worker = World::on(&server).await.prepared().await;
+    assert_available(&worker).await;
+    server.order("pause");
+    assert_unavailable(&worker).await;
+    assert_unavailable(&worker).await;
+    server.order("resume");
+    back(&worker).await;
+    assert_available(&worker).await;
+}
+
+async fn a_worker_boots_while_the_server_is_away(kind: Kind) {
+    let server = Server::running(kind);
+    let world = World::on(&server).await;
+    world.prepare().await;
+    server.order("stop");
+    let worker = world.worker(0);
+    assert_unavailable(&worker).await;
+    server.order("start");
+    back(&worker).await;
+    assert_available(&worker).await;
+}
+
+async fn an_outage_is_logged_once_at_each_end(kind: Kind) {
+    let server = Server::running(kind);
+    let worker = World::on(&server).await.prepared().await;
+    assert_available(&worker).await;
+    let logs = Logs::new();
+    server.order("stop");
+    assert_unavailable(&worker).await;
+    assert_unavailable(&worker).await;
+    server.order("start");
+    back(&worker).await;
+    assert_available(&worker).await;
+
+    let lines = logs.lines();
+    for work in ["store", "delete", "read"] {
+        let began = lines.iter().filter(|line| line.contains(&format!("failed to {work}: ")));
+        let ended = lines.iter().filter(|line| line.contains(&format!("able to {work} again")));
+        assert_eq!((began.count(), ended.count()), (1, 1), "{work}: {lines:#?}");
+    }
+    assert_eq!(lines.len(), 6, "{lines:#?}");
+    assert!(lines.iter().filter(|line| line.starts_with("ERROR")).count() == 3, "{lines:#?}");
+    assert!(!logs.all().contains(PASSWORD));
+}

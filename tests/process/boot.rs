@@ -1,0 +1,90 @@
+//! From the start to the first answers, and every way not to get there.
+
+use std::net::TcpListener;
+
+use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually};
+use crate::proc;
+
+#[test]
+fn four_workers_serve_and_each_of_them_answers() {
+    let server = Ferricorn::unruly().start();
+    let workers = server.wait_workers(4);
+    assert_eq!(server.addresses().len(), 1);
+    assert!(server.addresses()[0].starts_with("http://127.0.0.1:"), "{:?}", server.addresses());
+    server.wait_served_by(&workers);
+    server.stop();
+}
+
+#[test]
+fn the_least_application_answers_from_all_of_its_workers() {
+    let server = Ferricorn::hello().config("workers = 3").start();
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("three greetings", PATIENCE, || {
+        seen.insert(server.get("/").unwrap().text());
+        (seen.len() == 3).then_some(())
+    });
+    let expected = (0..3).map(|slot| format!("hello from worker {slot}\n"));
+    assert!(seen.iter().eq(expected.collect::<Vec<_>>().iter()), "{seen:?}");
+    server.stop();
+}
+
+/// An operator looks with `ps` and `top`: each process says what it is.
+#[test]
+fn processes_bear_their_names() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    let names = |pid| proc::stat(pid).expect("it is alive").name;
+    assert_eq!(names(server.pid()), "ferricorn");
+    assert_eq!(names(server.worker(0)), "ferricorn-w0");
+    assert_eq!(names(server.worker(1)), "ferricorn-w1");
+    assert_eq!(proc::status(server.pid(), "Threads").as_deref(), Some("1"));
+}
+
+/// A second instance would otherwise join the group of the first, in silence, and share its clients.
+#[test]
+fn a_second_instance_on_the_same_port_is_refused_with_69() {
+    let first = Ferricorn::unruly().config("workers = 2").start();
+    let address = first.address().tcp();
+    let said = Ferricorn::unruly().config(&format!("bind = \"{address}\"")).fails_with(69);
+    let expected = format!("failed to bind {address}: ");
+    assert!(said.contains(&expected), "{said}");
+    assert!(said.contains("is another server running there?"), "{said}");
+    // The first does not mind.
+    first.wait_served_by(&first.wait_workers(2));
+}
+
+#[test]
+fn a_port_that_another_program_listens_on_is_refused_with_69() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let said = Ferricorn::unruly().config(&format!("bind = \"{address}\"")).fails_with(69);
+    assert!(said.contains(&format!("failed to bind {address}: ")), "{said}");
+}
+
+#[test]
+fn a_worker_that_cannot_boot_ends_the_start_with_3() {
+    for mode in ["exit", "error", "panic"] {
+        let said = Ferricorn::unruly().env("UNRULY_BOOT", mode).fails_with(3);
+        assert!(said.contains("no worker could boot"), "{mode}: {said}");
+    }
+}
+
+#[test]
+fn a_prepare_that_fails_ends_the_start_with_4() {
+    for mode in ["fail", "panic"] {
+        let said = Ferricorn::unruly().env("UNRULY_PREPARE", mode).fails_with(4);
+        assert!(said.contains("failed to load the application"), "{mode}: {said}");
+        assert!(!said.contains("Booting worker"), "{mode}: {said}");
+    }
+}
+
+/// The database may not answer for a minute: whoever changes his mind meanwhile is obeyed at once.
+#[test]
+fn a_start_that_hangs_in_prepare_obeys_term() {
+    let mut server = Ferricorn::unruly().env("UNRULY_PREPARE", "hang").launch();
+    eventually("prepare runs", PATIENCE, || {
+        let children = proc::children(server.pid());
+        children.iter().any(|it| it.name == "ferricorn-prep").then_some(())
+    });
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}

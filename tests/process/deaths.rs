@@ -1,0 +1,216 @@
+//! What happens on each kind of death.
+
+use std::time::Duration;
+
+use crate::client::{Connection, Outcome, get};
+use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
+use crate::load::{Client, Crowd, Failure, Load};
+use crate::proc;
+
+#[test]
+fn a_killed_worker_is_replaced_and_the_service_goes_on() {
+    let server = Ferricorn::unruly().start();
+    let old = server.worker(2);
+    send(old, Signal::SIGKILL);
+    let new = eventually("another worker in the slot", PATIENCE, || {
+        server.workers().into_iter().find(|(slot, pid)| *slot == 2 && *pid != old)
+    });
+    server.wait_served_by(&server.wait_workers(4));
+    assert_ne!(new.1, old);
+    server.wait_log(&format!("worker 2 (pid {old}) died: ended by signal 9 (KILL)"));
+    server.stop();
+}
+
+/// A connection per request, a random worker killed again and again: only what the killed process had
+/// accepted may fail, and nobody is refused or reset in a queue.
+#[test]
+fn kills_in_a_row_lose_only_what_the_killed_had_accepted() {
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::unruly().start();
+    let load = Load::begin(&server.address(), &[Crowd::get(8, Client::PerRequest)]);
+    let kills = 40;
+    for round in 0..kills {
+        load.wait_for_more(100);
+        let slot = round * 7 % 4;
+        let pid = server.worker(slot);
+        send(pid, Signal::SIGKILL);
+        eventually("it is gone", PATIENCE, || (!proc::is_alive(pid)).then_some(()));
+    }
+    let tally = load.finish();
+    let innocent = [Outcome::Refused, Outcome::NotConnected, Outcome::TimedOut];
+    let lost = tally.failed.keys().filter(|failure| match failure {
+        Failure::Outcome(outcome) => innocent.contains(outcome),
+        Failure::Status(_) => true,
+    });
+    assert_eq!(lost.count(), 0, "{:?}", tally.failed);
+    // Eight clients have eight requests at the most, so a kill cannot take more.
+    assert!(tally.failures() <= kills as u64 * 8, "{:?}", tally.failed);
+    server.stop();
+}
+
+#[test]
+fn what_a_dead_worker_held_is_told_and_logged() {
+    let server = Ferricorn::unruly().config("workers = 1").start();
+    let pid = server.worker(0);
+    let mut held = server.connect();
+    held.send(get("/never?x=1")).unwrap();
+    let exit = server.get("/exit?code=7");
+    assert!(exit.is_err());
+    server.wait_log(&format!("worker 0 (pid {pid}) died: exited with code 7"));
+    server.wait_log("took with it 2 requests: ");
+    server.wait_log("\"GET /never?x=1 HTTP/1.1\" - - ");
+    server.wait_log("\"GET /exit?code=7 HTTP/1.1\" - - ");
+    server.stop();
+}
+
+#[test]
+fn a_blocked_loop_is_served_by_siblings_reported_aborted_and_replaced() {
+    let server = Ferricorn::unruly().config("workers = 2\nstall_timeout = 1\n").start();
+    let mut blocking = server.connect();
+    blocking.send(get("/block?s=60")).unwrap();
+    // Meanwhile everybody else is answered, wherever the kernel has queued them.
+    for _ in 0..40 {
+        assert_eq!(server.get("/").expect("a sibling answers").status, 200);
+    }
+    server.wait_log("holds 1 request: GET /block?s=60");
+    server.wait_log("ended after its stall: ended by signal 6 (ABRT)");
+    server.wait_served_by(&server.wait_workers(2));
+    server.stop();
+}
+
+#[test]
+fn a_stopped_worker_keeps_nobody_waiting() {
+    let server = Ferricorn::unruly().start();
+    let stopped = server.worker(1);
+    send(stopped, Signal::SIGSTOP);
+    for _ in 0..100 {
+        let answer = server.get("/").expect("a sibling answers");
+        assert_ne!(answer.pid(), stopped);
+    }
+    send(stopped, Signal::SIGCONT);
+    server.wait_served_by(&server.wait_workers(4));
+    server.stop();
+}
+
+#[test]
+fn a_panic_is_a_500_and_the_worker_lives() {
+    let server = Ferricorn::unruly().start();
+    let before = server.wait_workers(4);
+    let answer = server.get("/panic").expect("it is answered");
+    assert_eq!((answer.status, answer.closes()), (500, true));
+    server.wait_log("the handler panics, as it was told to");
+    assert_eq!(server.workers(), before);
+    server.stop();
+}
+
+#[test]
+fn a_request_that_takes_too_long_is_a_504_and_the_worker_lives() {
+    let server = Ferricorn::unruly().config("timeout = 1").start();
+    let before = server.wait_workers(4);
+    let answer = server.get("/never").expect("it is answered");
+    assert_eq!((answer.status, answer.closes()), (504, true));
+    server.wait_log("answered 504 to GET /never: no answer after 1.");
+    assert_eq!(server.get("/sleep-extend?ms=1500").unwrap().status, 200);
+    assert_eq!(server.workers(), before);
+    server.stop();
+}
+
+#[test]
+fn deaths_of_every_kind_are_named_and_healed() {
+    let server = Ferricorn::unruly().start();
+    for (target, told) in [
+        ("/exit?code=3", "died: exited with code 3"),
+        ("/abort", "died: ended by signal 6 (ABRT)"),
+        ("/overflow", "died: ended by signal"),
+    ] {
+        server.get(target).expect_err("its worker dies");
+        server.wait_log(told);
+        server.wait_workers(4);
+    }
+    server.wait_served_by(&server.wait_workers(4));
+    server.stop();
+}
+
+#[test]
+fn workers_that_leave_nobody_alone_are_killed_at_their_deadline() {
+    let mut server = Ferricorn::unruly()
+        .config("workers = 2\ngraceful_timeout = 1\n")
+        .env("UNRULY_STOP", "hang")
+        .start();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    assert!(server.log().contains("was killed while leaving"), "{}", server.log());
+}
+
+#[test]
+fn clients_that_never_read_or_finish_do_not_hold_the_exit() {
+    let mut server = Ferricorn::unruly().config("graceful_timeout = 1").start();
+    let mut never_reads = server.connect();
+    never_reads.send(get("/big?mb=64")).unwrap();
+    let mut half_sent = server.connect();
+    half_sent.send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").unwrap();
+    let mut half_head = server.connect();
+    half_head.send("GET / HTTP/1.1\r\nhos").unwrap();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit_within(Duration::from_secs(20)), Exit::Code(0));
+}
+
+/// The master is killed: nobody can be told any more, and still nothing stays behind.
+#[test]
+fn without_its_master_no_worker_stays_and_the_port_is_free() {
+    let mut server = Ferricorn::unruly().start();
+    let address = server.address();
+    let mut blocked = server.connect();
+    blocked.send(get("/block?s=60")).unwrap();
+    let mut slow = server.connect();
+    slow.send(get("/slow?ms=300")).unwrap();
+    server.wait_log("Listening at");
+    let holder = eventually("the slow request is in hand", PATIENCE, || {
+        let std::net::SocketAddr::V4(client) = slow.local()? else { return None };
+        server.workers().into_iter().find(|(_, pid)| proc::accepted_clients(*pid).contains(&client))
+    });
+    send(server.pid(), Signal::SIGKILL);
+    assert_eq!(server.wait_exit(), Exit::Signal(9));
+    if let Ok(answer) = slow.response() {
+        assert_eq!(answer.pid(), holder.1);
+    }
+    eventually("no worker is left", Duration::from_secs(10), || {
+        server.remains().is_empty().then_some(())
+    });
+    assert_eq!(Connection::open(&address).expect_err("nobody listens"), Outcome::Refused);
+}
+
+#[test]
+fn strangers_are_reaped_in_silence() {
+    let server = Ferricorn::unruly().env("UNRULY_START", "subreaper").start();
+    let before = server.wait_workers(4);
+    for code in [0, 3, 4] {
+        assert_eq!(server.get(&format!("/orphan?code={code}")).unwrap().status, 200);
+    }
+    eventually("no zombie is left", PATIENCE, || {
+        proc::children(server.pid()).iter().all(|it| it.state != 'Z').then_some(())
+    });
+    assert_eq!(server.workers(), before);
+    assert!(!server.log().contains("died"), "{}", server.log());
+    server.stop();
+}
+
+#[test]
+fn a_crash_loop_is_braked_and_siblings_are_not_touched() {
+    let server = Ferricorn::unruly()
+        .config("workers = 2")
+        .env("UNRULY_BOOT_FILE", "boot")
+        .file("boot", "")
+        .start();
+    let [(_, sibling), (_, victim)] = server.wait_workers(2)[..] else { panic!("two workers") };
+    std::fs::write(server.folder().join("boot"), "exit").unwrap();
+    send(victim, Signal::SIGKILL);
+    server.wait_log("worker 1");
+    server.wait_log("failed to boot: exited with code 9");
+    for _ in 0..20 {
+        assert_eq!(server.get("/").expect("the sibling serves both slots").pid(), sibling);
+    }
+    std::fs::write(server.folder().join("boot"), "").unwrap();
+    server.wait_served_by(&server.wait_workers(2));
+    server.stop();
+}

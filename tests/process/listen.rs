@@ -1,0 +1,268 @@
+//! Where a server listens, and that nothing which waits there is lost.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::client::{Address, Connection, Outcome, get};
+use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, parse_address, send};
+use crate::load::{Client, Crowd, Load};
+
+#[test]
+fn several_addresses_of_every_kind_are_served_at_once() {
+    let server = Ferricorn::unruly()
+        .config(
+            "bind = [\"127.0.0.1:0\", \"[::1]:0\", \"unix:f.sock\"]\nunix_socket_mode = \"0600\"",
+        )
+        .start();
+    let [v4, v6, unix] = server.addresses() else { panic!("{:?}", server.addresses()) };
+    assert!(v4.starts_with("http://127.0.0.1:") && v6.starts_with("http://[::1]:"));
+    let path = server.folder().join("f.sock");
+    assert_eq!(unix, &format!("unix:{}", path.display()));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    for address in [v4, v6, unix] {
+        let mut slots = std::collections::BTreeSet::new();
+        eventually("every worker answers there", PATIENCE, || {
+            let answer = Connection::open(&parse_address(address)).unwrap().get("/").unwrap();
+            slots.insert(answer.slot());
+            (address == unix || slots.len() == 4).then_some(())
+        });
+    }
+    server.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn port_in_the_environment_is_honoured() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = Ferricorn::unruly().env("PORT", free.to_string()).flag("--workers=1").start();
+    assert_eq!(server.addresses(), [format!("http://0.0.0.0:{free}")]);
+    server.stop();
+}
+
+#[test]
+fn an_inherited_socket_is_served_and_outlives_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap());
+    let (ready, teller) = std::io::pipe().unwrap();
+    // The shell passes its standard input on as descriptor 5, and its output descriptor for readiness.
+    let builder = Ferricorn::unruly().config("bind = \"fd://5\"\nworkers = 2").wrapped(&[
+        "sh",
+        "-c",
+        "exec 5<&0; exec \"$@\"",
+        "sh",
+    ]);
+    let stdin = Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
+    drop((ready, teller));
+    let (ready, _unused) = std::io::pipe().unwrap();
+    let server = builder.launch_with(stdin, ready, &[]);
+    let answer =
+        eventually("it answers", PATIENCE, || Connection::open(&address).ok()?.get("/").ok());
+    assert_eq!(answer.status, 200);
+    server.stop();
+    // The socket was not ours to close: who connects now waits for the next server.
+    Connection::open(&address).expect("it still listens");
+}
+
+#[test]
+fn sockets_of_a_service_manager_are_taken_instead_of_the_configured_ones() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap());
+    let (ready, _unused) = std::io::pipe().unwrap();
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec 3<&0; exec \"$@\"";
+    let server = Ferricorn::unruly()
+        .config("bind = \"127.0.0.1:1\"\nworkers = 2")
+        .wrapped(&["sh", "-c", script, "sh"])
+        .launch_with(Stdio::from(OwnedFd::from(listener)), ready, &[]);
+    let answer =
+        eventually("it answers", PATIENCE, || Connection::open(&address).ok()?.get("/").ok());
+    assert_eq!(answer.status, 200);
+    server.wait_log("taking over descriptor 3 \"web\" from the service manager");
+    server.stop();
+}
+
+#[test]
+fn a_reload_opens_new_addresses_before_it_lets_the_old_ones_go() {
+    let server = Ferricorn::unruly().config("bind = \"unix:a.sock\"").start();
+    let path = |name: &str| Address::Unix(server.folder().join(name));
+    let load = Load::begin(&path("a.sock"), &[Crowd::get(4, Client::PerRequest)]);
+    std::fs::write(
+        server.folder().join("config.toml"),
+        "bind = [\"unix:a.sock\", \"unix:b.sock\"]",
+    )
+    .unwrap();
+    server.signal(Signal::SIGHUP);
+    eventually("the new address answers", PATIENCE, || {
+        Connection::open(&path("b.sock")).ok()?.get("/").ok()
+    });
+    load.wait_for_more(50);
+    load.finish().assert_clean();
+    std::fs::write(server.folder().join("config.toml"), "bind = \"unix:b.sock\"").unwrap();
+    server.signal(Signal::SIGHUP);
+    eventually("the old address is gone", PATIENCE, || {
+        (!server.folder().join("a.sock").exists()).then_some(())
+    });
+    assert_eq!(Connection::open(&path("a.sock")).expect_err("it is gone"), Outcome::Refused);
+    assert_eq!(Connection::open(&path("b.sock")).unwrap().get("/").unwrap().status, 200);
+    server.stop();
+}
+
+/// Everything that waits in the queue of a stopped worker is answered by its siblings.
+#[test]
+fn the_queue_of_a_stopped_worker_is_served_by_its_siblings() {
+    let server = Ferricorn::unruly().start();
+    let stopped = server.worker(3);
+    send(stopped, Signal::SIGSTOP);
+    let mut waiting: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    for connection in &mut waiting {
+        connection.send(get("/")).unwrap();
+    }
+    for connection in &mut waiting {
+        assert_ne!(connection.response().expect("it is answered").pid(), stopped);
+    }
+    send(stopped, Signal::SIGCONT);
+    server.stop();
+}
+
+/// The queue of a worker that cannot come back is served all the same.
+#[test]
+fn a_slot_without_a_worker_loses_nobody() {
+    let server = Ferricorn::unruly().env("UNRULY_BOOT_FILE", "boot").file("boot", "").start();
+    let load = Load::begin(&server.address(), &[Crowd::get(8, Client::PerRequest)]);
+    std::fs::write(server.folder().join("boot"), "slow=400").unwrap();
+    let before = server.worker(0);
+    send(before, Signal::SIGTERM);
+    eventually("the worker is replaced", PATIENCE, || {
+        let now = server.workers();
+        (now.iter().filter(|(slot, _)| *slot == 0).count() == 1 && !now.contains(&(0, before)))
+            .then_some(())
+    });
+    load.wait_for_more(100);
+    load.finish().assert_clean();
+    server.stop();
+}
+
+#[test]
+fn growing_and_shrinking_fails_no_request() {
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::unruly().config("workers = 3").start();
+    let pause = Duration::from_millis(5);
+    let crowds = [
+        Crowd::get(32, Client::KeepAlive { pause, watches: false }),
+        Crowd::get(32, Client::KeepAlive { pause, watches: true }),
+        Crowd::get(16, Client::PerRequest),
+    ];
+    let load = Load::begin(&server.address(), &crowds);
+    for _ in 0..20 {
+        server.signal(Signal::SIGTTOU);
+        server.wait_workers(2);
+        server.signal(Signal::SIGTTIN);
+        server.wait_workers(3);
+        load.wait_for_more(20);
+    }
+    load.finish().assert_clean();
+    server.stop();
+}
+
+#[test]
+fn a_worker_told_to_leave_again_and_again_loses_no_request() {
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::unruly().start();
+    let pause = Duration::from_millis(5);
+    let crowds = [
+        Crowd::get(32, Client::KeepAlive { pause, watches: false }),
+        Crowd::get(32, Client::KeepAlive { pause, watches: true }),
+        Crowd::get(16, Client::PerRequest),
+    ];
+    let load = Load::begin(&server.address(), &crowds);
+    for round in 0..20 {
+        let slot = round % 4;
+        let old = server.worker(slot);
+        send(old, Signal::SIGTERM);
+        eventually("it is replaced", PATIENCE, || {
+            let there = server.workers();
+            let fresh = |(it, pid): &(u16, i32)| *it == slot && *pid != old;
+            there.iter().any(fresh).then_some(())
+        });
+        load.wait_for_more(20);
+        server.wait_workers(4);
+    }
+    load.finish().assert_clean();
+    server.stop();
+}
+
+/// Sixty-four connections over four listeners: none without, none with most of them.
+#[test]
+fn keep_alive_connections_are_spread_over_the_workers() {
+    let server = Ferricorn::unruly().start();
+    let mut connections: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    let mut counts = [0; 4];
+    for connection in &mut connections {
+        counts[usize::from(connection.get("/").unwrap().slot())] += 1;
+    }
+    // Of 64 random choices among four, fewer than 3 or more than 40 come about once in a million.
+    assert!(counts.iter().all(|count| (3..=40).contains(count)), "{counts:?}");
+    server.stop();
+}
+
+#[test]
+fn pipelined_requests_are_all_answered_when_the_worker_drains() {
+    let mut server = Ferricorn::unruly().config("workers = 1").start();
+    let mut connection = server.connect();
+    let requests: String = (0..5).map(|n| get(&format!("/slow?ms=200&n={n}"))).collect();
+    connection.send(requests).unwrap();
+    assert_eq!(connection.response().unwrap().status, 200);
+    server.signal(Signal::SIGTERM);
+    for _ in 1..4 {
+        let answer = connection.response().expect("it was pipelined before the drain");
+        assert_eq!((answer.status, answer.closes()), (200, false));
+    }
+    let last = connection.response().expect("the last one too");
+    assert_eq!((last.status, last.closes()), (200, true));
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+#[test]
+fn half_a_request_is_answered_when_its_other_half_comes_during_the_drain() {
+    let mut server = Ferricorn::unruly().start();
+    let mut fresh = server.connect();
+    fresh.send("GET / HTTP/1.1\r\nho").unwrap();
+    let mut kept = server.connect();
+    assert_eq!(kept.get("/").unwrap().status, 200);
+    kept.send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nab").unwrap();
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").unwrap().status, 200);
+    eventually("all is read", PATIENCE, || Some(std::thread::yield_now()));
+    server.signal(Signal::SIGTERM);
+    // The idle one is closed after its grace; by then the others have waited as long.
+    assert_eq!(idle.rest().expect("it ends in order"), b"");
+    fresh.send("st: a\r\n\r\n").unwrap();
+    let answer = fresh.response().expect("it is answered");
+    assert_eq!((answer.status, answer.closes()), (200, true));
+    kept.send("cd").unwrap();
+    let answer = kept.response().expect("it is answered");
+    assert_eq!((answer.status, answer.text().as_str(), answer.closes()), (200, "abcd", true));
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+#[test]
+fn old_clients_are_answered_during_a_stop() {
+    let mut server = Ferricorn::unruly().start();
+    let mut old = server.connect();
+    let mut closing = server.connect();
+    server.signal(Signal::SIGTERM);
+    old.send("GET / HTTP/1.0\r\n\r\n").unwrap();
+    closing.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    assert_eq!(old.response().expect("it was connected before the stop").status, 200);
+    assert_eq!(closing.response().expect("so was this").status, 200);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+#[test]
+fn a_backlog_beyond_the_kernels_is_warned_of() {
+    let server = Ferricorn::unruly().config("backlog = 65535").start();
+    server.wait_log("raise net.core.somaxconn or lower backlog");
+    server.stop();
+}

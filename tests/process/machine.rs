@@ -1,0 +1,50 @@
+//! The machine that the tests share: those that measure want it for themselves.
+//!
+//! The tests may be threads of one process or processes of their own, so the lock is on a file. A
+//! turnstile before it keeps those who measure from waiting for ever.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::path::Path;
+use std::rc::{Rc, Weak};
+
+/// A test's share of the machine, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _lock: File,
+}
+
+thread_local! {
+    static MINE: RefCell<Weak<Turn>> = const { RefCell::new(Weak::new()) };
+}
+
+/// A share of the machine beside others. A test that has one gets the same again.
+pub(crate) fn share() -> Rc<Turn> {
+    take(File::lock_shared)
+}
+
+/// The whole machine: no other test runs a server meanwhile. It must come before the test's first
+/// server.
+pub(crate) fn alone() -> Rc<Turn> {
+    take(File::lock)
+}
+
+fn take(lock: impl FnOnce(&File) -> std::io::Result<()>) -> Rc<Turn> {
+    MINE.with_borrow_mut(|mine| {
+        if let Some(turn) = mine.upgrade() {
+            return turn;
+        }
+        let turnstile = open("turnstile");
+        turnstile.lock().expect("a local file can be locked");
+        let turn = open("machine");
+        lock(&turn).expect("a local file can be locked");
+        let turn = Rc::new(Turn { _lock: turn });
+        *mine = Rc::downgrade(&turn);
+        turn
+    })
+}
+
+fn open(name: &str) -> File {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    File::create(&path).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()))
+}

@@ -1,0 +1,17 @@
+//! The tests that start real processes, in one program. `cargo test` builds
+//! all that they need and runs them.
+//!
+//! What a test may rely on: conditions are waited for, never times; what a client sees is counted, and
+//! no client repeats a request; nothing is mocked.
+#![expect(clippy::disallowed_methods, reason = "the tests have threads, clocks and patience")]
+
+mod boot;
+mod client;
+mod deaths;
+mod harness;
+mod listen;
+mod load;
+mod machine;
+mod proc;
+mod service;
+mod signals;

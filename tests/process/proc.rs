@@ -1,0 +1,103 @@
+//! What the kernel says about processes, read from `/proc`.
+//!
+//! A process may end between two looks: what is gone is left out, never an error.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// One line of `/proc/PID/stat`, as far as it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) pid: i32,
+    pub(crate) name: String,
+    pub(crate) state: char,
+    pub(crate) parent: i32,
+    pub(crate) group: i32,
+    /// Processor time used, in ticks of 10 ms.
+    pub(crate) ticks: u64,
+}
+
+/// The process, if it is there; a zombie is.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold some itself.
+    let (open, close) = (line.find('(')?, line.rfind(')')?);
+    let fields: Vec<&str> = line[close + 1..].split_ascii_whitespace().collect();
+    let user: u64 = fields.get(11)?.parse().ok()?;
+    let system: u64 = fields.get(12)?.parse().ok()?;
+    Some(Stat {
+        pid,
+        name: line[open + 1..close].to_owned(),
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        ticks: user + system,
+    })
+}
+
+fn all() -> impl Iterator<Item = Stat> {
+    let entries = fs::read_dir("/proc").expect("/proc is there");
+    entries.filter_map(|entry| stat(entry.ok()?.file_name().to_str()?.parse().ok()?))
+}
+
+/// Every process of this group, zombies too.
+pub(crate) fn group(group: i32) -> Vec<Stat> {
+    all().filter(|it| it.group == group).collect()
+}
+
+/// The children of this process, zombies too.
+pub(crate) fn children(parent: i32) -> Vec<Stat> {
+    all().filter(|it| it.parent == parent).collect()
+}
+
+/// Whether the process is there and is no zombie.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    stat(pid).is_some_and(|it| it.state != 'Z')
+}
+
+/// Numbers of the process's open descriptors.
+pub(crate) fn descriptors(pid: i32) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A number of `/proc/PID/status`, such as `VmRSS` (in KiB), `Uid` (the real one) or `Threads`.
+pub(crate) fn status(pid: i32, name: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.split_ascii_whitespace().next()?.to_owned())
+}
+
+/// Private dirty memory of the process, in KiB: what it costs by itself.
+pub(crate) fn private_dirty_kib(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The clients of the TCP connections (over IPv4) that the process has accepted.
+pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
+    let sockets: HashSet<String> = descriptors(pid)
+        .into_iter()
+        .filter_map(|fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok())
+        .filter_map(|target| {
+            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        })
+        .collect();
+    let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/tcp")) else {
+        return HashSet::new();
+    };
+    let remote = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        sockets.contains(*fields.get(9)?).then(|| address(fields.get(2)?))?
+    };
+    table.lines().skip(1).filter_map(remote).filter(|client| client.port() != 0).collect()
+}
+
+/// An address as `/proc/net/tcp` writes it: eight hex digits in the machine's order, and the port.
+fn address(text: &str) -> Option<SocketAddrV4> {
+    let (ip, port) = text.split_once(':')?;
+    let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();
+    Some(SocketAddrV4::new(Ipv4Addr::from(ip), u16::from_str_radix(port, 16).ok()?))
+}

@@ -1,0 +1,267 @@
+//! What the master makes of each signal.
+
+use std::time::Duration;
+
+use crate::client::{Connection, get};
+use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
+use crate::load::{Client, Crowd, Load};
+use crate::proc;
+
+const KEEP_ALIVE: Client = Client::KeepAlive { pause: Duration::from_millis(5), watches: false };
+
+fn busy() -> [Crowd; 2] {
+    [Crowd::get(16, KEEP_ALIVE), Crowd::get(4, Client::PerRequest)]
+}
+
+#[test]
+fn term_under_load_answers_everything_that_was_accepted() {
+    let mut server = Ferricorn::unruly().start();
+    let slow = std::thread::spawn({
+        let address = server.address();
+        move || Connection::open(&address)?.get("/slow?ms=700")
+    });
+    let load = Load::begin(&server.address(), &busy());
+    load.wait_for_more(200);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    let tally = load.finish();
+    assert_eq!(slow.join().unwrap().expect("it was accepted before the stop").status, 200);
+    // Clients go on after the end: then nobody is there, and that is all that may have happened.
+    let unexpected: Vec<_> = tally
+        .failed
+        .keys()
+        .filter(|failure| {
+            use crate::client::Outcome::{NotConnected, Refused};
+            use crate::load::Failure::Outcome;
+            !matches!(failure, Outcome(Refused | NotConnected))
+        })
+        .collect();
+    assert!(unexpected.is_empty(), "{:?}", tally.failed);
+}
+
+#[test]
+fn a_second_term_is_harmless_and_int_quickens_the_stop() {
+    let mut server = Ferricorn::unruly().start();
+    let mut never = server.connect();
+    never.send(get("/never")).unwrap();
+    let holder = eventually("a worker holds the request", PATIENCE, || {
+        let client = never.local().and_then(|it| match it {
+            std::net::SocketAddr::V4(it) => Some(it),
+            std::net::SocketAddr::V6(_) => None,
+        })?;
+        server.workers().into_iter().find(|(_, pid)| proc::accepted_clients(*pid).contains(&client))
+    });
+    server.signal(Signal::SIGTERM);
+    eventually("only the holder is left", PATIENCE, || {
+        (server.workers() == [holder]).then_some(())
+    });
+    server.signal(Signal::SIGTERM);
+    // An order that comes after the second TERM is obeyed after it: the master has taken both.
+    server.signal(Signal::SIGWINCH);
+    server.wait_log("ignoring WINCH");
+    assert!(server.is_running());
+    server.signal(Signal::SIGINT);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+#[test]
+fn int_and_quit_stop_at_once() {
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        let mut server = Ferricorn::unruly().start();
+        let mut never = server.connect();
+        never.send(get("/never")).unwrap();
+        server.signal(signal);
+        assert_eq!(server.wait_exit(), Exit::Code(0));
+        assert!(never.response().is_err());
+    }
+}
+
+#[test]
+fn hup_replaces_every_worker_and_fails_no_request() {
+    let server = Ferricorn::unruly().start();
+    let before = server.wait_workers(4);
+    let load = Load::begin(&server.address(), &busy());
+    load.wait_for_more(100);
+    server.signal(Signal::SIGHUP);
+    let after = eventually("four other workers", PATIENCE, || {
+        let now = server.workers();
+        let fresh = now.iter().all(|it| !before.contains(it));
+        (now.len() == 4 && fresh).then_some(now)
+    });
+    load.wait_for_more(100);
+    load.finish().assert_clean();
+    server.wait_served_by(&after);
+    server.stop();
+}
+
+#[test]
+fn hup_takes_the_number_of_workers_from_the_file_and_defaults_come_back() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    server.wait_workers(2);
+    server.rewrite_config("workers = 3");
+    server.signal(Signal::SIGHUP);
+    server.wait_workers(3);
+    server.rewrite_config("");
+    server.signal(Signal::SIGHUP);
+    server.wait_workers(4);
+    server.stop();
+}
+
+#[test]
+fn hup_with_a_wrong_file_changes_nothing_and_says_what_is_wrong() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    let before = server.wait_workers(2);
+    server.rewrite_config("wokers = 3\ntimeout = \"soon\"");
+    server.signal(Signal::SIGHUP);
+    server.wait_log("config.toml:2: unknown key \"wokers\": did you mean \"workers\"?");
+    server.wait_log("config.toml:3: timeout: ");
+    assert_eq!(server.workers(), before);
+    server.wait_served_by(&before);
+    server.stop();
+}
+
+#[test]
+fn hup_with_a_release_that_cannot_boot_keeps_the_old_one() {
+    for mode in ["exit", "error", "panic"] {
+        let server = Ferricorn::unruly()
+            .config("workers = 2")
+            .env("UNRULY_BOOT_FILE", "boot")
+            .file("boot", "")
+            .start();
+        let before = server.wait_workers(2);
+        let load = Load::begin(&server.address(), &busy());
+        std::fs::write(server.folder().join("boot"), mode).unwrap();
+        server.signal(Signal::SIGHUP);
+        server.wait_log("failed to reload");
+        load.finish().assert_clean();
+        eventually("only the old workers are left", PATIENCE, || {
+            (server.workers() == before).then_some(())
+        });
+        std::fs::write(server.folder().join("boot"), "").unwrap();
+        server.signal(Signal::SIGHUP);
+        server.wait_log("reloaded: ");
+        server.stop();
+    }
+}
+
+#[test]
+fn ttin_and_ttou_change_the_number_of_workers_and_one_stays() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    let load = Load::begin(&server.address(), &busy());
+    for count in [3, 4] {
+        server.signal(Signal::SIGTTIN);
+        server.wait_workers(count);
+    }
+    for count in [3, 2, 1] {
+        server.signal(Signal::SIGTTOU);
+        server.wait_workers(count);
+    }
+    server.signal(Signal::SIGTTOU);
+    server.wait_log("workers: 1 is as far as it goes");
+    server.wait_workers(1);
+    load.finish().assert_clean();
+    server.stop();
+}
+
+#[test]
+fn usr1_reopens_the_logs() {
+    let server = Ferricorn::unruly().flag("--access-logfile=access.log").start();
+    let path = server.folder().join("access.log");
+    let lines = |path: &std::path::Path| {
+        std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+    };
+    server.get("/before").unwrap();
+    eventually("a line", PATIENCE, || (lines(&path) == 1).then_some(()));
+    let moved = server.folder().join("access.log.1");
+    std::fs::rename(&path, &moved).unwrap();
+    server.signal(Signal::SIGUSR1);
+    eventually("the file is there again", PATIENCE, || path.exists().then_some(()));
+    // Every worker reopens in its own time: a line of each must come in the new file.
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("all workers write to the new file", PATIENCE, || {
+        let before = lines(&path);
+        let slot = server.get("/after").unwrap().slot();
+        eventually("a line", PATIENCE, || {
+            (lines(&path) + lines(&moved) > before + lines(&moved) - 1).then_some(())
+        });
+        if lines(&path) > before {
+            seen.insert(slot);
+        }
+        (seen.len() == 4).then_some(())
+    });
+    server.stop();
+}
+
+#[test]
+fn winch_is_ignored_with_a_line() {
+    let server = Ferricorn::unruly().start();
+    server.signal(Signal::SIGWINCH);
+    server.wait_log("ignoring WINCH");
+    server.get("/").unwrap();
+    server.stop();
+}
+
+#[test]
+fn a_worker_told_to_leave_by_hand_is_replaced_and_nothing_is_lost() {
+    let server = Ferricorn::unruly().start();
+    let load = Load::begin(&server.address(), &busy());
+    for round in 0..8 {
+        let slot = round % 4;
+        let old = server.worker(slot);
+        send(old, Signal::SIGTERM);
+        eventually("the worker is replaced", PATIENCE, || {
+            let there = server.workers();
+            let replaced = !there.contains(&(slot, old));
+            (replaced && there.iter().any(|(it, _)| *it == slot)).then_some(())
+        });
+    }
+    load.finish().assert_clean();
+    server.stop();
+}
+
+#[test]
+fn usr2_keeps_the_pid_replaces_the_workers_and_fails_no_request() {
+    let server = Ferricorn::unruly().flag("--pid=f.pid").start();
+    let load = Load::begin(&server.address(), &busy());
+    for _ in 0..3 {
+        let before = server.wait_workers(4);
+        load.wait_for_more(50);
+        server.signal(Signal::SIGUSR2);
+        eventually("four other workers", PATIENCE, || {
+            let now = server.workers();
+            (now.len() == 4 && now.iter().all(|it| !before.contains(it))).then_some(())
+        });
+        let pid = std::fs::read_to_string(server.folder().join("f.pid")).unwrap();
+        assert_eq!(pid.trim(), server.pid().to_string());
+    }
+    load.finish().assert_clean();
+    let pidfile = server.folder().join("f.pid");
+    let mut server = server;
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    assert!(!pidfile.exists());
+}
+
+#[test]
+fn twenty_reloads_leak_no_descriptor() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    let count = |server: &Ferricorn| proc::descriptors(server.pid()).len();
+    let mut settled = None;
+    for round in 0..20 {
+        let before = server.wait_workers(2);
+        server.signal(Signal::SIGHUP);
+        eventually("two other workers", PATIENCE, || {
+            let now = server.workers();
+            (now.len() == 2 && now.iter().all(|it| !before.contains(it))).then_some(())
+        });
+        if round == 0 {
+            settled = Some(count(&server));
+        }
+    }
+    let settled = settled.expect("twenty rounds");
+    eventually("as many descriptors as at first", PATIENCE, || {
+        (count(&server) <= settled).then_some(())
+    });
+    assert_eq!(proc::status(server.pid(), "Threads").as_deref(), Some("1"));
+    server.stop();
+}
