@@ -45,11 +45,12 @@ const DROPPED: usize = 1;
 const SINCE: usize = 2;
 const UNTIL: usize = 3;
 const PID: usize = 4;
-// What the consumer writes: which record is next, how many lost lines it has told of, and how it may
-// be woken.
+// What the consumer writes: which record is next, how many lost lines it has told of, how it may be
+// woken, and a note to its successor.
 const TAIL: usize = 8;
 const TOLD: usize = 9;
 const REST: usize = 10;
+const NOTE: usize = 11;
 /// Where the records begin.
 const DATA: usize = 16;
 
@@ -59,7 +60,7 @@ const LENGTH_MASK: u64 = (1 << KIND) - 1;
 const LOST: u32 = 32;
 
 /// Atomic numbers that two processes share, zero at first.
-pub(super) trait Cells {
+pub(crate) trait Cells {
     fn count(&self) -> usize;
     fn load(&self, at: usize, order: Ordering) -> u64;
     fn store(&self, at: usize, number: u64, order: Ordering);
@@ -309,6 +310,16 @@ impl<C: Cells> Consumer<C> {
         self.cells.store(TOLD, self.told, Ordering::Relaxed);
         // ORDERING: Release: what was read is read before it may be overwritten.
         self.cells.store(TAIL, self.tail, Ordering::Release);
+    }
+
+    /// Leaves a number for the next consumer.
+    pub(crate) fn note(&self, number: u64) {
+        self.cells.store(NOTE, number, Ordering::Relaxed);
+    }
+
+    /// The number that was left.
+    pub(crate) fn noted(&self) -> u64 {
+        self.cells.load(NOTE, Ordering::Relaxed)
     }
 
     /// Says how the consumer is about to rest. It may do so if then every ring still allows it

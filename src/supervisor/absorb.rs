@@ -26,13 +26,22 @@ impl Supervisor {
             Event::Upgraded => {
                 self.upgrade = Upgrade::Idle;
                 self.reload_again = !self.is_stopping();
+                // It runs the image before.
+                self.renew_logger(now, out);
             }
             Event::Started | Event::Tick => {}
             Event::Signalled(signal) => self.note_signal(now, signal, out),
+            Event::Forked { child: ChildId::LOGGER, pid } => self.note_logger_forked(pid, out),
+            Event::ForkFailed { child: ChildId::LOGGER, reason } => {
+                self.note_logger_unforked(now, reason, out);
+            }
             Event::Forked { child, pid } => self.note_forked(now, child, pid, out),
             Event::ForkFailed { child, reason } => self.note_fork_failed(now, child, reason, out),
             Event::Ready { child } => self.note_ready(now, child, out),
             Event::WorkerDue { child, why } => self.note_due(child, why, out),
+            Event::Exited { pid, status } if self.logger.is(pid) => {
+                self.note_logger_exit(now, (pid, status), out);
+            }
             Event::Exited { pid, status } => {
                 if let Some(child) = self.by_pid(pid) {
                     self.note_exit(now, &child, pid, status, out);
@@ -67,15 +76,7 @@ impl Supervisor {
             Signal::More => self.resize(self.wanted.saturating_add(1), out),
             Signal::Fewer => self.resize(self.wanted.saturating_sub(1), out),
             Signal::Upgrade => self.want_upgrade(out),
-            Signal::Reopen => {
-                out.push(Action::ReopenLogs);
-                let workers = self.children.iter().filter(|child| child.slot().is_some());
-                let pids = workers.filter(|child| !matches!(child.stage, Stage::Killed { .. }));
-                out.extend(
-                    pids.filter_map(Child::pid)
-                        .map(|pid| Action::Signal { pid, signal: ChildSignal::Reopen }),
-                );
-            }
+            Signal::Reopen => out.push(Action::ReopenLogs),
         }
     }
 
@@ -159,6 +160,8 @@ impl Supervisor {
                 }
                 self.note_prepare_unforked(retry_at);
             }
+            // Not among the children.
+            Task::Logger => {}
             Task::Check => {
                 return self.refuse_upgrade(format!("its check cannot be forked: {reason}"), out);
             }
@@ -291,6 +294,8 @@ impl Supervisor {
             Task::Worker { slot } => self.note_worker_exit(now, child, slot, (pid, status), out),
             Task::Prepare => self.note_prepare_exit(now, status, out),
             Task::Check => self.note_check_exit(status, out),
+            // Not among the children.
+            Task::Logger => {}
         }
     }
 

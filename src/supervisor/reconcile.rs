@@ -18,6 +18,9 @@ pub(super) const FAILING: u32 = 5;
 
 impl Supervisor {
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::New | Phase::Gone) {
+            self.keep_logger(now, out);
+        }
         match self.phase {
             Phase::New | Phase::Gone => {}
             Phase::Stopping { .. } => self.reconcile_stop(now, out),
@@ -140,9 +143,8 @@ impl Supervisor {
                 (Stage::Forking | Stage::Aborting { .. } | Stage::Killed { .. }, _) => {}
             }
         }
-        if self.children.is_empty() {
+        if self.children.is_empty() && self.part_with_logger(now, out) {
             self.phase = Phase::Gone;
-            out.push(Action::Log(Notice::Leaving));
             out.push(Action::Exit(reason));
         }
     }

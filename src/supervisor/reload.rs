@@ -245,11 +245,10 @@ impl Supervisor {
         let Some(reload) = &self.reload else { return };
         let (from, wanted) = (reload.from, reload.wanted_before);
         if self.settled != from {
-            out.push(Action::Use { generation: from });
+            self.put_in_force(now, from, out);
             self.wanted = wanted;
         }
         self.target = from;
-        self.settled = from;
         self.end_of_reload(now, ReloadEnd::Failed(reason), out);
     }
 
@@ -264,10 +263,16 @@ impl Supervisor {
         {
             (*trial, *failures, *attempt) = (Trial::Passed, 0, None);
             let generation = reload.to;
-            self.settled = generation;
+            self.put_in_force(now, generation, out);
             self.wanted = self.policy(generation).workers;
-            out.push(Action::Use { generation });
         }
+    }
+
+    fn put_in_force(&mut self, now: Instant, generation: Generation, out: &mut Vec<Action>) {
+        self.settled = generation;
+        out.push(Action::Use { generation });
+        // It opens what the generation before has named.
+        self.renew_logger(now, out);
     }
 
     /// The first replacement is gone, whatever the cause: another is to be tried.

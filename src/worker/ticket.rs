@@ -98,26 +98,23 @@ impl Drop for Ticket {
         if self.outcome == Outcome::Aborted && self.server.is_cutting() {
             self.outcome = Outcome::Lost;
         }
-        logging::access(
-            clock::now(),
-            &Record {
-                remote: self.peer.map(|peer| peer.ip()),
-                started: self.started,
-                elapsed: self.elapsed(),
-                method: &self.method,
-                target: &self.target,
-                version: self.version,
-                request_headers: &self.request_headers,
-                outcome: self.outcome,
-                response_headers: &self.response_headers,
-                bytes: self.sent,
-                pid: self.server.pid,
-                slot: self.server.slot,
-                generation: self.server.generation,
-                request_id: None,
-                scheme: "http",
-            },
-        );
+        logging::access(&Record {
+            remote: self.peer.map(|peer| peer.ip()),
+            started: self.started,
+            elapsed: self.elapsed(),
+            method: &self.method,
+            target: &self.target,
+            version: self.version,
+            request_headers: &self.request_headers,
+            outcome: self.outcome,
+            response_headers: &self.response_headers,
+            bytes: self.sent,
+            pid: self.server.pid,
+            slot: self.server.slot,
+            generation: self.server.generation,
+            request_id: None,
+            scheme: "http",
+        });
         // After its line: a worker that dies in between has said it twice rather than never.
         if let Some(entry) = self.server.board.entry(self.conn.number) {
             entry.clear();

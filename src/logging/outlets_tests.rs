@@ -1,0 +1,1 @@
+//! Real pipes and real files.
