@@ -63,6 +63,12 @@ impl Logger {
         }
     }
 
+    /// Whether it was told to leave, and is there still.
+    #[cfg(test)]
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.life, Life::Leaving { .. })
+    }
+
     /// Gives it so much longer.
     pub(super) fn postpone(&mut self, by: Duration) {
         if let Life::Leaving { deadline, .. } = &mut self.life {
@@ -113,11 +119,15 @@ impl Supervisor {
     ) {
         self.logger.life = match self.logger.life {
             Life::Leaving { told_at, .. } if status.is_clean() => {
+                self.logger.deaths = 0;
                 let was_last = self.logger.alone_since.is_some_and(|since| told_at >= since);
                 if was_last { Life::Done } else { Life::Absent { not_before: now } }
             }
             // It was told to leave, and could not.
-            Life::Killed { .. } => Life::Absent { not_before: now },
+            Life::Killed { .. } => {
+                self.logger.deaths = 0;
+                Life::Absent { not_before: now }
+            }
             Life::Absent { .. }
             | Life::Forking
             | Life::Writing { .. }
@@ -135,6 +145,9 @@ impl Supervisor {
 
     /// Has another take its place, which opens what the configuration in force names.
     pub(super) fn renew_logger(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.is_stopping() {
+            return;
+        }
         let patience = self.policy(self.settled).graceful_timeout;
         self.finish_logger(now, now.after(patience), out);
     }

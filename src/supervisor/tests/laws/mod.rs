@@ -4,6 +4,7 @@
 //! `sabotage.rs` breaks each law on purpose, to see that it is noticed.
 
 mod lives;
+mod logger;
 mod orders;
 mod sabotage;
 mod states;
@@ -75,6 +76,8 @@ pub(crate) enum Law {
     PreparedFirst,
     /// When the image is replaced, no order waits for its answer.
     UpgradeAlone,
+    /// A server that stops has its logger finish when nobody else is left, and not before.
+    LoggerLast,
 }
 
 /// A law that was broken, and how.
@@ -121,6 +124,9 @@ pub(crate) struct Judge {
     remembered: BTreeSet<Generation>,
     in_force: Generation,
     prepare_refused_at: Option<u64>,
+    logger: SeatRecord,
+    /// How long the logger may finish.
+    logger_patience: u64,
 }
 
 /// A stop under way.
@@ -200,6 +206,8 @@ impl Judge {
             remembered: BTreeSet::from([Generation::FIRST]),
             in_force: Generation::FIRST,
             prepare_refused_at: None,
+            logger: SeatRecord::default(),
+            logger_patience: 0,
         }
     }
 
