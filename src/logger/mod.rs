@@ -281,3 +281,6 @@ impl<'a> Logger<'a> {
 fn now() -> Instant {
     Instant::from_millis(clock::monotonic_millis())
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,28 @@ impl Rings {
 }
 
 impl Ring {
+    /// For tests: writes lines as this ring's process.
+    #[cfg(test)]
+    pub(crate) fn into_writer(self) -> impl FnMut(super::Kind, &[u8]) {
+        let mut sink = super::sink::Sink::ring(self);
+        move |kind, line| {
+            if sink.send(kind, line).is_err() {
+                sink.drop_line();
+            }
+        }
+    }
+
+    /// For tests: writes this number, and what follows from it, all over the ring.
+    #[cfg(test)]
+    pub(crate) fn scribble(&self, seed: u64) {
+        use std::sync::atomic::Ordering;
+        let mut number = seed;
+        for word in self.mapping.iter().take(400).flat_map(|line| &line.0) {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            word.store(number >> (number % 64), Ordering::Relaxed);
+        }
+    }
+
     /// The end of this process, which writes.
     pub(super) fn into_producer(self) -> (Producer<Mapping>, Bell) {
         let pid = u32::try_from(process::pid()).unwrap_or(0);
