@@ -11,6 +11,7 @@ mod deaths;
 mod harness;
 mod listen;
 mod load;
+mod logs;
 mod machine;
 mod proc;
 mod service;
