@@ -93,6 +93,16 @@ impl Ferricorn {
     }
 }
 
+/// Whether every user can get to the file: a checkout may stand in a folder that is closed to others.
+fn is_open_to_all(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let others_may_pass = |it: &Path| {
+        it.as_os_str().is_empty()
+            || std::fs::metadata(it).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
+    };
+    path.ancestors().all(others_may_pass)
+}
+
 /// An example's program, which cargo has built beside the tests.
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this program has a path");
@@ -129,7 +139,8 @@ impl Builder {
     fn new(binary: PathBuf) -> Self {
         let turn = machine::share();
         let folder = tempfile::tempdir().expect("a folder for temporary files");
-        let user = may_become_nobody().then_some(NOBODY);
+        let by_nobody = may_become_nobody() && is_open_to_all(&binary);
+        let user = by_nobody.then_some(NOBODY);
         Self {
             binary,
             wrapper: Vec::new(),
