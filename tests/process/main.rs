@@ -17,6 +17,7 @@ mod listen;
 mod load;
 mod machine;
 mod namespaces;
+mod pairs;
 mod proc;
 mod service;
 mod signals;

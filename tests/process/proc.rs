@@ -86,21 +86,24 @@ pub(crate) fn private_dirty_kib(pid: i32) -> Option<u64> {
 
 /// The clients of the TCP connections (over IPv4) that the process has accepted.
 pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
-    let sockets: HashSet<String> = descriptors(pid)
+    let descriptors: String = descriptors(pid)
         .into_iter()
         .filter_map(|fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok())
-        .filter_map(|target| {
-            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
-        })
+        .map(|target| format!("{}\n", target.display()))
         .collect();
-    let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/tcp")) else {
-        return HashSet::new();
-    };
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    clients(&(descriptors + &table))
+}
+
+/// The clients whose connections are among these descriptors, by their names and `/proc/net/tcp`.
+pub(crate) fn clients(text: &str) -> HashSet<SocketAddrV4> {
+    let socket = |line: &'_ str| Some(line.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
+    let sockets: HashSet<String> = text.lines().filter_map(socket).collect();
     let remote = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         sockets.contains(*fields.get(9)?).then(|| address(fields.get(2)?))?
     };
-    table.lines().skip(1).filter_map(remote).filter(|client| client.port() != 0).collect()
+    text.lines().filter_map(remote).filter(|client| client.port() != 0).collect()
 }
 
 /// An address as `/proc/net/tcp` writes it: eight hex digits in the machine's order, and the port.
@@ -108,4 +111,16 @@ fn address(text: &str) -> Option<SocketAddrV4> {
     let (ip, port) = text.split_once(':')?;
     let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();
     Some(SocketAddrV4::new(Ipv4Addr::from(ip), u16::from_str_radix(port, 16).ok()?))
+}
+
+/// Whether this signal waits to be delivered to the process.
+pub(crate) fn is_pending(pid: i32, signal: i32) -> bool {
+    let pending = |name| u64::from_str_radix(&status(pid, name)?, 16).ok();
+    let bit = 1 << (signal - 1);
+    ["SigPnd", "ShdPnd"].into_iter().filter_map(pending).any(|set| set & bit != 0)
+}
+
+/// How many mappings the process has.
+pub(crate) fn mappings(pid: i32) -> usize {
+    fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().count()
 }
