@@ -29,7 +29,7 @@
 //! | `UNRULY_STOP` | `hang`: a worker ignores every wish that it should leave; `slow`, `slow=MS` |
 //!
 //! A worker that is `doomed` panics as soon as it serves, and its process with it; before that it
-//! leaves `doomed-PID`, which tells whose connections it had: its descriptors, then `/proc/net/tcp`.
+//! leaves `doomed-PID`, which tells whose connections it had.
 //!
 //! `UNRULY_START=subreaper` makes the master inherit the orphans of its descendants, as process 1
 //! does; `thread` and `runtime` start what must not exist before the first fork.
@@ -47,6 +47,7 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{any, get};
 use ferricorn::{App, BoxError, Deadline, PrepareContext, WorkerContext};
+use nix::sys::socket::{SockaddrIn, getpeername};
 
 struct Unruly;
 
@@ -142,10 +143,11 @@ fn mebibytes(numbers: &Numbers) -> usize {
 async fn doomed() {
     tokio::time::sleep(Duration::from_millis(5)).await;
     let names = std::fs::read_dir("/proc/self/fd").expect("/proc is there").flatten();
-    let targets = names.filter_map(|name| std::fs::read_link(name.path()).ok());
-    let mut text: String = targets.map(|target| format!("{}\n", target.display())).collect();
-    text.push_str(&std::fs::read_to_string("/proc/self/net/tcp").expect("so is this"));
-    std::fs::write(format!("doomed-{}", std::process::id()), text).expect("the folder is ours");
+    let numbers = names.filter_map(|name| name.file_name().to_str()?.parse().ok());
+    let client = |fd| getpeername::<SockaddrIn>(fd).ok();
+    let clients: String =
+        numbers.filter_map(client).map(|it| format!("{}:{}\n", it.ip(), it.port())).collect();
+    std::fs::write(format!("doomed-{}", std::process::id()), clients).expect("the folder is ours");
     let ordinary = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         ordinary(panic);

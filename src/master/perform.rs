@@ -182,7 +182,16 @@ impl<A: App> Master<A> {
     /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
     /// what has come in there.
     fn close_unused(&mut self, now: Instant) {
-        let used: Vec<&Bind> = self.configs.values().flat_map(|config| &config.bind).collect();
+        let mut used = Vec::new();
+        for (generation, config) in &self.configs {
+            match &self.adopted {
+                // Its workers serve where the image before did, whatever the file says by now.
+                Some(adopted) if *generation <= adopted.newest => {
+                    used.extend(adopted.binds.clone())
+                }
+                Some(_) | None => used.extend(config.bind.iter().map(Bind::to_string)),
+            }
+        }
         for (address, name) in self.listeners.close_others(now, &used) {
             tracing::info!("No longer listening at: {name}");
             for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {

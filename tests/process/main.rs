@@ -8,6 +8,7 @@
 mod boot;
 mod client;
 mod deaths;
+mod disk;
 mod figures;
 mod fuzz;
 mod harness;
@@ -19,6 +20,8 @@ mod machine;
 mod namespaces;
 mod pairs;
 mod proc;
+mod releases;
 mod service;
 mod signals;
 mod storms;
+mod upgrade;

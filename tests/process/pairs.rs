@@ -4,13 +4,11 @@
 //! Gates make the moment certain: a reload waits in its `prepare`, an upgrade in its check, until both
 //! signals have been obeyed. What the simulation tries at every other moment is not tried again.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually};
-use crate::proc;
+use crate::{disk, proc};
 
 use Signal::{SIGHUP as HUP, SIGINT as INT, SIGQUIT as QUIT, SIGTERM as TERM, SIGTTIN as TTIN};
 use Signal::{SIGTTOU as TTOU, SIGUSR1 as USR1, SIGUSR2 as USR2, SIGWINCH as WINCH};
@@ -117,14 +115,6 @@ fn prefix(moment: Moment) -> &'static [Signal] {
     }
 }
 
-/// Puts a program in the place of `release`, at once.
-fn release(folder: &Path, script: &str) {
-    let path = folder.join("release.new");
-    std::fs::write(&path, script).expect("the folder is ours");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("so is the file");
-    std::fs::rename(path, folder.join("release")).expect("so is this");
-}
-
 /// A server whose binary on disk is a script: its check waits for as long as there is a `hold`.
 fn gated() -> Ferricorn {
     let builder = Ferricorn::unruly()
@@ -132,15 +122,15 @@ fn gated() -> Ferricorn {
         .env("UNRULY_PREPARE_FILE", "prepare")
         .file("prepare", "");
     let real = builder.binary().display().to_string();
-    let script = format!(
-        "#!/bin/sh\n\
-         while [ -n \"$FERRICORN_INTERNAL_CHECK\" ] && [ -e hold ]; do sleep 0.01; done\n\
-         exec {real} \"$@\"\n"
+    let server = disk::started_by_link(builder).start();
+    disk::put_script(
+        server.folder(),
+        &format!(
+            "while [ -n \"$FERRICORN_INTERNAL_CHECK\" ] && [ -e hold ]; do sleep 0.01; done\n\
+             exec {real} \"$@\""
+        ),
     );
-    release(builder.folder(), &script);
-    // The path that a server is started by is the one that it executes again.
-    let start = format!("exec -a ./release {real} \"$@\"");
-    builder.wrapped(&["bash", "-c", &start]).start()
+    server
 }
 
 /// Waits until the master has obeyed every signal that it was sent: none is pending, and it sleeps, which

@@ -86,24 +86,21 @@ pub(crate) fn private_dirty_kib(pid: i32) -> Option<u64> {
 
 /// The clients of the TCP connections (over IPv4) that the process has accepted.
 pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
-    let descriptors: String = descriptors(pid)
+    let sockets: HashSet<String> = descriptors(pid)
         .into_iter()
         .filter_map(|fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok())
-        .map(|target| format!("{}\n", target.display()))
+        .filter_map(|target| {
+            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        })
         .collect();
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
-    clients(&(descriptors + &table))
-}
-
-/// The clients whose connections are among these descriptors, by their names and `/proc/net/tcp`.
-pub(crate) fn clients(text: &str) -> HashSet<SocketAddrV4> {
-    let socket = |line: &'_ str| Some(line.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
-    let sockets: HashSet<String> = text.lines().filter_map(socket).collect();
+    let Ok(table) = fs::read_to_string(format!("/proc/{pid}/net/tcp")) else {
+        return HashSet::new();
+    };
     let remote = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         sockets.contains(*fields.get(9)?).then(|| address(fields.get(2)?))?
     };
-    text.lines().filter_map(remote).filter(|client| client.port() != 0).collect()
+    table.lines().skip(1).filter_map(remote).filter(|client| client.port() != 0).collect()
 }
 
 /// An address as `/proc/net/tcp` writes it: eight hex digits in the machine's order, and the port.
