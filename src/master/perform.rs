@@ -107,6 +107,8 @@ impl<A: App> Master<A> {
         self.kids.push(Kid::new(id, FORKING, ours, worker));
         let forked = fork::spawn(&alone, |child| {
             self.kids.clear();
+            // A child that lives on for a moment must not hold it against the next server.
+            self.pidfile = None;
             let birth = Birth {
                 config,
                 generation,

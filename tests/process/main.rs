@@ -19,6 +19,7 @@ mod load;
 mod machine;
 mod namespaces;
 mod pairs;
+mod pidfile;
 mod proc;
 mod releases;
 mod service;
