@@ -204,7 +204,7 @@ impl<A: App> Master<A> {
         if !self.supervisor.is_complete() {
             return;
         }
-        self.manager.ready(self.config().workers);
+        self.manager.ready(now(), self.config().workers);
         if self.ready.is_some() {
             let line =
                 serde_json::json!({ "pid": process::pid(), "addresses": self.listeners.names() });

@@ -73,7 +73,8 @@ impl<A: App> Master<A> {
             }
             Action::Log(notice) => {
                 log(&notice);
-                self.manager.note(&notice, self.config());
+                let config = Arc::clone(self.config());
+                self.manager.note(now, &notice, &config);
                 if let Notice::Stalled { pid, .. } = notice {
                     self.tell_held(pid.0);
                 }

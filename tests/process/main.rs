@@ -25,4 +25,5 @@ mod releases;
 mod service;
 mod signals;
 mod storms;
+mod systemd;
 mod upgrade;

@@ -121,3 +121,9 @@ pub(crate) fn is_pending(pid: i32, signal: i32) -> bool {
 pub(crate) fn mappings(pid: i32) -> usize {
     fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().count()
 }
+
+/// The environment that the process's program was started with.
+pub(crate) fn environment(pid: i32) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
