@@ -9,6 +9,7 @@ mod boot;
 mod client;
 mod deaths;
 mod disk;
+mod effects;
 mod figures;
 mod fuzz;
 mod harness;
