@@ -28,7 +28,7 @@ fn sabotage(law: Law) -> Sabotage {
             }
         },
         Law::OnlyTheLiving => |_, orders| {
-            orders.push(Action::Signal { pid: Pid(4711), signal: ChildSignal::Reopen });
+            orders.push(Action::Signal { pid: Pid(4711), signal: ChildSignal::Quit });
         },
         Law::OrdersOnce => |_, orders| {
             let dismissal = orders.iter().find(|it| matches!(it, Action::Dismiss { .. })).cloned();
@@ -128,6 +128,11 @@ fn sabotage(law: Law) -> Sabotage {
                 orders.push(Action::Upgrade);
             }
         },
+        Law::LoggerLast => |_, orders| {
+            if orders.contains(&Action::StopListening) {
+                orders.push(Action::FinishLogs);
+            }
+        },
     }
 }
 
@@ -160,7 +165,8 @@ fn next(law: &Law) -> Option<Law> {
         Law::SuccessorFirst => Law::Remembered,
         Law::Remembered => Law::PreparedFirst,
         Law::PreparedFirst => Law::UpgradeAlone,
-        Law::UpgradeAlone => return None,
+        Law::UpgradeAlone => Law::LoggerLast,
+        Law::LoggerLast => return None,
     })
 }
 
