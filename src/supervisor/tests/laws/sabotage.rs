@@ -174,13 +174,13 @@ fn next(law: &Law) -> Option<Law> {
 fn each_law_can_be_broken() {
     for law in std::iter::successors(Some(Law::Bounds), next) {
         let mut named = BTreeSet::new();
-        let found = (0..400).any(|seed| {
+        let found = (0..4000).any(|seed| {
             let mut world = World::new(seed).sabotaged(sabotage(law));
             world.run();
             named.extend(world.verdict().err().map(|broken| broken.law));
             named.contains(&law)
         });
-        assert!(found, "{law:?} is not named in 400 worlds that break it; these are: {named:?}");
+        assert!(found, "{law:?} is not named in 4000 worlds that break it; these are: {named:?}");
     }
 }
 
