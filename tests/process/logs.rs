@@ -15,6 +15,8 @@ use crate::proc;
 
 /// Access and error lines as JSON.
 const JSON: &str = "[log]\naccess_format = \"json\"\nformat = \"json\"\n";
+/// The same, and requests wait rather than lose a line while the logger is being replaced.
+const BLOCK: &str = "[log]\naccess_format = \"json\"\nformat = \"json\"\nwhen_full = \"block\"\n";
 
 /// Requests with numbers, as many clients send them.
 #[derive(Debug, Default)]
@@ -184,8 +186,7 @@ fn a_reader_that_stops_cannot_hold_the_exit() {
 fn lines_of_64_kib_from_every_worker_stay_whole() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let limits = "workers = 4\n[limits]\nrequest_field_size = 65000\n";
-    // The requests wait for the reader.
-    let config = format!("{limits}{JSON}when_full = \"block\"\n");
+    let config = format!("{limits}{BLOCK}");
     let server = Ferricorn::hello().config(&config).stdout(writer).start();
     let agent = "A".repeat(64_000);
     let (sent, said) = std::thread::scope(|scope| {
@@ -209,7 +210,7 @@ fn lines_of_64_kib_from_every_worker_stay_whole() {
 
 #[test]
 fn a_killed_worker_loses_no_line_that_it_had_finished() {
-    let server = Ferricorn::hello().config(&format!("{JSON}access = \"access.log\"\n")).start();
+    let server = Ferricorn::hello().config(&format!("{BLOCK}access = \"access.log\"\n")).start();
     let requests = Numbered::default();
     let sent = requests.send_while(&server.address(), "a", || {
         for kill in 1..=20 {
@@ -239,7 +240,7 @@ fn a_killed_worker_loses_no_line_that_it_had_finished() {
 
 #[test]
 fn a_killed_logger_is_replaced_and_no_line_is_lost() {
-    let server = Ferricorn::hello().config(&format!("{JSON}access = \"access.log\"\n")).start();
+    let server = Ferricorn::hello().config(&format!("{BLOCK}access = \"access.log\"\n")).start();
     let requests = Numbered::default();
     let sent = requests.send_while(&server.address(), "a", || {
         for kill in 1..=10 {
@@ -263,7 +264,7 @@ fn a_killed_logger_is_replaced_and_no_line_is_lost() {
 
 #[test]
 fn a_reload_moves_the_logs_and_loses_no_line() {
-    let config = |target: &str| format!("workers = 2\n{JSON}access = \"{target}\"\n");
+    let config = |target: &str| format!("workers = 2\n{BLOCK}access = \"{target}\"\n");
     let server = Ferricorn::hello().config(&config("one.log")).start();
     let requests = Numbered::default();
     let logger = server.logger();
@@ -284,7 +285,7 @@ fn a_reload_moves_the_logs_and_loses_no_line() {
 
 #[test]
 fn an_upgrade_keeps_the_rings_and_loses_no_line() {
-    let config = format!("workers = 2\n{JSON}access = \"access.log\"\n");
+    let config = format!("workers = 2\n{BLOCK}access = \"access.log\"\n");
     let server = Ferricorn::hello().config(&config).start();
     let requests = Numbered::default();
     let logger = server.logger();

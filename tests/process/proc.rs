@@ -121,6 +121,18 @@ pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
     table.lines().skip(1).filter_map(remote).filter(|client| client.port() != 0).collect()
 }
 
+/// Whether the server's end of this client's connection (over IPv4, in our network) is there, and all
+/// that the client has sent is read.
+pub(crate) fn is_read(client: SocketAddrV4) -> bool {
+    let Ok(table) = fs::read_to_string("/proc/net/tcp") else { return false };
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let unread =
+            fields.get(4).and_then(|queues| queues.split_once(':')).map(|(_, unread)| unread);
+        fields.get(2).and_then(|it| address(it)) == Some(client) && unread == Some("00000000")
+    })
+}
+
 /// An address as `/proc/net/tcp` writes it: eight hex digits in the machine's order, and the port.
 fn address(text: &str) -> Option<SocketAddrV4> {
     let (ip, port) = text.split_once(':')?;
