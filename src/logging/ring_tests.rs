@@ -1,6 +1,8 @@
 //! One producer, one consumer: in one thread against a model, in two threads, in all interleavings
 //! that the memory model allows, and with processes that are killed.
 
+// ORDERING: where a test writes cells itself, one thread does, or the other end is dead: Relaxed.
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
