@@ -373,6 +373,9 @@ fn low(count: u64) -> u32 {
     u32::try_from(count & u64::from(u32::MAX)).unwrap_or(0)
 }
 
+#[cfg(all(test, not(miri)))]
+#[path = "ring_crashes.rs"]
+mod crashes;
 #[cfg(test)]
 #[path = "ring_tests.rs"]
 mod tests;

@@ -1,19 +1,15 @@
-//! One producer, one consumer: in one thread against a model, in two threads, in all interleavings
-//! that the memory model allows, and with processes that are killed.
+//! One producer, one consumer: in one thread against a model, in two threads, and in all interleavings
+//! that the memory model allows.
 
 // ORDERING: where a test writes cells itself, one thread does, or the other end is dead: Relaxed.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::sys::shared::Memory;
 
 /// Cells in plain memory.
 #[derive(Clone, Debug)]
@@ -421,81 +417,4 @@ fn every_interleaving_delivers_or_counts_and_wakes() {
         assert!([&b"12"[..], b"1", b"2", b""].contains(&&read[..]), "{read:?}, lost: {lost}");
         writer.join().unwrap();
     });
-}
-
-/// Where a child finds the ring.
-const GIVEN: &str = "FERRICORN_TEST_RING";
-const RING_LINES: usize = 1024;
-
-#[test]
-#[cfg_attr(miri, ignore = "it starts processes")]
-fn a_producer_that_is_killed_at_any_point_leaves_what_it_had_finished() {
-    let memory = Memory::new("test").unwrap();
-    memory.grow(RING_LINES).unwrap();
-    let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_fd().as_raw_fd());
-    let mut consumer = Consumer::new(memory.map(0, RING_LINES).unwrap());
-    let (mut line, mut reads) = (Vec::new(), 0);
-    for number in 0..200 {
-        let mut child = start_child(&path, number);
-        let (mut count, last) = (0, number * 31 % 997);
-        // It is killed while it writes, after a number of lines that is another one each time.
-        let mut take = |count: &mut usize| match consumer.next(&mut line) {
-            Next::Line(Kind::Error) => {
-                check_line(&line, number, *count);
-                *count += 1;
-                true
-            }
-            Next::Nothing => {
-                consumer.commit();
-                std::thread::yield_now();
-                false
-            }
-            other => panic!("{other:?} from child {number} after {count} lines"),
-        };
-        while count <= last {
-            take(&mut count);
-        }
-        child.kill().expect("it writes until it is killed");
-        child.wait().expect("it is our child");
-        while take(&mut count) {}
-        reads += count;
-    }
-    assert!(reads >= 200 * 300, "{reads}");
-}
-
-fn start_child(path: &str, number: usize) -> Child {
-    Command::new(std::env::current_exe().expect("a test has a file"))
-        .args(["--exact", "logging::ring::tests::child_that_is_killed", "--ignored"])
-        .env(GIVEN, format!("{path} {number}"))
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("a child starts")
-}
-
-fn write_line(child: usize, number: usize) -> String {
-    let payload = "x".repeat(number * 37 % 700);
-    format!("{child} {number} {payload}.\n")
-}
-
-fn check_line(line: &[u8], child: usize, number: usize) {
-    let expected = write_line(child, number);
-    assert!(line == expected.as_bytes(), "{:?}", String::from_utf8_lossy(line));
-}
-
-#[test]
-#[ignore = "the child of another test"]
-fn child_that_is_killed() {
-    let Ok(given) = std::env::var(GIVEN) else { return };
-    let (path, child) = given.split_once(' ').expect("a path and a number");
-    let child = child.parse().expect("a number");
-    let file = File::options().read(true).write(true).open(path).expect("the parent has it open");
-    let memory = Memory::from(std::os::fd::OwnedFd::from(file));
-    let cells = memory.map(0, RING_LINES).expect("it is that long");
-    let mut producer = Producer::new(cells, std::process::id());
-    for number in 0.. {
-        let line = write_line(child, number);
-        while producer.push(Kind::Error, line.as_bytes()).is_err() {
-            std::thread::yield_now();
-        }
-    }
 }
