@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use crate::client::{Address, Connection, Outcome, Response};
 use crate::machine::{self, Turn};
 use crate::proc::{self, Stat};
+use crate::program::{example, is_open_to_all, may_become_nobody};
 
 /// How long anything may take that is expected to happen: far longer than it does on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -60,6 +61,7 @@ pub(crate) struct Builder {
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     user: Option<u32>,
+    stdout: Option<Stdio>,
     folder: TempDir,
     turn: Rc<Turn>,
 }
@@ -93,48 +95,6 @@ impl Ferricorn {
     }
 }
 
-/// Whether every user can get to the file: a checkout may stand in a folder that is closed to others.
-fn is_open_to_all(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    let others_may_pass = |it: &Path| {
-        it.as_os_str().is_empty()
-            || std::fs::metadata(it).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
-    };
-    path.ancestors().all(others_may_pass)
-}
-
-/// An example's program, which cargo has built beside the tests.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("this program has a path");
-    let profile = test.ancestors().nth(2).expect("it is target/<profile>/deps/<name>");
-    let path = profile.join("examples").join(name);
-    let stale = |why: &str| panic!("{} {why}: run `cargo build --examples`", path.display());
-    let Ok(built) = std::fs::metadata(&path).and_then(|it| it.modified()) else {
-        stale("is missing")
-    };
-    // `cargo test --test process` builds no examples: an old one would be tested in silence.
-    let sources = std::fs::read_to_string(path.with_extension("d")).unwrap_or_default();
-    for source in sources.split_ascii_whitespace().filter(|it| it.ends_with(".rs")) {
-        let newer =
-            std::fs::metadata(source).and_then(|it| it.modified()).is_ok_and(|it| it > built);
-        if newer {
-            stale("is older than its sources")
-        }
-    }
-    path
-}
-
-/// Whether the tests run as root, and not in a namespace that knows no other user.
-fn may_become_nobody() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let holds = |line: &str| {
-        let numbers: Vec<u32> =
-            line.split_ascii_whitespace().filter_map(|it| it.parse().ok()).collect();
-        matches!(numbers[..], [first, _, count] if first <= NOBODY && NOBODY - first < count)
-    };
-    nix::unistd::geteuid().is_root() && map.lines().any(holds)
-}
-
 impl Builder {
     fn new(binary: PathBuf) -> Self {
         let turn = machine::share();
@@ -148,6 +108,7 @@ impl Builder {
             flags: Vec::new(),
             environment: Vec::new(),
             user,
+            stdout: None,
             folder,
             turn,
         }
@@ -186,6 +147,12 @@ impl Builder {
     /// The program.
     pub(crate) fn binary(&self) -> &Path {
         &self.binary
+    }
+
+    /// Gives it this standard output instead of a file in its folder.
+    pub(crate) fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stdout.into());
+        self
     }
 
     /// Its folder.
@@ -237,7 +204,7 @@ impl Builder {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .envs(self.environment.iter().cloned())
             .stdin(stdin)
-            .stdout(output("stdout"))
+            .stdout(self.stdout.unwrap_or_else(|| output("stdout")))
             .stderr(output("stderr"))
             .process_group(0);
         if let Some(user) = self.user {
@@ -366,6 +333,15 @@ impl Ferricorn {
         });
     }
 
+    /// The logger's pid.
+    pub(crate) fn logger(&self) -> i32 {
+        eventually("a logger", PATIENCE, || {
+            let children = proc::children(self.master);
+            let is_logger = |it: &&Stat| it.name == "ferricorn-log" && it.state != 'Z';
+            children.iter().find(is_logger).map(|it| it.pid)
+        })
+    }
+
     /// Sends the master a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         send(self.master, signal);
@@ -408,6 +384,14 @@ impl Ferricorn {
     pub(crate) fn stop(mut self) {
         self.signal(Signal::SIGTERM);
         assert_eq!(self.wait_exit(), Exit::Code(0));
+    }
+
+    /// Stops it gracefully like [`Ferricorn::stop`]; its folder is there until the answer is dropped.
+    pub(crate) fn stop_and_keep(mut self) -> TempDir {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait_exit(), Exit::Code(0));
+        let empty = tempfile::tempdir().expect("a folder for temporary files");
+        self.folder.replace(empty).expect("it is given up at the end alone")
     }
 
     /// What it has said by now, on stdout and stderr.
