@@ -245,6 +245,7 @@ impl<A: App> Master<A> {
         generation: Generation,
     ) -> Result<crate::supervisor::policy::Policy, String> {
         let config = self.config().reload().map_err(|error| error.to_string())?;
+        logging::check(&config.log).map_err(|error| error.to_string())?;
         let opened = self.listeners.open_missing(&config).map_err(|error| error.to_string())?;
         opened.iter().for_each(|name| tracing::info!("Listening at: {name} ({})", process::pid()));
         for key in config::restart_only(self.config(), &config) {

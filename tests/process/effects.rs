@@ -104,15 +104,15 @@ const CASES: &[Case] = &[
         ..case("env", "[\"MARK=new\"]", |server| says_soon(server, "mark=new", || ask(server)))
     },
     Case {
-        others: &[("log.access_format", "'mark=%({MARK}e)s'")],
+        others: &[("log.access_format", "'mark=%({MARK_OF_FILE}e)s'")],
         ..case("env_file", "\"more.env\"", |server| says_soon(server, "mark=file", || ask(server)))
     },
     Case {
-        others: &[("log.access_format", "'client=%(h)s'")],
+        others: &[("log.access_format", "'scheme=%({scheme}e)s'")],
         ..case("forwarded_allow_ips", "[\"10.9.8.7\"]", |server| {
-            says_soon(server, "client=127.0.0.1", || {
+            !says_soon(server, "scheme=https", || {
                 let mut connection = server.connect();
-                let request = get("/").replacen("\r\n", "\r\nx-forwarded-for: 9.9.9.9\r\n", 1);
+                let request = get("/").replacen("\r\n", "\r\nx-forwarded-proto: https\r\n", 1);
                 connection.send(request).expect("it is open");
                 assert_eq!(connection.response().expect("it answers").status, 200);
             })
@@ -261,7 +261,7 @@ fn check(case: &Case) {
     let mut server = Ferricorn::unruly()
         .config(&without)
         .env("MARK", "old")
-        .file("more.env", "MARK=file\n")
+        .file("more.env", "MARK_OF_FILE=file\n")
         .start();
     assert!(!shows(&server), "{key} = {value} shows before it is set");
     reload(&server, &with);
@@ -306,7 +306,11 @@ fn no_setting_is_forgotten() {
 
 #[test]
 fn what_needs_a_restart_is_named_and_the_rest_takes_effect() {
-    let server = Ferricorn::unruly().config("workers = 1").start();
+    // Without the flag that names `ready_fd` in the other tests, and wins over the file.
+    let (ready, _unused) = std::io::pipe().expect("two descriptors");
+    let server = Ferricorn::unruly().config("workers = 1");
+    let server = server.launch_with(std::process::Stdio::null(), ready, &[]);
+    server.wait_log("worker 0 (pid ");
     let changed = [&RESTART[..], &[("workers", "2")]].concat();
     reload(&server, &toml(&changed));
     server.wait_log("reloaded: generation 2 in ");
@@ -364,6 +368,21 @@ fn hup_reads_the_files_that_the_file_names() {
     server.wait_log("more.env:1: ");
     assert_eq!(server.workers(), before);
     assert!(says_soon(&server, "mark=two", || ask(&server)));
+    server.stop();
+}
+
+/// A log that cannot be opened is found out before anything has changed.
+#[test]
+fn a_log_that_cannot_be_opened_changes_nothing() {
+    let server = Ferricorn::unruly().config("workers = 1").start();
+    let before = server.wait_workers(1);
+    for log in ["error", "access"] {
+        server.rewrite_config(&format!("workers = 2\n[log]\n{log} = \"nowhere/f.log\""));
+        server.signal(Signal::SIGHUP);
+        server.wait_log(&format!("serves on: failed to open the {log} log "));
+        assert_eq!(server.workers(), before);
+    }
+    assert_eq!(server.log().matches("failed to reload").count(), 2);
     server.stop();
 }
 

@@ -49,6 +49,13 @@ fn assert_old_config(server: &Ferricorn, before: &[(u16, i32)]) {
 const NEW_CONFIG: &str =
     "workers = 3\nboot_timeout = 2\n[limits]\nrequest_line = 64\n[log]\naccess = \"\"";
 
+/// No other child than these workers, and the logger.
+pub(crate) fn is_at_rest(server: &Ferricorn, workers: &[(u16, i32)]) -> bool {
+    let there = proc::children(server.pid());
+    let others = there.iter().filter(|it| it.name != "ferricorn-log").count();
+    others == workers.len() && server.workers() == workers
+}
+
 struct Bad<'a> {
     /// What the files say: `config.toml`, `prepare`, `boot`.
     config: &'a str,
@@ -80,7 +87,7 @@ fn refused(bad: &Bad<'_>) {
     eventually("it is at rest again", PATIENCE, || {
         let told =
             server.log().contains("failed to reload: generation 2 is dropped, 1 serves on: ");
-        (told && proc::children(server.pid()).len() == before.len()).then_some(())
+        (told && is_at_rest(&server, &before)).then_some(())
     });
     let took = begun.elapsed();
     load.wait_for_more(50);

@@ -121,9 +121,9 @@ fn a_service_manager_is_told_everything() {
         .env("UNRULY_STOP", "slow=1");
     let (mut manager, builder) = Manager::of(builder);
     let mut server = builder.start();
-    // The preparation and two boots, each with what its deadline allows, and a little.
+    // The logger, the preparation and two boots, each with what its deadline allows, and a little.
     let longer: &[&str] = &["EXTEND_TIMEOUT_USEC=12000000"];
-    manager.says(&[longer, longer, longer, &["READY=1", "STATUS=2 workers serve"]]);
+    manager.says(&[longer, longer, longer, longer, &["READY=1", "STATUS=2 workers serve"]]);
 
     let since = monotonic();
     server.signal(Signal::SIGHUP);

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::{Address, Connection};
+use crate::disk;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::Load;
-use crate::releases::busy;
-use crate::{disk, proc};
+use crate::releases::{busy, is_at_rest};
 
 const QUIET: &str = "workers = 2\nboot_timeout = 2\n[log]\naccess = \"\"\n";
 
@@ -29,7 +29,7 @@ fn refused(change: impl FnOnce(&Path, &str), config: &str, reasons: &[&str]) {
     server.signal(Signal::SIGUSR2);
     eventually("it is at rest again", PATIENCE, || {
         let told = server.log().contains("; nothing has changed");
-        (told && proc::children(server.pid()).len() == before.len()).then_some(())
+        (told && is_at_rest(&server, &before)).then_some(())
     });
     let took = begun.elapsed();
     load.wait_for_more(50);
