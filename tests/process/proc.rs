@@ -72,9 +72,14 @@ pub(crate) fn descriptors(pid: i32) -> Vec<i32> {
 
 /// A number of `/proc/PID/status`, such as `VmRSS` (in KiB), `Uid` (the real one) or `Threads`.
 pub(crate) fn status(pid: i32, name: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.split_ascii_whitespace().next()?.to_owned())
+    status_all(pid, name).into_iter().next()
+}
+
+/// The words of a line of `/proc/PID/status`; none when there is no such line.
+pub(crate) fn status_all(pid: i32, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    found.unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect()
 }
 
 /// Private dirty memory of the process, in KiB: what it costs by itself.

@@ -172,9 +172,15 @@ fn a_release_whose_prepare_hangs_is_refused() {
 }
 
 #[test]
-fn a_release_whose_worker_exits_at_boot_is_refused() {
-    let reasons = &["serves on: 3 workers in a row failed, ", "failed to boot: exited with code 9"];
-    refused(&Bad { config: NEW_CONFIG, prepare: "", boot: "exit", reasons });
+fn a_release_whose_worker_fails_at_boot_is_refused() {
+    for (boot, how) in [
+        ("exit", "failed to boot: exited with code 9"),
+        ("error", "the worker does not want to"),
+        ("panic", "the boot panics, as it was told to"),
+    ] {
+        let reasons = &["serves on: 3 workers in a row failed, ", how];
+        refused(&Bad { config: NEW_CONFIG, prepare: "", boot, reasons });
+    }
 }
 
 #[test]
