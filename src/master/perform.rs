@@ -221,7 +221,7 @@ impl<A: App> Master<A> {
             match &self.adopted {
                 // Its workers serve where the image before did, whatever the file says by now.
                 Some(adopted) if *generation <= adopted.newest => {
-                    used.extend(adopted.binds.clone())
+                    used.extend(adopted.binds.clone());
                 }
                 Some(_) | None => used.extend(config.bind.iter().map(Bind::to_string)),
             }

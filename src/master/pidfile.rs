@@ -160,7 +160,6 @@ mod tests {
 
     /// Where none is, and where a stale one is.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "the test needs threads that race")]
     fn of_many_at_once_one_gets_it() {
         for round in 0..200 {
             let folder = tempfile::tempdir().unwrap();

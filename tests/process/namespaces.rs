@@ -43,7 +43,7 @@ fn as_process_1_of_root_it_does_the_same() {
 fn lives_as_process_1(mut server: Ferricorn) {
     let inside = proc::status_all(server.pid(), "NSpid");
     assert_eq!(inside.last().map(String::as_str), Some("1"), "{inside:?}");
-    assert_eq!(server.get("/pid").unwrap().status, 200);
+    assert_eq!(server.get("/pid").expect("it serves").status, 200);
     let first = server.wait_workers(4);
     send(first[1].1, Signal::SIGKILL);
     eventually("the killed worker is replaced", PATIENCE, || {
@@ -70,7 +70,7 @@ fn lives_as_process_1(mut server: Ferricorn) {
 fn reaps_orphans(server: &Ferricorn) {
     let before = server.wait_workers(4);
     for code in [0, 3, 4, 255] {
-        assert_eq!(server.get(&format!("/orphan?code={code}")).unwrap().status, 200);
+        assert_eq!(server.get(&format!("/orphan?code={code}")).expect("it serves").status, 200);
     }
     eventually("no orphan and no zombie is left", PATIENCE, || {
         // The workers and the logger.

@@ -257,6 +257,7 @@ fn check(case: Case) {
     assert!(allowed.iter().any(holds), "{case:?} ended as {end:?}, not as any of {allowed:?}");
 }
 
+#[expect(clippy::print_stdout, reason = "figures are printed to be read")]
 fn check_all(moment: Moment) {
     let each = SIGNALS.iter().enumerate();
     let in_order = each.clone().flat_map(|(_, &first)| {

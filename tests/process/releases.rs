@@ -67,6 +67,7 @@ struct Bad<'a> {
 
 /// Tells a loaded server of the release; it must be at rest again in time. Answers the connections
 /// that workers of the release had in their hands when they died.
+#[expect(clippy::print_stdout, reason = "figures are printed to be read")]
 fn refused(bad: &Bad<'_>) {
     let _alone = crate::machine::alone();
     let server = Ferricorn::unruly()

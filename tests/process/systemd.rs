@@ -257,6 +257,7 @@ fn a_manager_that_does_not_listen_is_no_obstacle() {
 }
 
 /// Whether the program can be run here.
+#[expect(clippy::print_stdout, reason = "what was not tested must be said")]
 fn is_there(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success());
     if !there {
@@ -309,7 +310,8 @@ fn unit(folder: &Path) -> std::path::PathBuf {
     let place = "/usr/local/bin/ferricorn";
     assert_eq!(text.matches(&format!("={place}")).count(), 2, "it starts the program");
     let path = folder.join("ferricorn.service");
-    std::fs::write(&path, text.replace(place, env!("CARGO_BIN_EXE_ferricorn"))).unwrap();
+    std::fs::write(&path, text.replace(place, env!("CARGO_BIN_EXE_ferricorn")))
+        .expect("our folder");
     path
 }
 

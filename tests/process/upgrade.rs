@@ -15,6 +15,7 @@ const QUIET: &str = "workers = 2\nboot_timeout = 2\n[log]\naccess = \"\"\n";
 
 /// Sends `USR2` to a loaded server whose binary on disk was changed; it must be at rest again in time,
 /// with the workers that it had, and say why.
+#[expect(clippy::print_stdout, reason = "figures are printed to be read")]
 fn refused(change: impl FnOnce(&Path, &str), config: &str, reasons: &[&str]) {
     let _alone = crate::machine::alone();
     let builder = Ferricorn::unruly().config(QUIET);
