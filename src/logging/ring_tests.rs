@@ -148,6 +148,47 @@ fn what_was_not_committed_is_read_again_and_nothing_else() {
 }
 
 #[test]
+fn a_consumer_that_dies_while_it_commits_has_told_of_a_gap_once() {
+    let (heap, mut producer, mut consumer) = pair(64);
+    let mut line = Vec::new();
+    put(&mut producer, Kind::Error, b"1");
+    for lost in [3, 4] {
+        for _ in 0..lost {
+            let _wake = producer.drop_line(at(1));
+        }
+        put(&mut producer, Kind::Error, b"2");
+    }
+    while consumer.next(&mut line) != Next::Nothing {}
+    let tail = heap.load(TAIL, Ordering::Relaxed);
+    consumer.commit();
+    // As if it had been killed between its two stores.
+    heap.store(TAIL, tail, Ordering::Relaxed);
+    let mut next = Consumer::new(heap);
+    for expected in [Next::Line(Kind::Error); 3] {
+        assert_eq!(next.next(&mut line), expected);
+    }
+    assert_eq!(next.next(&mut line), Next::Nothing);
+    // And the next gap is told as ever.
+    let _wake = producer.drop_line(at(2));
+    assert!(matches!(next.next(&mut line), Next::Lost(Lost { lines: 1, .. })));
+}
+
+#[test]
+fn a_gap_is_told_of_the_process_whose_lines_were_lost() {
+    let (heap, mut producer, mut consumer) = pair(16);
+    let _wake = producer.drop_line(at(1));
+    // It dies, and another has its ring before anybody reads.
+    let mut producer = Producer::new(heap, 8);
+    put(&mut producer, Kind::Error, b"1");
+    let span = Duration::ZERO;
+    let mut line = Vec::new();
+    assert_eq!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, span, pid: 7 }));
+    assert_eq!(consumer.next(&mut line), Next::Line(Kind::Error));
+    let _wake = producer.drop_line(at(2));
+    assert!(matches!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, pid: 8, .. })));
+}
+
+#[test]
 fn a_consumer_is_woken_once_when_it_sleeps_and_late_when_it_naps() {
     let (_, mut producer, mut consumer) = pair(64);
     let mut line = Vec::new();
