@@ -262,6 +262,8 @@ pub(crate) struct Consumer<C> {
     /// As far as the ring is known to be filled.
     head: u64,
     told: u64,
+    /// Up to when losses were told of, in milliseconds.
+    told_until: u64,
     rests: u64,
 }
 
@@ -271,7 +273,7 @@ impl<C: Cells> Consumer<C> {
         let tail = cells.load(TAIL, Ordering::Relaxed);
         let told = cells.load(TOLD, Ordering::Relaxed);
         let rests = cells.load(REST, Ordering::Relaxed) / 2;
-        Self { cells, tail, head: tail, told, rests }
+        Self { cells, tail, head: tail, told, told_until: 0, rests }
     }
 
     /// What is next; `line` is a line's bytes then.
@@ -318,6 +320,19 @@ impl<C: Cells> Consumer<C> {
         self.cells.store(TAIL, self.tail, Ordering::Release);
     }
 
+    /// As far as the ring is filled now.
+    pub(crate) fn mark(&self) -> u64 {
+        self.cells.load(HEAD, Ordering::Acquire)
+    }
+
+    /// Whether all that stood before the mark was read, a gap that it ended with too.
+    pub(crate) fn has_passed(&self, mark: u64) -> bool {
+        match self.tail.wrapping_sub(mark).cast_signed() {
+            0 => low(self.cells.load(DROPPED, Ordering::Acquire)) == low(self.told),
+            distance => distance > 0,
+        }
+    }
+
     /// Leaves a number for the next consumer.
     pub(crate) fn note(&self, number: u64) {
         self.cells.store(NOTE, number, Ordering::Relaxed);
@@ -361,7 +376,9 @@ impl<C: Cells> Consumer<C> {
         let lines = u64::from(lines);
         self.told = self.told.wrapping_add(lines);
         let at = |cell| self.cells.load(cell, Ordering::Relaxed);
-        let span = Duration::from_millis(at(UNTIL).saturating_sub(at(SINCE)));
+        // Further lines may have been lost before that was told: no time is told of twice.
+        let since = at(SINCE).max(std::mem::replace(&mut self.told_until, at(UNTIL)));
+        let span = Duration::from_millis(self.told_until.saturating_sub(since));
         Some(Lost { lines, span, pid: at(LOSER) })
     }
 
@@ -384,6 +401,10 @@ fn low(count: u64) -> u32 {
 #[cfg(all(test, not(miri)))]
 #[path = "ring_crashes.rs"]
 mod crashes;
+// Loom brings stacks of its own, which Miri does not know.
+#[cfg(all(test, not(miri)))]
+#[path = "ring_model.rs"]
+mod model;
 #[cfg(test)]
 #[path = "ring_tests.rs"]
 mod tests;
