@@ -1,5 +1,7 @@
 //! The logger at work, in a thread: real rings, real files and pipes.
 
+// ORDERING: a flag that ends a flood stands for itself: Relaxed.
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsRawFd as _;
