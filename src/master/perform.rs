@@ -31,8 +31,15 @@ impl<A: App> Master<A> {
                     Err(error) => Event::ForkFailed { child, reason: error.to_string() },
                 })
             }
-            Action::Dismiss { child, how: Dismissal::Drain } => self.order(child, Order::Drain),
-            Action::Dismiss { child, how: Dismissal::Stop } => self.order(child, Order::Stop),
+            Action::Dismiss { child, how } => {
+                let board = self.kids.iter().find(|kid| kid.id == child)?.worker.as_ref();
+                board.inspect(|worker| worker.board.dismiss(now));
+                let order = match how {
+                    Dismissal::Drain => Order::Drain,
+                    Dismissal::Stop => Order::Stop,
+                };
+                self.order(child, order)
+            }
             Action::Accept { child, slots } => self.order(child, Order::Accept(slots)),
             Action::Signal { pid, signal } => send(pid, signal),
             Action::Steer { slots } => self.steer(&slots),

@@ -22,3 +22,4 @@ mod proc;
 mod service;
 mod signals;
 mod storms;
+mod waits;
