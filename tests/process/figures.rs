@@ -2,51 +2,11 @@
 //! printed to be read (`cargo test --test process figures -- --nocapture`). Only what holds on any
 //! machine is asserted.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client::get;
-use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
+use crate::harness::{Ferricorn, PATIENCE, Signal, eventually};
 use crate::load::{Client, Crowd, Load};
-use crate::proc;
-
-/// Kills in a row leave no trace in the master.
-#[test]
-fn two_hundred_kills_leave_the_master_as_it_was() {
-    let _alone = crate::machine::alone();
-    let server = Ferricorn::bundled().start();
-    let mut times = Vec::new();
-    let mut before = None;
-    for round in 0..200 {
-        let slot = round % 4;
-        let old = server.worker(slot);
-        let begun = Instant::now();
-        send(old, Signal::SIGKILL);
-        eventually("another worker in the slot", PATIENCE, || {
-            let fresh = |(it, pid): &(u16, i32)| *it == slot && *pid != old;
-            server.workers().iter().any(fresh).then_some(())
-        });
-        times.push(begun.elapsed());
-        if round == 20 {
-            let memory = proc::private_dirty_kib(server.pid()).expect("the master lives");
-            before = Some((proc::descriptors(server.pid()).len(), memory));
-        }
-    }
-    server.wait_workers(4);
-    let (descriptors, memory) = before.expect("two hundred rounds");
-    eventually("as many descriptors as before", PATIENCE, || {
-        (proc::descriptors(server.pid()).len() <= descriptors).then_some(())
-    });
-    let now = proc::private_dirty_kib(server.pid()).expect("the master lives");
-    times.sort_unstable();
-    println!("killed to replaced: median {:?}, p99 {:?}", times[100], times[197]);
-    println!("master: {memory} KiB private dirty after 20 kills, {now} KiB after 200");
-    for (slot, pid) in server.workers() {
-        let dirty = proc::private_dirty_kib(pid).expect("the worker lives");
-        println!("worker {slot}: {dirty} KiB private dirty");
-    }
-    assert!(now <= memory + 256, "{memory} KiB have become {now} KiB");
-    server.stop();
-}
 
 /// A blocked loop delays those whom it has accepted, and nobody else.
 #[test]

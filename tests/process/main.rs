@@ -8,6 +8,7 @@
 mod boot;
 mod client;
 mod deaths;
+mod faults;
 mod figures;
 mod fuzz;
 mod harness;
@@ -18,6 +19,7 @@ mod load;
 mod machine;
 mod namespaces;
 mod proc;
+mod recycling;
 mod service;
 mod signals;
 mod storms;

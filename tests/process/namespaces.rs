@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::client::{Address, Connection};
+use crate::faults::settled;
 use crate::harness::{Exit, Ferricorn, NOBODY, PATIENCE, Signal, eventually, send};
 use crate::load::{Client, Crowd, Failure, Load};
 use crate::{link, proc};
@@ -39,10 +40,7 @@ fn as_process_1_it_heals_reaps_reloads_upgrades_and_stops() {
     for code in [0, 3, 4, 255] {
         assert_eq!(server.get(&format!("/orphan?code={code}")).unwrap().status, 200);
     }
-    eventually("no orphan and no zombie is left", PATIENCE, || {
-        (proc::children(server.pid()).len() == before.len()).then_some(())
-    });
-    assert_eq!(server.workers(), before, "no stranger's code is taken for a worker's");
+    assert_eq!(settled(&server, 4), before, "no stranger's code is taken for a worker's");
     for signal in [Signal::SIGHUP, Signal::SIGUSR2] {
         let before = server.wait_workers(4);
         server.signal(signal);

@@ -84,6 +84,12 @@ pub(crate) fn private_dirty_kib(pid: i32) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// Nanoseconds of a processor that the process's main thread has used.
+pub(crate) fn processor_nanos(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
 /// The clients of the TCP connections (over IPv4) that the process has accepted.
 pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
     let sockets: HashSet<String> = descriptors(pid)
