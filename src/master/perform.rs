@@ -107,6 +107,8 @@ impl<A: App> Master<A> {
         self.kids.push(Kid::new(id, FORKING, ours, worker));
         let forked = fork::spawn(&alone, |child| {
             self.kids.clear();
+            // Whoever waits there for the end of it waits for the master's end alone.
+            self.ready = None;
             let birth = Birth {
                 config,
                 generation,

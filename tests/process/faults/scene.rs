@@ -69,13 +69,16 @@ impl<'a> Scene<'a> {
         self.begun = Instant::now();
     }
 
-    /// Waits until it is as it was, but that these slots have other workers: every one of them serves,
-    /// nobody else has noticed anything. Answers how long that took.
+    /// Waits until it is as it was, but that these slots have other workers: nobody else has noticed
+    /// anything. Answers how long it took until these, or all if these are none, served.
     pub(crate) fn recovers(self, replaced: &[u16]) -> Duration {
         let Self { server, count, before, descriptors, bystanders, begun } = self;
         for slot in replaced {
             let (_, victim) = before[usize::from(*slot)];
             wait_replaced(server, *slot, victim);
+        }
+        if replaced.is_empty() {
+            server.wait_served_by(&before);
         }
         let took = begun.elapsed();
         let after = eventually("those have gone who were to go", PATIENCE, || {

@@ -1,5 +1,6 @@
 //! The machine has not enough of something: processes, descriptors, room for connections, memory.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,13 +10,39 @@ use crate::client::{Connection, Outcome, get};
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
-/// Limits what a process may have; the limit can be raised again.
-fn limit(pid: i32, resource: &str, most: usize) {
-    let set = Command::new("prlimit")
-        .args(["--pid", &pid.to_string(), &format!("--{resource}={most}:")])
-        .output()
-        .expect("prlimit comes with unshare");
-    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+/// What a process may have of something, until that is taken back.
+struct Limit {
+    pid: i32,
+    resource: &'static str,
+    before: String,
+}
+
+impl Limit {
+    fn set(pid: i32, resource: &'static str, most: usize) -> Self {
+        let resource_of = format!("--{resource}");
+        let before = prlimit(pid, &[&resource_of, "--raw", "--noheadings", "--output", "SOFT"]);
+        let before = before.trim().to_owned();
+        prlimit(pid, &[&format!("--{resource}={most}:")]);
+        Self { pid, resource, before }
+    }
+
+    fn take_back(self) {
+        prlimit(self.pid, &[&format!("--{}={}:", self.resource, self.before)]);
+    }
+}
+
+fn prlimit(pid: i32, arguments: &[&str]) -> String {
+    let number = |name| proc::status(pid, name).and_then(|it| it.parse().ok());
+    let (Some(user), Some(group)) = (number("Uid"), number("Gid")) else { panic!("{pid} is gone") };
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &pid.to_string()]).args(arguments);
+    if nix::unistd::geteuid().is_root() {
+        // Not every root may do that to others.
+        command.uid(user).gid(group);
+    }
+    let done = command.output().expect("prlimit comes with unshare");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 /// The kernel refuses to fork: the siblings serve, the master tries on without haste, and says so.
@@ -27,7 +54,7 @@ fn a_worker_that_cannot_be_forked_is_forked_later() {
     };
     let mut scene = Scene::set(&server, 2, Some(1));
     let (victim, sibling) = (server.worker(1), server.worker(0));
-    limit(server.pid(), "nproc", 1);
+    let none = Limit::set(server.pid(), "nproc", 1);
     send(victim, Signal::SIGKILL);
     server.wait_log("failed to fork worker 1: ");
     eventually("it tries again", PATIENCE, || {
@@ -36,7 +63,7 @@ fn a_worker_that_cannot_be_forked_is_forked_later() {
     for _ in 0..20 {
         assert_eq!(server.get("/").expect("the sibling serves for both").pid(), sibling);
     }
-    limit(server.pid(), "nproc", 100_000);
+    none.take_back();
     scene.begin();
     let recovered = scene.recovers(&[1]);
     println!("no fork (as user {user}): served again {recovered:?} after there was room");
@@ -50,7 +77,9 @@ fn a_worker_without_descriptors_leaves_connections_to_its_siblings() {
     let server = Ferricorn::unruly().start();
     let mut scene = Scene::set(&server, 4, Some(2));
     let poor = server.worker(2);
-    limit(poor, "nofile", proc::descriptors(poor).len());
+    let open = proc::descriptors(poor);
+    let free = (0..).find(|number| !open.contains(number)).expect("there are many numbers");
+    let none = Limit::set(poor, "nofile", usize::try_from(free).expect("it counts from 0"));
     let used = proc::processor_nanos(poor).expect("it lives");
     let begun = Instant::now();
     eventually("it has missed a connection", PATIENCE, || {
@@ -68,7 +97,7 @@ fn a_worker_without_descriptors_leaves_connections_to_its_siblings() {
     let (used, passed) = (proc::processor_nanos(poor).expect("it lives") - used, begun.elapsed());
     assert!(u128::from(used) < passed.as_nanos() / 4, "{used} ns in {passed:?}: it spins");
     drop(clients);
-    limit(poor, "nofile", 1024);
+    none.take_back();
     scene.begin();
     let recovered = scene.recovers(&[]);
     assert_eq!(server.log().matches("failed to accept").count(), 1, "{}", server.log());
@@ -92,7 +121,7 @@ fn a_full_worker_leaves_connections_to_its_sibling() {
     let others: Vec<_> = (0..4).map(|_| connect_to(&server, 1)).collect();
     let mut late = Connection::open_within(&server.address(), Duration::from_millis(300)).unwrap();
     assert_eq!(late.get("/").expect_err("nobody has room"), Outcome::TimedOut);
-    drop((held, others));
+    drop((held, others, late));
     scene.begin();
     let recovered = scene.recovers(&[]);
     println!("no room for connections: all as before in {recovered:?}");
