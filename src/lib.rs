@@ -12,6 +12,7 @@ mod ids;
 mod listeners;
 mod logging;
 mod master;
+mod measured;
 mod request_id;
 mod scoreboard;
 mod supervisor;
@@ -34,4 +35,5 @@ pub use request_id::RequestId;
 #[doc(hidden)]
 pub mod bench {
     pub use crate::logging::{AccessFormat, AccessWriter, FormatError, Outcome, Record};
+    pub use crate::measured::{Board, Decisions};
 }

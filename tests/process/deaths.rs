@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::client::{Connection, Outcome, get};
+use crate::faults::hold;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::{Client, Crowd, Failure, Load};
 use crate::proc;
@@ -67,12 +68,13 @@ fn what_a_dead_worker_held_is_told_and_logged() {
 fn a_blocked_loop_is_served_by_siblings_reported_aborted_and_replaced() {
     let server = Ferricorn::unruly().config("workers = 2\nstall_timeout = 1\n").start();
     let mut blocking = server.connect();
-    blocking.send(get("/block?s=60")).unwrap();
+    // What it accepts before its handler runs is lost with it, and rightly so.
+    hold(&server, &mut blocking, "/block?s=60&n=1", 1);
     // Meanwhile everybody else is answered, wherever the kernel has queued them.
     for _ in 0..40 {
         assert_eq!(server.get("/").expect("a sibling answers").status, 200);
     }
-    server.wait_log("holds 1 request: GET /block?s=60");
+    server.wait_log("holds 1 request: GET /block?s=60&n=1 (");
     server.wait_log("ended after its stall: ended by signal 6 (ABRT)");
     server.wait_served_by(&server.wait_workers(2));
     server.stop();

@@ -2,11 +2,61 @@
 //! printed to be read (`cargo test --test process figures -- --nocapture`). Only what holds on any
 //! machine is asserted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use axum::http::{Method, Uri};
+use ferricorn::bench::Board;
 
 use crate::client::get;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually};
 use crate::load::{Client, Crowd, Load};
+use crate::proc;
+
+/// What a request costs a worker in processor time, and how much of that goes into shared memory.
+/// `cargo bench --bench heartbeat` measures the stores alone, with more care.
+#[test]
+fn the_scoreboard_costs_less_than_a_hundredth_of_a_request() {
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::hello().config("workers = 1").start();
+    let worker = server.worker(0);
+    let pause = Duration::ZERO;
+    let kept = Client::KeepAlive { pause, watches: false };
+    let load = Load::begin(&server.address(), &[Crowd::get(8, kept)]);
+    load.wait_for_more(1000);
+    let nanos = || proc::processor_nanos(worker).expect("the worker lives");
+    let (begun, answered, used) = (Instant::now(), load.answered(), nanos());
+    load.wait_for_more(10_000);
+    let (passed, answered, used) = (begun.elapsed(), load.answered() - answered, nanos() - used);
+    load.finish().assert_clean();
+    server.stop();
+    let request = used as f64 / answered as f64;
+    let board = Board::new(1000).expect("there is memory");
+    let target = Uri::from_static("/articles/iron-unicorn?colour=silver&page=3");
+    let stores = nanos_each(|round| board.request(round % 64, &Method::GET, &target));
+    let beat = nanos_each(|_| board.beat());
+    // A worker with connections beats four times a second, when nothing is configured.
+    let beats = beat * 4.0 * passed.as_secs_f64() / answered as f64;
+    let share = (stores + beats) / request * 100.0;
+    println!(
+        "a request: {request:.0} ns of the worker's processor ({answered} in {passed:?}); scoreboard: \
+         {stores:.1} ns, heartbeat: {beats:.2} ns; together {share:.2} %"
+    );
+    // Without optimization it is another program.
+    if !cfg!(debug_assertions) {
+        assert!(share < 1.0, "{share} % of a request");
+    }
+}
+
+/// How long it takes, in nanoseconds, when it is done again and again: the best of five passes.
+fn nanos_each(mut done: impl FnMut(usize)) -> f64 {
+    const TIMES: usize = 200_000;
+    let passes = (0..5).map(|_| {
+        let begun = Instant::now();
+        (0..TIMES).for_each(&mut done);
+        begun.elapsed()
+    });
+    passes.min().expect("there are five").as_nanos() as f64 / TIMES as f64
+}
 
 /// A blocked loop delays those whom it has accepted, and nobody else.
 #[test]
