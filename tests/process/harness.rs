@@ -125,7 +125,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 /// Whether the tests run as root, and not in a namespace that knows no other user.
-fn may_become_nobody() -> bool {
+pub(crate) fn may_become_nobody() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let holds = |line: &str| {
         let numbers: Vec<u32> =

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::harness::{Ferricorn, PATIENCE, eventually};
+use crate::harness::{Ferricorn, PATIENCE, Signal, eventually};
 use crate::load::{Client, Crowd, Load};
 use crate::proc;
 
@@ -65,14 +65,40 @@ fn old_workers_are_replaced_one_after_another_and_no_request_fails() {
     let load = Load::begin(&server.address(), &everybody());
     wait_generations(&server, 3, 3);
     load.finish().assert_clean();
-    // Each is ready before the next is forked.
+    assert_one_at_a_time(&server.log(), "it has reached max_lifetime");
+    server.stop();
+}
+
+/// Too old, too large, has served enough, told to leave: all at once, and yet one after another.
+#[test]
+fn whatever_the_causes_one_slot_is_replaced_at_a_time() {
+    let server = Ferricorn::unruly()
+        .config("workers = 4\nmax_lifetime = 3\nmax_requests = 3000\nmax_memory = \"96MiB\"")
+        .start();
+    let load = Load::begin(&server.address(), &everybody());
+    let causes = ["max_lifetime", "max_requests", "max_memory", "told to leave"];
+    eventually("somebody is replaced for each cause", PATIENCE, || {
+        server.get("/leak?mb=120").expect("it is answered");
+        // It may have left in between.
+        let old = nix::unistd::Pid::from_raw(server.worker(0));
+        let _gone = nix::sys::signal::kill(old, Signal::SIGTERM);
+        load.wait_for_more(500);
+        causes.iter().all(|cause| server.log().contains(cause)).then_some(())
+    });
+    wait_generations(&server, 4, 2);
+    load.finish().assert_clean();
     let log = server.log();
+    assert!(!log.contains("died"), "{log}");
+    assert_one_at_a_time(&log, "replacing worker");
+    server.stop();
+}
+
+/// From the line with this text on, each worker is ready before the next is forked.
+fn assert_one_at_a_time(log: &str, first: &str) {
     let mut booting = 0;
-    let lines = log.lines().skip_while(|line| !line.contains("it has reached max_lifetime"));
-    for line in lines {
+    for line in log.lines().skip_while(|line| !line.contains(first)) {
         booting += i32::from(line.contains("Booting worker"));
         booting -= i32::from(line.contains(" ready in "));
         assert!((0..=1).contains(&booting), "two at once: {line}\n{log}");
     }
-    server.stop();
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `/slow`, `/never`, `/panic`, `/big`, `/exit`, `/abort`, `/overflow`, `/block`, `/leak`, `/orphan` | [`requests`] |
 //! | `KILL`, `SEGV`, `ABRT`, `STOP` and other signals to a worker | [`requests`] |
+//! | a whole machine that stands still, which is nobody's fault | [`stalls`] |
 //! | whose fault it was, fifty of fifty | [`culprits`] |
 //! | a worker that exits, fails, panics, hangs, blocks or is slow when it boots | [`boots`] |
 //! | no fork, no descriptor, no room for a connection, no memory | [`shortages`] |
@@ -19,6 +20,7 @@ mod culprits;
 mod requests;
 mod scene;
 mod shortages;
+mod stalls;
 mod stops;
 
 pub(crate) use scene::settled;
