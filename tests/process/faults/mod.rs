@@ -29,7 +29,7 @@ use crate::client::{Connection, get};
 use crate::harness::{Ferricorn, PATIENCE, eventually};
 
 /// Sends a request to `/until` or `/block` with this number in it, and waits until its handler runs.
-pub(crate) fn hold(server: &Ferricorn, connection: &mut Connection, target: &str, number: usize) {
+fn hold(server: &Ferricorn, connection: &mut Connection, target: &str, number: usize) {
     connection.send(get(target)).expect("it is open");
     let begun = server.folder().join(format!("begun-{number}"));
     eventually("the handler runs", PATIENCE, || begun.exists().then_some(()));
