@@ -151,7 +151,10 @@ impl Decisions {
                 self.pid += 1;
                 vec![Event::Forked { child, pid: Pid(self.pid) }, Event::Ready { child }]
             }
-            Action::Fork { child, .. } => {
+            Action::Fork { child, task: Task::Logger, .. } => {
+                vec![Event::Forked { child, pid: Pid(98) }]
+            }
+            Action::Fork { child, task: Task::Prepare | Task::Check, .. } => {
                 let (pid, status) = (Pid(99), ExitStatus::Code(0));
                 vec![Event::Forked { child, pid }, Event::Exited { pid, status }]
             }

@@ -121,9 +121,9 @@ pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
 }
 
 /// Whether the server's end of this client's connection (over IPv4, in our network) is there, and all
-/// that the client has sent is read.
+/// that the client has sent is read. Each test may have a network of its own: that of its thread.
 pub(crate) fn is_read(client: SocketAddrV4) -> bool {
-    let Ok(table) = fs::read_to_string("/proc/net/tcp") else { return false };
+    let Ok(table) = fs::read_to_string("/proc/thread-self/net/tcp") else { return false };
     table.lines().skip(1).any(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let unread =

@@ -39,9 +39,10 @@ fn a_first_start_at_which_nobody_boots_ends_with_3_and_the_reason() {
 fn a_slow_boot_is_no_fault() {
     let server = Ferricorn::unruly().config("workers = 2").env("UNRULY_BOOT", "slow=400").start();
     server.wait_served_by(&settled(&server, 2));
-    let log = server.log();
-    assert_eq!(log.matches("Booting worker").count(), 2, "{log}");
-    assert_eq!(log.matches(" ready in ").count(), 2, "{log}");
+    eventually("both are told to be ready", PATIENCE, || {
+        (server.log().matches(" ready in ").count() == 2).then_some(())
+    });
+    assert_eq!(server.log().matches("Booting worker").count(), 2, "{}", server.log());
     server.stop();
 }
 

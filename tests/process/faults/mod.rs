@@ -23,7 +23,7 @@ mod shortages;
 mod stalls;
 mod stops;
 
-pub(crate) use scene::settled;
+pub(crate) use scene::{connect_to, settled};
 
 use crate::client::{Connection, get};
 use crate::harness::{Ferricorn, PATIENCE, eventually};
