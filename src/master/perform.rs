@@ -115,8 +115,9 @@ impl<A: App> Master<A> {
         self.kids.push(kid);
         let forked = fork::spawn(&alone, |child| {
             self.kids.clear();
-            // A child that lives on for a moment must not hold it against the next server.
-            self.pidfile = None;
+            // A child that lives on for a moment must not hold it against the next server, and whoever
+            // waits for the end of `ready_fd` waits for the master's end alone.
+            (self.pidfile, self.ready) = (None, None);
             let Some(ring) = ring else { return self.log(child, theirs, master) };
             logging::adopt(ring);
             let birth = Birth {
@@ -154,7 +155,6 @@ impl<A: App> Master<A> {
     fn log(&mut self, child: InChild, channel: Channel, master: i32) -> i32 {
         logging::have_no_ring();
         drop(std::mem::take(&mut self.listeners));
-        (self.pidfile, self.ready) = (None, None);
         let birth = logger::Birth {
             log: &self.log,
             rings: &self.rings,
