@@ -10,9 +10,11 @@
 #[path = "../../src/app/mod.rs"]
 mod app;
 
+mod browser;
 mod client;
 mod logs;
 mod outage;
+mod page;
 mod servers;
 mod sqlite;
 mod start;

@@ -148,7 +148,7 @@ fn mariadb(folder: &Path, port: u16) -> Vec<String> {
 }
 
 /// A port below those that the kernel gives to outgoing connections: nobody takes it by chance.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let ephemeral: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
     (0..100)
