@@ -11,10 +11,19 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 
-use crate::world::Kind;
+/// The databases that the tests run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+    Mariadb,
+}
 
 /// What our servers ask for. It must never be seen outside of a URL.
 pub(crate) const PASSWORD: &str = "Tr0ub4dor";
+
+/// A database that is there from the start, and empty: the one that PostgreSQL makes by itself.
+pub(crate) const DATABASE: &str = "postgres";
 
 /// Who runs them when the tests are run by root, whom they refuse. There is one on every Linux.
 const NOBODY: (u32, &str) = (65534, "65534");
@@ -127,7 +136,8 @@ fn mariadb(folder: &Path, port: u16) -> Vec<String> {
     let users = path("users.sql");
     let statements = format!(
         "CREATE OR REPLACE USER tester@'%' IDENTIFIED BY '{PASSWORD}';\n\
-         GRANT ALL ON *.* TO tester@'%' WITH GRANT OPTION;\n"
+         GRANT ALL ON *.* TO tester@'%' WITH GRANT OPTION;\n\
+         CREATE DATABASE IF NOT EXISTS {DATABASE};\n"
     );
     fs::write(&users, statements).unwrap();
     vec![

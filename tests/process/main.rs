@@ -7,6 +7,7 @@
 
 mod boot;
 mod client;
+mod databases;
 mod deaths;
 mod figures;
 mod fuzz;
@@ -18,6 +19,9 @@ mod load;
 mod machine;
 mod namespaces;
 mod proc;
+#[expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
+#[path = "../app/servers.rs"]
+mod servers;
 mod service;
 mod signals;
 mod storms;
