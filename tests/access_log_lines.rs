@@ -65,7 +65,8 @@ fn headers() -> impl Strategy<Value = HeaderMap> {
 }
 
 fn target() -> impl Strategy<Value = Uri> {
-    proptest::collection::vec(any::<u8>(), 0..60)
+    let byte = prop_oneof![Just(b'!'), 0x23..=0x3b_u8, Just(b'\\'), 0x3f..=0x7e_u8, 0x80..=0xff_u8];
+    proptest::collection::vec(byte, 0..60)
         .prop_map(|bytes| [b"/", bytes.as_slice()].concat())
         .prop_filter_map("not a target", |bytes| Uri::from_maybe_shared(bytes).ok())
 }
@@ -80,6 +81,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn every_line_is_one_line(
         format in format(),
@@ -116,7 +119,8 @@ proptest! {
         prop_assert!(!text.contains(|found: char| found.is_control()), "{text:?}");
         if format == "json" {
             let object: serde_json::Value = serde_json::from_str(text).expect("it is JSON");
-            prop_assert_eq!(object["method"].as_str(), Some(method.as_str()));
+            let known = !matches!(outcome, Outcome::Unread(_));
+            prop_assert_eq!(object["method"].as_str(), known.then_some(method.as_str()));
         } else {
             prop_assert!(text.is_ascii(), "{text:?}");
         }

@@ -19,4 +19,5 @@ mod servers;
 mod sqlite;
 mod start;
 mod suite;
+mod tls;
 mod world;
