@@ -71,12 +71,16 @@ fn target() -> impl Strategy<Value = Uri> {
         .prop_filter_map("not a target", |bytes| Uri::from_maybe_shared(bytes).ok())
 }
 
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).expect("it has three digits")
+}
+
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         Just(Outcome::Aborted),
         Just(Outcome::Lost),
-        (100..600_u16).prop_map(|code| Outcome::Status(StatusCode::from_u16(code).unwrap())),
-        (400..500_u16).prop_map(|code| Outcome::Unread(StatusCode::from_u16(code).unwrap())),
+        (100..600_u16).prop_map(|code| Outcome::Status(status(code))),
+        (400..500_u16).prop_map(|code| Outcome::Unread(status(code))),
     ]
 }
 
