@@ -16,6 +16,7 @@ mod limits;
 mod link;
 mod listen;
 mod load;
+mod logs;
 mod machine;
 mod namespaces;
 mod proc;
