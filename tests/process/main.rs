@@ -7,6 +7,7 @@
 
 mod boot;
 mod client;
+mod databases;
 mod deaths;
 mod disk;
 mod effects;
@@ -27,6 +28,7 @@ mod proc;
 mod program;
 mod recycling;
 mod releases;
+mod servers;
 mod service;
 mod signals;
 mod storms;
