@@ -19,7 +19,8 @@ started() {
     is 'services with a published port' "$(docker ps -q --filter "publish=1-65535" \
         --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" | wc -l)" 1
 
-    is 'what check says' "$(dc exec -T web ferricorn check | tail -n 1)" CHECKSAYS
+    is 'what check says' "$(dc exec -T web ferricorn check | sed 's/of [0-9]* settings/of all/')" \
+        '/etc/ferricorn/config.toml: ok (2 of all differ from their default)'
 
     say 'rows survive the containers'
     dc down
@@ -58,6 +59,9 @@ confined() {
     inspect "$db" '{{json .}}' >"$work/inspect.db"
     docker history --no-trunc ferricorn-test >"$work/history"
     dc logs >"$work/logs"
+    ! docker run --rm --user 65532:65532 -v "$PWD:/etc/ferricorn:ro" --entrypoint cat postgres:17 \
+        /etc/ferricorn/.env >"$work/read" 2>&1 || fail 'the service can read .env'
+    is 'why not' "$(cat "$work/read")" 'cat: /etc/ferricorn/.env: Permission denied'
     local encoded
     encoded=$(printf %s "$secret_core" | od -An -v -tx1 | tr -d '\n' | tr ' ' %)
     for file in inside inspect.web inspect.db history logs; do
