@@ -17,12 +17,10 @@ files() {
     install -m 600 .env.example .env
     docker compose config -q
     is 'published ports' "$(docker compose --profile '*' config | grep 'published:' | sort -u)" '        published: "5000"'
-    local kept grace
-    kept=$(sed -n 's/^graceful_timeout = //p' config.toml)
-    for grace in $(docker compose --profile '*' config web web-mysql | sed -n 's/.*stop_grace_period: \([0-9]*\)s$/\1/p'); do
-        at_most 'graceful_timeout in seconds' "$kept" $((grace - 1))
+    local grace
+    for grace in $(sed -n 's/^ *stop_grace_period: \([0-9]*\)s$/\1/p' docker-compose.yml deploy/stack.yml); do
+        at_most 'graceful_timeout in seconds' "$(sed -n 's/^graceful_timeout = //p' config.toml)" $((grace - 1))
     done
-    is 'services that wait longer' "$(docker compose --profile '*' config | grep -c "stop_grace_period: ${grace}s")" 2
     docker compose -f deploy/stack.yml config -q 2>/dev/null
     is 'the mode of .env' "$(stat -c %a .env)" 600
     printf "POSTGRES_PASSWORD='%s'\nWEB_PORT=%s\n" "$secret" "$port" >.env

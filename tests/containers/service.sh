@@ -8,7 +8,7 @@ started() {
     local begun
     begun=$(now_ms)
     # As the README says it; --build finds the image made already.
-    dc up --build -d
+    dc up --build -d >>"$work/build.log"
     eventually 60 healthy "$(container web)"
     figure "from up to healthy: $(($(now_ms) - begun)) ms"
     is 'POST /populate' "$(ask POST /populate | sed -E '2s/[[:alnum:]]{10}/TENLETTERS/')" \
@@ -49,12 +49,12 @@ confined() {
     is 'PID 1' "$(sed -n '/^ferricorn$/p' "$work/inside")" ferricorn
     is 'the root file system' "$(sed -n '/^r[ow]$/p' "$work/inside")" ro
     is 'limits and rights of web' "$(inspect "$web" '{{with .HostConfig}}{{.Memory}} {{.MemorySwap}} {{.CpuQuota}} {{
-        .PidsLimit}} {{.ReadonlyRootfs}} {{.CapDrop}} {{.CapAdd}} {{.SecurityOpt}} {{.Privileged}} {{.Init}} {{
+        .PidsLimit}} {{.ReadonlyRootfs}} {{.CapDrop}} {{.SecurityOpt}} {{.Privileged}} {{
         .RestartPolicy.Name}}{{end}} {{.Config.StopTimeout}}')" \
-        '268435456 268435456 200000 256 true [ALL] [] [no-new-privileges:true] false <nil> unless-stopped 40'
+        '268435456 268435456 200000 256 true [ALL] [no-new-privileges:true] false unless-stopped 40'
     is 'limits and rights of db' "$(inspect "$db" '{{with .HostConfig}}{{.Memory}} {{.PidsLimit}} {{.ReadonlyRootfs}} {{
-        .CapDrop}} {{.CapAdd}} {{.SecurityOpt}} {{.RestartPolicy.Name}}{{end}}')" \
-        '536870912 512 true [ALL] [] [no-new-privileges:true] unless-stopped'
+        .CapDrop}} {{.SecurityOpt}} {{.RestartPolicy.Name}}{{end}}')" \
+        '536870912 512 true [ALL] [no-new-privileges:true] unless-stopped'
     inspect "$web" '{{json .}}' >"$work/inspect.web"
     inspect "$db" '{{json .}}' >"$work/inspect.db"
     docker history --no-trunc ferricorn-test >"$work/history"
