@@ -9,7 +9,7 @@ use crate::config::settings::Setting;
 use crate::error::Error;
 use crate::ids::{Generation, Slot};
 use crate::listeners::Listeners;
-use crate::logging;
+use crate::logging::{self, Rings};
 use crate::master::pidfile::PidFile;
 use crate::master::upgrade::{self, Start};
 use crate::master::{self, Beginning, Master, Opened};
@@ -123,11 +123,11 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
         return answer_check(version);
     }
     process::set_name(if config.proc_name.is_empty() { "ferricorn" } else { &config.proc_name });
-    logging::install(&config.log).map_err(|source| Error::logs(&source))?;
     let signals = Signals::catch(&master::SIGNALS).map_err(system("catch signals"))?;
     Signals::let_in(&master::SIGNALS).map_err(system("let signals in"))?;
     match start {
         Start::TakeOver(desk) => {
+            install_logs(&config, &desk.rings)?;
             tracing::info!("Upgraded in place to ferricorn {}", env!("CARGO_PKG_VERSION"));
             let beginning = Beginning { config, signals, identity, invocation, ready: None };
             Master::take_over(app, beginning, *desk)
@@ -135,11 +135,21 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
         Start::Afresh | Start::Check { .. } => {
             let ready = config.ready_fd.map(exec::inherited).transpose();
             let ready = ready.map_err(system("take over ready_fd"))?.map(File::from);
-            let opened = open(&config, &process::activated(&alone))?;
+            let rings = Rings::new().map_err(system("share memory"))?;
+            install_logs(&config, &rings)?;
+            // Until there is a logger, nobody reads them.
+            let opened = open(&config, &process::activated(&alone))
+                .inspect_err(|_| logging::spill(&rings))?;
             let beginning = Beginning { config, signals, identity, invocation, ready };
-            Master::begin(app, beginning, opened)
+            Master::begin(app, beginning, opened, rings)
         }
     }
+}
+
+/// Has lines go into the master's ring.
+fn install_logs(config: &Config, rings: &Rings) -> Result<(), Error> {
+    let ring = rings.ring(logging::MASTER).map_err(system("share memory"))?;
+    logging::install(&config.log, ring).map_err(|source| Error::logs(&source))
 }
 
 /// Opens what the master owns, and says so.

@@ -73,6 +73,11 @@ impl fmt::Display for Generation {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub(crate) struct ChildId(pub(crate) u64);
 
+impl ChildId {
+    /// The logger, whichever it is: there is one at a time, and each is reaped before the next.
+    pub(crate) const LOGGER: Self = Self(0);
+}
+
 impl fmt::Display for ChildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)

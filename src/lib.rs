@@ -10,6 +10,7 @@ mod embed;
 mod error;
 mod ids;
 mod listeners;
+mod logger;
 mod logging;
 mod master;
 mod request_id;

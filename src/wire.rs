@@ -1,4 +1,4 @@
-//! The messages between the master and a worker. One type for each direction: an order cannot be sent
+//! The messages between the master and its children. One type for each direction: an order cannot be sent
 //! upwards. What cannot be read is an error, never a panic: a peer may have gone mad, or may be another
 //! version after an upgrade.
 
@@ -20,6 +20,15 @@ pub(crate) enum Order {
     Listener { address: u16, slot: Slot },
     /// Accept what has come in at this address, and then nothing more.
     Close { address: u16 },
+}
+
+/// From the master to the logger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogOrder {
+    /// Open the files again by their paths.
+    Reopen,
+    /// Write what is there, and leave.
+    Finish,
 }
 
 /// From a child to the master.
@@ -93,6 +102,28 @@ impl Order {
     }
 }
 
+impl LogOrder {
+    /// The message.
+    pub(crate) fn encode(self) -> [u8; 1] {
+        match self {
+            Self::Reopen => *b"R",
+            Self::Finish => *b"F",
+        }
+    }
+
+    /// The order in a message.
+    ///
+    /// # Errors
+    /// When there is none in it.
+    pub(crate) fn decode(message: &[u8]) -> Result<Self, Unreadable> {
+        match message {
+            b"R" => Ok(Self::Reopen),
+            b"F" => Ok(Self::Finish),
+            _ => Err(Unreadable),
+        }
+    }
+}
+
 impl Report {
     /// The message.
     pub(crate) fn encode(self) -> [u8; 1] {
@@ -148,9 +179,19 @@ mod tests {
                 let (message, length) = order.encode();
                 prop_assert_eq!(&message[..length], &bytes[..]);
             }
+            if let Ok(order) = LogOrder::decode(&bytes) {
+                prop_assert_eq!(&order.encode()[..], &bytes[..]);
+            }
             if let Ok(report) = Report::decode(&bytes) {
                 prop_assert_eq!(&report.encode()[..], &bytes[..]);
             }
+        }
+    }
+
+    #[test]
+    fn an_order_to_the_logger_survives_its_message() {
+        for order in [LogOrder::Reopen, LogOrder::Finish] {
+            assert_eq!(LogOrder::decode(&order.encode()), Ok(order));
         }
     }
 

@@ -2,18 +2,19 @@
 //!
 //! ```text
 //! Record ── AccessWriter (format, text, json) ──┐
-//!                                               ├── Sink (lines, target) ── stdout, files
-//! tracing ── ErrorLayer ── ErrorWriter ─────────┘
+//!                                               ├── Sink ── ring ┐
+//! tracing ── ErrorLayer ── ErrorWriter ─────────┘                ├── logger ── Outlets ── stdout, files
+//!                              … of every other process ── ring ┘
 //! ```
-//! [`install`] is called once, by the master before its first fork: the subscriber and the open
-//! files are every child's from then on. [`apply`] is called with each new configuration.
+//! Each process makes its own lines and puts them into its own ring; the logger alone opens, writes
+//! and reopens what they go to. [`install`] is called once, by the master before its first fork: the
+//! subscriber and the formats are every child's from then on, and each child is given a ring of its
+//! own ([`adopt`]). [`apply`] is called with each new configuration.
 //!
 //! # Why a mutex is safe over `fork`
 //! A mutex that is locked in the moment of a fork stays locked in the child for ever. This one is
-//! held only while a line is formatted and written, nothing forks meanwhile, and the master, which
-//! alone forks, has one thread. The buffers behind it are copied by a fork like all memory:
-//! [`before_fork`] empties them and [`after_fork`] makes the child forget the rest, so that no line
-//! is written twice.
+//! held only while a line is formatted and copied, nothing forks meanwhile, and the master, which
+//! alone forks, has one thread.
 
 mod access;
 mod clock;
@@ -22,15 +23,18 @@ mod escape;
 mod fields;
 mod format;
 mod json;
-mod lines;
+mod news;
+mod outlets;
 mod record;
+mod ring;
+mod rings;
 mod sink;
 mod target;
 mod text;
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -38,33 +42,53 @@ use tracing_subscriber::layer::SubscriberExt as _;
 pub use access::AccessWriter;
 pub(crate) use format::NamedFields;
 pub use format::{AccessFormat, FormatError};
+pub(crate) use news::News;
+pub(crate) use outlets::Outlets;
 pub use record::{Outcome, Record};
+pub(crate) use ring::{Consumer, Kind, Next, Rest};
+pub(crate) use rings::{MASTER, Ring, Rings};
 
 use self::clock::Clock;
 use self::error_log::{Entry, ErrorLayer, ErrorWriter};
-use self::fields::{Fields, Value};
-use self::sink::{News, Notice, Sink};
-use crate::config::{Level, Log};
+use self::ring::Full;
+use self::sink::Sink;
+use self::target::Output;
+use crate::config::{Log, LogTarget, WhenFull};
 use crate::sys;
 
+/// How long a request that waits for room (`when_full = "block"`) waits before it looks again.
+const WAIT: Duration = Duration::from_millis(2);
+
 /// The logs of this process.
-static LOGS: Mutex<Logs> = Mutex::new(Logs { access: None, error: None, sink: Sink::OFF });
+static LOGS: Mutex<Logs> = Mutex::new(Logs {
+    access: None,
+    error: None,
+    when_full: WhenFull::Drop,
+    sink: Sink::Nowhere,
+    line: Vec::new(),
+});
 
 struct Logs {
     access: Option<AccessWriter>,
     error: Option<ErrorWriter>,
+    when_full: WhenFull,
     sink: Sink,
+    /// The line that is being made.
+    line: Vec<u8>,
 }
 
-/// Opens the logs and sends `tracing` to the error log; once, before the first fork.
+/// Sends the lines of this process to a ring, and `tracing` to the error log; once, before the first
+/// fork.
 ///
 /// An application that has set a `tracing` subscriber of its own keeps it: its events are its own
 /// then, and ferricorn's are among them.
 ///
 /// # Errors
-/// As [`apply`].
-pub(crate) fn install(log: &Log) -> io::Result<()> {
+/// As [`check`] and [`apply`].
+pub(crate) fn install(log: &Log, ring: Ring) -> io::Result<()> {
+    check(log)?;
     apply(log)?;
+    adopt(ring);
     let subscriber = Registry::default().with(ErrorLayer { write: error });
     // It fails when there is one already: ours of an earlier call, or the application's.
     let _ = tracing::subscriber::set_global_default(subscriber);
@@ -72,83 +96,97 @@ pub(crate) fn install(log: &Log) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes other targets, level and formats. Targets that stay the same stay open.
+/// Whether the logger will be able to write to these targets: opens them, and makes files.
 ///
 /// # Errors
-/// When a target cannot be opened or the access format is wrong: then nothing has changed.
+/// When one of them cannot be opened.
+pub(crate) fn check(log: &Log) -> io::Result<()> {
+    for (name, target) in [("error", &log.error), ("access", &log.access)] {
+        Output::open(target).map_err(|error| {
+            let target = target::name(target);
+            io::Error::new(error.kind(), format!("failed to open the {name} log {target}: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes other formats and another level for the lines of this process.
+///
+/// # Errors
+/// When the access format is wrong: then nothing has changed.
 pub(crate) fn apply(log: &Log) -> io::Result<()> {
     let format = AccessFormat::compile(&log.access_format).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("log.access_format: {error}"))
     })?;
     {
         let mut logs = lock();
-        logs.sink.set_targets(log)?;
-        logs.access = Some(AccessWriter::new(format));
-        logs.error = Some(ErrorWriter::new(log.format, Clock::local()));
-        logs.say_notices();
+        logs.access = (log.access != LogTarget::Off).then(|| AccessWriter::new(format));
+        logs.error = (log.error != LogTarget::Off || log.access != LogTarget::Off)
+            .then(|| ErrorWriter::new(log.format, Clock::local()));
+        logs.when_full = log.when_full;
     }
     // Not under the lock: it asks the subscriber about every place in the code that logs.
     error_log::set_level(log.level);
     Ok(())
 }
 
-/// Opens log files again by their paths, after a rotation has moved them.
-///
-/// # Errors
-/// When a file cannot be opened; it stays as it was, and the others have been opened.
-pub(crate) fn reopen() -> io::Result<()> {
-    let mut logs = lock();
-    let result = logs.sink.reopen();
-    logs.say_notices();
-    result
+/// This process has a ring of its own from now on.
+pub(crate) fn adopt(ring: Ring) {
+    lock().sink = Sink::ring(ring);
 }
 
-/// Writes an access line, now or within a moment. `now` is when the request ended.
-pub(crate) fn access(now: Instant, record: &Record<'_>) {
-    let mut logs = lock();
-    let Logs { access: Some(writer), sink, .. } = &mut *logs else {
-        return;
-    };
-    sink.access(now, |out| writer.write(record, out));
-    logs.say_notices();
+/// There will be no logger: the lines of this process go to stderr, those that wait first.
+pub(crate) fn spill(rings: &Rings) {
+    rings.read_rest(|_, line| sink::to_stderr(line));
+    lock().sink = Sink::Stderr;
+}
+
+/// The logger has left: the lines of this process go to stderr from now on. Lines that wait still,
+/// since it had to be killed, are counted.
+pub(crate) fn leave(rings: &Rings) {
+    lock().sink = Sink::Stderr;
+    let mut lines = 0;
+    rings.read_rest(|next, _| match next {
+        Next::Line(_) => lines += 1,
+        Next::Lost(lost) => lines += lost.lines,
+        Next::Nothing | Next::Corrupted { .. } => {}
+    });
+    if lines > 0 {
+        sink::to_stderr(&line_of(&News::Unwritten { lines }));
+    }
+}
+
+/// In the logger itself: it has no ring.
+pub(crate) fn have_no_ring() {
+    lock().sink = Sink::Stderr;
+}
+
+/// Writes an access line.
+pub(crate) fn access(record: &Record<'_>) {
+    while lock().access(record) == Err(Full) {
+        // Only those who are configured to wait come here. Others may log meanwhile.
+        sys::clock::nap(WAIT);
+    }
 }
 
 /// The header fields that the access log names: what a worker must keep of a request until it ends.
 /// None when there is no access log. Ask again after [`apply`].
 pub(crate) fn named_fields() -> NamedFields {
-    let logs = lock();
-    match &logs.access {
-        Some(writer) if logs.sink.has_access() => writer.fields(),
-        Some(_) | None => NamedFields::default(),
-    }
-}
-
-/// Writes the lines that wait, as far as the targets take them. Before a process sleeps or ends.
-pub(crate) fn flush() {
-    let mut logs = lock();
-    logs.sink.flush();
-    logs.say_notices();
-}
-
-/// Whether lines wait to be written. After a [`flush`] that is so when a target does not take them
-/// now: who is about to end may wait a little and flush again.
-pub(crate) fn has_pending() -> bool {
-    lock().sink.has_pending()
-}
-
-/// To be called before each fork: the child shall find no line to write.
-pub(crate) fn before_fork() {
-    flush();
-}
-
-/// To be called in each child: forgets the lines that its parent could not write.
-pub(crate) fn after_fork() {
-    lock().sink.forget();
+    lock().access.as_ref().map(AccessWriter::fields).unwrap_or_default()
 }
 
 /// What is wrong with an access format; `None` when nothing is.
 pub(crate) fn access_format_error(text: &str) -> Option<String> {
     AccessFormat::compile(text).err().map(|error| error.to_string())
+}
+
+/// The line that tells something about the logs themselves.
+pub(crate) fn line_of(news: &News) -> Vec<u8> {
+    let mut line = Vec::new();
+    if let Some(writer) = &mut lock().error {
+        writer.write(sys::clock::wall(), std::process::id(), &news.entry(), &mut line);
+    }
+    line
 }
 
 fn lock() -> MutexGuard<'static, Logs> {
@@ -157,51 +195,34 @@ fn lock() -> MutexGuard<'static, Logs> {
 }
 
 fn error(entry: &Entry) {
-    let mut logs = lock();
-    let Logs { error: Some(writer), sink, .. } = &mut *logs else {
-        return;
-    };
-    sink.error(|out| writer.write(sys::clock::wall(), std::process::id(), entry, out));
-    logs.say_notices();
+    lock().error(entry);
 }
 
 impl Logs {
-    /// Says in the log what happened to the log.
-    fn say_notices(&mut self) {
-        let Some(writer) = &mut self.error else {
-            return;
-        };
-        for notice in self.sink.take_notices() {
-            let entry = entry_for(&notice);
-            self.sink.say(&notice, |out| {
-                writer.write(sys::clock::wall(), std::process::id(), &entry, out);
-            });
+    /// # Errors
+    /// When the line has to wait for room.
+    fn access(&mut self, record: &Record<'_>) -> Result<(), Full> {
+        let Some(writer) = &mut self.access else { return Ok(()) };
+        self.line.clear();
+        writer.write(record, &mut self.line);
+        match (self.sink.send(Kind::Access, &self.line), self.when_full) {
+            (Err(Full), WhenFull::Drop) => self.sink.drop_line(),
+            (Err(Full), WhenFull::Block) => return Err(Full),
+            (Ok(()), WhenFull::Drop | WhenFull::Block) => {}
+        }
+        Ok(())
+    }
+
+    /// Errors never wait: they have room of their own.
+    fn error(&mut self, entry: &Entry) {
+        let Some(writer) = &mut self.error else { return };
+        self.line.clear();
+        writer.write(sys::clock::wall(), std::process::id(), entry, &mut self.line);
+        if self.sink.send(Kind::Error, &self.line) == Err(Full) {
+            self.sink.drop_line();
         }
     }
 }
 
-fn entry_for(notice: &Notice) -> Entry {
-    let target = ("target", Value::Text(notice.target.clone()));
-    let (message, values) = match &notice.news {
-        News::Failing(cause) => (
-            "failed to write to a log; its lines are dropped until it can be written to again",
-            vec![target, ("cause", Value::Text(cause.clone()))],
-        ),
-        News::Dropped { lines, span, cause } => {
-            let seconds = (span.as_secs_f64() * 1000.0).round() / 1000.0;
-            (
-                "log lines were dropped",
-                vec![
-                    target,
-                    ("lines", Value::Unsigned(*lines)),
-                    ("seconds", Value::Float(seconds)),
-                    ("cause", Value::Text(cause.clone())),
-                ],
-            )
-        }
-    };
-    Entry { level: Level::Warning, fields: Fields::new(message, values) }
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,8 +12,9 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use super::*;
-use crate::config::{LogFormat, LogTarget, WhenFull};
+use crate::config::{Level, LogFormat};
 use crate::ids::{Generation, Slot};
+use crate::time::Instant;
 
 /// The child's folder or log; without it a child is not one, and passes.
 const GIVEN: &str = "FERRICORN_TEST_LOG";
@@ -53,6 +55,33 @@ fn log(access: LogTarget, error: LogTarget) -> Log {
     }
 }
 
+/// Begins to log into rings of this process's own.
+fn begin(log: &Log) -> Rings {
+    let rings = Rings::new().expect("memory can be shared");
+    install(log, rings.ring(MASTER).expect("a ring")).expect("the log can be opened");
+    rings
+}
+
+/// Writes what waits in the rings, as the logger does; the number of lines.
+fn write_out(rings: &mut [Consumer<sys::shared::Mapping>], outlets: &mut Outlets) -> usize {
+    let (mut line, mut count) = (Vec::new(), 0);
+    for ring in rings.iter_mut() {
+        while let Next::Line(kind) = ring.next(&mut line) {
+            outlets.add(kind, &line);
+            count += 1;
+        }
+    }
+    outlets.write(Instant::default());
+    rings.iter().for_each(Consumer::commit);
+    count
+}
+
+/// Writes what waits to what the log names.
+pub(crate) fn flush(rings: &Rings, log: &Log) {
+    let mut consumers = rings.consumers(0).expect("they can be mapped");
+    write_out(&mut consumers, &mut Outlets::open(log, Instant::default()));
+}
+
 /// Writes the access line `@{id} AAA… {length}.`.
 fn write_access(id: &str, length: usize) {
     let mut request_headers = HeaderMap::new();
@@ -75,7 +104,7 @@ fn write_access(id: &str, length: usize) {
         request_id: Some(id),
         scheme: "http",
     };
-    access(sys::clock::now(), &record);
+    access(&record);
 }
 
 /// The id of an access line, which must be whole.
@@ -99,19 +128,48 @@ fn messages(path: &Path) -> Vec<String> {
 }
 
 const CHILDREN: u32 = 4;
-const LINES: usize = 3000;
+const LINES: usize = if cfg!(debug_assertions) { 1000 } else { 25_000 };
 
 #[test]
-fn lines_of_many_processes_in_one_pipe_stay_whole() {
-    let (reader, writer) = io::pipe().expect("a pipe");
+fn long_lines_of_many_processes_in_one_pipe_stay_whole_and_in_order() {
+    let rings = Rings::new().expect("memory can be shared");
+    for place in 0..CHILDREN {
+        rings.ring(place as usize).expect("a ring");
+    }
+    let memory = rings.descriptors()[0].as_raw_fd();
+    let memory = PathBuf::from(format!("/proc/{}/fd/{memory}", std::process::id()));
     let start = |number: u32| {
-        let mut command = command("child_among_many", Path::new("/proc/self/fd/0"));
-        let stdin = writer.try_clone().expect("a descriptor can be doubled");
-        command.env(NUMBER, number.to_string()).stdin(stdin).spawn().expect("a child starts")
+        let mut command = command("child_among_many", &memory);
+        command.env(NUMBER, number.to_string()).spawn().expect("a child starts")
     };
-    let children: Vec<Child> = (0..CHILDREN).map(start).collect();
-    // The pipe ends with the last child.
+    let mut children: Vec<Child> = (0..CHILDREN).map(start).collect();
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let target = LogTarget::File(format!("/proc/self/fd/{}", writer.as_raw_fd()).into());
+    let mut outlets = Outlets::open(&log(target.clone(), target), Instant::default());
+    // The pipe ends with the outlets.
     drop(writer);
+    let (counts, errors) = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut rings = rings.consumers(0).expect("they can be mapped");
+            let is_alive = |child: &mut Child| child.try_wait().expect("our child").is_none();
+            loop {
+                let alive = children.iter_mut().any(is_alive);
+                if write_out(&mut rings, &mut outlets) == 0 && !alive {
+                    break;
+                }
+            }
+            for mut child in children {
+                assert!(child.wait().expect("a child ends").success());
+            }
+        });
+        read_many(reader)
+    });
+    assert_eq!(counts, [LINES; CHILDREN as usize]);
+    assert_eq!(errors, [1 + LINES.div_ceil(100); CHILDREN as usize]);
+}
+
+/// Reads what the children wrote, in their order; the number of access and error lines of each.
+fn read_many(reader: impl io::Read) -> ([usize; CHILDREN as usize], [usize; CHILDREN as usize]) {
     let mut counts = [0; CHILDREN as usize];
     let mut errors = [0; CHILDREN as usize];
     for line in BufReader::new(reader).lines() {
@@ -131,11 +189,7 @@ fn lines_of_many_processes_in_one_pipe_stay_whole() {
             counts[child] += 1;
         }
     }
-    for mut child in children {
-        assert!(child.wait().expect("a child ends").success());
-    }
-    assert_eq!(counts, [LINES; CHILDREN as usize]);
-    assert_eq!(errors, [1 + LINES / 100; CHILDREN as usize]);
+    (counts, errors)
 }
 
 #[test]
@@ -143,18 +197,21 @@ fn lines_of_many_processes_in_one_pipe_stay_whole() {
 fn child_among_many() {
     let Some(path) = given() else { return };
     let child = std::env::var(NUMBER).expect("a child has a number");
-    let target = LogTarget::File(path);
-    install(&log(target.clone(), target)).expect("the pipe can be opened");
+    let memory = fs::File::options().read(true).write(true).open(path).expect("our parent's");
+    // Nobody hears the bell: the parent looks all the time.
+    let bell = sys::bell::Bell::new().expect("a bell").as_fd().try_clone_to_owned();
+    let rings = Rings::inherit(memory.into(), bell.expect("a descriptor"));
+    let ring = rings.ring(child.parse().expect("a number")).expect("a ring");
+    let target = LogTarget::Stdout;
+    install(&log(target.clone(), target), ring).expect("stdout is open");
     for number in 0..LINES {
         if number % 100 == 0 {
             tracing::info!("child={child} wrote={number}");
         }
-        // Up to the longest that a pipe takes in one piece, which is 4096 with what is around.
-        write_access(&format!("{child}-{number}"), number * 37 % 4070);
+        // All lengths up to the longest that there is.
+        write_access(&format!("{child}-{number}"), number * 37 % (65_536 - 40));
     }
     tracing::info!("child={child} wrote={LINES}");
-    flush();
-    assert!(!has_pending());
 }
 
 #[test]
@@ -186,15 +243,15 @@ fn child_on_stdout() {
     let before = flags();
     let mut log = log(LogTarget::Stdout, LogTarget::Stdout);
     log.when_full = WhenFull::Drop;
-    install(&log).expect("stdout is open");
-    assert_eq!(flags(), before, "stdout is others' as well, and stays as it was");
+    let rings = begin(&log);
     // A newline, for the test harness has begun a line.
-    LOGS.lock().expect("nobody panicked").sink.access(sys::clock::now(), |out| out.push(b'\n'));
+    LOGS.lock().expect("nobody panicked").sink.send(Kind::Access, b"\n").expect("there is room");
     write_access("1", 10);
     write_access("2", 10);
     tracing::warn!("between");
     write_access("3", 10);
-    flush();
+    flush(&rings, &log);
+    assert_eq!(flags(), before, "stdout is others' as well, and stays as it was");
 }
 
 #[test]
@@ -236,32 +293,36 @@ fn child_that_reloads() {
         tracing::debug!(target: "hyper::proto", "noise {round}");
         tracing::info!(target: "hyper", "hyper {round}");
     };
-    install(&log).expect("the log can be opened");
+    let rings = begin(&log);
     all(1);
     assert_eq!(named_fields(), NamedFields::default(), "there is no access log");
     // The same again, and a second installation, add no second line.
-    apply(&log).expect("the log is open");
-    install(&log).expect("the log is open");
+    apply(&log).expect("it is right");
+    install(&log, rings.ring(MASTER).expect("a ring")).expect("the log is open");
     tracing::info!("info 2");
+    // What waits goes to where it was meant for.
+    flush(&rings, &log);
     log.level = Level::Debug;
     log.error = target("two");
-    apply(&log).expect("the log can be opened");
+    apply(&log).expect("it is right");
     all(3);
     log.level = Level::Critical;
-    apply(&log).expect("the log is open");
+    apply(&log).expect("it is right");
     all(4);
     tracing::error!("error 4");
     tracing::error!(critical = false, "error 4");
     tracing::error!(critical = true, "critical 4");
     log.level = Level::Error;
-    apply(&log).expect("the log is open");
+    apply(&log).expect("it is right");
     all(5);
     tracing::error!("error 5");
+    flush(&rings, &log);
     log.level = Level::Info;
     log.format = LogFormat::Json;
     log.error = target("three");
-    apply(&log).expect("the log can be opened");
+    apply(&log).expect("it is right");
     tracing::info!("info 6");
+    flush(&rings, &log);
 }
 
 #[test]
@@ -278,55 +339,47 @@ fn child_with_bad_configurations() {
     let Some(folder) = given() else { return };
     let target = |name: &str| LogTarget::File(folder.join(name));
     let good = log(target("access"), target("error"));
-    install(&good).expect("the logs can be opened");
+    let rings = begin(&good);
     let mut bad = good.clone();
     bad.access_format = "%(z)s".to_owned();
-    bad.error = target("never");
+    bad.level = Level::Critical;
     let failure = apply(&bad).expect_err("the format is wrong").to_string();
     assert!(
         failure.starts_with("log.access_format: unknown atom %(z)s at character 1"),
         "{failure}"
     );
     bad = good.clone();
-    bad.access_format = "other".to_owned();
     bad.error = target("missing/error");
-    let failure = apply(&bad).expect_err("there is no folder").to_string();
+    let failure = check(&bad).expect_err("there is no folder").to_string();
     assert!(failure.starts_with("failed to open the error log /"), "{failure}");
-    assert!(!folder.join("never").exists());
     assert_eq!(named_fields().request, [header::USER_AGENT]);
     tracing::info!("still here");
     write_access("still", 3);
-    flush();
+    flush(&rings, &good);
 }
 
 #[test]
-fn a_rotation_and_a_fork_lose_no_line_and_double_none() {
-    let folder = run("child_that_rotates");
+fn every_process_has_its_own_lines() {
+    let folder = run("child_with_a_ring_of_its_own");
     let read = |name| fs::read_to_string(folder.path().join(name)).expect("the log is there");
-    assert_eq!(read("access.1"), "@1 A 1.\n@2 A 1.\n");
-    assert_eq!(read("access"), "@3 A 1.\n@5 A 1.\n");
+    assert_eq!(read("access"), "@1 A 1.\n@2 A 1.\n");
 }
 
 #[test]
 #[ignore = "the child of another test"]
-fn child_that_rotates() {
+fn child_with_a_ring_of_its_own() {
     let Some(folder) = given() else { return };
-    let path = folder.join("access");
-    install(&log(LogTarget::File(path.clone()), LogTarget::Off)).expect("the log can be opened");
+    let log = log(LogTarget::File(folder.join("access")), LogTarget::Off);
+    let rings = begin(&log);
     write_access("1", 1);
-    fs::rename(&path, folder.join("access.1")).expect("a file can be moved");
+    // What waits in its parent's ring is not the child's.
+    adopt(rings.ring(1).expect("a ring"));
     write_access("2", 1);
-    reopen().expect("the log can be made again");
+    flush(&rings, &log);
+    // Without a ring there is nobody who reads it.
+    leave(&rings);
     write_access("3", 1);
-    assert!(has_pending());
-    before_fork();
-    assert!(!has_pending());
-    // What waits in a child after its birth is its parent's.
-    write_access("4", 1);
-    after_fork();
-    assert!(!has_pending());
-    write_access("5", 1);
-    flush();
+    flush(&rings, &log);
 }
 
 #[test]
@@ -348,8 +401,10 @@ fn child_with_a_chatty_field() {
     }
     let Some(folder) = given() else { return };
     let error = LogTarget::File(folder.join("error"));
-    install(&log(LogTarget::Off, error)).expect("the log can be opened");
+    let log = log(LogTarget::Off, error);
+    let rings = begin(&log);
     tracing::info!(field = %Chatty, "outer");
+    flush(&rings, &log);
 }
 
 #[test]

@@ -42,26 +42,23 @@ pub(super) fn account(kid: &Kid) {
     tracing::error!("worker {slot} (pid {pid}) took with it {}", List(&held, now));
     let none = HeaderMap::new();
     for request in &held {
-        logging::access(
-            clock::now(),
-            &Record {
-                remote: request.remote,
-                started: request.started,
-                elapsed: now.duration_since(request.started).unwrap_or_default(),
-                method: &request.method,
-                target: &request.target,
-                version: request.version,
-                request_headers: &none,
-                outcome: Outcome::Lost,
-                response_headers: &none,
-                bytes: 0,
-                pid: u32::try_from(pid).unwrap_or(0),
-                slot,
-                generation: worker.generation,
-                request_id: None,
-                scheme: "http",
-            },
-        );
+        logging::access(&Record {
+            remote: request.remote,
+            started: request.started,
+            elapsed: now.duration_since(request.started).unwrap_or_default(),
+            method: &request.method,
+            target: &request.target,
+            version: request.version,
+            request_headers: &none,
+            outcome: Outcome::Lost,
+            response_headers: &none,
+            bytes: 0,
+            pid: u32::try_from(pid).unwrap_or(0),
+            slot,
+            generation: worker.generation,
+            request_id: None,
+            scheme: "http",
+        });
     }
 }
 

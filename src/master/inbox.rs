@@ -77,6 +77,8 @@ impl<A: App> Master<A> {
                 self.hear(pid);
                 if let Some(at) = self.kids.iter().position(|kid| kid.pid == pid) {
                     held::account(&self.kids.remove(at));
+                    // It may have died between its last line and the ring of the bell.
+                    self.rings.bell().ring();
                 }
                 let status = self.status(ended);
                 self.step(Event::Exited { pid: Pid(pid), status });

@@ -30,6 +30,8 @@ pub(super) struct Kid {
     pub(super) ended: bool,
     /// What it is besides, when it is a worker.
     pub(super) worker: Option<Worker>,
+    /// The place of its ring; the logger has none.
+    pub(super) ring: Option<usize>,
     /// The accept set that found no room in the channel. Only the last one counts.
     pub(super) unsent: Option<SlotSet>,
     /// When the time without a processor was read, and how long it was by then.
@@ -38,7 +40,7 @@ pub(super) struct Kid {
 
 impl Kid {
     pub(super) fn new(id: ChildId, pid: i32, channel: Channel, worker: Option<Worker>) -> Self {
-        Self { id, pid, channel, ended: false, worker, unsent: None, starved: None }
+        Self { id, pid, channel, ended: false, worker, ring: None, unsent: None, starved: None }
     }
 
     /// Sends an order, fire and forget. Only accept sets are kept when there is no room: a blocked

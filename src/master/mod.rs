@@ -16,12 +16,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Log};
 use crate::embed::App;
 use crate::error::Error;
 use crate::ids::{Generation, SlotSet};
 use crate::listeners::Listeners;
-use crate::logging;
+use crate::logging::{self, Rings};
 use crate::master::kid::Kid;
 use crate::master::manager::Manager;
 use crate::master::pidfile::PidFile;
@@ -62,6 +62,9 @@ pub(crate) struct Master<A> {
     signals: Signals,
     kids: Vec<Kid>,
     counters: Arc<SlotBoard>,
+    rings: Rings,
+    /// What the next logger opens.
+    log: Log,
     /// Slots whose queue is watched.
     armed: SlotSet,
     identity: Identity,
@@ -100,13 +103,19 @@ pub(crate) struct Opened {
 
 impl<A: App> Master<A> {
     /// Supervises from the first fork to the last exit.
-    pub(crate) fn begin(app: A, beginning: Beginning, opened: Opened) -> Result<(), Error> {
+    pub(crate) fn begin(
+        app: A,
+        beginning: Beginning,
+        opened: Opened,
+        rings: Rings,
+    ) -> Result<(), Error> {
         let Opened { listeners, counters, pidfile, seed } = opened;
         let supervisor = Supervisor::new(policy(&beginning.config), seed);
         let desk = Inheritance {
             supervisor,
             listeners,
             counters,
+            rings,
             kids: Vec::new(),
             armed: SlotSet::EMPTY,
             pidfile,
@@ -129,6 +138,8 @@ impl<A: App> Master<A> {
             signals: beginning.signals,
             kids: desk.kids,
             counters: Arc::new(desk.counters),
+            rings: desk.rings,
+            log: config.log.clone(),
             armed: desk.armed,
             identity: beginning.identity,
             pidfile: desk.pidfile,
@@ -151,7 +162,6 @@ impl<A: App> Master<A> {
             self.tell_ready();
             self.manager.beat(now());
             self.listeners.expire(now());
-            logging::flush();
             let readiness = self.wait()?;
             self.take_in(&readiness);
             self.step(Event::Tick);
@@ -203,7 +213,7 @@ impl<A: App> Master<A> {
         if let Some(pidfile) = self.pidfile {
             pidfile.remove();
         }
-        logging::flush();
+        logging::leave(&self.rings);
         match reason {
             ExitReason::Stopped => Ok(()),
             ExitReason::WorkerBoot => {

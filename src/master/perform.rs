@@ -8,17 +8,18 @@ use super::{Master, policy};
 use crate::config::{self, Bind, Config};
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
-use crate::logging;
+use crate::logger;
+use crate::logging::{self, MASTER};
 use crate::scoreboard::WorkerBoard;
 use crate::supervisor::action::{Action, ChildSignal, Dismissal};
 use crate::supervisor::event::Event;
 use crate::supervisor::notice::{Notice, Weight};
 use crate::supervisor::stage::Task;
 use crate::sys::channel::Channel;
-use crate::sys::fork::{self, SingleThreaded};
+use crate::sys::fork::{self, InChild, SingleThreaded};
 use crate::sys::{process, signals, statistics};
 use crate::time::Instant;
-use crate::wire::Order;
+use crate::wire::{LogOrder, Order};
 use crate::worker::{self, Birth, WorkerBirth};
 
 impl<A: App> Master<A> {
@@ -56,12 +57,8 @@ impl<A: App> Master<A> {
                 self.close_unused(now);
                 None
             }
-            Action::ReopenLogs => {
-                if let Err(error) = logging::reopen() {
-                    tracing::error!("failed to reopen the logs: {error}");
-                }
-                None
-            }
+            Action::ReopenLogs => self.tell_logger(LogOrder::Reopen),
+            Action::FinishLogs => self.tell_logger(LogOrder::Finish),
             Action::StopListening => {
                 self.listeners.retire();
                 None
@@ -97,16 +94,21 @@ impl<A: App> Master<A> {
                 let board = Arc::new(WorkerBoard::new(connections(&config))?);
                 Some(Worker { slot, generation, board })
             }
-            Task::Prepare | Task::Check => None,
+            Task::Prepare | Task::Check | Task::Logger => None,
         };
+        let place = (task != Task::Logger).then(|| self.free_ring());
+        let ring = place.map(|place| self.rings.ring(place)).transpose()?;
         let (theirs_too, counters) = (worker.clone(), Arc::clone(&self.counters));
         let master = process::pid();
-        logging::before_fork();
         // Among the others before the fork, so that the child closes the master's end of its own
         // channel, too: a child that held it would never hear the master's end.
-        self.kids.push(Kid::new(id, FORKING, ours, worker));
+        let mut kid = Kid::new(id, FORKING, ours, worker);
+        kid.ring = place;
+        self.kids.push(kid);
         let forked = fork::spawn(&alone, |child| {
             self.kids.clear();
+            let Some(ring) = ring else { return self.log(child, theirs, master) };
+            logging::adopt(ring);
             let birth = Birth {
                 config,
                 generation,
@@ -125,7 +127,7 @@ impl<A: App> Master<A> {
                     child.unblock_signals();
                     self.check_new_binary()
                 }
-                (Task::Prepare | Task::Worker { .. }, _) => {
+                (Task::Prepare | Task::Worker { .. } | Task::Logger, _) => {
                     worker::prepare(child, &birth, &self.app)
                 }
             }
@@ -136,6 +138,35 @@ impl<A: App> Master<A> {
             (Err(_), _) => drop(self.kids.pop()),
         }
         forked
+    }
+
+    /// In a child: becomes the logger, which keeps nothing of the master's but the rings.
+    fn log(&mut self, child: InChild, channel: Channel, master: i32) -> i32 {
+        logging::have_no_ring();
+        drop(std::mem::take(&mut self.listeners));
+        (self.pidfile, self.ready) = (None, None);
+        let birth = logger::Birth {
+            log: &self.log,
+            rings: &self.rings,
+            signals: &self.signals,
+            channel,
+            master,
+        };
+        logger::main(child, birth)
+    }
+
+    /// The first ring that no living child has. What waits in it is read all the same.
+    fn free_ring(&self) -> usize {
+        let taken = |place: &usize| self.kids.iter().any(|kid| kid.ring == Some(*place));
+        (MASTER + 1..).find(|place| !taken(place)).expect("there are fewer kids than numbers")
+    }
+
+    fn tell_logger(&self, order: LogOrder) -> Option<Event> {
+        if let Some(kid) = self.kids.iter().find(|kid| kid.id == ChildId::LOGGER) {
+            // One that does not read its orders is killed at its deadline.
+            let _full = kid.channel.send(&order.encode(), None);
+        }
+        None
     }
 
     fn order(&mut self, child: ChildId, order: Order) -> Option<Event> {
@@ -213,10 +244,12 @@ impl<A: App> Master<A> {
     }
 
     /// What the master itself uses of a configuration: its logs.
-    fn use_config(&self, generation: Generation) -> Option<Event> {
+    fn use_config(&mut self, generation: Generation) -> Option<Event> {
         let config: &Config = self.configs.get(&generation)?;
-        if let Err(error) = logging::apply(&config.log) {
-            tracing::error!("failed to apply the new log settings: {error}");
+        // The logger is replaced when a generation comes into force, by one that opens these targets.
+        match logging::check(&config.log).and_then(|()| logging::apply(&config.log)) {
+            Ok(()) => self.log = config.log.clone(),
+            Err(error) => tracing::error!("failed to apply the new log settings: {error}"),
         }
         if let Err(error) = self.listeners.set_backlog(config.backlog) {
             tracing::error!("failed to apply the new backlog: {error}");
@@ -239,7 +272,6 @@ fn send(pid: Pid, signal: ChildSignal) -> Option<Event> {
         ChildSignal::Quit => signals::INT,
         ChildSignal::Abort => signals::ABRT,
         ChildSignal::Kill => signals::KILL,
-        ChildSignal::Reopen => signals::USR1,
     };
     // It may have ended by itself: then it is about to be reaped.
     let _gone = signals::send(pid.0, number);

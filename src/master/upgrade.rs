@@ -18,7 +18,7 @@ use super::pidfile::PidFile;
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::listeners::{Handed, Listeners};
-use crate::logging;
+use crate::logging::Rings;
 use crate::scoreboard::{SlotBoard, WorkerBoard};
 use crate::supervisor::Supervisor;
 use crate::sys::channel::Channel;
@@ -31,7 +31,7 @@ const STATE_VARIABLE: &str = "FERRICORN_INTERNAL_STATE";
 const CHECK_VARIABLE: &str = "FERRICORN_INTERNAL_CHECK";
 /// Rises with every change to [`State`], to the supervisor's own types, and to the messages between
 /// the master and its workers.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 
 /// What one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,6 +40,7 @@ pub(crate) struct State {
     supervisor: Supervisor,
     listeners: Handed,
     counters: i32,
+    rings: [i32; 2],
     kids: Vec<HandedKid>,
     armed: SlotSet,
     pidfile: Option<(PathBuf, i32)>,
@@ -51,6 +52,7 @@ struct HandedKid {
     pid: i32,
     channel: i32,
     worker: Option<HandedWorker>,
+    ring: Option<usize>,
     ended: bool,
     unsent: Option<SlotSet>,
 }
@@ -69,6 +71,7 @@ pub(crate) struct Inheritance {
     pub(super) supervisor: Supervisor,
     pub(crate) listeners: Listeners,
     pub(crate) counters: SlotBoard,
+    pub(crate) rings: Rings,
     pub(super) kids: Vec<Kid>,
     pub(super) armed: SlotSet,
     pub(crate) pidfile: Option<PidFile>,
@@ -123,7 +126,7 @@ impl State {
             let channel = Channel::from(exec::inherited(handed.channel)?);
             let worker = handed.worker.map(HandedWorker::take_over).transpose()?;
             let mut kid = Kid::new(handed.id, handed.pid, channel, worker);
-            (kid.ended, kid.unsent) = (handed.ended, handed.unsent);
+            (kid.ended, kid.ring, kid.unsent) = (handed.ended, handed.ring, handed.unsent);
             Ok::<_, io::Error>(kid)
         };
         let pidfile = self.pidfile.map(|(path, number)| {
@@ -133,6 +136,7 @@ impl State {
             supervisor: self.supervisor,
             listeners: Listeners::take_over(self.listeners)?,
             counters: SlotBoard::inherit(exec::inherited(self.counters)?)?,
+            rings: Rings::inherit(exec::inherited(self.rings[0])?, exec::inherited(self.rings[1])?),
             kids: self.kids.into_iter().map(kid).collect::<io::Result<_>>()?,
             armed: self.armed,
             pidfile: pidfile.transpose()?,
@@ -143,17 +147,14 @@ impl State {
 impl<A: App> Master<A> {
     /// In a child: asks the binary on disk. Returns only when it cannot be executed.
     pub(super) fn check_new_binary(&self) -> i32 {
-        logging::after_fork();
         let error = self.invocation.execute(CHECK_VARIABLE, &STATE_VERSION.to_string());
         tracing::error!("failed to execute {}: {error}", self.invocation.path().display());
-        logging::flush();
         CANNOT_EXECUTE
     }
 
     /// Executes the binary on disk in place of this image. Returns only when that fails; then nothing
     /// has changed.
     pub(super) fn replace_image(&self) -> io::Error {
-        logging::flush();
         // Until the new image has handlers, and for good if it comes: they are pending there.
         let blocked = Blocked::all();
         let error = match self.hand_over() {
@@ -183,6 +184,7 @@ impl<A: App> Master<A> {
                 pid: kid.pid,
                 channel: exec::keep(&kid.channel)?,
                 worker: kid.worker.as_ref().map(worker).transpose()?,
+                ring: kid.ring,
                 ended: kid.ended,
                 unsent: kid.unsent,
             })
@@ -190,11 +192,13 @@ impl<A: App> Master<A> {
         let pidfile = self.pidfile.as_ref().map(|pidfile| {
             exec::keep(pidfile.file()).map(|number| (pidfile.path().to_owned(), number))
         });
+        let [memory, bell] = self.rings.descriptors();
         let state = State {
             version: STATE_VERSION,
             supervisor: self.supervisor.clone(),
             listeners: self.listeners.hand_over()?,
             counters: exec::keep(&*self.counters)?,
+            rings: [exec::keep(&memory)?, exec::keep(&bell)?],
             kids: self.kids.iter().map(kid).collect::<io::Result<_>>()?,
             armed: self.armed,
             pidfile: pidfile.transpose()?,
@@ -205,6 +209,7 @@ impl<A: App> Master<A> {
     fn keep_no_more(&self) {
         self.listeners.keep_no_more();
         exec::keep_no_more(&*self.counters);
+        self.rings.descriptors().iter().for_each(exec::keep_no_more);
         for kid in &self.kids {
             exec::keep_no_more(&kid.channel);
             kid.worker.iter().for_each(|worker| exec::keep_no_more(&*worker.board));

@@ -2,7 +2,7 @@
 //! what a fact orders by itself: reopened logs, an `ABRT` to a silent worker.
 
 use crate::ids::{ChildId, Pid, Slot, SlotSet};
-use crate::supervisor::action::{Action, ChildSignal, ExitReason};
+use crate::supervisor::action::{Action, ExitReason};
 use crate::supervisor::event::{Event, ExitStatus, Signal};
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::FORK_RETRY;
@@ -19,13 +19,20 @@ impl Supervisor {
             Event::Started if self.phase == Phase::New => {
                 self.phase = Phase::Preparing { retry_at: now };
             }
-            Event::Upgraded => self.note_upgraded(),
+            Event::Upgraded => self.note_upgraded(now, out),
             Event::Started | Event::Tick => {}
             Event::Signalled(signal) => self.note_signal(now, signal, out),
+            Event::Forked { child: ChildId::LOGGER, pid } => self.note_logger_forked(pid, out),
+            Event::ForkFailed { child: ChildId::LOGGER, reason } => {
+                self.note_logger_unforked(now, reason, out);
+            }
             Event::Forked { child, pid } => self.note_forked(now, child, pid, out),
             Event::ForkFailed { child, reason } => self.note_fork_failed(now, child, reason, out),
             Event::Ready { child } => self.note_ready(now, child, out),
             Event::WorkerDue { child, why } => self.note_due(child, why, out),
+            Event::Exited { pid, status } if self.logger.is(pid) => {
+                self.note_logger_exit(now, (pid, status), out);
+            }
             Event::Exited { pid, status } => {
                 if let Some(child) = self.by_pid(pid) {
                     self.note_exit(now, &child, pid, status, out);
@@ -42,7 +49,7 @@ impl Supervisor {
     }
 
     /// What the image before this one watched, this one does not watch yet.
-    fn note_upgraded(&mut self) {
+    fn note_upgraded(&mut self, now: Instant, out: &mut Vec<Action>) {
         self.upgrade = Upgrade::Idle;
         self.reload_again = !self.is_stopping();
         for seat in &mut self.seats {
@@ -50,6 +57,8 @@ impl Supervisor {
                 seat.drainage = Drainage::Unwatched;
             }
         }
+        // It runs the image before.
+        self.renew_logger(now, out);
     }
 
     fn note_signal(&mut self, now: Instant, signal: Signal, out: &mut Vec<Action>) {
@@ -71,15 +80,7 @@ impl Supervisor {
             Signal::More => self.resize(self.wanted.saturating_add(1), out),
             Signal::Fewer => self.resize(self.wanted.saturating_sub(1), out),
             Signal::Upgrade => self.want_upgrade(out),
-            Signal::Reopen => {
-                out.push(Action::ReopenLogs);
-                let workers = self.children.iter().filter(|child| child.slot().is_some());
-                let pids = workers.filter(|child| !matches!(child.stage, Stage::Killed { .. }));
-                out.extend(
-                    pids.filter_map(Child::pid)
-                        .map(|pid| Action::Signal { pid, signal: ChildSignal::Reopen }),
-                );
-            }
+            Signal::Reopen => out.push(Action::ReopenLogs),
         }
     }
 
@@ -132,6 +133,8 @@ impl Supervisor {
                 }
                 self.note_prepare_unforked(retry_at);
             }
+            // Not among the children.
+            Task::Logger => {}
             Task::Check => {
                 return self.refuse_upgrade(format!("its check cannot be forked: {reason}"), out);
             }
@@ -204,6 +207,8 @@ impl Supervisor {
             Task::Worker { slot } => self.note_worker_exit(now, child, slot, (pid, status), out),
             Task::Prepare => self.note_prepare_exit(now, status, out),
             Task::Check => self.note_check_exit(status, out),
+            // Not among the children.
+            Task::Logger => {}
         }
     }
 

@@ -35,8 +35,10 @@ pub(crate) enum Action {
     Use { generation: Generation },
     /// Nobody uses this generation's configuration any more.
     Forget { generation: Generation },
-    /// Reopen the log files.
+    /// Tell the logger to reopen its files.
     ReopenLogs,
+    /// Tell the logger to write what is there, and to leave.
+    FinishLogs,
     /// New connections are refused from now on; what the kernel has completed stays queued.
     StopListening,
     /// Execute the new image in place, with this state; it returns only with `UpgradeFailed`. To be
@@ -67,8 +69,6 @@ pub(crate) enum ChildSignal {
     Abort,
     /// `KILL`
     Kill,
-    /// `USR1`: reopen your logs.
-    Reopen,
 }
 
 /// Why the master leaves.

@@ -34,6 +34,7 @@ pub(crate) mod action;
 mod backoff;
 pub(crate) mod event;
 mod health;
+mod logger;
 pub(crate) mod notice;
 pub(crate) mod policy;
 mod reconcile;
@@ -55,6 +56,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
 use crate::supervisor::event::Event;
+use crate::supervisor::logger::Logger;
 use crate::supervisor::policy::{ASLEEP, LATE, Policy};
 use crate::supervisor::reload::Reload;
 use crate::supervisor::seat::Seat;
@@ -89,6 +91,7 @@ pub(crate) struct Supervisor {
     /// `HUP` came while another reload, the start or an upgrade was under way.
     reload_again: bool,
     upgrade: Upgrade,
+    logger: Logger,
     /// To which slots the kernel sends new connections.
     steered: SlotSet,
     /// When the last fact was taken.
@@ -136,6 +139,7 @@ impl Supervisor {
             reload: None,
             reload_again: false,
             upgrade: Upgrade::Idle,
+            logger: Logger::UNBORN,
             steered: SlotSet::EMPTY,
             handled_at: Instant::default(),
             wakes_at: None,
@@ -158,6 +162,7 @@ impl Supervisor {
         self.absorb(now, event, &mut out);
         if judges {
             self.expire(now, &mut out);
+            self.expire_logger(now, &mut out);
             self.prove_canary(now, &mut out);
         }
         self.reconcile(now, &mut out);
@@ -189,6 +194,7 @@ impl Supervisor {
         if let Phase::Stopping { deadline, .. } = &mut self.phase {
             *deadline = deadline.after(missed);
         }
+        self.logger.postpone(missed);
         if let Some(reload) = &mut self.reload {
             reload.excuse(now, missed);
         }
@@ -254,7 +260,8 @@ impl Supervisor {
     }
 
     fn own_deadline(&self) -> Option<Instant> {
-        match self.phase {
+        let logger = self.logger_deadline().filter(|_| self.phase != Phase::New);
+        let phase = match self.phase {
             Phase::Preparing { retry_at } if !self.has_task(Task::Prepare) => Some(retry_at),
             Phase::Running => {
                 let complaint = self.is_failing().then_some(self.complaint_at);
@@ -266,7 +273,8 @@ impl Supervisor {
             | Phase::Starting
             | Phase::Stopping { .. }
             | Phase::Gone => None,
-        }
+        };
+        logger.into_iter().chain(phase).min()
     }
 
     fn policy(&self, generation: Generation) -> &Policy {

@@ -27,6 +27,7 @@ pub(crate) enum Notice {
     Reloading { generation: Generation },
     Reloaded { generation: Generation, replaced: u16, took: Duration },
     ReloadFailed { generation: Generation, kept: Generation, reason: String },
+    LoggerDied { pid: Pid, status: ExitStatus },
     UpgradeRefused { reason: String },
     Ignored { signal: Signal, why: &'static str },
     Stopping { urgency: Urgency, patience: Duration },
@@ -92,6 +93,7 @@ impl Notice {
             | Self::Stalled { .. }
             | Self::StillFailing { .. }
             | Self::NobodyBoots
+            | Self::LoggerDied { .. }
             | Self::PrepareFailed { .. }
             | Self::ReloadFailed { .. }
             | Self::UpgradeRefused { .. }
@@ -101,7 +103,7 @@ impl Notice {
             | Self::Starved { .. }
             | Self::SizeKept { .. }
             | Self::Ignored { .. } => Weight::Warning,
-            Self::Forked { task: Task::Prepare | Task::Check, .. } => Weight::Debug,
+            Self::Forked { task: Task::Prepare | Task::Check | Task::Logger, .. } => Weight::Debug,
             Self::Exited { ending: Ending::Left, .. }
             | Self::Forked { task: Task::Worker { .. }, .. }
             | Self::Ready { .. }
@@ -175,6 +177,9 @@ impl fmt::Display for Notice {
             Self::UpgradeRefused { reason } => {
                 write!(f, "failed to upgrade: {reason}; nothing has changed")
             }
+            Self::LoggerDied { pid, status } => {
+                write!(f, "the logger (pid {pid}) died: {status}; another takes its place")
+            }
             Self::Ignored { signal, why } => write!(f, "ignoring {signal}: {why}"),
             Self::Stopping { urgency: Urgency::Graceful, patience } => {
                 write!(f, "stopping: workers may finish for {} s", patience.as_secs_f32())
@@ -214,6 +219,7 @@ impl fmt::Display for Task {
             Self::Prepare => f.write_str("prepare"),
             Self::Worker { slot } => write!(f, "worker {slot}"),
             Self::Check => f.write_str("the new binary's check"),
+            Self::Logger => f.write_str("the logger"),
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::time::Instant;
 
 impl Supervisor {
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::New | Phase::Gone) {
+            self.keep_logger(now, out);
+        }
         match self.phase {
             Phase::New | Phase::Gone => {}
             Phase::Stopping { .. } => self.reconcile_stop(now, out),

@@ -256,11 +256,10 @@ impl Supervisor {
         let Some(reload) = &self.reload else { return };
         let (from, wanted) = (reload.from, reload.wanted_before);
         if self.settled != from {
-            out.push(Action::Use { generation: from });
+            self.put_in_force(now, from, out);
             self.take_count(wanted, out);
         }
         self.target = from;
-        self.settled = from;
         self.end_of_reload(now, ReloadEnd::Failed(reason), out);
     }
 
@@ -275,8 +274,7 @@ impl Supervisor {
         {
             (*trial, *failures, *attempt) = (Trial::Passed, 0, None);
             let generation = reload.to;
-            self.settled = generation;
-            out.push(Action::Use { generation });
+            self.put_in_force(now, generation, out);
             self.take_count(self.policy(generation).workers, out);
         }
     }
@@ -287,6 +285,13 @@ impl Supervisor {
             out.push(Action::Log(Notice::Resized { from: self.wanted, to: workers }));
             self.wanted = workers;
         }
+    }
+
+    fn put_in_force(&mut self, now: Instant, generation: Generation, out: &mut Vec<Action>) {
+        self.settled = generation;
+        out.push(Action::Use { generation });
+        // It opens what the generation before has named.
+        self.renew_logger(now, out);
     }
 
     /// The first replacement is gone, whatever the cause: another is to be tried.

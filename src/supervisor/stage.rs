@@ -15,6 +15,8 @@ pub(crate) enum Task {
     Worker { slot: Slot },
     /// Asks the binary on disk whether it could take over, and leaves.
     Check,
+    /// Writes everybody's log lines.
+    Logger,
 }
 
 /// A child as the master sees it.
@@ -105,7 +107,7 @@ impl Child {
     pub(crate) fn slot(&self) -> Option<Slot> {
         match self.task {
             Task::Worker { slot } => Some(slot),
-            Task::Prepare | Task::Check => None,
+            Task::Prepare | Task::Check | Task::Logger => None,
         }
     }
 

@@ -71,9 +71,8 @@ impl Supervisor {
                 (Stage::Forking | Stage::Aborting { .. } | Stage::Killed { .. }, _) => {}
             }
         }
-        if self.children.is_empty() {
+        if self.children.is_empty() && self.part_with_logger(now, out) {
             self.phase = Phase::Gone;
-            out.push(Action::Log(Notice::Leaving));
             out.push(Action::Exit(reason));
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::supervisor::action::Action;
 use crate::supervisor::event::{ExitStatus, Signal};
+use crate::supervisor::logger::Life;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::stage::{Stage, Task};
 use crate::supervisor::{Phase, Supervisor};
@@ -81,6 +82,8 @@ impl Supervisor {
 
     /// Whether an order was given whose answer must not be lost.
     fn awaits_an_answer(&self) -> bool {
-        self.opening.is_some() || self.children.iter().any(|child| child.stage == Stage::Forking)
+        self.opening.is_some()
+            || self.logger.life == Life::Forking
+            || self.children.iter().any(|child| child.stage == Stage::Forking)
     }
 }

@@ -30,3 +30,9 @@ pub(crate) fn now() -> std::time::Instant {
 pub(crate) fn wall() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
+
+/// Does nothing for so long. For those who have agreed to wait: nobody else may.
+#[expect(clippy::disallowed_methods, reason = "the one place that does")]
+pub(crate) fn nap(duration: std::time::Duration) {
+    std::thread::sleep(duration);
+}

@@ -1,7 +1,7 @@
 //! Waiting for descriptors and for time, in one place.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -51,6 +51,24 @@ pub(crate) fn wait(
         }
     };
     Ok(polled.iter().map(readiness).collect())
+}
+
+/// Whether a write would not block now. What is no pipe, socket or terminal never blocks.
+pub(crate) fn is_writable(descriptor: &impl AsFd) -> bool {
+    let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLOUT)];
+    nix::poll::poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Sleeps until a write does not block any more, or a signal has come.
+///
+/// # Errors
+/// What poll(2) says, but for `EINTR`.
+pub(crate) fn wait_writable(descriptor: &impl AsFd) -> io::Result<()> {
+    let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLOUT)];
+    match nix::poll::poll(&mut polled, PollTimeout::NONE) {
+        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Interest {

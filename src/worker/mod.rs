@@ -80,7 +80,6 @@ pub(crate) struct WorkerBirth<'a> {
 /// Runs `prepare`; answers the exit code.
 pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 {
     process::set_name("ferricorn-prep");
-    logging::after_fork();
     log_panics();
     birth.signals.forget();
     // It has nothing to finish: every signal ends it.
@@ -102,25 +101,22 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
         Ok(runtime) => runtime.block_on(app.prepare(&context)),
         Err(error) => Err(error.into()),
     };
-    let code = match catch_unwind(AssertUnwindSafe(run)) {
+    match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => {
             tracing::error!("failed to prepare: {}", Chain(error.as_ref()));
             PREPARE_FAILED
         }
         Err(_) => PREPARE_FAILED,
-    };
-    logging::flush();
-    code
+    }
 }
 
 /// Serves until it is told to leave; answers the exit code.
 pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i32 {
-    // 1. Its name, its worth, and its own buffers.
+    // 1. Its name, and its worth.
     process::set_name(&format!("ferricorn-w{}", worker.slot));
     // Before the change of user, which forbids it. Where it cannot be, the kernel goes by size.
     let _expendable = process::be_expendable(OUT_OF_MEMORY_BIAS);
-    logging::after_fork();
     log_panics();
     // 2. The master's signal handlers are forgotten before any signal is let in: ours would be
     //    written to the master's pipe.
@@ -129,7 +125,6 @@ pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i
         Ok(caught) => caught,
         Err(error) => {
             tracing::error!("failed to boot worker {}: {error}", worker.slot);
-            logging::flush();
             return BOOT_FAILED;
         }
     };
@@ -151,7 +146,6 @@ pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i
             BOOT_FAILED
         }
     }));
-    logging::flush();
     code.unwrap_or(BOOT_FAILED)
 }
 
@@ -181,6 +175,8 @@ fn catch(worker: &WorkerBirth<'_>) -> std::io::Result<Signals> {
     if let Ok(alone) = SingleThreaded::prove() {
         process::set_environment(&alone, &worker.birth.config.env);
     }
+    // Its own generation's formats, which may name variables of its environment.
+    logging::apply(&worker.birth.config.log)?;
     Ok(caught)
 }
 
@@ -199,8 +195,7 @@ fn runtime(threads: u16) -> std::io::Result<Runtime> {
     if threads > 1 {
         builder.worker_threads(usize::from(threads));
     }
-    // Lines are written together, when there is nothing else to do.
-    builder.enable_all().on_thread_park(logging::flush).build()
+    builder.enable_all().build()
 }
 
 /// What came in while the worker served.
@@ -290,11 +285,7 @@ fn heed(numbers: &[i32]) -> Heeded {
         match *number {
             signal::INT | signal::QUIT => return Heeded::Quit,
             signal::TERM => heeded = Heeded::Leave,
-            signal::USR1 => {
-                if let Err(error) = logging::reopen() {
-                    tracing::error!("failed to reopen the logs: {error}");
-                }
-            }
+            // `USR1` reopens logs, which a worker has none of: the master tells the logger.
             _ => {}
         }
     }

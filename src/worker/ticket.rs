@@ -101,26 +101,23 @@ impl Drop for Ticket {
         if self.outcome == Outcome::Aborted && self.server.is_cutting() {
             self.outcome = Outcome::Lost;
         }
-        logging::access(
-            clock::now(),
-            &Record {
-                remote: self.client.address(),
-                started: self.started,
-                elapsed: self.elapsed(),
-                method: &self.method,
-                target: &self.target,
-                version: self.version,
-                request_headers: &self.request_headers,
-                outcome: self.outcome,
-                response_headers: &self.response_headers,
-                bytes: self.sent,
-                pid: self.server.pid,
-                slot: self.server.slot,
-                generation: self.server.generation,
-                request_id: Some(self.id.as_str()),
-                scheme: self.client.scheme().as_str(),
-            },
-        );
+        logging::access(&Record {
+            remote: self.client.address(),
+            started: self.started,
+            elapsed: self.elapsed(),
+            method: &self.method,
+            target: &self.target,
+            version: self.version,
+            request_headers: &self.request_headers,
+            outcome: self.outcome,
+            response_headers: &self.response_headers,
+            bytes: self.sent,
+            pid: self.server.pid,
+            slot: self.server.slot,
+            generation: self.server.generation,
+            request_id: Some(self.id.as_str()),
+            scheme: self.client.scheme().as_str(),
+        });
         // After its line: a worker that dies in between has said it twice rather than never.
         if let Some(entry) = self.server.board.entry(self.conn.number) {
             entry.clear();
@@ -145,24 +142,21 @@ pub(super) fn log_unread(server: &Server, conn: &Conn, client: Option<IpAddr>, s
     let elapsed = conn.waited();
     let none = HeaderMap::new();
     server.count_request();
-    logging::access(
-        clock::now(),
-        &Record {
-            remote: client,
-            started: clock::wall().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH),
-            elapsed,
-            method: &Method::GET,
-            target: &Uri::default(),
-            version: Version::HTTP_11,
-            request_headers: &none,
-            outcome: Outcome::Unread(status),
-            response_headers: &none,
-            bytes: 0,
-            pid: server.pid,
-            slot: server.slot,
-            generation: server.generation,
-            request_id: None,
-            scheme: Scheme::Http.as_str(),
-        },
-    );
+    logging::access(&Record {
+        remote: client,
+        started: clock::wall().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH),
+        elapsed,
+        method: &Method::GET,
+        target: &Uri::default(),
+        version: Version::HTTP_11,
+        request_headers: &none,
+        outcome: Outcome::Unread(status),
+        response_headers: &none,
+        bytes: 0,
+        pid: server.pid,
+        slot: server.slot,
+        generation: server.generation,
+        request_id: None,
+        scheme: Scheme::Http.as_str(),
+    });
 }

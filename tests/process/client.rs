@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -157,6 +157,14 @@ impl Connection {
     /// Our end of it, over TCP.
     pub(crate) fn local(&self) -> Option<SocketAddr> {
         self.local
+    }
+
+    /// Our end of it, over TCP and IPv4.
+    pub(crate) fn local_v4(&self) -> SocketAddrV4 {
+        match self.local {
+            Some(SocketAddr::V4(local)) => local,
+            local => panic!("{local:?} is no address of IPv4"),
+        }
     }
 
     /// Sends these bytes.

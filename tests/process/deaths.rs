@@ -69,6 +69,9 @@ fn a_blocked_loop_is_served_by_siblings_reported_aborted_and_replaced() {
     let server = Ferricorn::unruly().config("workers = 2\nstall_timeout = 1\n").start();
     let mut blocking = server.connect();
     blocking.send(get("/block?s=60")).unwrap();
+    let client = blocking.local_v4();
+    // A connection that it accepts in the same turn of its loop would go down with it.
+    eventually("the request is read", PATIENCE, || proc::is_read(client).then_some(()));
     // Meanwhile everybody else is answered, wherever the kernel has queued them.
     for _ in 0..40 {
         assert_eq!(server.get("/").expect("a sibling answers").status, 200);
@@ -167,9 +170,7 @@ fn without_its_master_a_worker_finishes_and_goes() {
     let address = server.address();
     let mut slow = server.connect();
     slow.send(get("/slow?ms=400")).unwrap();
-    let std::net::SocketAddr::V4(client) = slow.local().expect("it is TCP") else {
-        panic!("it is IPv4")
-    };
+    let client = slow.local_v4();
     eventually("the slow request is in hand", PATIENCE, || {
         server.workers().into_iter().find(|(_, pid)| proc::accepted_clients(*pid).contains(&client))
     });
@@ -177,9 +178,12 @@ fn without_its_master_a_worker_finishes_and_goes() {
     assert_eq!(server.wait_exit(), Exit::Signal(9));
     assert_eq!(slow.response().expect("its worker finishes").status, 200);
     drop(slow);
+    // Before the logger, which writes their last lines.
+    let is_worker = |it: &proc::Stat| it.name.starts_with("ferricorn-w");
     eventually("no worker is left", Duration::from_millis(1300), || {
-        server.remains().is_empty().then_some(())
+        (!server.remains().iter().any(is_worker)).then_some(())
     });
+    eventually("nobody is left", PATIENCE, || server.remains().is_empty().then_some(()));
     assert_eq!(Connection::open(&address).expect_err("nobody listens"), Outcome::Refused);
 }
 
@@ -190,9 +194,7 @@ fn without_its_master_no_blocked_worker_stays_and_the_port_is_free() {
     let address = server.address();
     let mut blocked = server.connect();
     blocked.send(get("/block?s=60")).unwrap();
-    let std::net::SocketAddr::V4(client) = blocked.local().expect("it is TCP") else {
-        panic!("it is IPv4")
-    };
+    let client = blocked.local_v4();
     eventually("the request is in hand", PATIENCE, || {
         server.workers().into_iter().find(|(_, pid)| proc::accepted_clients(*pid).contains(&client))
     });

@@ -60,6 +60,7 @@ pub(crate) struct Builder {
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     user: Option<u32>,
+    stdout: Option<Stdio>,
     folder: TempDir,
     turn: Rc<Turn>,
 }
@@ -148,6 +149,7 @@ impl Builder {
             flags: Vec::new(),
             environment: Vec::new(),
             user,
+            stdout: None,
             folder,
             turn,
         }
@@ -180,6 +182,12 @@ impl Builder {
     /// Runs it as the user of the tests, even if that is root.
     pub(crate) fn by_ourselves(mut self) -> Self {
         self.user = None;
+        self
+    }
+
+    /// Gives it this standard output instead of a file in its folder.
+    pub(crate) fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stdout.into());
         self
     }
 
@@ -232,7 +240,7 @@ impl Builder {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .envs(self.environment.iter().cloned())
             .stdin(stdin)
-            .stdout(output("stdout"))
+            .stdout(self.stdout.unwrap_or_else(|| output("stdout")))
             .stderr(output("stderr"))
             .process_group(0);
         if let Some(user) = self.user {
@@ -361,6 +369,15 @@ impl Ferricorn {
         });
     }
 
+    /// The logger's pid.
+    pub(crate) fn logger(&self) -> i32 {
+        eventually("a logger", PATIENCE, || {
+            let children = proc::children(self.master);
+            let is_logger = |it: &&Stat| it.name == "ferricorn-log" && it.state != 'Z';
+            children.iter().find(is_logger).map(|it| it.pid)
+        })
+    }
+
     /// Sends the master a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         send(self.master, signal);
@@ -403,6 +420,14 @@ impl Ferricorn {
     pub(crate) fn stop(mut self) {
         self.signal(Signal::SIGTERM);
         assert_eq!(self.wait_exit(), Exit::Code(0));
+    }
+
+    /// Stops it gracefully like [`Ferricorn::stop`]; its folder is there until the answer is dropped.
+    pub(crate) fn stop_and_keep(mut self) -> TempDir {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait_exit(), Exit::Code(0));
+        let empty = tempfile::tempdir().expect("a folder for temporary files");
+        self.folder.replace(empty).expect("it is given up at the end alone")
     }
 
     /// What it has said by now, on stdout and stderr.

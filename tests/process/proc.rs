@@ -84,6 +84,24 @@ pub(crate) fn private_dirty_kib(pid: i32) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// Private memory of the process, in KiB, but for mappings of files with this name.
+pub(crate) fn private_kib_but(pid: i32, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
+    let (mut sum, mut counts) = (0, true);
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        match words.next()? {
+            "Private_Clean:" | "Private_Dirty:" if counts => {
+                sum += words.next()?.parse::<u64>().ok()?;
+            }
+            // A mapping begins with its addresses.
+            first if first.contains('-') && !first.ends_with(':') => counts = !line.contains(name),
+            _ => {}
+        }
+    }
+    Some(sum)
+}
+
 /// The clients of the TCP connections (over IPv4) that the process has accepted.
 pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
     let sockets: HashSet<String> = descriptors(pid)
@@ -101,6 +119,18 @@ pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
         sockets.contains(*fields.get(9)?).then(|| address(fields.get(2)?))?
     };
     table.lines().skip(1).filter_map(remote).filter(|client| client.port() != 0).collect()
+}
+
+/// Whether the server's end of this client's connection (over IPv4, in our network) is there, and all
+/// that the client has sent is read.
+pub(crate) fn is_read(client: SocketAddrV4) -> bool {
+    let Ok(table) = fs::read_to_string("/proc/net/tcp") else { return false };
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let unread =
+            fields.get(4).and_then(|queues| queues.split_once(':')).map(|(_, unread)| unread);
+        fields.get(2).and_then(|it| address(it)) == Some(client) && unread == Some("00000000")
+    })
 }
 
 /// An address as `/proc/net/tcp` writes it: eight hex digits in the machine's order, and the port.

@@ -44,11 +44,8 @@ fn a_second_term_is_harmless_and_int_quickens_the_stop() {
     let mut server = Ferricorn::unruly().start();
     let mut never = server.connect();
     never.send(get("/never")).unwrap();
+    let client = never.local_v4();
     let holder = eventually("a worker holds the request", PATIENCE, || {
-        let client = never.local().and_then(|it| match it {
-            std::net::SocketAddr::V4(it) => Some(it),
-            std::net::SocketAddr::V6(_) => None,
-        })?;
         server.workers().into_iter().find(|(_, pid)| proc::accepted_clients(*pid).contains(&client))
     });
     server.signal(Signal::SIGTERM);

@@ -20,7 +20,9 @@ impl Supervisor {
     fn awaits_tick(&self, now: Instant) -> bool {
         let on_trial = self.reload.as_ref().and_then(|reload| self.reload_deadline(reload));
         let children = self.children.iter().filter(|child| !child.is_serving());
-        let deadlines = children.filter_map(|child| self.child_deadline(child)).chain(on_trial);
+        let logger = self.logger_deadline().filter(|_| self.logger.is_leaving());
+        let deadlines = children.filter_map(|child| self.child_deadline(child));
+        let deadlines = deadlines.chain(on_trial).chain(logger);
         // An overdue deadline is told as the next millisecond.
         deadlines.min().is_some_and(|at| at <= now.after(Duration::from_millis(1)))
     }

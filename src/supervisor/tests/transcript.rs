@@ -93,7 +93,6 @@ pub(super) fn order(action: &Action) -> String {
                 ChildSignal::Quit => "INT",
                 ChildSignal::Abort => "ABRT",
                 ChildSignal::Kill => "KILL",
-                ChildSignal::Reopen => "USR1",
             };
             format!("send {pid} {signal}")
         }
@@ -107,6 +106,7 @@ pub(super) fn order(action: &Action) -> String {
         Action::Use { generation } => format!("use g{generation}"),
         Action::Forget { generation } => format!("forget g{generation}"),
         Action::ReopenLogs => "reopen logs".to_owned(),
+        Action::FinishLogs => "finish logs".to_owned(),
         Action::StopListening => "stop listening".to_owned(),
         Action::Upgrade => "upgrade".to_owned(),
         Action::Log(notice) => {
@@ -124,9 +124,14 @@ pub(super) fn order(action: &Action) -> String {
 }
 
 /// One fact and its orders, as the lines of a transcript.
-pub(super) fn paragraph(now: Instant, event: &Event, orders: &[Action]) -> String {
-    let mut text = format!("{:<8} {}\n", now.to_string(), fact(event));
-    for action in orders {
+pub(super) fn paragraph(now: Instant, event: &Event, given: &[Action]) -> String {
+    format!("{:<8} {}\n{}", now.to_string(), fact(event), orders(given))
+}
+
+/// Orders, as the lines of a transcript.
+pub(super) fn orders(given: &[Action]) -> String {
+    let mut text = String::new();
+    for action in given {
         writeln!(text, "          → {}", order(action)).unwrap();
     }
     text

@@ -13,7 +13,7 @@ mod unread;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -24,10 +24,10 @@ use axum::routing::{any, get, post};
 
 use self::client::Talk;
 use super::server::Server;
-use crate::config::{Config, Level, LogTarget};
+use crate::config::{Config, Level, Log, LogTarget};
 use crate::ids::{Generation, Slot, SlotSet};
 use crate::listeners::Listeners;
-use crate::logging;
+use crate::logging::{self, MASTER, Rings};
 use crate::scoreboard::{SlotBoard, WorkerBoard};
 use crate::sys::socket::{self, Local};
 use crate::{Client, RequestId};
@@ -52,7 +52,8 @@ struct Net {
 
 /// Runs a test against a server with these settings, connecting from 127.0.x.y.
 fn run<F: Future<Output = ()>>(from: [u8; 2], settings: &str, test: impl FnOnce(Net) -> F) {
-    logs();
+    // Whoever does not ask for lines leaves them to the next test.
+    logs().flush();
     let runtime = super::runtime(1).expect("a runtime");
     runtime.block_on(async {
         let net = Net::open([127, 0, from[0], from[1]], settings);
@@ -109,8 +110,7 @@ impl Net {
 
     /// The access lines of requests from this address, or of what speaks for it.
     fn access_lines(remote: &str) -> Vec<String> {
-        logging::flush();
-        let text = std::fs::read_to_string(logs().join("access")).expect("there is a log");
+        let text = logs().read("access");
         let remote = format!("{remote} ");
         text.lines().filter_map(|line| line.strip_prefix(&remote)).map(str::to_owned).collect()
     }
@@ -123,10 +123,9 @@ impl Net {
 
     /// The error lines that speak of this test's connections, from level to end.
     fn error_lines(&self) -> Vec<String> {
-        logging::flush();
         let [a, b, c, d] = self.from;
         let peer = format!("{a}.{b}.{c}.{d}:");
-        let text = std::fs::read_to_string(logs().join("error")).expect("there is a log");
+        let text = logs().read("error");
         let lines = text.lines().filter(|line| line.contains(&peer));
         lines.filter_map(|line| line.splitn(3, "] [").nth(2).map(str::to_owned)).collect()
     }
@@ -136,18 +135,40 @@ impl Net {
 const FORMAT: &str = r#"%(h)s %({scheme}e)s "%(r)s" %(s)s %({outcome}e)s %({request_id}e)s "#;
 const MARKS: &str = r#""%({x-mark}i)s" "%({x-mark}o)s""#;
 
-/// Where the logs of all tests are.
-fn logs() -> &'static PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
+/// The logs of all tests.
+struct Logs {
+    folder: PathBuf,
+    log: Log,
+    rings: Rings,
+    writing: Mutex<()>,
+}
+
+impl Logs {
+    /// Writes what waits, as the logger does.
+    fn flush(&self) {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        logging::tests::flush(&self.rings, &self.log);
+    }
+
+    fn read(&self, name: &str) -> String {
+        self.flush();
+        std::fs::read_to_string(self.folder.join(name)).expect("there is a log")
+    }
+}
+
+fn logs() -> &'static Logs {
+    static LOGS: OnceLock<Logs> = OnceLock::new();
+    LOGS.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder").keep();
         let mut log = Config::default().log;
         log.access = LogTarget::File(folder.join("access"));
         log.error = LogTarget::File(folder.join("error"));
         log.access_format = [FORMAT, MARKS].concat();
         log.level = Level::Info;
-        logging::install(&log).expect("logs in a folder of our own");
-        folder
+        let rings = Rings::new().expect("memory can be shared");
+        let ring = rings.ring(MASTER).expect("a ring");
+        logging::install(&log, ring).expect("logs in a folder of our own");
+        Logs { folder, log, rings, writing: Mutex::new(()) }
     })
 }
 

@@ -4,6 +4,7 @@
 //! `sabotage.rs` breaks each law on purpose, to see that it is noticed.
 
 mod lives;
+mod logger;
 mod orders;
 mod pairs;
 mod sabotage;
@@ -79,6 +80,8 @@ pub(crate) enum Law {
     PreparedFirst,
     /// When the image is replaced, no order waits for its answer.
     UpgradeAlone,
+    /// A server that stops has its logger finish when nobody else is left, and not before.
+    LoggerLast,
 }
 
 /// A law that was broken, and how.
@@ -127,6 +130,9 @@ pub(crate) struct Judge {
     /// To which slots the kernel sends new connections, if it was told.
     steered: Option<SlotSet>,
     prepare_refused_at: Option<u64>,
+    logger: SeatRecord,
+    /// How long the logger may finish.
+    logger_patience: u64,
 }
 
 /// A stop under way.
@@ -207,6 +213,8 @@ impl Judge {
             in_force: Generation::FIRST,
             steered: None,
             prepare_refused_at: None,
+            logger: SeatRecord::default(),
+            logger_patience: 0,
         }
     }
 

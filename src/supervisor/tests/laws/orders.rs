@@ -29,6 +29,8 @@ impl Judge {
     pub(crate) fn order(&mut self, scene: &Scene<'_>, order: &Action) {
         self.holds(Law::EndIsEnd, self.exit.is_none(), || format!("after the end: {order:?}"));
         match order {
+            Action::Fork { child: ChildId::LOGGER, .. } => self.fork_logger(scene),
+            Action::FinishLogs => self.finish_logger(scene),
             Action::Fork { child, task, generation } => {
                 self.fork(scene, *child, *task, *generation);
             }
@@ -82,6 +84,7 @@ impl Judge {
                 self.holds(Law::BackOff, waits, || "prepare was refused just now".to_owned());
             }
             Task::Check => {}
+            Task::Logger => self.breaks(Law::Bounds, format!("{id} is no logger")),
         }
     }
 
@@ -150,7 +153,6 @@ impl Judge {
         let orders = process.orders;
         let (once, id) = (
             match signal {
-                ChildSignal::Reopen => orders.killed.is_none(),
                 ChildSignal::Quit => {
                     orders.quit.is_none() && orders.aborted.is_none() && orders.killed.is_none()
                 }
@@ -161,7 +163,8 @@ impl Judge {
         );
         self.holds(Law::OrdersOnce, once, || format!("{signal:?} to {id} after {orders:?}"));
         match signal {
-            ChildSignal::Reopen | ChildSignal::Quit => {}
+            ChildSignal::Kill if id == ChildId::LOGGER => self.kill_logger(scene, process),
+            ChildSignal::Quit => {}
             ChildSignal::Abort => self.abort(scene, process),
             ChildSignal::Kill => self.kill(scene, process),
         }
@@ -229,7 +232,7 @@ impl Judge {
     }
 
     fn forget(&mut self, scene: &Scene<'_>, generation: Generation) {
-        let used = scene.machine.processes.iter().any(|it| it.generation == generation);
+        let used = scene.machine.others().any(|it| it.generation == generation);
         let known = self.remembered.remove(&generation);
         self.holds(Law::Remembered, known && !used && generation != self.in_force, || {
             format!("generation {generation} is forgotten; known: {known}, used: {used}")
@@ -262,8 +265,9 @@ impl Judge {
         patience: u64,
         reason: ExitReason,
     ) {
-        // Killing takes a moment; who was aborted just before has its own two seconds.
-        let (deadline, gone_by) = (now + patience, now + patience.max(2000) + 40);
+        // Killing takes a moment; who was aborted just before has its own two seconds; and the last
+        // lines are written when everybody is gone.
+        let (deadline, gone_by) = (now + patience, now + patience.max(2000) + 560);
         let before = self.stop.unwrap_or(Stop { urgency, deadline, gone_by, reason });
         self.stop = Some(Stop {
             urgency: urgency.max(before.urgency),
@@ -331,6 +335,8 @@ fn worth_counting(notice: &Notice) -> Option<&'static str> {
         Notice::Ignored { .. } => "a signal was ignored",
         Notice::Resized { .. } => "the number of workers was changed",
         Notice::SizeKept { .. } => "the number of workers was kept",
+        Notice::LoggerDied { .. } => "the logger died",
+        Notice::Killing { task: Task::Logger, .. } => "the logger was killed",
         Notice::Forked { .. }
         | Notice::Ready { .. }
         | Notice::Killing { .. }

@@ -66,6 +66,10 @@ impl Judge {
                 seat.refused_at = Some(now);
             }
             Some(Task::Prepare) => self.prepare_refused_at = Some(now),
+            Some(Task::Logger) => {
+                self.logger.forked_at = self.logger.forked_before;
+                self.logger.refused_at = Some(now);
+            }
             Some(Task::Check) | None => {}
         }
     }
@@ -86,6 +90,7 @@ impl Judge {
             Task::Prepare => {
                 self.unprepared |= process.generation == Generation::FIRST && self.stop.is_none();
             }
+            Task::Logger => self.logger_ended(now, process, status),
             Task::Worker { .. } | Task::Check => {}
         }
     }
@@ -204,7 +209,7 @@ impl Judge {
         let idle = self.remembered.iter().find(|it| {
             **it != self.in_force
                 && !reload.is_some_and(|ends| ends.contains(it))
-                && !scene.machine.processes.iter().any(|process| process.generation == **it)
+                && !scene.machine.others().any(|process| process.generation == **it)
         });
         if let Some(generation) = idle.copied() {
             self.breaks(Law::Remembered, format!("nobody uses generation {generation}"));

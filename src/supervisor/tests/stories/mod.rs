@@ -3,10 +3,12 @@
 //!
 //! A script has one fact a line, `@30 ready #2`, its time in milliseconds; a line without a time
 //! happens at that of the line before. Orders to fork and to open slots are answered at once, as the
-//! master does; child `#n` gets pid 100 + n. The clock stops at each deadline on the way.
+//! master does; child `#n` gets pid 100 + n. The clock stops at each deadline on the way. The logger,
+//! child `#0`, does what it is told at once, and only its own stories tell of it.
 
 mod boot;
 mod crash;
+mod logger;
 mod queues;
 mod recycle;
 mod releases;
@@ -22,6 +24,8 @@ use crate::ids::{ChildId, Pid};
 use crate::supervisor::Supervisor;
 use crate::supervisor::action::Action;
 use crate::supervisor::event::{Event, ExitStatus};
+use crate::supervisor::notice::Notice;
+use crate::supervisor::stage::Task;
 use crate::supervisor::tests::{every_event, transcript};
 use crate::time::Instant;
 
@@ -57,6 +61,15 @@ pub(super) fn after(settings: &str, script: &str) -> Supervisor {
     teller.supervisor
 }
 
+/// Like [`served`], with everything about the logger, which does only what the script says.
+fn served_with_logger(settings: &str, script: &str) -> String {
+    let mut teller = Teller::new(settings);
+    teller.boot();
+    teller.tells_logger = true;
+    teller.tell(script);
+    teller.text
+}
+
 struct Teller {
     supervisor: Supervisor,
     now: Instant,
@@ -66,6 +79,7 @@ struct Teller {
     /// More slots than this cannot be opened.
     slots_max: u16,
     tells_queues: bool,
+    tells_logger: bool,
 }
 
 impl Teller {
@@ -77,6 +91,7 @@ impl Teller {
             forks: true,
             slots_max: u16::MAX,
             tells_queues: false,
+            tells_logger: false,
         }
     }
 
@@ -139,8 +154,12 @@ impl Teller {
             let told: Vec<Action> = orders
                 .into_iter()
                 .filter(|order| self.tells_queues || !is_queueing(order))
+                .filter(|order| self.tells_logger || !is_logging(order))
                 .collect();
-            if fact != Event::Tick || !told.is_empty() {
+            if !self.tells_logger && is_loggers(&fact) {
+                // What follows from it belongs to the fact before.
+                self.text.push_str(&transcript::orders(&told));
+            } else if fact != Event::Tick || !told.is_empty() {
                 self.text.push_str(&transcript::paragraph(self.now, &fact, &told));
             }
         }
@@ -148,7 +167,7 @@ impl Teller {
 
     fn answer(&self, order: &Action) -> Option<Event> {
         match order {
-            Action::Fork { child, .. } if self.forks => {
+            Action::Fork { child, .. } if self.forks || self.hides(*child) => {
                 Some(Event::Forked { child: *child, pid: pid_of(*child) })
             }
             Action::Fork { child, .. } => {
@@ -158,8 +177,17 @@ impl Teller {
             Action::OpenSlots { count } => {
                 Some(Event::SlotsOpen { count: *count.min(&self.slots_max) })
             }
+            Action::FinishLogs if !self.tells_logger => {
+                let (pid, status) = (pid_of(ChildId::LOGGER), ExitStatus::Code(0));
+                Some(Event::Exited { pid, status })
+            }
             _ => None,
         }
+    }
+
+    /// Whether this is the logger, and the story is not about it.
+    fn hides(&self, child: ChildId) -> bool {
+        child == ChildId::LOGGER && !self.tells_logger
     }
 }
 
@@ -172,10 +200,28 @@ fn is_queueing(order: &Action) -> bool {
     matches!(order, Action::Watch { .. } | Action::Accept { .. } | Action::Steer { .. })
 }
 
+fn is_logging(order: &Action) -> bool {
+    match order {
+        Action::Fork { child, .. } => *child == ChildId::LOGGER,
+        Action::Log(Notice::Forked { task, .. }) => *task == Task::Logger,
+        Action::FinishLogs => true,
+        _ => false,
+    }
+}
+
+fn is_loggers(fact: &Event) -> bool {
+    match fact {
+        Event::Forked { child, .. } => *child == ChildId::LOGGER,
+        Event::Exited { pid, .. } => *pid == pid_of(ChildId::LOGGER),
+        _ => false,
+    }
+}
+
 /// Where the stories stand.
-const BOOKS: [&str; 10] = [
+const BOOKS: [&str; 11] = [
     include_str!("boot.rs"),
     include_str!("crash.rs"),
+    include_str!("logger.rs"),
     include_str!("queues.rs"),
     include_str!("recycle.rs"),
     include_str!("releases.rs"),

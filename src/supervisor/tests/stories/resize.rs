@@ -132,8 +132,6 @@ fn usr1() {
                   → dismiss #3 drain
         @110     signal USR1
                   → reopen logs
-                  → send 102 USR1
-                  → send 103 USR1
         "
     );
 }

@@ -181,7 +181,6 @@ fn hup_and_the_others_while_stopping() {
                   → warning: ignoring USR2: the server is stopping
         @1004    signal USR1
                   → reopen logs
-                  → send 102 USR1
         @1005    signal WINCH
                   → warning: ignoring WINCH: it is not a daemon's terminal
         @1100    exited 102 code 0
@@ -315,6 +314,7 @@ fn term_outlives_the_patience_of_no_older_generation() {
         @7010    exited 102 signal 9
                   → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
                   → info: Shutting down: Master
+                  → forget g1
                   → exit 0
         "
     );

@@ -53,7 +53,7 @@ impl Process {
     pub(crate) fn slot(&self) -> Option<Slot> {
         match self.task {
             Task::Worker { slot } => Some(slot),
-            Task::Prepare | Task::Check => None,
+            Task::Prepare | Task::Check | Task::Logger => None,
         }
     }
 
@@ -123,6 +123,11 @@ impl Machine {
 
     pub(crate) fn with_pid(&self, pid: Pid) -> Option<&Process> {
         self.processes.iter().find(|it| it.pid == pid)
+    }
+
+    /// Everybody but the logger.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &Process> {
+        self.processes.iter().filter(|it| it.id != ChildId::LOGGER)
     }
 
     pub(crate) fn workers(&self) -> impl Iterator<Item = (Slot, &Process)> {

@@ -166,12 +166,16 @@ impl World {
             && it.reload.is_none()
             && !it.reload_again
             && it.upgrade == Upgrade::Idle
+            && self.machine.process(ChildId::LOGGER).is_some()
             && self.machine.processes.iter().all(|it| self.is_orderly(it))
             && !it.children().iter().any(is_due)
     }
 
     /// Whether it serves and can, or was replaced since the faults have ceased.
     fn is_orderly(&self, process: &Process) -> bool {
+        if process.id == ChildId::LOGGER {
+            return process.ended.is_none() && !process.orders.any();
+        }
         let replaced = process.orders.dismissed.is_some_and(|(at, _)| at > self.plan.calm_at);
         replaced || (process.serves() && process.runs())
     }
@@ -359,6 +363,9 @@ impl World {
             Turn::End(status) => {
                 process.ended = Some(status);
                 self.zombies.push(id);
+                // Its successor has the same id, and a life of its own.
+                let is_logger = |it: &Happening| matches!(it, Happening::Turn(ChildId::LOGGER, _));
+                self.agenda.retain(|_, it| id != ChildId::LOGGER || !is_logger(it));
             }
         }
     }
@@ -388,6 +395,10 @@ impl World {
                     let killed = ExitStatus::Signal { number: 9, core: false };
                     self.turn(id, Turn::End(killed));
                 }
+            }
+            Deed::KillLogger => {
+                let killed = ExitStatus::Signal { number: 9, core: false };
+                self.turn(ChildId::LOGGER, Turn::End(killed));
             }
             Deed::DismissWorker => {
                 if let Some(id) = self.some_worker() {

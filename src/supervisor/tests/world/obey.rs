@@ -56,6 +56,7 @@ impl World {
             | Action::ReopenLogs
             | Action::StopListening
             | Action::Log(_) => None,
+            Action::FinishLogs => self.dismiss(ChildId::LOGGER, Dismissal::Stop),
         }
     }
 
@@ -86,6 +87,11 @@ impl World {
     fn script(&mut self, task: Task, generation: Generation) -> Script {
         let (calm, (release, policy)) = (self.is_calm(), self.releases[&generation].clone());
         match task {
+            Task::Logger => {
+                let bad = !calm && self.dice.percent(self.plan.mischief);
+                let stubborn = calm && self.plan.stubborn;
+                script::logger(bad, stubborn, &mut self.dice)
+            }
             Task::Prepare => script::prepare(release, &mut self.dice),
             Task::Check => {
                 let good = self.plan.clean || self.dice.percent(60);
@@ -153,7 +159,6 @@ impl World {
         let process = self.machine.process_mut(id)?;
         let by = |number, core| ExitStatus::Signal { number, core };
         let (after, status) = match signal {
-            ChildSignal::Reopen => return None,
             ChildSignal::Quit => {
                 process.orders.quit = Some(now);
                 (process.script.quits_in.filter(|_| process.runs()), ExitStatus::Code(0))

@@ -50,6 +50,8 @@ pub(crate) enum Deed {
     Arrive,
     /// Somebody kills a worker.
     KillWorker,
+    /// Somebody kills the logger.
+    KillLogger,
     /// Somebody tells a worker to leave.
     DismissWorker,
     /// The kernel refuses to fork for so long.
@@ -204,7 +206,8 @@ fn deed(dice: &mut Dice) -> Deed {
         13..15 => Deed::Stranger,
         15..18 => Deed::Noise,
         18..22 => Deed::Arrive,
-        22..25 => Deed::KillWorker,
+        22..24 => Deed::KillWorker,
+        24 => Deed::KillLogger,
         25 => Deed::DismissWorker,
         26 => Deed::NoForks(dice.between(10, 3000)),
         27 => Deed::NoBoots(dice.between(10, 4000)),

@@ -147,6 +147,19 @@ pub(crate) fn prepare(release: Release, dice: &mut Dice) -> Script {
     })
 }
 
+/// What a logger does: it may die, and it may wait for a reader for ever.
+pub(crate) fn logger(bad: bool, stubborn: bool, dice: &mut Dice) -> Script {
+    let drains_in = Some(dice.below(20)).filter(|_| !stubborn);
+    let script = Script { drains_in, ..Script::errand(None) };
+    match dice.below(2) {
+        0 if bad => Script { drains_in: None, ..script },
+        1 if bad => {
+            Script { boot: vec![(dice.below(3000), Turn::End(dice.pick(&CRASHES)))], ..script }
+        }
+        _ => script,
+    }
+}
+
 /// What the check of a new binary does.
 pub(crate) fn check(good: bool, dice: &mut Dice) -> Script {
     let after = dice.between(1, 60);

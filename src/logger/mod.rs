@@ -1,0 +1,286 @@
+//! The process that writes the logs: it reads every process's ring and alone opens, writes and reopens
+//! what the lines go to. So whoever does not read stalls this process and nobody else.
+//!
+//! It has one thread and no runtime, and it may wait in a write for as long as it takes. It takes its
+//! orders through its channel, at whose end it has no master any more; signals are not for it, since
+//! it has to outlive those whom they end.
+//!
+//! # Why it naps
+//! To be woken costs the waker a system call. While lines come, the logger looks every few
+//! milliseconds and writes what has come together, and nobody wakes it; when a look finds nothing, it
+//! sleeps until somebody does.
+//!
+//! # The trap
+//! It dies like every process, and its successor goes on where the rings say. So a batch is taken out
+//! of the rings when it is written, not before: it may be written twice, and is never lost.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::config::Log;
+use crate::logging::{Consumer, MASTER, News, Next, Outlets, Rest, Rings};
+use crate::sys::channel::{Channel, Received};
+use crate::sys::fork::InChild;
+use crate::sys::poll::{self, Interest};
+use crate::sys::shared::Mapping;
+use crate::sys::signals::{self, Signals};
+use crate::sys::{clock, process};
+use crate::time::Instant;
+use crate::wire::{LogOrder, MESSAGE_MAX};
+
+/// From one look to the next while lines come.
+const NAP: Duration = Duration::from_millis(10);
+/// From one attempt to the next where something has failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// Without a master, for so long: the workers are gone by then.
+const ORPHANED: Duration = Duration::from_millis(1600);
+/// Bytes of lines that are written before their rings get their room back.
+const BATCH: usize = 128 * 1024;
+/// What it leaves in the master's ring while a write could leave a part of a line behind.
+const CUTTING: u64 = 1;
+
+/// What the logger is born with.
+#[derive(Debug)]
+pub(crate) struct Birth<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) rings: &'a Rings,
+    /// The master's signals, to be forgotten.
+    pub(crate) signals: &'a Signals,
+    /// Its end of the channel.
+    pub(crate) channel: Channel,
+    pub(crate) master: i32,
+}
+
+/// Writes until it is told to finish; answers the exit code.
+pub(crate) fn main(child: InChild, birth: Birth<'_>) -> i32 {
+    process::set_name("ferricorn-log");
+    // From here on they are caught and do nothing: a group's or a service's stop is not for it.
+    birth.signals.forget();
+    // If it waits in a write when the master has died, nobody else can end it.
+    let belt = signals::alarm_when_orphaned(birth.master)
+        .and_then(|()| process::die_with_parent(signals::HUP));
+    child.unblock_signals();
+    match belt.and_then(|()| Logger::new(birth.log, birth.rings, birth.channel)) {
+        Ok(logger) => logger.run(),
+        Err(_) => FAILED,
+    }
+}
+
+/// Exit code of a logger that could not begin; its successor tries again.
+const FAILED: i32 = 1;
+
+/// The logger at work.
+#[derive(Debug)]
+struct Logger<'a> {
+    rings: &'a Rings,
+    sources: Vec<Source>,
+    outlets: Outlets,
+    /// `None` when the master is gone.
+    channel: Option<Channel>,
+    /// When to leave, when the master is gone.
+    leave_at: Option<Instant>,
+    /// When to try again what has failed.
+    retry_at: Instant,
+    line: Vec<u8>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+/// One ring.
+#[derive(Debug)]
+struct Source {
+    ring: Consumer<Mapping>,
+    /// It was said that it makes no sense.
+    complained: bool,
+}
+
+/// How much was found in the rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// All there was.
+    All,
+    /// As much as is written at once.
+    Some,
+}
+
+/// What the master wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Work,
+    Leave,
+}
+
+impl<'a> Logger<'a> {
+    fn new(log: &Log, rings: &'a Rings, channel: Channel) -> io::Result<Self> {
+        let outlets = Outlets::open(log, now());
+        let channel = Some(channel);
+        let mut this = Self {
+            rings,
+            sources: Vec::new(),
+            outlets,
+            channel,
+            leave_at: None,
+            retry_at: now().after(RETRY),
+            line: Vec::new(),
+            turn: 0,
+        };
+        this.admit()?;
+        if this.sources.get(MASTER).is_some_and(|source| source.ring.noted() == CUTTING) {
+            this.outlets.expect_cut();
+        }
+        Ok(this)
+    }
+
+    fn run(mut self) -> i32 {
+        loop {
+            let moved = self.pump();
+            if self.leave_at.is_some_and(|at| at <= now()) {
+                return 0;
+            }
+            let rest = if moved { Rest::Nap } else { Rest::Sleep };
+            if !self.may(rest) {
+                continue;
+            }
+            match self.rest(rest) {
+                Ok(Wanted::Work) => {}
+                Ok(Wanted::Leave) => {
+                    self.pump();
+                    return 0;
+                }
+                Err(_) => return FAILED,
+            }
+        }
+    }
+
+    /// Takes up rings that are new.
+    fn admit(&mut self) -> io::Result<()> {
+        for ring in self.rings.consumers(self.sources.len())? {
+            self.sources.push(Source { ring, complained: false });
+        }
+        Ok(())
+    }
+
+    /// Writes what is in the rings; whether there was anything.
+    fn pump(&mut self) -> bool {
+        let mut moved = false;
+        loop {
+            let found = self.collect();
+            if found == Found::Nothing {
+                return moved;
+            }
+            moved = true;
+            let cuts = self.outlets.may_be_cut();
+            if cuts {
+                self.note(CUTTING);
+            }
+            self.outlets.write(now());
+            for source in &self.sources {
+                source.ring.commit();
+            }
+            if cuts {
+                self.note(0);
+            }
+            if found == Found::All {
+                return true;
+            }
+        }
+    }
+
+    fn note(&self, number: u64) {
+        self.sources.iter().take(1).for_each(|source| source.ring.note(number));
+    }
+
+    /// Gathers a batch: from each ring in its own order, and another ring first each time.
+    fn collect(&mut self) -> Found {
+        let (count, mut bytes) = (self.sources.len(), 0);
+        let mut found = Found::Nothing;
+        self.turn = (self.turn + 1) % count.max(1);
+        for at in (self.turn..count).chain(0..self.turn) {
+            let Source { ring, complained } = &mut self.sources[at];
+            loop {
+                if bytes >= BATCH {
+                    return Found::Some;
+                }
+                match ring.next(&mut self.line) {
+                    Next::Nothing => break,
+                    Next::Line(kind) => {
+                        self.outlets.add(kind, &self.line);
+                        bytes += self.line.len();
+                        *complained = false;
+                    }
+                    Next::Lost(lost) => self.outlets.add_news(&News::Unread(lost)),
+                    Next::Corrupted { pid } => {
+                        if !std::mem::replace(complained, true) {
+                            self.outlets.add_news(&News::Corrupted { pid });
+                        }
+                    }
+                }
+                // Whatever it was, it counts: a mad process must not keep us here.
+                bytes += 1;
+                found = Found::All;
+            }
+        }
+        found
+    }
+
+    /// Announces a rest; whether nothing has come in the meantime that forbids it.
+    fn may(&mut self, rest: Rest) -> bool {
+        self.sources.iter_mut().for_each(|source| source.ring.announce(rest));
+        self.sources.iter().all(|source| source.ring.allows(rest))
+    }
+
+    /// Rests until there is something to do.
+    fn rest(&mut self, rest: Rest) -> io::Result<Wanted> {
+        let nap = (rest == Rest::Nap).then_some(NAP);
+        let retry = self.outlets.has_trouble().then(|| self.retry_at.since(now()));
+        let leave = self.leave_at.map(|at| at.since(now()));
+        let timeout = [nap, retry, leave].into_iter().flatten().min();
+        let mut descriptors = vec![(self.rings.bell().as_fd(), Interest::Read)];
+        descriptors.extend(self.channel.iter().map(|it| (it.as_fd(), Interest::Read)));
+        let ready = poll::wait(&descriptors, timeout)?;
+        if ready[0].readable {
+            // First silenced, then looked: who rings in between is heard the next time.
+            self.rings.bell().silence();
+            self.admit()?;
+        }
+        if self.retry_at <= now() {
+            self.retry_at = now().after(RETRY);
+            self.outlets.retry(now());
+        }
+        if ready.get(1).is_some_and(|it| it.readable) { self.obey() } else { Ok(Wanted::Work) }
+    }
+
+    /// Takes the master's orders.
+    fn obey(&mut self) -> io::Result<Wanted> {
+        let mut message = [0; MESSAGE_MAX];
+        while let Some(channel) = &self.channel {
+            match channel.receive(&mut message)? {
+                Received::Nothing => break,
+                Received::End => {
+                    self.channel = None;
+                    self.leave_at = Some(now().after(ORPHANED));
+                }
+                Received::Message { length, .. } => match LogOrder::decode(&message[..length]) {
+                    Ok(LogOrder::Finish) => return Ok(Wanted::Leave),
+                    Ok(LogOrder::Reopen) => {
+                        // What was said before the order goes to the old file.
+                        self.pump();
+                        self.outlets.reopen();
+                    }
+                    // Another version's order: not for us.
+                    Err(_) => {}
+                },
+            }
+        }
+        Ok(Wanted::Work)
+    }
+}
+
+fn now() -> Instant {
+    Instant::from_millis(clock::monotonic_millis())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! The logger at work, in a thread: real rings, real files and pipes.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::thread::Scope;
+
+use super::*;
+use crate::config::{Level, LogFormat, LogTarget, WhenFull};
+use crate::logging::Kind;
+
+/// How long anything may take that is expected to happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn log(path: &Path) -> Log {
+    let log = Log {
+        access: LogTarget::File(path.to_owned()),
+        error: LogTarget::File(path.to_owned()),
+        level: Level::Info,
+        access_format: "%(h)s".to_owned(),
+        format: LogFormat::Text,
+        when_full: WhenFull::Drop,
+    };
+    crate::logging::apply(&log).expect("it is right");
+    log
+}
+
+/// A logger in a thread; its exit code comes through the handle.
+fn start<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    rings: &'env Rings,
+    log: Log,
+) -> (Channel, std::thread::ScopedJoinHandle<'scope, i32>) {
+    let (master, channel) = Channel::pair().expect("a channel");
+    let logger = Logger::new(&log, rings, channel).expect("rings can be mapped");
+    (master, scope.spawn(move || logger.run()))
+}
+
+fn order(master: &Channel, order: LogOrder) {
+    master.send(&order.encode(), None).expect("there is room");
+}
+
+/// Waits until the file holds exactly this.
+fn await_text(path: &Path, text: &str) {
+    let deadline = now().after(PATIENCE);
+    loop {
+        let found = fs::read_to_string(path).ok();
+        if found.as_deref() == Some(text) {
+            return;
+        }
+        assert!(now() < deadline, "{} holds {found:?}, not {text:?}", path.display());
+        clock::nap(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn lines_of_every_ring_are_written_and_it_wakes_for_each() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let rings = Rings::new().expect("memory can be shared");
+    let mut first = rings.ring(0).expect("a ring").into_writer();
+    first(Kind::Error, b"before there was a logger\n");
+    std::thread::scope(|scope| {
+        let (master, logger) = start(scope, &rings, log(&path));
+        let mut text = "before there was a logger\n".to_owned();
+        await_text(&path, &text);
+        // A ring that is made while it sleeps.
+        let mut second = rings.ring(1).expect("a ring").into_writer();
+        for number in 0..20 {
+            let line = format!("{number}\n");
+            match number % 2 {
+                0 => first(Kind::Access, line.as_bytes()),
+                _ => second(Kind::Access, line.as_bytes()),
+            }
+            text.push_str(&line);
+            await_text(&path, &text);
+        }
+        first(Kind::Access, b"and the last\n");
+        order(&master, LogOrder::Finish);
+        assert_eq!(logger.join().expect("it does not panic"), 0);
+        text.push_str("and the last\n");
+        await_text(&path, &text);
+    });
+}
+
+#[test]
+fn what_was_said_before_a_reopening_goes_to_the_old_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+    let rings = Rings::new().expect("memory can be shared");
+    let mut write = rings.ring(0).expect("a ring").into_writer();
+    std::thread::scope(|scope| {
+        let (master, logger) = start(scope, &rings, log(&path));
+        write(Kind::Access, b"1\n");
+        await_text(&path, "1\n");
+        fs::rename(&path, &moved).expect("a file can be moved");
+        write(Kind::Access, b"2\n");
+        order(&master, LogOrder::Reopen);
+        await_text(&path, "");
+        write(Kind::Access, b"3\n");
+        order(&master, LogOrder::Finish);
+        assert_eq!(logger.join().expect("it does not panic"), 0);
+    });
+    await_text(&moved, "1\n2\n");
+    await_text(&path, "3\n");
+}
+
+#[test]
+fn a_reader_that_stops_costs_counted_lines_and_no_error() {
+    const LINES: u64 = 40_000;
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+    let rings = Rings::new().expect("memory can be shared");
+    let mut write = rings.ring(0).expect("a ring").into_writer();
+    let (mut received, mut lost, mut errors) = (0, 0, 0);
+    std::thread::scope(|scope| {
+        let (master, logger) = start(scope, &rings, log(&path));
+        // The pipe ends with the logger.
+        drop(writer);
+        for number in 0..LINES {
+            write(Kind::Access, format!("{number:099}\n").as_bytes());
+            if number % 100 == 0 {
+                write(Kind::Error, format!("error {number}\n").as_bytes());
+            }
+        }
+        order(&master, LogOrder::Finish);
+        for line in BufReader::new(reader).lines() {
+            let line = line.expect("lines are text");
+            if let Some(number) = line.strip_prefix("error ") {
+                assert_eq!(number.parse(), Ok(errors * 100), "no error is lost");
+                errors += 1;
+            } else if let Some((_, news)) = line.split_once("log lines were dropped lines=") {
+                lost += news.split(' ').next().and_then(|it| it.parse::<u64>().ok()).expect(news);
+            } else {
+                let number: u64 = line.parse().unwrap_or_else(|_| panic!("torn: {line}"));
+                assert_eq!(number, received + lost, "each gap is told where it is");
+                received += 1;
+            }
+        }
+        assert_eq!(logger.join().expect("it does not panic"), 0);
+    });
+    assert_eq!(received + lost, LINES);
+    assert!(lost > LINES / 2, "{lost}: a ring of 1 MiB is too small for all of them");
+    assert_eq!(errors, LINES / 100);
+}
+
+#[test]
+fn a_mad_process_ruins_its_own_lines() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let rings = Rings::new().expect("memory can be shared");
+    let mut sane = rings.ring(0).expect("a ring").into_writer();
+    let mad = rings.ring(1).expect("a ring");
+    std::thread::scope(|scope| {
+        let (master, logger) = start(scope, &rings, log(&path));
+        let mut text = String::new();
+        for number in 0..50_u64 {
+            mad.scribble(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            sane(Kind::Access, format!("sane {number}\n").as_bytes());
+            text.push_str(&format!("sane {number}\n"));
+            let deadline = now().after(PATIENCE);
+            let written = || fs::read(&path).unwrap_or_default();
+            let is_last =
+                || String::from_utf8_lossy(&written()).contains(&format!("sane {number}\n"));
+            while !is_last() {
+                assert!(now() < deadline, "line {number} is not written");
+                clock::nap(Duration::from_millis(1));
+            }
+        }
+        order(&master, LogOrder::Finish);
+        assert_eq!(logger.join().expect("it does not panic"), 0);
+        let found =
+            String::from_utf8_lossy(&fs::read(&path).expect("the log is there")).into_owned();
+        let sane: String = found
+            .lines()
+            .filter(|line| line.starts_with("sane "))
+            .map(|it| format!("{it}\n"))
+            .collect();
+        assert_eq!(sane, text);
+        let complaints = found.matches("has written nonsense over its log lines").count();
+        assert!((1..=50).contains(&complaints), "{complaints}");
+    });
+}
+
+#[test]
+fn without_a_master_it_writes_for_a_moment_and_leaves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let rings = Rings::new().expect("memory can be shared");
+    let mut write = rings.ring(0).expect("a ring").into_writer();
+    std::thread::scope(|scope| {
+        let (master, logger) = start(scope, &rings, log(&path));
+        let began = now();
+        drop(master);
+        write(Kind::Access, b"a worker is still there\n");
+        await_text(&path, "a worker is still there\n");
+        assert_eq!(logger.join().expect("it does not panic"), 0);
+        assert!(now().since(began) >= ORPHANED);
+    });
+}

@@ -1,0 +1,355 @@
+//! What lines are written to, as the logger has it open: whole lines, in batches, and an account of
+//! those that could not be written.
+//!
+//! Nothing here fails its caller. A target that fails has its lines dropped and counted; that is said
+//! once where it can be read, and when the target can be written to again the number is said too.
+//!
+//! # Why
+//! A write of at most 4096 bytes to a pipe is atomic (`PIPE_BUF`, pipe(7)): as long as each one holds
+//! whole lines, nobody else's output is in the middle of one. A longer line goes alone, so that it can
+//! tear nothing but itself.
+//!
+//! The trap: a write may fail after part of a line. What is left of that line can't be taken back, so
+//! a newline goes out before the next one: one broken line, never two lines in one.
+
+use std::io;
+
+use super::News;
+use super::ring::Kind;
+use super::sink::to_stderr;
+use super::target::{self, Output, PIPE_BATCH_MAX};
+use crate::config::{Log, LogTarget};
+use crate::time::Instant;
+
+/// The targets of both logs.
+#[derive(Debug)]
+pub(crate) struct Outlets {
+    outlets: Vec<Outlet>,
+    /// Places in `outlets`; the same one when both logs have the same target.
+    access: Option<usize>,
+    error: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Outlet {
+    target: LogTarget,
+    /// `None` while it cannot be opened.
+    output: Option<Output>,
+    /// Whole lines, to be written.
+    batch: Vec<u8>,
+    /// Lines in the batch that speak of lost ones, by where they end, and of how many they speak: if
+    /// such a line is lost too, so are they.
+    accounts: Vec<(usize, u64)>,
+    trouble: Option<Trouble>,
+    reopening: Reopening,
+}
+
+/// A target that cannot be written to, or could not.
+#[derive(Debug)]
+struct Trouble {
+    stage: Stage,
+    lines: u64,
+    /// From the first failure to the last.
+    since: Instant,
+    until: Instant,
+    cause: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has been told.
+    New,
+    /// It is known.
+    Told,
+    /// It can be written to again, and nobody has been told.
+    Over,
+}
+
+/// Whether a file is still to be opened again after its rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reopening {
+    Done,
+    /// It could not be, and that was said.
+    Due,
+}
+
+impl Outlets {
+    /// Opens the targets. One that cannot be opened is tried again.
+    pub(crate) fn open(log: &Log, now: Instant) -> Self {
+        let mut outlets: Vec<Outlet> = Vec::new();
+        for target in [&log.error, &log.access] {
+            if *target != LogTarget::Off && !outlets.iter().any(|it| it.target == *target) {
+                outlets.push(Outlet::new(target.clone(), now));
+            }
+        }
+        let place = |target: &_| outlets.iter().position(|outlet| outlet.target == *target);
+        let (access, error) = (place(&log.access), place(&log.error));
+        Self { outlets, access, error }
+    }
+
+    /// What was written last may have been cut: begin with a newline.
+    pub(crate) fn expect_cut(&mut self) {
+        let outputs = self.outlets.iter_mut().filter_map(|outlet| outlet.output.as_mut());
+        outputs.filter(|output| output.hides_cuts()).for_each(|output| output.is_mid_line = true);
+    }
+
+    /// Adds a line, to be written with others.
+    pub(crate) fn add(&mut self, kind: Kind, line: &[u8]) {
+        let place = match kind {
+            Kind::Access => self.access,
+            Kind::Error => self.error,
+        };
+        if let Some(place) = place {
+            self.outlets[place].add(line);
+        }
+    }
+
+    /// Adds a line that tells of something, in its place among the others.
+    pub(crate) fn add_news(&mut self, news: &News) {
+        let Some(place) = self.for_news() else { return };
+        let outlet = &mut self.outlets[place];
+        outlet.add(&super::line_of(news));
+        if let News::Unread(lost) = news {
+            outlet.accounts.push((outlet.batch.len(), lost.lines));
+        }
+    }
+
+    /// Whether the death of this process during the next [`Outlets::write`] could leave a part of a
+    /// line, where nobody would see that it is one.
+    pub(crate) fn may_be_cut(&self) -> bool {
+        self.outlets.iter().any(|outlet| {
+            outlet.output.as_ref().is_some_and(Output::hides_cuts)
+                && outlet.batch.len() > PIPE_BATCH_MAX
+                && chunks(&outlet.batch, PIPE_BATCH_MAX).any(|it| it.len() > PIPE_BATCH_MAX)
+        })
+    }
+
+    /// Writes everything that was added; what a target does not take is lost.
+    pub(crate) fn write(&mut self, now: Instant) {
+        for outlet in &mut self.outlets {
+            outlet.write(now);
+        }
+        self.tell(now);
+    }
+
+    /// Opens the files again by their paths, after somebody has moved them. One that cannot be opened
+    /// is written to where it is, and tried again.
+    pub(crate) fn reopen(&mut self) {
+        for place in 0..self.outlets.len() {
+            if let Err(error) = self.outlets[place].reopen()
+                && self.outlets[place].reopening == Reopening::Done
+            {
+                self.outlets[place].reopening = Reopening::Due;
+                let target = target::name(&self.outlets[place].target);
+                self.say(&News::NotReopened { target, cause: error.to_string() }, None);
+            }
+        }
+    }
+
+    /// Whether something has to be tried again, though no line may come.
+    pub(crate) fn has_trouble(&self) -> bool {
+        self.outlets.iter().any(|it| it.trouble.is_some() || it.reopening == Reopening::Due)
+    }
+
+    /// Tries again what has failed.
+    pub(crate) fn retry(&mut self, now: Instant) {
+        let for_news = self.for_news();
+        for (place, outlet) in self.outlets.iter_mut().enumerate() {
+            if outlet.reopening == Reopening::Due && outlet.reopen().is_ok() {
+                outlet.reopening = Reopening::Done;
+            }
+            // What is open is tried with the news, where these go, or with the next line.
+            let may_be_over = match outlet.output {
+                None => outlet.try_open().is_ok(),
+                Some(_) => Some(place) == for_news,
+            };
+            if let Some(trouble) = outlet.trouble.as_mut().filter(|_| may_be_over) {
+                trouble.stage = Stage::Over;
+            }
+        }
+        self.tell(now);
+    }
+
+    /// Says what has to be said of the targets themselves.
+    fn tell(&mut self, now: Instant) {
+        for place in 0..self.outlets.len() {
+            let outlet = &mut self.outlets[place];
+            let target = target::name(&outlet.target);
+            let Some(trouble) = &mut outlet.trouble else { continue };
+            let cause = trouble.cause.clone();
+            match trouble.stage {
+                Stage::New => {
+                    trouble.stage = Stage::Told;
+                    self.say(&News::Failing { target, cause }, Some(place));
+                }
+                Stage::Told => {}
+                Stage::Over => {
+                    let (lines, span) = (trouble.lines, trouble.until.since(trouble.since));
+                    let news = News::Dropped { target, lines, span, cause };
+                    if lines == 0 || self.say_at(self.for_news(), &news, now) {
+                        self.outlets[place].trouble = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says it wherever it can be read: in a log that is not the failing one, else on stderr.
+    fn say(&mut self, news: &News, failing: Option<usize>) {
+        let sound =
+            |place: &usize| Some(*place) != failing && self.outlets[*place].trouble.is_none();
+        match [self.error, self.access].into_iter().flatten().find(sound) {
+            Some(place) => {
+                let outlet = &mut self.outlets[place];
+                outlet.add(&super::line_of(news));
+                if outlet.put().is_err() {
+                    to_stderr(&super::line_of(news));
+                }
+            }
+            None => to_stderr(&super::line_of(news)),
+        }
+    }
+
+    /// Says it in this log; whether that was possible. If that is the log that has failed, it goes on
+    /// failing.
+    fn say_at(&mut self, place: Option<usize>, news: &News, now: Instant) -> bool {
+        let Some(place) = place else { return true };
+        let outlet = &mut self.outlets[place];
+        outlet.add(&super::line_of(news));
+        match outlet.put() {
+            Ok(()) => true,
+            Err((_, error)) => {
+                outlet.fail(now, 0, &error);
+                false
+            }
+        }
+    }
+
+    /// Where news about the logs goes: to the error log, or, when there is none, to what there is.
+    fn for_news(&self) -> Option<usize> {
+        self.error.or(self.access)
+    }
+}
+
+impl Outlet {
+    fn new(target: LogTarget, now: Instant) -> Self {
+        let mut outlet = Self {
+            target,
+            output: None,
+            batch: Vec::new(),
+            accounts: Vec::new(),
+            trouble: None,
+            reopening: Reopening::Done,
+        };
+        if let Err(error) = outlet.try_open() {
+            outlet.fail(now, 0, &error);
+        }
+        outlet
+    }
+
+    fn try_open(&mut self) -> io::Result<()> {
+        self.output = Output::open(&self.target)?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// When it cannot be opened: then it stays as it was.
+    fn reopen(&mut self) -> io::Result<()> {
+        match &self.target {
+            LogTarget::Off | LogTarget::Stdout => Ok(()),
+            LogTarget::File(path) => {
+                self.output = Some(Output::open_path(path)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&mut self, line: &[u8]) {
+        self.batch.extend_from_slice(line);
+        // It comes from another process, which may be mad: nobody else's line shall suffer.
+        if line.last().is_some_and(|last| *last != b'\n') {
+            self.batch.push(b'\n');
+        }
+    }
+
+    fn write(&mut self, now: Instant) {
+        if self.batch.is_empty() {
+            return;
+        }
+        match (self.put(), &mut self.trouble) {
+            (Ok(()), Some(trouble)) => trouble.stage = Stage::Over,
+            (Ok(()), None) => {}
+            (Err((lost, error)), _) => self.fail(now, lost, &error),
+        }
+    }
+
+    /// Writes the batch, and forgets it; an error comes with the number of lines that are lost.
+    fn put(&mut self) -> Result<(), (u64, io::Error)> {
+        let batch = std::mem::take(&mut self.batch);
+        let result = self.put_all(&batch).map_err(|(done, error)| {
+            let lines = batch[done..].iter().filter(|byte| **byte == b'\n').count() as u64;
+            let lost = self.accounts.iter().filter(|(end, _)| *end > done);
+            (lines + lost.map(|(_, lines)| lines).sum::<u64>(), error)
+        });
+        self.accounts.clear();
+        // Its room is kept.
+        self.batch = batch;
+        self.batch.clear();
+        result
+    }
+
+    /// An error comes with the number of bytes that were written.
+    fn put_all(&mut self, batch: &[u8]) -> Result<(), (usize, io::Error)> {
+        if self.output.is_none() {
+            self.try_open().map_err(|error| (0, error))?;
+        }
+        let Some(output) = &mut self.output else { return Ok(()) };
+        if output.is_mid_line {
+            output.write(b"\n").map_err(|(_, error)| (0, error))?;
+        }
+        let mut done = 0;
+        for chunk in chunks(batch, output.batch_max) {
+            output.write(chunk).map_err(|(count, error)| (done + count, error))?;
+            done += chunk.len();
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, now: Instant, lines: u64, error: &io::Error) {
+        let cause = error.to_string();
+        let trouble = self.trouble.get_or_insert(Trouble {
+            stage: Stage::New,
+            lines: 0,
+            since: now,
+            until: now,
+            cause,
+        });
+        if trouble.stage == Stage::Over {
+            trouble.stage = Stage::Told;
+        }
+        trouble.lines += lines;
+        trouble.until = now;
+    }
+}
+
+/// `lines` in pieces of at most `max` bytes that hold whole lines, or one line that is longer.
+fn chunks(mut lines: &[u8], max: usize) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let is_end = |byte: &u8| *byte == b'\n';
+        let whole = match lines.split_at_checked(max) {
+            None => lines.len(),
+            Some((first, _)) => {
+                let last = first.iter().rposition(is_end);
+                let end = last.or_else(|| lines.iter().position(is_end));
+                end.map_or(lines.len(), |at| at + 1)
+            }
+        };
+        let (chunk, rest) = lines.split_at(whole);
+        lines = rest;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+#[cfg(test)]
+#[path = "outlets_tests.rs"]
+mod tests;

@@ -1,0 +1,381 @@
+//! A ring of lines in shared memory: one process writes, the logger reads, neither ever waits for the
+//! other.
+//!
+//! ```text
+//!  cells:  [ producer's line | consumer's line | data …………………………………… ]
+//!                                                  ▲ tail         ▲ head
+//!  record: [ length | kind | lines lost before ] [ bytes of the line, 8 to a cell ]
+//! ```
+//! A record is copied behind the head and then published by one store of the head; it is taken by one
+//! store of the tail, when it has been written out. Positions count cells and never return to zero, so
+//! `head - tail` is what the ring holds. Each cell has one writer.
+//!
+//! # Why
+//! Whoever is killed, at any point, leaves a ring that can be read: what was not published is not
+//! there, what was not taken is there still. The next producer goes on at the head, the next consumer
+//! at the tail. A batch whose consumer dies while it is written is the one thing that is read twice.
+//!
+//! Error lines have a quarter of the ring for themselves. Both kinds share one ring, so that the order
+//! in which a process wrote them is the order in which they are read.
+//!
+//! Lines that found no room are counted, and each record says how many there were by then: so the gap
+//! is told where it is.
+//!
+//! # The trap
+//! The consumer sleeps when every ring is empty, and says so ([`Consumer::announce`]). It must look
+//! once more after it has said so, and the producer must look whether it was said after it has
+//! published; with a full fence between on both sides, one of them sees the other. Otherwise a line
+//! would wait for the one after it.
+//!
+//! Neither side believes the other's numbers: a process that has gone mad can ruin its own lines.
+
+use std::sync::atomic::{self, Ordering};
+use std::time::Duration;
+
+use crate::sys::shared::Mapping;
+use crate::time::Instant;
+
+/// Bytes of the longest record; a line that is longer is cut where it is made.
+pub(super) const RECORD_MAX: usize = super::format::LINE_MAX;
+
+// What the producer writes: where the next record goes, how many lines were lost since the ring was
+// made, when the first and the last of those were that are not told yet, and who it is.
+const HEAD: usize = 0;
+const DROPPED: usize = 1;
+const SINCE: usize = 2;
+const UNTIL: usize = 3;
+const PID: usize = 4;
+// What the consumer writes: which record is next, how many lost lines it has told of, how it may be
+// woken, and a note to its successor.
+const TAIL: usize = 8;
+const TOLD: usize = 9;
+const REST: usize = 10;
+const NOTE: usize = 11;
+/// Where the records begin.
+const DATA: usize = 16;
+
+// A record's first cell: its length in bytes, its kind, the lines lost before it (the low half).
+const KIND: u32 = 24;
+const LENGTH_MASK: u64 = (1 << KIND) - 1;
+const LOST: u32 = 32;
+
+/// Atomic numbers that two processes share, zero at first.
+pub(crate) trait Cells {
+    fn count(&self) -> usize;
+    fn load(&self, at: usize, order: Ordering) -> u64;
+    fn store(&self, at: usize, number: u64, order: Ordering);
+    /// A fence of sequential consistency.
+    fn fence(&self);
+}
+
+impl Cells for Mapping {
+    fn count(&self) -> usize {
+        self.len() * 8
+    }
+
+    fn load(&self, at: usize, order: Ordering) -> u64 {
+        self[at / 8].0[at % 8].load(order)
+    }
+
+    fn store(&self, at: usize, number: u64, order: Ordering) {
+        self[at / 8].0[at % 8].store(number, order);
+    }
+
+    fn fence(&self) {
+        atomic::fence(Ordering::SeqCst);
+    }
+}
+
+/// Which log a line is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Access = 1,
+    Error = 2,
+}
+
+/// Whom to wake now that a line is in the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a consumer that is not woken leaves lines where they are"]
+pub(super) enum Wake {
+    Nobody,
+    Consumer,
+}
+
+/// There is no room for a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// How the consumer rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// For a moment, while lines come: it is to be woken when a quarter of the ring is full.
+    Nap,
+    /// Until there is something to do: it is to be woken by any line.
+    Sleep,
+}
+
+/// What the consumer has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Nothing,
+    /// A line for this log.
+    Line(Kind),
+    /// A gap.
+    Lost(Lost),
+    /// What it holds makes no sense; it goes on behind it.
+    Corrupted {
+        pid: u64,
+    },
+}
+
+/// Lines that found no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) lines: u64,
+    /// From the first of them to the last.
+    pub(crate) span: Duration,
+    /// Whose they were, as it says.
+    pub(crate) pid: u64,
+}
+
+/// Cells that hold the records of a ring.
+fn capacity(cells: &impl Cells) -> u64 {
+    (cells.count() - DATA) as u64
+}
+
+fn place(cells: &impl Cells, position: u64) -> usize {
+    // It is below the number of cells, which is a usize.
+    DATA + usize::try_from(position % capacity(cells)).unwrap_or(0)
+}
+
+/// The end that writes.
+#[derive(Debug)]
+pub(super) struct Producer<C> {
+    cells: C,
+    head: u64,
+    dropped: u64,
+    /// Access lines find no room until half of what they may fill is free.
+    is_full: bool,
+    /// The announcement for which the consumer was woken.
+    answered: Option<u64>,
+}
+
+impl<C: Cells> Producer<C> {
+    /// Goes on where another has stopped, which must be dead.
+    pub(super) fn new(cells: C, pid: u32) -> Self {
+        // ORDERING: the producer's own cells are read Relaxed: its predecessor's death is known, which
+        // is later than all that it wrote.
+        let mut head = cells.load(HEAD, Ordering::Relaxed);
+        let tail = cells.load(TAIL, Ordering::Acquire);
+        if head.wrapping_sub(tail) > capacity(&cells) {
+            head = tail;
+            cells.store(HEAD, head, Ordering::Release);
+        }
+        cells.store(PID, u64::from(pid), Ordering::Relaxed);
+        let dropped = cells.load(DROPPED, Ordering::Relaxed);
+        Self { cells, head, dropped, is_full: false, answered: None }
+    }
+
+    /// Publishes a line.
+    ///
+    /// # Errors
+    /// When there is no room for it, or it is longer than [`RECORD_MAX`].
+    pub(super) fn push(&mut self, kind: Kind, line: &[u8]) -> Result<Wake, Full> {
+        let cells = 1 + line.len().div_ceil(8) as u64;
+        // ORDERING: Acquire, so that nothing is overwritten that is still being read; what a mad
+        // process has written there looks like a full ring.
+        let tail = self.cells.load(TAIL, Ordering::Acquire);
+        let used = self.head.wrapping_sub(tail).saturating_add(cells);
+        let has_room = line.len() <= RECORD_MAX && used <= self.limit(kind);
+        if kind == Kind::Access {
+            self.is_full = !has_room;
+        }
+        if !has_room {
+            return Err(Full);
+        }
+        let header = line.len() as u64 | (kind as u64) << KIND | self.dropped << LOST;
+        self.put(self.head, header);
+        let (whole, rest) = line.as_chunks::<8>();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let bytes = whole.iter().chain((!rest.is_empty()).then_some(&last));
+        for (at, bytes) in (1..).zip(bytes) {
+            self.put(self.head.wrapping_add(at), u64::from_ne_bytes(*bytes));
+        }
+        self.head = self.head.wrapping_add(cells);
+        // ORDERING: Release: whoever sees the head sees the record.
+        self.cells.store(HEAD, self.head, Ordering::Release);
+        Ok(self.wake(used))
+    }
+
+    /// Counts a line that found no room. The consumer may have made some in the meantime, and rest.
+    pub(super) fn drop_line(&mut self, now: Instant) -> Wake {
+        let now = now.as_millis();
+        if self.cells.load(TOLD, Ordering::Relaxed) == self.dropped {
+            self.cells.store(SINCE, now, Ordering::Relaxed);
+        }
+        self.cells.store(UNTIL, now, Ordering::Relaxed);
+        self.dropped = self.dropped.wrapping_add(1);
+        // ORDERING: Release: whoever sees the count sees the times, and the records before it.
+        self.cells.store(DROPPED, self.dropped, Ordering::Release);
+        self.wake(0)
+    }
+
+    /// Cells that may be in use with this record.
+    fn limit(&self, kind: Kind) -> u64 {
+        let all = capacity(&self.cells);
+        match kind {
+            Kind::Error => all,
+            Kind::Access if self.is_full => all / 8 * 3,
+            Kind::Access => all / 4 * 3,
+        }
+    }
+
+    fn wake(&mut self, used: u64) -> Wake {
+        self.cells.fence();
+        // ORDERING: Relaxed; the fence puts it behind the store of the head.
+        let rest = self.cells.load(REST, Ordering::Relaxed);
+        // Never announced: the consumer may not know the ring yet.
+        let sleeps = rest == 0 || rest & 1 == 1;
+        let due = sleeps || used > capacity(&self.cells) / 4;
+        // Once for each announcement: it may take the consumer a while to come.
+        if due && self.answered.replace(rest) != Some(rest) { Wake::Consumer } else { Wake::Nobody }
+    }
+
+    fn put(&self, position: u64, number: u64) {
+        self.cells.store(place(&self.cells, position), number, Ordering::Relaxed);
+    }
+}
+
+/// The end that reads.
+#[derive(Debug)]
+pub(crate) struct Consumer<C> {
+    cells: C,
+    /// The next record, which is ahead of the shared tail until [`Consumer::commit`].
+    tail: u64,
+    /// As far as the ring is known to be filled.
+    head: u64,
+    told: u64,
+    rests: u64,
+}
+
+impl<C: Cells> Consumer<C> {
+    /// Goes on where another has stopped, which must be dead.
+    pub(super) fn new(cells: C) -> Self {
+        let tail = cells.load(TAIL, Ordering::Relaxed);
+        let told = cells.load(TOLD, Ordering::Relaxed);
+        let rests = cells.load(REST, Ordering::Relaxed) / 2;
+        Self { cells, tail, head: tail, told, rests }
+    }
+
+    /// What is next; `line` is a line's bytes then.
+    pub(crate) fn next(&mut self, line: &mut Vec<u8>) -> Next {
+        line.clear();
+        if self.tail == self.head {
+            // ORDERING: the count first, and both with Acquire: a loss that is seen comes behind the
+            // records that were published before it.
+            let dropped = self.cells.load(DROPPED, Ordering::Acquire);
+            self.head = self.cells.load(HEAD, Ordering::Acquire);
+            if self.tail == self.head {
+                return self.lost_until(low(dropped)).map_or(Next::Nothing, Next::Lost);
+            }
+        }
+        let ready = self.head.wrapping_sub(self.tail);
+        let header = self.get(self.tail);
+        let kind = match header >> KIND & 0xff {
+            1 => Some(Kind::Access),
+            2 => Some(Kind::Error),
+            _ => None,
+        };
+        // The mask leaves 24 bits, which fit.
+        let length = usize::try_from(header & LENGTH_MASK).unwrap_or(usize::MAX);
+        let cells = 1 + length.div_ceil(8) as u64;
+        let makes_sense = length <= RECORD_MAX && cells <= ready && ready <= capacity(&self.cells);
+        let (Some(kind), true) = (kind, makes_sense) else {
+            return self.reset();
+        };
+        if let Some(lost) = self.lost_until(low(header >> LOST)) {
+            return Next::Lost(lost);
+        }
+        for at in 1..cells {
+            line.extend_from_slice(&self.get(self.tail.wrapping_add(at)).to_ne_bytes());
+        }
+        line.truncate(length);
+        self.tail = self.tail.wrapping_add(cells);
+        Next::Line(kind)
+    }
+
+    /// Gives back the room of everything that [`Consumer::next`] has answered.
+    pub(crate) fn commit(&self) {
+        self.cells.store(TOLD, self.told, Ordering::Relaxed);
+        // ORDERING: Release: what was read is read before it may be overwritten.
+        self.cells.store(TAIL, self.tail, Ordering::Release);
+    }
+
+    /// Leaves a number for the next consumer.
+    pub(crate) fn note(&self, number: u64) {
+        self.cells.store(NOTE, number, Ordering::Relaxed);
+    }
+
+    /// The number that was left.
+    pub(crate) fn noted(&self) -> u64 {
+        self.cells.load(NOTE, Ordering::Relaxed)
+    }
+
+    /// Says how the consumer is about to rest. It may do so if then every ring still allows it
+    /// ([`Consumer::allows`]).
+    pub(crate) fn announce(&mut self, rest: Rest) {
+        // Also heals a tail that another has written on.
+        self.commit();
+        self.rests = self.rests.wrapping_add(1) & (u64::MAX >> 1);
+        let asleep = u64::from(rest == Rest::Sleep);
+        self.cells.store(REST, self.rests << 1 | asleep, Ordering::Relaxed);
+        self.cells.fence();
+    }
+
+    /// Whether the consumer may rest as it has announced.
+    pub(crate) fn allows(&self, rest: Rest) -> bool {
+        // ORDERING: Acquire is more than is needed; the fence in `announce` is what counts.
+        let used = self.cells.load(HEAD, Ordering::Acquire).wrapping_sub(self.tail);
+        let dropped = self.cells.load(DROPPED, Ordering::Acquire);
+        match rest {
+            Rest::Nap => used <= capacity(&self.cells) / 4,
+            Rest::Sleep => used == 0 && low(dropped) == low(self.told),
+        }
+    }
+
+    /// The gap before a record, or before the end, that says it.
+    fn lost_until(&mut self, dropped: u32) -> Option<Lost> {
+        let lines = dropped.wrapping_sub(low(self.told));
+        if lines == 0 {
+            return None;
+        }
+        let lines = u64::from(lines);
+        self.told = self.told.wrapping_add(lines);
+        let at = |cell| self.cells.load(cell, Ordering::Relaxed);
+        let span = Duration::from_millis(at(UNTIL).saturating_sub(at(SINCE)));
+        Some(Lost { lines, span, pid: at(PID) })
+    }
+
+    fn reset(&mut self) -> Next {
+        self.tail = self.head;
+        self.told = self.cells.load(DROPPED, Ordering::Relaxed);
+        Next::Corrupted { pid: self.cells.load(PID, Ordering::Relaxed) }
+    }
+
+    fn get(&self, position: u64) -> u64 {
+        self.cells.load(place(&self.cells, position), Ordering::Relaxed)
+    }
+}
+
+/// The low half of a count: what a record has room for.
+fn low(count: u64) -> u32 {
+    u32::try_from(count & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+#[cfg(all(test, not(miri)))]
+#[path = "ring_crashes.rs"]
+mod crashes;
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

@@ -1,0 +1,216 @@
+//! The logger: forked before anybody else, replaced when it dies, and the last to leave.
+//!
+//! It is no child among the others, for little that holds for them holds for it: it has no slot and no
+//! readiness, and it outlives everybody. What is written while there is none waits for the next.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ChildId, Pid};
+use crate::supervisor::action::{Action, ChildSignal};
+use crate::supervisor::event::ExitStatus;
+use crate::supervisor::notice::Notice;
+use crate::supervisor::policy::{FORK_RETRY, HEALTHY_LIFE, LAST_LINES};
+use crate::supervisor::stage::{Kill, Task};
+use crate::supervisor::{Phase, Supervisor, backoff};
+use crate::time::Instant;
+
+/// What is known of the logger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Logger {
+    pub(super) life: Life,
+    /// Early deaths in a row.
+    deaths: u32,
+    /// When the last one was forked.
+    began: Instant,
+    /// Since when everybody else is gone, and the last lines are to be written.
+    alone_since: Option<Instant>,
+}
+
+/// Where it is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Life {
+    /// There is none; the next is forked at this time.
+    Absent { not_before: Instant },
+    /// Ordered; the kernel has not answered.
+    Forking,
+    /// At work.
+    Writing { pid: Pid },
+    /// Told to write what is there, and to leave; killed at the deadline.
+    Leaving { pid: Pid, told_at: Instant, deadline: Instant },
+    /// Killed; to be reaped.
+    Killed { pid: Pid },
+    /// Everybody's last line is written.
+    Done,
+}
+
+impl Logger {
+    pub(super) const UNBORN: Self = Self {
+        life: Life::Absent { not_before: Instant::from_millis(0) },
+        deaths: 0,
+        began: Instant::from_millis(0),
+        alone_since: None,
+    };
+
+    /// Whether this is its pid.
+    pub(super) fn is(&self, other: Pid) -> bool {
+        match self.life {
+            Life::Writing { pid } | Life::Leaving { pid, .. } | Life::Killed { pid } => {
+                pid == other
+            }
+            Life::Absent { .. } | Life::Forking | Life::Done => false,
+        }
+    }
+
+    /// Whether it was told to leave, and is there still.
+    #[cfg(test)]
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.life, Life::Leaving { .. })
+    }
+
+    /// Gives it so much longer.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        if let Life::Leaving { deadline, .. } = &mut self.life {
+            *deadline = deadline.after(by);
+        }
+        self.alone_since = self.alone_since.map(|since| since.after(by));
+    }
+}
+
+impl Supervisor {
+    /// Sees to it that there is one.
+    pub(super) fn keep_logger(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if let Life::Absent { not_before } = self.logger.life
+            && not_before <= now
+            && self.last_lines_by().is_none_or(|by| now < by)
+        {
+            self.logger.life = Life::Forking;
+            self.logger.began = now;
+            let (child, generation) = (ChildId::LOGGER, self.settled);
+            out.push(Action::Fork { child, task: Task::Logger, generation });
+        }
+    }
+
+    pub(super) fn note_logger_forked(&mut self, pid: Pid, out: &mut Vec<Action>) {
+        if self.logger.life == Life::Forking {
+            self.logger.life = Life::Writing { pid };
+            out.push(Action::Log(Notice::Forked { task: Task::Logger, pid }));
+        }
+    }
+
+    pub(super) fn note_logger_unforked(
+        &mut self,
+        now: Instant,
+        reason: String,
+        out: &mut Vec<Action>,
+    ) {
+        if self.logger.life == Life::Forking {
+            self.logger.life = Life::Absent { not_before: now.after(FORK_RETRY) };
+            out.push(Action::Log(Notice::ForkFailed { task: Task::Logger, reason }));
+        }
+    }
+
+    pub(super) fn note_logger_exit(
+        &mut self,
+        now: Instant,
+        (pid, status): (Pid, ExitStatus),
+        out: &mut Vec<Action>,
+    ) {
+        self.logger.life = match self.logger.life {
+            Life::Leaving { told_at, .. } if status.is_clean() => {
+                self.logger.deaths = 0;
+                let was_last = self.logger.alone_since.is_some_and(|since| told_at >= since);
+                if was_last { Life::Done } else { Life::Absent { not_before: now } }
+            }
+            // It was told to leave, and could not.
+            Life::Killed { .. } => {
+                self.logger.deaths = 0;
+                Life::Absent { not_before: now }
+            }
+            Life::Absent { .. }
+            | Life::Forking
+            | Life::Writing { .. }
+            | Life::Leaving { .. }
+            | Life::Done => {
+                out.push(Action::Log(Notice::LoggerDied { pid, status }));
+                let began = self.logger.began;
+                let early = now.since(began) < HEALTHY_LIFE;
+                self.logger.deaths = if early { self.logger.deaths.saturating_add(1) } else { 0 };
+                let delay = backoff::delay(self.logger.deaths, self.seed ^ now.as_millis());
+                Life::Absent { not_before: began.after(delay) }
+            }
+        };
+    }
+
+    /// Has another take its place, which opens what the configuration in force names.
+    pub(super) fn renew_logger(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.is_stopping() {
+            return;
+        }
+        let patience = self.policy(self.settled).graceful_timeout;
+        self.finish_logger(now, now.after(patience), out);
+    }
+
+    /// Everybody else is gone: has the last lines written. Whether that is done, or its time is over.
+    pub(super) fn part_with_logger(&mut self, now: Instant, out: &mut Vec<Action>) -> bool {
+        if self.logger.alone_since.is_none() {
+            self.logger.alone_since = Some(now);
+            // The last line that the master has to say.
+            out.push(Action::Log(Notice::Leaving));
+        }
+        let by = self.last_lines_by().unwrap_or(now);
+        self.finish_logger(now, by, out);
+        match &mut self.logger.life {
+            Life::Done => true,
+            Life::Absent { .. } => by <= now,
+            Life::Leaving { deadline, .. } => {
+                *deadline = by.min(*deadline);
+                false
+            }
+            Life::Forking | Life::Writing { .. } | Life::Killed { .. } => false,
+        }
+    }
+
+    fn finish_logger(&mut self, now: Instant, deadline: Instant, out: &mut Vec<Action>) {
+        if let Life::Writing { pid } = self.logger.life {
+            self.logger.life = Life::Leaving { pid, told_at: now, deadline };
+            out.push(Action::FinishLogs);
+        }
+    }
+
+    /// Ends one that has had its time.
+    pub(super) fn expire_logger(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if let Life::Leaving { pid, deadline, .. } = self.logger.life
+            && deadline <= now
+        {
+            self.logger.life = Life::Killed { pid };
+            out.push(Action::Log(Notice::Killing { task: Task::Logger, pid, why: Kill::Leave }));
+            out.push(Action::Signal { pid, signal: ChildSignal::Kill });
+        }
+    }
+
+    pub(super) fn logger_deadline(&self) -> Option<Instant> {
+        match self.logger.life {
+            Life::Absent { not_before } => {
+                Some(self.last_lines_by().map_or(not_before, |by| by.min(not_before)))
+            }
+            Life::Leaving { deadline, .. } => Some(deadline.max(self.soon())),
+            Life::Forking | Life::Writing { .. } | Life::Killed { .. } | Life::Done => None,
+        }
+    }
+
+    /// By when the last lines must be written: when the server must have stopped, or a moment after
+    /// everybody else has.
+    fn last_lines_by(&self) -> Option<Instant> {
+        let alone_since = self.logger.alone_since?;
+        match self.phase {
+            Phase::Stopping { deadline, .. } => Some(deadline.max(alone_since.after(LAST_LINES))),
+            Phase::New
+            | Phase::Preparing { .. }
+            | Phase::Starting
+            | Phase::Running
+            | Phase::Gone => None,
+        }
+    }
+}
