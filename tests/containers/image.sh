@@ -17,8 +17,9 @@ files() {
     install -m 600 .env.example .env
     docker compose config -q
     is 'published ports' "$(docker compose --profile '*' config | grep 'published:' | sort -u)" '        published: "5000"'
-    local grace
-    for grace in $(sed -n 's/^ *stop_grace_period: \([0-9]*\)s$/\1/p' docker-compose.yml deploy/stack.yml); do
+    local graces
+    mapfile -t graces < <(sed -n 's/^ *stop_grace_period: \([0-9]*\)s$/\1/p' docker-compose.yml deploy/stack.yml)
+    for grace in "${graces[@]}"; do
         at_most 'graceful_timeout in seconds' "$(sed -n 's/^graceful_timeout = //p' config.toml)" $((grace - 1))
     done
     docker compose -f deploy/stack.yml config -q 2>/dev/null

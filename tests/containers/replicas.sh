@@ -84,9 +84,21 @@ END
     service() { docker service "$1" "${project}_web" "${@:2}"; }
     serving() { [ "$(docker ps -q --filter "name=${project}_web" --filter health=healthy | wc -l)" = "$1" ]; }
     updated() { [ "$(service inspect -f '{{.UpdateStatus.State}}')" = completed ]; }
+    unready() { docker exec "$1" ferricorn healthcheck 2>&1 | grep -F 'found 503'; }
     deploy ferricorn-test
     eventually 90 serving 2
     ! service logs 2>&1 | grep -F '[ERROR]' || fail 'a replica complains'
+    is 'tasks that ended' "$(service ps -q -f desired-state=shutdown | wc -l)" 0
+
+    say 'its database goes and comes back: no replica is ended for that'
+    local task failing=0
+    task=$(docker ps -q --filter "name=${project}_web" | head -n 1)
+    docker service scale -d "${project}_db=0" >/dev/null
+    eventually 30 unready "$task"
+    # More often than the health check may fail.
+    while [ "$failing" -lt 5 ]; do unready "$task" || fail 'ready without a database'; sleep 3; failing=$((failing + 1)); done
+    docker service scale -d "${project}_db=1" >/dev/null
+    eventually 60 docker exec "$task" ferricorn healthcheck
     is 'tasks that ended' "$(service ps -q -f desired-state=shutdown | wc -l)" 0
 
     say 'its rolling update'
