@@ -16,6 +16,8 @@ multiplied() {
         eventually 60 healthy "$replica"
         ! logged "$replica" '[ERROR]' || fail "a replica complains: $(logs "$replica" | grep -F '[ERROR]')"
     done
+    is 'migrations of the database' "$(dc exec -T db psql -U ferricorn -tAc 'SELECT count(*) FROM _sqlx_migrations WHERE success')" \
+        "$(find migrations/postgres -name '*.sql' | wc -l)"
 
     say 'a rolling update'
     for number in 0 1 2 3; do address_list+=("$(host):$((port + number))"); done
@@ -89,6 +91,8 @@ END
     eventually 90 serving 2
     ! service logs 2>&1 | grep -F '[ERROR]' || fail 'a replica complains'
     is 'tasks that ended' "$(service ps -q -f desired-state=shutdown | wc -l)" 0
+    docker service inspect "${project}_web" "${project}_db" >"$work/inspect.stack"
+    ! grep -F "$secret_core" "$work/inspect.stack" || fail 'the secret stands in docker service inspect'
 
     say 'its database goes and comes back: no replica is ended for that'
     local task failing=0
