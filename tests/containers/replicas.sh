@@ -129,6 +129,8 @@ exchanged() {
     is services "$(dc --profile mysql ps --services --status running | sort | tr '\n' ' ')" 'mysql web-mysql '
     is 'POST /populate' "$(status POST /populate)" 201
     is 'DELETE /delete' "$(ask DELETE /delete)" $'200\n{"message":"1 rows deleted"}'
+    dc --profile mysql logs >"$work/logs.mysql"
+    ! grep -iF -e "$secret_core" -e 'root password' "$work/logs.mysql" || fail 'a secret stands in the log'
     dc --profile mysql stop mysql
     is 'POST /populate without a database' "$(status POST /populate)" 503
     dc --profile mysql start mysql
