@@ -11,6 +11,7 @@
 //! | `/slow?s=N` or `?ms=N` | answers after so long |
 //! | `/sleep-extend?s=N` or `?ms=N` | the same, having asked for that much more time |
 //! | `/block?s=N` or `?ms=N` | blocks the worker's event loop for so long, then answers |
+//! | `/until?n=N` | answers when there is a file `go-N`, however late that is |
 //! | `/never` | never answers |
 //! | `/big?mb=N` | an answer of so many mebibytes |
 //! | `/panic` | panics |
@@ -18,6 +19,8 @@
 //! | `/abort`, `/overflow` | ends it by `SIGABRT`; overflows its stack |
 //! | `/leak?mb=N` | holds on to so many mebibytes more |
 //! | `/orphan?code=N` | leaves a grandchild behind that ends with this code |
+//!
+//! A request to `/until` or `/block` with `n=N` writes the file `begun-N` when its handler runs.
 //!
 //! How it boots, prepares and stops is said by three variables, or by the text of the file that
 //! `<variable>_FILE` names, which is read anew each time:
@@ -105,6 +108,7 @@ fn routes(worker: &WorkerContext) -> axum::Router {
         .route("/slow", get(slow))
         .route("/sleep-extend", get(sleep_extend))
         .route("/block", get(block))
+        .route("/until", get(until))
         .route("/never", get(never))
         .route("/big", get(big))
         .route("/panic", any(panics))
@@ -167,9 +171,27 @@ async fn sleep_extend(deadline: Deadline, numbers: Numbers) -> &'static str {
     "slept\n"
 }
 
-async fn block(numbers: Numbers) -> &'static str {
+async fn block(numbers: Numbers) -> Result<&'static str, String> {
+    tell_begun(&numbers)?;
     std::thread::sleep(time(&numbers));
-    "blocked\n"
+    Ok("blocked\n")
+}
+
+async fn until(deadline: Deadline, numbers: Numbers) -> Result<&'static str, String> {
+    deadline.extend(FOR_EVER);
+    tell_begun(&numbers)?;
+    let go = format!("go-{}", number(&numbers, "n"));
+    while !std::path::Path::new(&go).exists() {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    Ok("gone on\n")
+}
+
+fn tell_begun(numbers: &Numbers) -> Result<(), String> {
+    match numbers.get("n") {
+        Some(n) => std::fs::write(format!("begun-{n}"), "").map_err(|error| error.to_string()),
+        None => Ok(()),
+    }
 }
 
 async fn never() -> &'static str {

@@ -31,8 +31,15 @@ impl<A: App> Master<A> {
                     Err(error) => Event::ForkFailed { child, reason: error.to_string() },
                 })
             }
-            Action::Dismiss { child, how: Dismissal::Drain } => self.order(child, Order::Drain),
-            Action::Dismiss { child, how: Dismissal::Stop } => self.order(child, Order::Stop),
+            Action::Dismiss { child, how } => {
+                let board = self.kids.iter().find(|kid| kid.id == child)?.worker.as_ref();
+                board.inspect(|worker| worker.board.dismiss(now));
+                let order = match how {
+                    Dismissal::Drain => Order::Drain,
+                    Dismissal::Stop => Order::Stop,
+                };
+                self.order(child, order)
+            }
             Action::Accept { child, slots } => self.order(child, Order::Accept(slots)),
             Action::Signal { pid, signal } => send(pid, signal),
             Action::Steer { slots } => self.steer(&slots),
@@ -121,8 +128,9 @@ impl<A: App> Master<A> {
         self.kids.push(kid);
         let forked = fork::spawn(&alone, |child| {
             self.kids.clear();
-            // A child that lives on for a moment must not hold it against the next server.
-            self.pidfile = None;
+            // A child that lives on for a moment must not hold it against the next server, and whoever
+            // waits for the end of `ready_fd` waits for the master's end alone.
+            (self.pidfile, self.ready) = (None, None);
             let Some(ring) = ring else { return self.log(child, theirs, master) };
             logging::adopt(ring);
             let birth = Birth {
@@ -160,7 +168,6 @@ impl<A: App> Master<A> {
     fn log(&mut self, child: InChild, channel: Channel, master: i32) -> i32 {
         logging::have_no_ring();
         drop(std::mem::take(&mut self.listeners));
-        (self.pidfile, self.ready) = (None, None);
         let birth = logger::Birth {
             log: &self.log,
             rings: &self.rings,

@@ -82,11 +82,10 @@ pub(crate) fn status_all(pid: i32, name: &str) -> Vec<String> {
     found.unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect()
 }
 
-/// Private dirty memory of the process, in KiB: what it costs by itself.
-pub(crate) fn private_dirty_kib(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:"))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+/// Nanoseconds of a processor that the process's main thread has used.
+pub(crate) fn processor_nanos(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split(' ').next()?.parse().ok()
 }
 
 /// Private memory of the process, in KiB, but for mappings of files with this name.
@@ -127,9 +126,9 @@ pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
 }
 
 /// Whether the server's end of this client's connection (over IPv4, in our network) is there, and all
-/// that the client has sent is read.
+/// that the client has sent is read. Each test may have a network of its own: that of its thread.
 pub(crate) fn is_read(client: SocketAddrV4) -> bool {
-    let Ok(table) = fs::read_to_string("/proc/net/tcp") else { return false };
+    let Ok(table) = fs::read_to_string("/proc/thread-self/net/tcp") else { return false };
     table.lines().skip(1).any(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let unread =
