@@ -110,11 +110,23 @@ impl Listeners {
         };
         let missing = config.bind.iter().filter(|bind| !is_open(bind));
         let opened: Vec<Address> = missing
-            .map(|bind| open::address(bind, config, self.slots))
+            .map(|bind| match self.overlapping(bind) {
+                Some(own) => Err(open::overlap(bind, own)),
+                None => open::address(bind, config, self.slots),
+            })
             .collect::<Result<_, _>>()?;
         let names = opened.iter().map(|address| address.place.to_string()).collect();
         self.addresses.extend(opened.into_iter().map(Some));
         Ok(names)
+    }
+
+    /// Our own open address that the kernel will not have beside this one.
+    fn overlapping(&self, bind: &Bind) -> Option<SocketAddr> {
+        let Bind::Tcp(new) = bind else { return None };
+        self.open_addresses().find_map(|(_, address)| match address.place {
+            Place::Tcp(own) if open::overlaps(*new, own) => Some(own),
+            Place::Tcp(_) | Place::Unix { .. } | Place::Inherited { .. } => None,
+        })
     }
 
     /// Lets go of the addresses that none of these binds names: nobody may connect there any more,

@@ -1,7 +1,7 @@
 //! Opening one address, and saying why that cannot be done.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -56,6 +56,26 @@ fn inherited(number: i32) -> io::Result<(Place, Sockets)> {
         Local::Unix => None,
     };
     Ok((Place::Inherited { number, address }, Sockets::Shared(socket)))
+}
+
+/// Whether the two cannot be open at the same time: the one before must go first, and with it whoever
+/// waits there.
+pub(super) fn overlaps(new: SocketAddr, own: SocketAddr) -> bool {
+    // A v6 socket for every address takes v4 connections, too.
+    let covers = |wide: IpAddr, other: IpAddr| match wide {
+        IpAddr::V4(wide) => wide.is_unspecified() && other.is_ipv4(),
+        IpAddr::V6(wide) => wide.is_unspecified(),
+    };
+    let (ip, own_ip) = (new.ip(), own.ip());
+    new.port() == own.port() && (ip == own_ip || covers(ip, own_ip) || covers(own_ip, ip))
+}
+
+/// What is said of an address that [`overlaps`].
+pub(super) fn overlap(bind: &Bind, own: SocketAddr) -> Error {
+    Error::Bind(format!(
+        "failed to bind {bind}: this server listens on {own}, which cannot be let go before: \
+         restart it, or take another port"
+    ))
 }
 
 fn refusal(bind: &Bind, error: &io::Error) -> Error {

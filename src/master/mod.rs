@@ -64,6 +64,8 @@ pub(crate) struct Master<A> {
     signals: Signals,
     kids: Vec<Kid>,
     counters: Arc<SlotBoard>,
+    /// Requests that were served when the reload under way began.
+    served_before: u64,
     rings: Rings,
     /// What the next logger opens.
     log: Log,
@@ -153,6 +155,7 @@ impl<A: App> Master<A> {
             signals: beginning.signals,
             kids: desk.kids,
             counters: Arc::new(desk.counters),
+            served_before: 0,
             rings: desk.rings,
             log: config.log.clone(),
             armed: desk.armed,

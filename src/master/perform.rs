@@ -76,7 +76,7 @@ impl<A: App> Master<A> {
                 Some(Event::UpgradeFailed { reason: format!("failed to execute {path}: {error}") })
             }
             Action::Log(notice) => {
-                log(&notice);
+                self.say(&notice);
                 let config = Arc::clone(self.config());
                 self.manager.note(now, &notice, &config);
                 if let Notice::Stalled { pid, .. } = notice {
@@ -88,6 +88,19 @@ impl<A: App> Master<A> {
                 self.exit = Some(reason);
                 None
             }
+        }
+    }
+
+    /// Writes the line. What a reload has let pass meanwhile, the workers alone have counted.
+    fn say(&mut self, notice: &Notice) {
+        if let Notice::Reloading { .. } = notice {
+            self.served_before = self.counters.served();
+        }
+        if let Notice::Reloaded { .. } = notice {
+            let served = self.counters.served().saturating_sub(self.served_before);
+            tracing::info!("{notice}, requests served meanwhile: {served}");
+        } else {
+            log(notice);
         }
     }
 

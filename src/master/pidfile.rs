@@ -3,13 +3,14 @@
 //! A lock on it says whether its owner lives: a stale file is no obstacle, whatever pid it holds.
 
 use std::fs::{File, Metadata, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::Error;
-use crate::sys::process;
 use crate::sys::socket::file_id;
+use crate::sys::{clock, process};
 
 /// The pid file, held by a lock.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl PidFile {
         // What cannot be locked can still be replaced: a link that leads nowhere, a file that we may not
         // read, a file system without links.
         let mut locked = None;
-        for _ in 0..TRIES_MAX {
+        for tried in 1..=TRIES_MAX {
             let there = match File::open(path) {
                 Ok(there) => there,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -73,7 +74,11 @@ impl PidFile {
                 Err(_) => break,
             };
             if matches!(there.try_lock(), Err(TryLockError::WouldBlock)) {
-                return Ok(Placed::Refused);
+                if tried == TRIES_MAX || is_alive(&there) {
+                    return Ok(Placed::Refused);
+                }
+                clock::nap(PAUSE);
+                continue;
             }
             // Between the two calls another may have replaced it, or removed its own.
             if std::fs::metadata(path).ok().map(id) == there.metadata().ok().map(id) {
@@ -121,8 +126,19 @@ enum Placed {
     Refused,
 }
 
-/// So often at the most others may come between.
-const TRIES_MAX: usize = 100;
+/// So often at the most others may come between, or the lock of a dead master be met.
+const TRIES_MAX: usize = 200;
+/// How long a child that a dead master has forked just before may take to let go of the lock, of which
+/// it has a copy until it runs: [`TRIES_MAX`] times this.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Whether the process lives whose pid the file holds, as far as it can be seen from here.
+fn is_alive(mut file: &File) -> bool {
+    let mut text = String::new();
+    let pid: Option<u32> =
+        file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+    pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
+}
 
 /// Device and inode: the same of the same file, by whatever name.
 fn id(found: Metadata) -> (u64, u64) {
@@ -179,6 +195,29 @@ mod tests {
             assert_eq!(won.len(), 1, "round {round}");
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         }
+    }
+
+    /// As a child does that a master has forked just before it was killed.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the lock is let go meanwhile")]
+    fn a_lock_that_outlives_its_master_for_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.pid");
+        // No process has it: pid_max is 2^22 at the most (proc(5)).
+        std::fs::write(&path, "4194305\n").unwrap();
+        let held = File::open(&path).unwrap();
+        held.lock().unwrap();
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || PidFile::write(&path).map(drop)
+        });
+        // It has written its own, and tries to put it in place.
+        while std::fs::read_dir(folder.path()).unwrap().count() < 2 {
+            std::thread::yield_now();
+        }
+        drop(held);
+        waiting.join().unwrap().expect("nobody else holds it");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
     }
 
     #[test]

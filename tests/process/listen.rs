@@ -10,6 +10,8 @@ use crate::client::{Address, Connection, Outcome, get};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, parse_address, send};
 use crate::load::{Client, Crowd, Load};
 
+const KEEP_ALIVE: Client = Client::KeepAlive { pause: Duration::from_millis(5), watches: false };
+
 #[test]
 fn several_addresses_of_every_kind_are_served_at_once() {
     let server = Ferricorn::unruly()
@@ -107,6 +109,57 @@ fn a_reload_opens_new_addresses_before_it_lets_the_old_ones_go() {
     });
     assert_eq!(Connection::open(&path("a.sock")).expect_err("it is gone"), Outcome::Refused);
     assert_eq!(Connection::open(&path("b.sock")).unwrap().get("/").unwrap().status, 200);
+    server.stop();
+}
+
+/// The kernel does not have the two side by side, so it is refused before anything has changed.
+#[test]
+fn a_reload_says_which_of_its_own_addresses_is_in_the_way() {
+    for (old, new) in [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1"), ("0.0.0.0", "[::]")] {
+        let server = Ferricorn::unruly().config(&format!("bind = \"{old}:0\"")).start();
+        let before = server.wait_workers(4);
+        let port = server.address().tcp().port();
+        let config = format!("bind = \"{new}:{port}\"");
+        std::fs::write(server.folder().join("config.toml"), config).unwrap();
+        server.signal(Signal::SIGHUP);
+        server.wait_log(&format!(
+            "serves on: failed to bind {new}:{port}: this server listens on {old}:{port}, which \
+             cannot be let go before: restart it, or take another port"
+        ));
+        assert_eq!(server.workers(), before);
+        let here = Address::Tcp(([127, 0, 0, 1], port).into());
+        assert_eq!(Connection::open(&here).unwrap().get("/").unwrap().status, 200);
+        server.stop();
+    }
+}
+
+/// Over TCP, too: clients of the old address are not cut off, and the new one serves at once.
+#[test]
+fn a_reload_changes_the_port_and_fails_no_request() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    let old = server.address();
+    let load = Load::begin(&old, &[Crowd::get(4, KEEP_ALIVE), Crowd::get(2, Client::PerRequest)]);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let bind = |text: &str| {
+        let text = format!("bind = [{text}]\nworkers = 2");
+        std::fs::write(server.folder().join("config.toml"), text).unwrap();
+    };
+    bind(&format!("\"127.0.0.1:0\", \"{free}\""));
+    server.signal(Signal::SIGHUP);
+    server.wait_log("reloaded: generation 2 in ");
+    load.wait_for_more(50);
+    load.finish().assert_clean();
+    let mut kept = Connection::open(&old).unwrap();
+    assert_eq!(kept.get("/").unwrap().status, 200);
+    let load = Load::begin(&Address::Tcp(free), &[Crowd::get(4, Client::PerRequest)]);
+    bind(&format!("\"{free}\""));
+    server.signal(Signal::SIGHUP);
+    server.wait_log("reloaded: generation 3 in ");
+    eventually("the old address is gone", PATIENCE, || {
+        Connection::open_within(&old, Duration::from_millis(300)).is_err().then_some(())
+    });
+    load.wait_for_more(50);
+    load.finish().assert_clean();
     server.stop();
 }
 

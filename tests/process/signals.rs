@@ -91,6 +91,36 @@ fn hup_replaces_every_worker_and_fails_no_request() {
     server.stop();
 }
 
+/// The end of a reload is one line, and all of it is true.
+#[test]
+fn the_end_of_a_reload_is_told_in_one_line() {
+    let server = Ferricorn::unruly()
+        .config("workers = 2")
+        .env("UNRULY_PREPARE_FILE", "prepare")
+        .file("prepare", "")
+        .start();
+    for generation in 2..=3 {
+        std::fs::write(server.folder().join("prepare"), "held").unwrap();
+        server.signal(Signal::SIGHUP);
+        server.wait_log(&format!("reloading: generation {generation}"));
+        for _ in 0..7 {
+            assert_eq!(server.get("/").unwrap().status, 200);
+        }
+        std::fs::write(server.folder().join("prepare"), "").unwrap();
+        server.wait_log(&format!("reloaded: generation {generation} in "));
+        let log = server.log();
+        let mut told = log.lines().filter_map(|line| line.split_once("reloaded: generation "));
+        let line = told.nth(generation - 2).expect("it is told").1;
+        let (took, rest) = line.split_once(" ms, ").expect("how long it took");
+        let (of, millis) = took.split_once(" in ").expect("of which generation");
+        assert_eq!(of, generation.to_string());
+        assert!(millis.parse::<u64>().expect("a number") >= 100, "no trial is shorter");
+        assert_eq!(rest, "workers replaced: 2, requests served meanwhile: 7");
+        assert_eq!(told.count(), 0);
+    }
+    server.stop();
+}
+
 #[test]
 fn hup_takes_the_number_of_workers_from_the_file_and_defaults_come_back() {
     let server = Ferricorn::unruly().config("workers = 2").start();
