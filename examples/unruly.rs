@@ -27,9 +27,12 @@
 //!
 //! | variable | texts |
 //! |---|---|
-//! | `UNRULY_BOOT` | `exit`, `hang`, `block`, `panic`, `error`, `slow` (300 ms), `slow=MS` |
-//! | `UNRULY_PREPARE` | `fail`, `hang`, `panic`, `slow`, `slow=MS` |
+//! | `UNRULY_BOOT` | `exit`, `hang`, `block`, `panic`, `error`, `slow` (300 ms), `slow=MS`, `doomed` |
+//! | `UNRULY_PREPARE` | `fail`, `hang`, `panic`, `slow`, `slow=MS`, `held`: until its file says otherwise |
 //! | `UNRULY_STOP` | `hang`: a worker ignores every wish that it should leave; `slow`, `slow=MS` |
+//!
+//! A worker that is `doomed` panics as soon as it serves, and its process with it; before that it
+//! leaves `doomed-PID`, which tells whose connections it had.
 //!
 //! `UNRULY_START=subreaper` makes the master inherit the orphans of its descendants, as process 1
 //! does; `thread` and `runtime` start what must not exist before the first fork.
@@ -47,6 +50,7 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{any, get};
 use ferricorn::{App, BoxError, Deadline, PrepareContext, WorkerContext};
+use nix::sys::socket::{SockaddrIn, getpeername};
 
 struct Unruly;
 
@@ -56,6 +60,12 @@ impl App for Unruly {
             "" => Ok(()),
             "fail" => Err("the application does not want to".into()),
             "hang" => std::future::pending().await,
+            "held" => {
+                while mode("UNRULY_PREPARE") == "held" {
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                }
+                Ok(())
+            }
             "panic" => panic!("prepare panics, as it was told to"),
             slow => wait_as_told(slow).await,
         }
@@ -69,6 +79,7 @@ impl App for Unruly {
             "block" => std::thread::sleep(FOR_EVER),
             "panic" => panic!("the boot panics, as it was told to"),
             "error" => return Err("the worker does not want to".into()),
+            "doomed" => drop(tokio::spawn(doomed())),
             slow => wait_as_told(slow).await?,
         }
         Ok(routes(worker))
@@ -130,6 +141,23 @@ fn time(numbers: &Numbers) -> Duration {
 
 fn mebibytes(numbers: &Numbers) -> usize {
     usize::try_from(number(numbers, "mb")).expect("a number of mebibytes") * MEBIBYTE
+}
+
+/// The one thread is busy with this from the look at the connections to the end: none comes between.
+async fn doomed() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let names = std::fs::read_dir("/proc/self/fd").expect("/proc is there").flatten();
+    let numbers = names.filter_map(|name| name.file_name().to_str()?.parse().ok());
+    let client = |fd| getpeername::<SockaddrIn>(fd).ok();
+    let clients: String =
+        numbers.filter_map(client).map(|it| format!("{}:{}\n", it.ip(), it.port())).collect();
+    std::fs::write(format!("doomed-{}", std::process::id()), clients).expect("the folder is ours");
+    let ordinary = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        ordinary(panic);
+        std::process::abort();
+    }));
+    panic!("the worker panics, as it was told to");
 }
 
 async fn slow(numbers: Numbers) -> &'static str {

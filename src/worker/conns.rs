@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::heads::{Heads, LineTooLong};
+use super::heads::{Heads, TooLong};
 use crate::config::Config;
 use crate::scoreboard::WorkerBoard;
 use crate::sys::clock;
@@ -70,6 +70,13 @@ pub(super) enum Fault {
     TooLong = 1,
     /// It stood still for too long.
     Stalled = 2,
+}
+
+/// Bytes that a head may have, and its first line alone, before hyper refuses it without a word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadRoom {
+    pub(super) line: usize,
+    pub(super) head: usize,
 }
 
 /// One open connection. Written by its own task, read by the sweep.
@@ -165,21 +172,27 @@ impl Conn {
         }
     }
 
-    /// Bytes came in. An error where they are of a request line that is longer than `line_max`.
-    pub(super) fn note_read(&self, bytes: &[u8], line_max: usize) -> Result<(), LineTooLong> {
+    /// Bytes came in.
+    ///
+    /// # Errors
+    /// Where they are of a head that is longer than allowed.
+    pub(super) fn note_read(&self, bytes: &[u8], room: HeadRoom) -> Result<(), TooLong> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.heads.note(bytes);
+        let unfinished = self.heads.note(bytes);
         match self.wait() {
             Wait::First | Wait::Next => {
                 self.set(Wait::Head);
                 self.heads.begin();
-                self.heads.note_line(bytes, line_max)
             }
-            Wait::Head => self.heads.note_line(bytes, line_max),
-            Wait::Answer | Wait::Body | Wait::Reader | Wait::Other | Wait::Silence => Ok(()),
+            Wait::Head => {}
+            Wait::Answer | Wait::Body | Wait::Reader | Wait::Other | Wait::Silence => {
+                return Ok(());
+            }
         }
+        self.heads.note_line(bytes, room.line)?;
+        if unfinished > room.head as u64 { Err(TooLong::Head) } else { Ok(()) }
     }
 
     /// The client was told this without a request.

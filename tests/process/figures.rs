@@ -90,7 +90,8 @@ fn fast_requests_pass_blocked_workers() {
     server.stop();
 }
 
-/// Reloads and upgrades under load, POSTs among it: nobody notices.
+/// Fifty reloads and twenty upgrades under load, POSTs among it: nobody notices, and every row that was
+/// acknowledged is there, once.
 #[test]
 fn reloads_and_upgrades_pass_unnoticed() {
     let _alone = crate::machine::alone();
@@ -100,34 +101,75 @@ fn reloads_and_upgrades_pass_unnoticed() {
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(memory.path(), everybody).expect("it is our folder");
     let url = format!("sqlite://{}/rows.db", memory.path().display());
-    let server = Ferricorn::bundled().env("DATABASE_URL", url).start();
-    let pause = Duration::from_millis(5);
-    let crowds = [
-        Crowd::get(32, Client::KeepAlive { pause, watches: false }),
-        Crowd::get(8, Client::PerRequest),
-        Crowd {
-            count: 4,
-            client: Client::PerRequest,
-            request: crate::client::post("/populate", ""),
-            status: 201,
-        },
-    ];
-    let load = Load::begin(&server.address(), &crowds);
-    for round in 0..15 {
+    let mut server = Ferricorn::bundled()
+        .config("[log]\naccess = \"access.log\"")
+        .env("DATABASE_URL", url)
+        .start();
+    let keep_alive = Client::KeepAlive { pause: Duration::from_millis(10), watches: false };
+    let posts = |count, client| Crowd {
+        request: crate::client::post("/populate", ""),
+        status: 201,
+        ..Crowd::get(count, client)
+    };
+    let readers = [Crowd::get(56, keep_alive), Crowd::get(12, Client::PerRequest)];
+    let writers = [posts(8, keep_alive), posts(4, Client::PerRequest)];
+    let readers = Load::begin(&server.address(), &readers);
+    let writers = Load::begin(&server.address(), &writers);
+    let begun = Instant::now();
+    for round in 0..70 {
         let before = server.wait_workers(4);
-        server.signal(if round % 3 == 2 { Signal::SIGUSR2 } else { Signal::SIGHUP });
+        server.signal(if round % 7 < 5 { Signal::SIGHUP } else { Signal::SIGUSR2 });
         eventually("four other workers", PATIENCE, || {
             let now = server.workers();
             (now.len() == 4 && now.iter().all(|it| !before.contains(it))).then_some(())
         });
-        load.wait_for_more(50);
+        readers.wait_for_more(50);
     }
-    let tally = load.finish();
-    tally.assert_clean();
+    let took = begun.elapsed();
+    let (read, written) = (readers.finish(), writers.finish());
+    let rows = written.answered;
+    let all = read.and(written);
+    all.assert_clean();
     println!(
-        "10 HUP and 5 USR2: {} answered, 0 failed, longest gap {:?}",
-        tally.answered,
-        tally.longest_gap()
+        "50 HUP and 20 USR2 in {took:?}: {} answered, 0 failed; {rows} rows; longest gap {:?}",
+        all.answered,
+        all.longest_gap()
     );
+    assert!(all.longest_gap() < Duration::from_secs(1), "nobody was answered for so long");
+    let mut connection = server.connect();
+    connection.send("DELETE /delete HTTP/1.1\r\nhost: a\r\n\r\n").expect("it is open");
+    let deleted = connection.response().expect("it is answered").text();
+    assert_eq!(deleted, format!("{{\"message\":\"{rows} rows deleted\"}}"));
+    drop(connection);
+    assert!(server.is_running(), "the master is the process that was started");
+    let log = server.log();
+    assert_eq!(log.matches("Upgraded in place").count(), 20);
+    assert_eq!(log.matches("reloaded: generation ").count(), 70);
+    server.stop();
+}
+
+/// From the signal to the last of four replacements of idle workers.
+#[test]
+fn a_reload_of_idle_workers_is_soon_over() {
+    const ROUNDS: usize = 11;
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::bundled().start();
+    let ready = || server.log().matches(") ready in ").count();
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let before = server.wait_workers(4);
+        eventually("all were told", PATIENCE, || (ready() == 4 * (round + 1)).then_some(()));
+        let begun = Instant::now();
+        server.signal(Signal::SIGHUP);
+        eventually("four more are ready", PATIENCE, || (ready() == 4 * (round + 2)).then_some(()));
+        times.push(begun.elapsed());
+        eventually("the others are gone", PATIENCE, || {
+            (!server.workers().iter().any(|it| before.contains(it))).then_some(())
+        });
+    }
+    times.sort_unstable();
+    let (median, longest) = (times[ROUNDS / 2], times[ROUNDS - 1]);
+    println!("a reload of 4 idle workers: median {median:?}, longest {longest:?}");
+    assert!(median <= Duration::from_millis(300), "{times:?}");
     server.stop();
 }

@@ -78,7 +78,7 @@ fn cannot_fork(resource: &'static str, most: impl Fn(&Ferricorn) -> usize, told:
 #[test]
 fn a_worker_for_which_there_is_no_process_is_forked_later() {
     if proc::status(std::process::id().cast_signed(), "Uid").as_deref() == Some("0")
-        && !crate::harness::may_become_nobody()
+        && !crate::program::may_become_nobody()
     {
         return println!("not tested: root may have any number of processes");
     }
