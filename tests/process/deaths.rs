@@ -243,14 +243,14 @@ fn a_crash_loop_is_braked_and_siblings_are_not_touched() {
         .file("boot", "")
         .start();
     let [(_, sibling), (_, victim)] = server.wait_workers(2)[..] else { panic!("two workers") };
-    std::fs::write(server.folder().join("boot"), "exit").unwrap();
+    fs::write(server.folder().join("boot"), "exit").unwrap();
     send(victim, Signal::SIGKILL);
     server.wait_log("worker 1");
     server.wait_log("failed to boot: exited with code 9");
     for _ in 0..20 {
         assert_eq!(server.get("/").expect("the sibling serves both slots").pid(), sibling);
     }
-    std::fs::write(server.folder().join("boot"), "").unwrap();
+    fs::write(server.folder().join("boot"), "").unwrap();
     server.wait_served_by(&server.wait_workers(2));
     server.stop();
 }

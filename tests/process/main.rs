@@ -28,6 +28,9 @@ mod proc;
 mod program;
 mod recycling;
 mod releases;
+#[expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
+#[expect(dead_code, reason = "TLS is a matter of the application's own tests")]
+#[path = "../app/servers.rs"]
 mod servers;
 mod service;
 mod signals;

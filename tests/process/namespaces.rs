@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::client::{Address, Connection};
+use crate::faults::settled;
 use crate::harness::{Exit, Ferricorn, NOBODY, PATIENCE, Signal, eventually, send};
 use crate::load::{Client, Crowd, Failure, Load};
 use crate::{link, proc};
@@ -72,11 +73,7 @@ fn reaps_orphans(server: &Ferricorn) {
     for code in [0, 3, 4, 255] {
         assert_eq!(server.get(&format!("/orphan?code={code}")).expect("it serves").status, 200);
     }
-    eventually("no orphan and no zombie is left", PATIENCE, || {
-        // The workers and the logger.
-        (proc::children(server.pid()).len() == before.len() + 1).then_some(())
-    });
-    assert_eq!(server.workers(), before, "no stranger's code is taken for a worker's");
+    assert_eq!(settled(server, 4), before, "no stranger's code is taken for a worker's");
 }
 
 /// A container's exit code is that of its process 1.

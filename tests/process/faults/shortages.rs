@@ -46,6 +46,7 @@ fn prlimit(pid: i32, arguments: &[&str]) -> String {
 }
 
 /// A worker cannot be forked: its sibling serves, the master tries on without haste, and says so.
+#[expect(clippy::print_stdout, reason = "the figures are to be read")]
 fn cannot_fork(resource: &'static str, most: impl Fn(&Ferricorn) -> usize, told: &str) {
     let server = Ferricorn::unruly().config("workers = 2").start();
     // From now on the master has no descriptor to give back.
