@@ -72,8 +72,9 @@ impl Numbered {
         std::thread::scope(|scope| {
             let clients: Vec<_> =
                 (0..4).map(|_| scope.spawn(|| self.send(address, agent))).collect();
+            let end = End(self);
             meanwhile();
-            self.end();
+            drop(end);
             let mut all = Sent::default();
             for client in clients {
                 let sent = client.join().expect("a client does not panic");
@@ -94,6 +95,15 @@ impl Numbered {
         eventually(&format!("{count} answers"), PATIENCE, || {
             (self.answered.load(Ordering::Relaxed) >= count).then_some(())
         });
+    }
+}
+
+/// Ends the requests, also when a test fails: else it would wait for them for ever.
+struct End<'a>(&'a Numbered);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
