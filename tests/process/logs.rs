@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::client::{Address, Connection};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
+use crate::log_figures::figure;
 use crate::proc;
 
 /// Access and error lines as JSON.
@@ -92,7 +93,11 @@ impl Numbered {
 
     /// Waits until so many are answered.
     pub(crate) fn wait_for(&self, count: u64) {
-        eventually(&format!("{count} answers"), PATIENCE, || {
+        self.wait_for_within(count, PATIENCE);
+    }
+
+    fn wait_for_within(&self, count: u64, patience: Duration) {
+        eventually(&format!("{count} answers"), patience, || {
             (self.answered.load(Ordering::Relaxed) >= count).then_some(())
         });
     }
@@ -128,7 +133,7 @@ impl Said {
         said
     }
 
-    fn read_files(paths: &[&Path]) -> Self {
+    pub(crate) fn read_files(paths: &[&Path]) -> Self {
         let mut said = Self::default();
         for path in paths {
             let text = std::fs::read_to_string(path).expect("the log is there");
@@ -222,10 +227,14 @@ fn lines_of_64_kib_from_every_worker_stay_whole() {
             said
         });
         let requests = Numbered::default();
-        let sent = requests.send_while(&server.address(), &agent, || requests.wait_for(400));
+        let lines = figure("FERRICORN_LINES", 400);
+        let patience = PATIENCE + Duration::from_millis(20) * u32::try_from(lines).expect("few");
+        let sent = requests
+            .send_while(&server.address(), &agent, || requests.wait_for_within(lines, patience));
         server.stop();
         (sent, reader.join().expect("the reader does not panic"))
     });
+    println!("{} torn of {}", said.torn.len(), said.answered.len());
     said.assert_each_once(&sent);
 }
 
@@ -355,6 +364,7 @@ fn a_logger_at_rest_is_small_and_does_not_wake() {
         (since.elapsed() > Duration::from_secs(1)).then_some(())
     });
     let private = proc::private_kib_but(logger, "ferricorn-rings").expect("it is there");
+    println!("a second without a wake-up; {private} KiB private beside the rings");
     assert!(private <= 1024, "{private} KiB");
     server.stop();
 }

@@ -15,6 +15,7 @@ mod limits;
 mod link;
 mod listen;
 mod load;
+mod log_figures;
 mod logs;
 mod machine;
 mod namespaces;
