@@ -207,6 +207,7 @@ fn child_among_many() {
     let ring = rings.ring(child.parse().expect("a number")).expect("a ring");
     let target = LogTarget::Stdout;
     install(&log(target.clone(), target), ring).expect("stdout is open");
+    wait_for_room(|| Patience::Lasts);
     for number in 0..LINES {
         if number % 100 == 0 {
             tracing::info!("child={child} wrote={number}");
