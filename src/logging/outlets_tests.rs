@@ -243,6 +243,17 @@ fn a_cut_line_is_ended_before_the_next() {
 }
 
 #[test]
+fn a_cut_line_is_found_in_an_inherited_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (text, is_cut) in [("", false), ("whole\n", false), ("whole\ncu", true)] {
+        let path = folder.path().join("stdout");
+        fs::write(&path, text).expect("the folder is ours");
+        let file = fs::File::options().append(true).open(&path).expect("it is there");
+        assert_eq!(Output::inherited(file).expect("it is a file").is_mid_line, is_cut, "{text:?}");
+    }
+}
+
+#[test]
 fn only_a_long_line_in_a_pipe_may_be_cut_unseen() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_reader, writer) = io::pipe().expect("a pipe");
