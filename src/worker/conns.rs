@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::heads::{Heads, LineTooLong};
 use crate::config::Config;
+use crate::scoreboard::Place;
 use crate::sys::clock;
 
 /// What a connection is waiting for.
@@ -239,6 +240,8 @@ pub(super) struct Conns {
     timeouts: Timeouts,
     open: Mutex<Slab<Arc<Conn>>>,
     count: AtomicUsize,
+    /// Where siblings see how many are open.
+    place: Place,
     /// Told when one more or one less is open.
     pub(super) changed: Notify,
 }
@@ -287,7 +290,7 @@ pub(super) struct Entry {
 }
 
 impl Conns {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, place: Place) -> Self {
         Self {
             timeouts: Timeouts {
                 head: config.limits.header_timeout,
@@ -297,6 +300,7 @@ impl Conns {
             },
             open: Mutex::new(Slab::new()),
             count: AtomicUsize::new(0),
+            place,
             changed: Notify::new(),
         }
     }
@@ -309,7 +313,8 @@ impl Conns {
         let conn = Arc::new(Conn::new(key, clock::coarse_millis()));
         place.insert(Arc::clone(&conn));
         drop(open);
-        self.count.fetch_add(1, Ordering::Relaxed);
+        let before = self.count.fetch_add(1, Ordering::Relaxed);
+        self.place.opened(before + 1);
         self.changed.notify_waiters();
         Entry { conn, conns: Arc::clone(self), key }
     }
@@ -355,6 +360,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         drop(self.conns.lock().remove(self.key));
         self.conns.count.fetch_sub(1, Ordering::Relaxed);
+        self.conns.place.closed();
         self.conns.changed.notify_waiters();
     }
 }
