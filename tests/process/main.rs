@@ -8,6 +8,7 @@
 mod boot;
 mod client;
 mod deaths;
+mod evenness;
 mod figures;
 mod fuzz;
 mod harness;
@@ -22,3 +23,4 @@ mod proc;
 mod service;
 mod signals;
 mod storms;
+mod table;
