@@ -29,9 +29,10 @@ use crate::time::Instant;
 const EXHAUSTED: Duration = Duration::from_millis(100);
 /// How often it is said that connections cannot be accepted.
 const COMPLAINT_INTERVAL_MS: u64 = 60_000;
-/// How often, and after how long each time, a worker looks whether a sibling has helped. The timer
-/// counts in whole milliseconds.
-const LOOKS: u32 = 2;
+/// How often, and after how long each time, a worker looks whether a sibling has helped. One that is
+/// awake has at the first look; one that waits for a processor, as all do on a busy machine, takes
+/// longer. One that is blocked costs all of it, once a second.
+const LOOKS: u32 = 8;
 const LOOK: Duration = Duration::from_millis(1);
 
 impl Server {
