@@ -129,6 +129,11 @@ impl SlotSet {
         Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
+    /// From the words that hold it, a bit for each slot, the lowest first.
+    pub(crate) fn from_words(words: [u64; Slot::MAX as usize / 64]) -> Self {
+        Self(words)
+    }
+
     /// For a message.
     pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];

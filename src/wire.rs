@@ -18,6 +18,8 @@ pub(crate) enum Order {
     Accept(SlotSet),
     /// Here is the listener of this address in this slot; the descriptor comes with the message.
     Listener { address: u16, slot: Slot },
+    /// Here is the bell of this slot; the descriptor comes with the message.
+    Bell { slot: Slot },
     /// Accept what has come in at this address, and then nothing more.
     Close { address: u16 },
 }
@@ -70,6 +72,11 @@ impl Order {
                 message[3..5].copy_from_slice(&slot.number().to_le_bytes());
                 5
             }
+            Self::Bell { slot } => {
+                message[0] = b'B';
+                message[1..3].copy_from_slice(&slot.number().to_le_bytes());
+                3
+            }
             Self::Close { address } => {
                 message[0] = b'C';
                 message[1..3].copy_from_slice(&address.to_le_bytes());
@@ -92,14 +99,19 @@ impl Order {
                 Ok(Self::Accept(SlotSet::from_bytes(slots)))
             }
             [b'L', a, b, c, d] => {
-                let number = u16::from_le_bytes([*c, *d]);
-                let slot = (number < Slot::MAX).then(|| Slot::new(number)).ok_or(Unreadable)?;
+                let slot = slot([*c, *d])?;
                 Ok(Self::Listener { address: u16::from_le_bytes([*a, *b]), slot })
             }
+            [b'B', a, b] => Ok(Self::Bell { slot: slot([*a, *b])? }),
             [b'C', a, b] => Ok(Self::Close { address: u16::from_le_bytes([*a, *b]) }),
             _ => Err(Unreadable),
         }
     }
+}
+
+fn slot(bytes: [u8; 2]) -> Result<Slot, Unreadable> {
+    let number = u16::from_le_bytes(bytes);
+    (number < Slot::MAX).then(|| Slot::new(number)).ok_or(Unreadable)
 }
 
 impl LogOrder {
@@ -162,6 +174,7 @@ mod tests {
             proptest::collection::vec(slot(), 0..20)
                 .prop_map(|slots| Order::Accept(slots.into_iter().collect())),
             any::<u16>().prop_map(|address| Order::Close { address }),
+            slot().prop_map(|slot| Order::Bell { slot }),
             (any::<u16>(), slot()).prop_map(|(address, slot)| Order::Listener { address, slot }),
         ]
     }

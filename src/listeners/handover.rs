@@ -5,6 +5,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::{Address, Listeners, Place, Sockets};
+use crate::sys::bell::Bell;
 use crate::sys::exec;
 
 /// [`Listeners`] for another image of the program: descriptors by their numbers.
@@ -12,6 +13,7 @@ use crate::sys::exec;
 pub(crate) struct Handed {
     addresses: Vec<Option<(Option<String>, Place, HandedSockets)>>,
     slots: u16,
+    bells: Vec<i32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,7 +48,8 @@ impl Listeners {
             .iter()
             .map(|address| address.as_ref().map(hand).transpose())
             .collect::<io::Result<_>>()?;
-        Ok(Handed { addresses, slots: self.slots })
+        let bells = self.bells.iter().map(exec::keep).collect::<io::Result<_>>()?;
+        Ok(Handed { addresses, slots: self.slots, bells })
     }
 
     /// Takes over what the image before has handed over.
@@ -70,11 +73,14 @@ impl Listeners {
             .into_iter()
             .map(|address| address.map(take).transpose())
             .collect::<io::Result<_>>()?;
-        Ok(Self { addresses, slots: handed.slots, retired: Vec::new() })
+        let bell = |number| exec::inherited(number).map(Bell::from);
+        let bells = handed.bells.into_iter().map(bell).collect::<io::Result<_>>()?;
+        Ok(Self { addresses, slots: handed.slots, bells, retired: Vec::new() })
     }
 
     /// The next image did not come.
     pub(crate) fn keep_no_more(&self) {
+        self.bells.iter().for_each(exec::keep_no_more);
         for (_, address) in self.open_addresses() {
             match &address.sockets {
                 Sockets::PerSlot(sockets) => sockets.iter().for_each(exec::keep_no_more),

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Bind, Config};
 use crate::error::Error;
 use crate::ids::{Slot, SlotSet};
+use crate::sys::bell::Bell;
 use crate::sys::filter;
 use crate::sys::sink::Sink;
 use crate::sys::socket::{self, Join};
@@ -33,6 +34,8 @@ pub(crate) struct Listeners {
     /// By number; the number of an address that was let go is not used again.
     addresses: Vec<Option<Address>>,
     slots: u16,
+    /// The bell of each slot: who rings it asks the slot's worker for help.
+    bells: Vec<Bell>,
     /// Addresses that were let go, until when they are kept.
     retired: Vec<(Instant, Address)>,
 }
@@ -80,13 +83,15 @@ impl Listeners {
     /// (`passed`), which then counts instead, as in gunicorn.
     ///
     /// # Errors
-    /// [`Error::Bind`], naming the address, the reason and a remedy.
+    /// [`Error::Bind`], naming the address, the reason and a remedy; [`Error::System`].
     pub(crate) fn open(
         config: &Config,
         passed: &[(i32, String)],
         slots: u16,
     ) -> Result<Self, Error> {
-        let mut listeners = Self { addresses: Vec::new(), slots, retired: Vec::new() };
+        let bells = (0..slots).map(|_| Bell::new()).collect::<io::Result<_>>();
+        let bells = bells.map_err(|source| Error::System { action: "open bells", source })?;
+        let mut listeners = Self { addresses: Vec::new(), slots, bells, retired: Vec::new() };
         for (number, name) in passed {
             tracing::info!("taking over descriptor {number} {name:?} from the service manager");
             listeners.addresses.push(Some(open::passed(*number)?));
@@ -187,6 +192,7 @@ impl Listeners {
                     opened.push((at, Slot::new(number)));
                 }
             }
+            self.bells.push(Bell::new()?);
             self.slots = number + 1;
         }
         Ok(opened)
@@ -221,6 +227,11 @@ impl Listeners {
         }
     }
 
+    /// The bell of a slot.
+    pub(crate) fn bell(&self, slot: Slot) -> Option<&Bell> {
+        self.bells.get(slot.index())
+    }
+
     /// Every socket that belongs to one slot alone, with the number of its address.
     pub(crate) fn of_slot(&self, slot: Slot) -> impl Iterator<Item = (u16, BorrowedFd<'_>)> {
         self.open_addresses().filter_map(move |(at, address)| match &address.sockets {
@@ -244,6 +255,14 @@ impl Listeners {
             && sockets.len() == slot.index()
         {
             sockets.push(listener);
+        }
+    }
+
+    /// The bell of a further slot, which the master sent to a worker.
+    pub(crate) fn receive_bell(&mut self, slot: Slot, bell: OwnedFd) {
+        if self.bells.len() == slot.index() {
+            self.bells.push(bell.into());
+            self.slots = slot.number() + 1;
         }
     }
 

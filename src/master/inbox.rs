@@ -76,7 +76,11 @@ impl<A: App> Master<A> {
             while let Some((pid, ended)) = wait::reap() {
                 self.hear(pid);
                 if let Some(at) = self.kids.iter().position(|kid| kid.pid == pid) {
-                    held::account(&self.kids.remove(at));
+                    let kid = self.kids.remove(at);
+                    if let Some(worker) = &kid.worker {
+                        self.counters.vacate(worker.slot, u32::try_from(pid).unwrap_or(0));
+                    }
+                    held::account(&kid);
                     // It may have died between its last line and the ring of the bell.
                     self.rings.bell().ring();
                 }

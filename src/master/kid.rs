@@ -56,9 +56,14 @@ impl Kid {
             }
             (Order::Accept(_), _) => None,
             // A worker that cannot be told to leave is killed at its deadline.
-            (Order::Drain | Order::Stop | Order::Listener { .. } | Order::Close { .. }, _) => {
-                self.unsent
-            }
+            (
+                Order::Drain
+                | Order::Stop
+                | Order::Listener { .. }
+                | Order::Bell { .. }
+                | Order::Close { .. },
+                _,
+            ) => self.unsent,
         };
     }
 

@@ -1,6 +1,7 @@
 //! One order, one deed: each arm calls the system and answers with the fact that follows, if any.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::kid::{Kid, Worker};
@@ -213,10 +214,14 @@ impl<A: App> Master<A> {
     /// Opens further slots, and passes their listeners to the workers that are older than they.
     fn open_slots(&mut self, count: u16) -> Event {
         let backlog = self.config().backlog;
+        let before = self.listeners.slots();
         match self.listeners.grow(count, backlog) {
             Ok(opened) => {
                 for (address, slot) in opened {
-                    self.pass_listener(address, slot);
+                    self.pass(Order::Listener { address, slot }, self.listeners.get(address, slot));
+                }
+                for slot in (before..self.listeners.slots()).map(Slot::new) {
+                    self.pass(Order::Bell { slot }, self.listeners.bell(slot).map(AsFd::as_fd));
                 }
             }
             Err(error) => tracing::error!("failed to open listeners for {count} workers: {error}"),
@@ -224,12 +229,13 @@ impl<A: App> Master<A> {
         Event::SlotsOpen { count: self.listeners.slots() }
     }
 
-    fn pass_listener(&self, address: u16, slot: Slot) {
-        let Some(listener) = self.listeners.get(address, slot) else { return };
-        let (message, length) = Order::Listener { address, slot }.encode();
+    /// Passes every worker a descriptor with this order.
+    fn pass(&self, order: Order, descriptor: Option<BorrowedFd<'_>>) {
+        let Some(descriptor) = descriptor else { return };
+        let (message, length) = order.encode();
         for kid in self.kids.iter().filter(|kid| kid.worker.is_some()) {
-            // A worker that cannot take it cannot adopt that slot; its siblings can.
-            let _full = kid.channel.send(&message[..length], Some(listener));
+            // A worker that cannot take it cannot adopt or ask that slot; its siblings can.
+            let _full = kid.channel.send(&message[..length], Some(descriptor));
         }
     }
 

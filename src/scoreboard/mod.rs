@@ -4,16 +4,17 @@
 //! aborted. Each line has one kind of writer.
 
 mod requests;
+mod slots;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::ids::Slot;
 use crate::sys::shared::Shared;
 use crate::time::Instant;
 
 pub(crate) use requests::{Entry, Held};
+pub(crate) use slots::{Load, Place, SlotBoard};
 
 /// What one worker tells of itself, from before its fork until it is reaped: a line of figures, and an
 /// entry for each connection that it may hold. It alone writes, but for the figure that the master
@@ -119,50 +120,8 @@ impl WorkerBoard {
     }
 }
 
-/// The counters of all slots, a line for each. They go on over the workers of a slot.
-#[derive(Debug)]
-pub(crate) struct SlotBoard(Shared);
-
-/// Requests answered: the first number of a slot's line.
-const SERVED: usize = 0;
-
-impl SlotBoard {
-    /// Counters for every slot there can be.
-    ///
-    /// # Errors
-    /// What the system says about memory and descriptors.
-    pub(crate) fn new() -> io::Result<Self> {
-        Shared::new("ferricorn-slots", usize::from(Slot::MAX)).map(Self)
-    }
-
-    /// The counters that an earlier image has begun.
-    ///
-    /// # Errors
-    /// When the descriptor holds none.
-    pub(crate) fn inherit(memory: OwnedFd) -> io::Result<Self> {
-        Shared::map(memory, usize::from(Slot::MAX)).map(Self)
-    }
-
-    /// One request more was answered in this slot.
-    pub(crate) fn count_request(&self, slot: Slot) {
-        // The leaving worker of a slot and its successor both count, so it is added, not stored.
-        self.0[slot.index()].0[SERVED].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Requests answered in all slots since the start.
-    pub(crate) fn served(&self) -> u64 {
-        self.0.iter().map(|line| line.0[SERVED].load(Ordering::Relaxed)).sum()
-    }
-}
-
 impl AsFd for WorkerBoard {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
-    }
-}
-
-impl AsFd for SlotBoard {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }

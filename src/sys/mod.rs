@@ -3,6 +3,7 @@
 //! It knows descriptors, processes and signals by the system's own names, and none of ferricorn's
 //! words: no worker, no slot, no reload. Each unsafe site carries its `SAFETY:` reason.
 
+pub(crate) mod acceptor;
 pub(crate) mod bell;
 pub(crate) mod channel;
 pub(crate) mod clock;

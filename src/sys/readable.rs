@@ -6,11 +6,15 @@ use std::os::fd::AsRawFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::acceptor::Acceptor;
+use super::bell::Bell;
 use super::channel::Channel;
 use super::signals::Signals;
 
 /// Types that own one descriptor, the same one for as long as they live.
 pub(crate) trait Owner: AsRawFd {}
+impl Owner for Acceptor {}
+impl Owner for Bell {}
 impl Owner for Channel {}
 impl Owner for Signals {}
 

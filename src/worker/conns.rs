@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::heads::{Heads, TooLong};
 use crate::config::Config;
-use crate::scoreboard::WorkerBoard;
+use crate::scoreboard::{Place, WorkerBoard};
 use crate::sys::clock;
 
 /// What a connection is waiting for.
@@ -255,6 +255,8 @@ pub(super) struct Conns {
     count: AtomicUsize,
     /// Where the master sees how many are open.
     board: Arc<WorkerBoard>,
+    /// Where siblings see how many are open.
+    place: Place,
     /// Told when one more or one less is open.
     pub(super) changed: Notify,
 }
@@ -303,7 +305,7 @@ pub(super) struct Entry {
 }
 
 impl Conns {
-    pub(super) fn new(config: &Config, board: Arc<WorkerBoard>) -> Self {
+    pub(super) fn new(config: &Config, board: Arc<WorkerBoard>, place: Place) -> Self {
         Self {
             timeouts: Timeouts {
                 head: config.limits.header_timeout,
@@ -314,6 +316,7 @@ impl Conns {
             open: Mutex::new(Slab::new()),
             count: AtomicUsize::new(0),
             board,
+            place,
             changed: Notify::new(),
         }
     }
@@ -326,8 +329,9 @@ impl Conns {
         let conn = Arc::new(Conn::new(key, clock::coarse_millis()));
         place.insert(Arc::clone(&conn));
         drop(open);
-        self.count.fetch_add(1, Ordering::Relaxed);
+        let before = self.count.fetch_add(1, Ordering::Relaxed);
         self.board.connection_opened();
+        self.place.opened(before + 1);
         self.changed.notify_waiters();
         Entry { conn, conns: Arc::clone(self), key }
     }
@@ -374,6 +378,7 @@ impl Drop for Entry {
         drop(self.conns.lock().remove(self.key));
         self.conns.count.fetch_sub(1, Ordering::Relaxed);
         self.conns.board.connection_closed();
+        self.conns.place.closed();
         self.conns.changed.notify_waiters();
     }
 }

@@ -257,6 +257,16 @@ impl AsyncWrite for Watched {
 }
 
 impl Stream {
+    /// A TCP connection, non-blocking, in this worker's event loop.
+    pub(super) fn tcp(stream: std::net::TcpStream) -> io::Result<Self> {
+        TcpStream::from_std(stream).map(Self::Tcp)
+    }
+
+    /// The same over a unix socket.
+    pub(super) fn unix(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        UnixStream::from_std(stream).map(Self::Unix)
+    }
+
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

@@ -5,8 +5,10 @@
 //! numbers and its buffers. [`main`] gives each of them up, or makes it its own, before any code of
 //! the application runs.
 
+mod accept;
 mod body;
 mod conns;
+mod fairness;
 mod forwarded;
 mod heads;
 mod io;
@@ -34,6 +36,7 @@ use crate::ids::{Generation, Slot, SlotSet};
 use crate::listeners::Listeners;
 use crate::logging;
 use crate::scoreboard::{SlotBoard, WorkerBoard};
+use crate::sys::bell::Bell;
 use crate::sys::channel::{Channel, Received};
 use crate::sys::fork::{InChild, SingleThreaded};
 use crate::sys::process::{self, Identity};
@@ -203,13 +206,15 @@ enum Call {
     Order(Order),
     /// A listener that was opened after the fork.
     Received,
+    /// A sibling asks for help.
+    Asked,
     /// The master is gone.
     Orphaned,
     Signals(Vec<i32>),
     ServedEnough,
 }
 
-async fn run(mut worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
+async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
     let (Ok(caught), Ok(channel)) = (readable(caught), readable(worker.birth.channel)) else {
         tracing::error!("failed to watch for signals and orders");
         return BOOT_FAILED;
@@ -235,26 +240,30 @@ async fn run(mut worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i3
     let enough = requests_max(&config);
     let place = (worker.slot, worker.birth.generation);
     let boards = (worker.counters, Arc::clone(&worker.board));
-    let server = Arc::new(Server::new(place, &config, router, boards, enough));
+    let bell = worker.listeners.bell(worker.slot).map(Bell::try_clone);
+    let Some(Ok(Ok(bell))) = bell.map(|bell| bell.map(readable)) else {
+        tracing::error!("failed to watch the bell of slot {}", worker.slot);
+        return BOOT_FAILED;
+    };
+    let server = Arc::new(Server::new(place, &config, router, boards, worker.listeners, enough));
     let mut accepting = SlotSet::from_iter([worker.slot]);
-    server.accept_from(&worker.listeners, &accepting);
+    server.place.take();
+    server.accept_from(&accepting);
     let pulse = tokio::spawn(pulse(Arc::clone(&server), worker.board, config.stall_timeout));
     if channel.get_ref().send(&Report::Ready.encode(), None).is_err() {
         return 0;
     }
     let leaving = loop {
-        match next_call(&channel, &caught, &server, &mut worker.listeners).await {
+        match next_call(&channel, &caught, &bell, &server).await {
             Call::Order(Order::Accept(slots)) => {
                 accepting = slots;
-                server.accept_from(&worker.listeners, &accepting);
+                server.accept_from(&accepting);
             }
-            Call::Order(Order::Listener { .. }) | Call::Received => {
-                server.accept_from(&worker.listeners, &accepting);
+            Call::Order(Order::Listener { .. } | Order::Bell { .. }) | Call::Received => {
+                server.accept_from(&accepting);
             }
-            Call::Order(Order::Close { address }) => {
-                worker.listeners.close(address);
-                server.close(address);
-            }
+            Call::Order(Order::Close { address }) => server.close(address),
+            Call::Asked => server.help(),
             Call::Order(Order::Drain) => break Leaving::Drain,
             Call::Order(Order::Stop) => break Leaving::Stop,
             Call::Orphaned => break Leaving::Orphaned,
@@ -307,8 +316,8 @@ async fn told_to_quit(caught: &AsyncFd<Signals>) {
 async fn next_call(
     channel: &AsyncFd<Channel>,
     caught: &AsyncFd<Signals>,
+    bell: &AsyncFd<Bell>,
     server: &Server,
-    listeners: &mut Listeners,
 ) -> Call {
     loop {
         tokio::select! {
@@ -321,7 +330,11 @@ async fn next_call(
                     Ok(Received::Message { length, descriptor }) => {
                         match (Order::decode(&message[..length]), descriptor) {
                             (Ok(Order::Listener { address, slot }), Some(listener)) => {
-                                listeners.receive(address, slot, listener);
+                                server.listeners().receive(address, slot, listener);
+                                return Call::Received;
+                            }
+                            (Ok(Order::Bell { slot }), Some(bell)) => {
+                                server.listeners().receive_bell(slot, bell);
                                 return Call::Received;
                             }
                             (Ok(order), _) => return Call::Order(order),
@@ -338,6 +351,12 @@ async fn next_call(
                 if !numbers.is_empty() {
                     return Call::Signals(numbers);
                 }
+            }
+            ready = bell.readable() => {
+                let Ok(mut ready) = ready else { return Call::Orphaned };
+                // It is not silenced, which could hide it from a successor: each ring is told anew.
+                ready.clear_ready();
+                return Call::Asked;
             }
             () = server.served_enough.notified() => return Call::ServedEnough,
         }

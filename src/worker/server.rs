@@ -1,49 +1,33 @@
-//! Accepting connections from the slots that the master names, and serving them.
-//!
-//! # The trap
-//! Accept from the event loop only, never from a thread beside it: a worker whose loop is blocked must
-//! not go on taking connections that its siblings could answer.
+//! Serving connections: what those of a worker share, and how each is held.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::conns::{Conns, HeadRoom};
+use super::fairness::Asking;
 use super::forwarded::Trusted;
 use super::io::{Stream, Unproxied, Watched};
-use super::leave::SETTLE;
 use super::proxy::Proxied;
 use super::service::Requests;
 use super::{Chain, own, ticket};
 use crate::client::{Client, Scheme};
 use crate::config::{Config, Limits};
-use crate::ids::{Generation, Slot, SlotSet};
+use crate::ids::{Generation, Slot};
 use crate::listeners::Listeners;
 use crate::logging::{self, NamedFields};
-use crate::scoreboard::{SlotBoard, WorkerBoard};
-use crate::sys::clock;
+use crate::scoreboard::{Place, SlotBoard, WorkerBoard};
 use crate::sys::process;
-use crate::sys::socket::{self, Local};
-
-/// How long a worker that has no descriptor or memory for a connection waits for some.
-const EXHAUSTED: Duration = Duration::from_millis(100);
 
 // ORDERING: flags and counters that stand for themselves: Relaxed throughout.
-/// How often it is said that connections cannot be accepted.
-const COMPLAINT_INTERVAL_MS: u64 = 60_000;
-
 /// What the connections of a worker share.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -60,8 +44,9 @@ pub(super) struct Server {
     proxies: Option<Trusted>,
     router: Router,
     builder: auto::Builder<TokioExecutor>,
-    connections_max: usize,
-    counters: Arc<SlotBoard>,
+    pub(super) connections_max: usize,
+    /// Its place on the slots' board.
+    pub(super) place: Place,
     pub(super) board: Arc<WorkerBoard>,
     served: AtomicU64,
     /// Requests after which this worker asks to be replaced; 0: never.
@@ -71,10 +56,14 @@ pub(super) struct Server {
     leaving: AtomicBool,
     cutting: AtomicBool,
     /// When it was said last that connections cannot be accepted; 0: never.
-    complained_at: AtomicU64,
-    accepting: Mutex<HashMap<(u16, Slot), AbortHandle>>,
+    pub(super) complained_at: AtomicU64,
+    /// Every listener there is, and every slot's bell.
+    pub(super) listeners: Mutex<Listeners>,
+    pub(super) accepting: Mutex<HashMap<(u16, Slot), AbortHandle>>,
     /// Addresses that are being let go.
-    closing: Mutex<HashSet<u16>>,
+    pub(super) closing: Mutex<HashSet<u16>>,
+    /// What is remembered of having asked siblings for help.
+    pub(super) asking: Mutex<Asking>,
 }
 
 impl Server {
@@ -83,21 +72,24 @@ impl Server {
         config: &Config,
         router: Router,
         (counters, board): (Arc<SlotBoard>, Arc<WorkerBoard>),
+        listeners: Listeners,
         enough: u64,
     ) -> Self {
+        let pid = std::process::id();
+        let place = Place::new(counters, slot, pid);
         Self {
             slot,
             generation,
-            pid: std::process::id(),
+            pid,
             limits: config.limits.clone(),
-            conns: Arc::new(Conns::new(config, Arc::clone(&board))),
+            conns: Arc::new(Conns::new(config, Arc::clone(&board), place.clone())),
             fields: logging::named_fields(),
             forwarders: Trusted::new(&config.forwarded_allow_ips),
             proxies: config.proxy_protocol.then(|| Trusted::new(&config.proxy_allow_ips)),
             router,
             builder: builder(config),
             connections_max: connections_max(config.worker_connections, slot),
-            counters,
+            place,
             board,
             served: AtomicU64::new(0),
             enough,
@@ -105,8 +97,10 @@ impl Server {
             leaving: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             complained_at: AtomicU64::new(0),
+            listeners: Mutex::new(listeners),
             accepting: Mutex::new(HashMap::new()),
             closing: Mutex::new(HashSet::new()),
+            asking: Mutex::default(),
         }
     }
 
@@ -118,6 +112,7 @@ impl Server {
     /// From now on every answer that can be the last one of its connection is.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+        self.place.give_up();
     }
 
     /// Whether what ends from now on is cut off by the worker, not by its client.
@@ -133,110 +128,14 @@ impl Server {
 
     /// A request is over.
     pub(super) fn count_request(&self) {
-        self.counters.count_request(self.slot);
+        self.place.board().count_request(self.slot);
         let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
         if served == self.enough {
             self.served_enough.notify_one();
         }
     }
 
-    /// Accepts from these slots, and from the sockets that all workers share; from no other.
-    pub(super) fn accept_from(self: &Arc<Self>, listeners: &Listeners, slots: &SlotSet) {
-        let wanted: HashMap<(u16, Slot), BorrowedFd<'_>> = slots
-            .iter()
-            .flat_map(|slot| listeners.of_slot(slot).map(move |(at, fd)| ((at, slot), fd)))
-            .chain(listeners.shared().map(|(at, fd)| ((at, self.slot), fd)))
-            .collect();
-        let closing = lock(&self.closing).clone();
-        let mut accepting = lock(&self.accepting);
-        accepting.retain(|key, task| {
-            let keep = wanted.contains_key(key) || closing.contains(&key.0);
-            if !keep {
-                task.abort();
-            }
-            keep
-        });
-        for (key, fd) in wanted {
-            if accepting.contains_key(&key) {
-                continue;
-            }
-            match Listener::new(fd) {
-                Ok(listener) => {
-                    let task = tokio::spawn(Arc::clone(self).accept(listener));
-                    accepting.insert(key, task.abort_handle());
-                }
-                Err(error) => {
-                    let (_, slot) = key;
-                    tracing::error!("failed to accept from slot {slot}: {error}");
-                }
-            }
-        }
-    }
-
-    /// Accepts what comes in at this address within a round trip, and then nothing more.
-    pub(super) fn close(self: &Arc<Self>, address: u16) {
-        let server = Arc::clone(self);
-        lock(&self.closing).insert(address);
-        tokio::spawn(async move {
-            tokio::time::sleep(SETTLE).await;
-            lock(&server.accepting).retain(|(at, _), task| {
-                if *at == address {
-                    task.abort();
-                }
-                *at != address
-            });
-            lock(&server.closing).remove(&address);
-        });
-    }
-
-    /// Accepts nothing more.
-    pub(super) fn stop_accepting(&self) {
-        lock(&self.accepting).drain().for_each(|(_, task)| task.abort());
-    }
-
-    async fn accept(self: Arc<Self>, listener: Listener) {
-        loop {
-            // A full worker leaves new connections to its siblings.
-            self.until(|open| open < self.connections_max).await;
-            let accepted = tokio::select! {
-                biased;
-                () = self.until(|open| open >= self.connections_max) => continue,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.serve(stream, peer),
-                Err(error) if socket::is_exhaustion(&error) => {
-                    self.complain(&error);
-                    tokio::time::sleep(EXHAUSTED).await;
-                }
-                // The client has gone, or the network failed it: no business of ours.
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Waits until the number of open connections is as it should be.
-    async fn until(&self, is_right: impl Fn(usize) -> bool) {
-        loop {
-            let changed = self.conns.changed.notified();
-            if is_right(self.conns.count()) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// Says that connections cannot be accepted; once a minute, however often that happens.
-    fn complain(&self, error: &io::Error) {
-        let now = clock::coarse_millis();
-        let said = self.complained_at.load(Ordering::Relaxed);
-        if said == 0 || now.saturating_sub(said) >= COMPLAINT_INTERVAL_MS {
-            self.complained_at.store(now, Ordering::Relaxed);
-            tracing::error!("failed to accept a connection: {error}; trying again");
-        }
-    }
-
-    fn serve(self: &Arc<Self>, stream: Stream, peer: Option<SocketAddr>) {
+    pub(super) fn serve(self: &Arc<Self>, stream: Stream, peer: Option<SocketAddr>) {
         // Entered before anything else runs: who counts connections sees it at once.
         let entry = self.conns.enter();
         let watched = Watched::new(stream, entry, head_room(&self.limits));
@@ -299,10 +198,6 @@ impl Server {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Files of a worker that are no connections: listeners, logs, and what the application has open.
 const OTHER_FILES: u64 = 64;
 
@@ -353,33 +248,3 @@ fn head_max(limits: &Limits) -> usize {
 const HEAD_MAX: usize = 64 * 1024;
 /// Bytes of them that are for other things than the request line and one long field.
 const FIELDS_ROOM: usize = 8 * 1024;
-
-/// A listening socket of either kind, in this worker's event loop.
-#[derive(Debug)]
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Listener {
-    fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let own: OwnedFd = fd.try_clone_to_owned()?;
-        match socket::local(fd)? {
-            Local::Tcp(_) => TcpListener::from_std(own.into()).map(Self::Tcp),
-            Local::Unix => UnixListener::from_std(own.into()).map(Self::Unix),
-        }
-    }
-
-    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Tcp(stream), Some(peer)))
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), None))
-            }
-        }
-    }
-}

@@ -247,20 +247,6 @@ fn a_worker_told_to_leave_again_and_again_loses_no_request() {
     server.stop();
 }
 
-/// Sixty-four connections over four listeners: none without, none with most of them.
-#[test]
-fn keep_alive_connections_are_spread_over_the_workers() {
-    let server = Ferricorn::unruly().start();
-    let mut connections: Vec<_> = (0..64).map(|_| server.connect()).collect();
-    let mut counts = [0; 4];
-    for connection in &mut connections {
-        counts[usize::from(connection.get("/").unwrap().slot())] += 1;
-    }
-    // Of 64 random choices among four, fewer than 3 or more than 40 come about once in a million.
-    assert!(counts.iter().all(|count| (3..=40).contains(count)), "{counts:?}");
-    server.stop();
-}
-
 #[test]
 fn pipelined_requests_are_all_answered_when_the_worker_drains() {
     let mut server = Ferricorn::unruly().config("workers = 1").start();

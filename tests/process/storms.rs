@@ -13,7 +13,7 @@ use crate::load::{Client, Crowd, Failure, Load, Request, Tally};
 use crate::proc;
 
 /// Stops a process and waits until it stands still.
-fn freeze(pid: i32) {
+pub(crate) fn freeze(pid: i32) {
     send(pid, Signal::SIGSTOP);
     eventually("it stands still", PATIENCE, || {
         (proc::stat(pid).expect("it is not reaped").state == 'T').then_some(())
@@ -21,12 +21,21 @@ fn freeze(pid: i32) {
 }
 
 /// A process that was killed: when, and whose connections it had.
-struct Kill {
+pub(crate) struct Kill {
     at: Instant,
     clients: HashSet<SocketAddrV4>,
 }
 
 impl Kill {
+    /// Kills the process. It is stopped before, so that what it holds can be told.
+    pub(crate) fn now(victim: i32) -> Self {
+        freeze(victim);
+        let clients = proc::accepted_clients(victim);
+        let at = Instant::now();
+        send(victim, Signal::SIGKILL);
+        Self { at, clients }
+    }
+
     /// Whether the request was in the hands of the killed process. A port may be used again later.
     fn explains(&self, request: &Request) -> bool {
         let Some(SocketAddr::V4(client)) = request.client else { return false };
@@ -52,23 +61,28 @@ fn kills_lose_exactly_what_the_killed_had_accepted() {
         load.wait_for_more(200);
         let slot = round * 5 % 12;
         let victim = server.worker(slot);
-        freeze(victim);
-        let clients = proc::accepted_clients(victim);
-        let at = Instant::now();
-        send(victim, Signal::SIGKILL);
-        kills.push(Kill { at, clients });
+        kills.push(Kill::now(victim));
         eventually("it is gone", PATIENCE, || (!proc::is_alive(victim)).then_some(()));
     }
     load.wait_for_more(100);
-    let tally = load.finish();
+    assert_explained(load.finish(), &kills);
+    server.stop();
+}
+
+/// Every request that failed was in the hands of a killed process, and nobody was refused.
+pub(crate) fn assert_explained(tally: Tally, kills: &[Kill]) {
     let failed: Vec<_> = tally.requests.iter().filter(|it| it.failure.is_some()).collect();
     let unexplained: Vec<_> =
         failed.iter().filter(|it| !kills.iter().any(|kill| kill.explains(it))).collect();
     let held: usize = kills.iter().map(|kill| kill.clients.len()).sum();
-    println!("48 kills: {} answered, {} lost of {held} held", tally.answered, failed.len());
+    println!(
+        "{} kills: {} answered, {} lost of {held} held",
+        kills.len(),
+        tally.answered,
+        failed.len()
+    );
     assert!(unexplained.is_empty(), "lost by nobody's death: {unexplained:?}");
     assert_eq!(failed.len() as u64, tally.failures(), "somebody was refused: {:?}", tally.failed);
-    server.stop();
 }
 
 /// The longest wait among the requests that no frozen process had in its hands.
@@ -110,9 +124,17 @@ fn only_the_clients_of_a_stopped_worker_wait_for_it() {
 #[test]
 fn a_queue_behind_a_stopped_worker_is_taken_over_at_once() {
     let _alone = crate::machine::alone();
+    let longest = queues_behind_stopped_workers(8);
+    println!("100 connections beside a stopped worker: connected and answered within {longest:?}");
+    assert!(longest < Duration::from_secs(2), "somebody waited for {longest:?}");
+}
+
+/// Stops so many workers in turn, and opens 100 connections while one stands still; the longest time
+/// until all of them were answered.
+pub(crate) fn queues_behind_stopped_workers(rounds: u16) -> Duration {
     let server = Ferricorn::unruly().start();
     let mut longest = Duration::ZERO;
-    for round in 0..8 {
+    for round in 0..rounds {
         let stopped = server.worker(round % 4);
         freeze(stopped);
         let begun = Instant::now();
@@ -130,15 +152,22 @@ fn a_queue_behind_a_stopped_worker_is_taken_over_at_once() {
             (server.get("/").expect("it serves").pid() == stopped).then_some(())
         });
     }
-    println!("100 connections beside a stopped worker: connected and answered within {longest:?}");
-    assert!(longest < Duration::from_secs(2), "somebody waited for {longest:?}");
     server.stop();
+    longest
 }
 
 /// A slot is without a worker for 400 ms: its siblings accept for it, so that nobody waits so long.
 #[test]
 fn nobody_waits_for_a_slot_without_a_worker() {
     let _alone = crate::machine::alone();
+    let longest = slots_without_a_worker();
+    println!("a slot without a worker for 400 ms: nobody waited for more than {longest:?}");
+    assert!(longest < Duration::from_millis(350), "somebody waited for the boot: {longest:?}");
+}
+
+/// Each slot in turn is without a worker for 400 ms; the longest time that anybody waited whose
+/// request the killed worker did not hold.
+pub(crate) fn slots_without_a_worker() -> Duration {
     let server = Ferricorn::unruly().env("UNRULY_BOOT_FILE", "boot").file("boot", "").start();
     std::fs::write(server.folder().join("boot"), "slow=400").unwrap();
     let mut longest = Duration::ZERO;
@@ -161,9 +190,8 @@ fn nobody_waits_for_a_slot_without_a_worker() {
         assert!(tally.failures() <= held.len() as u64, "{:?}", tally.failed);
         longest = longest.max(longest_wait(&tally, &held, since));
     }
-    println!("a slot without a worker for 400 ms: nobody waited for more than {longest:?}");
-    assert!(longest < Duration::from_millis(350), "somebody waited for the boot: {longest:?}");
     server.stop();
+    longest
 }
 
 /// Two clients block the loops of their workers for 100 ms at a time. A server that leaves a queue to
@@ -171,6 +199,12 @@ fn nobody_waits_for_a_slot_without_a_worker() {
 #[test]
 fn fast_requests_seldom_wait_for_a_blocked_loop() {
     let _alone = crate::machine::alone();
+    let p99 = fast_ones_beside_blocked_loops();
+    assert!(p99 < Duration::from_millis(90), "p99 {p99:?}: they wait for blocked loops");
+}
+
+/// The p99 of sixteen fast clients beside two that block a loop for 100 ms with each request.
+pub(crate) fn fast_ones_beside_blocked_loops() -> Duration {
     let server = Ferricorn::unruly().start();
     let block = Client::PerRequest;
     let blocking = Crowd { count: 2, client: block, request: get("/block?ms=100"), status: 200 };
@@ -188,8 +222,8 @@ fn fast_requests_seldom_wait_for_a_blocked_loop() {
         "beside two clients that block: {} fast ones, p50 {p50:?}, p99 {p99:?}",
         tally.answered
     );
-    assert!(p99 < Duration::from_millis(90), "p99 {p99:?}: they wait for blocked loops");
     server.stop();
+    p99
 }
 
 /// Everything that the kernel has let in before a stop is answered, also what no worker has seen yet.

@@ -46,7 +46,6 @@ struct Net {
     unix: PathBuf,
     /// Whence the test connects; its own.
     from: [u8; 4],
-    _listeners: Listeners,
     _folder: tempfile::TempDir,
 }
 
@@ -80,10 +79,10 @@ impl Net {
         let board = Arc::new(WorkerBoard::new(64).expect("memory"));
         let place = (slot, Generation::FIRST);
         let boards = (Arc::clone(&counters), Arc::clone(&board));
-        let server = Arc::new(Server::new(place, &config, router(), boards, 0));
-        server.accept_from(&listeners, &SlotSet::from_iter([slot]));
+        let server = Arc::new(Server::new(place, &config, router(), boards, listeners, 0));
+        server.accept_from(&SlotSet::from_iter([slot]));
         tokio::spawn(super::pulse(Arc::clone(&server), board, config.stall_timeout));
-        Self { server, counters, address, unix, from, _listeners: listeners, _folder: folder }
+        Self { server, counters, address, unix, from, _folder: folder }
     }
 
     async fn connect(&self) -> Talk {

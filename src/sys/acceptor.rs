@@ -1,0 +1,112 @@
+//! Taking connections from a listening socket, whoever may be taking from it besides.
+//!
+//! # The trap
+//! That a socket was ready says nothing: another process may have been faster. So nothing here waits.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use super::poll::{self, Interest};
+use super::socket::{self, Local};
+
+/// A listening socket of either kind, non-blocking. It shares its queue with whoever has the same one.
+#[derive(Debug)]
+pub(crate) enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection, non-blocking.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Acceptor {
+    /// Takes connections from this socket, too.
+    ///
+    /// # Errors
+    /// What fcntl(2) and getsockname(2) say: `EMFILE`.
+    pub(crate) fn new(listener: BorrowedFd<'_>) -> io::Result<Self> {
+        let own: OwnedFd = listener.try_clone_to_owned()?;
+        Ok(match socket::local(listener)? {
+            Local::Tcp(_) => Self::Tcp(own.into()),
+            Local::Unix => Self::Unix(own.into()),
+        })
+    }
+
+    /// Whether a connection waits now.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let listener = [(self.as_fd(), Interest::Read)];
+        poll::wait(&listener, Some(std::time::Duration::ZERO)).is_ok_and(|ready| ready[0].readable)
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits; what accept(2) says.
+    pub(crate) fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Accepted::Tcp(stream, peer))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Accepted::Unix(stream))
+            }
+        }
+    }
+}
+
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Acceptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket::Join;
+    use super::*;
+
+    #[test]
+    fn two_take_from_one_queue_and_neither_waits() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listener = socket::listen_tcp(any, Join::First, 16).unwrap();
+        let address = listener.local_addr().unwrap();
+        let [one, other] = [(); 2].map(|()| Acceptor::new(listener.as_fd()).unwrap());
+        assert!(!one.has_waiting());
+        assert_eq!(one.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let clients: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+        assert!(one.has_waiting() && other.has_waiting());
+        let mut taken = [one.accept().unwrap(), other.accept().unwrap()].map(|it| match it {
+            Accepted::Tcp(stream, peer) => {
+                let error = io::Read::read(&mut &stream, &mut [0]).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                peer
+            }
+            Accepted::Unix(_) => panic!("it is TCP"),
+        });
+        let mut there = [0, 1].map(|at: usize| clients[at].local_addr().unwrap());
+        taken.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(taken, there);
+        assert!(!one.has_waiting());
+        assert_eq!(other.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -1,0 +1,219 @@
+//! Accepting connections from the slots that the master names, as evenly as the siblings allow.
+//!
+//! # The trap
+//! Accept from the event loop only, never from a thread beside it: a worker whose loop is blocked must
+//! not go on taking connections that its siblings could answer.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::task::coop::consume_budget;
+
+use super::fairness;
+use super::io::Stream;
+use super::leave::SETTLE;
+use super::server::Server;
+use crate::ids::{Slot, SlotSet};
+use crate::listeners::Listeners;
+use crate::sys::acceptor::{Accepted, Acceptor};
+use crate::sys::readable::readable;
+use crate::sys::{clock, socket};
+use crate::time::Instant;
+
+/// How long a worker that has no descriptor or memory for a connection waits for some.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+/// How often it is said that connections cannot be accepted.
+const COMPLAINT_INTERVAL_MS: u64 = 60_000;
+/// How often, and after how long each time, a worker looks whether a sibling has helped. One that is
+/// awake has at the first look; one that waits for a processor, as all do on a busy machine, takes
+/// longer. One that is blocked costs all of it, once a second.
+const LOOKS: u32 = 8;
+const LOOK: Duration = Duration::from_millis(1);
+
+impl Server {
+    /// The listeners that there are.
+    pub(super) fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        lock(&self.listeners)
+    }
+
+    /// Accepts from these slots, and from the sockets that all workers share; from no other.
+    pub(super) fn accept_from(self: &Arc<Self>, slots: &SlotSet) {
+        let listeners = self.listeners();
+        let wanted: HashMap<(u16, Slot), BorrowedFd<'_>> = slots
+            .iter()
+            .flat_map(|slot| listeners.of_slot(slot).map(move |(at, fd)| ((at, slot), fd)))
+            .chain(listeners.shared().map(|(at, fd)| ((at, self.slot), fd)))
+            .collect();
+        let closing = lock(&self.closing).clone();
+        let mut accepting = lock(&self.accepting);
+        accepting.retain(|key, task| {
+            let keep = wanted.contains_key(key) || closing.contains(&key.0);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for (key, fd) in wanted {
+            if accepting.contains_key(&key) {
+                continue;
+            }
+            let (_, slot) = key;
+            match Acceptor::new(fd).and_then(readable) {
+                Ok(listener) => {
+                    let task = tokio::spawn(Arc::clone(self).accept(slot, listener));
+                    accepting.insert(key, task.abort_handle());
+                }
+                Err(error) => tracing::error!("failed to accept from slot {slot}: {error}"),
+            }
+        }
+    }
+
+    /// Accepts what comes in at this address within a round trip, and then nothing more.
+    pub(super) fn close(self: &Arc<Self>, address: u16) {
+        self.listeners().close(address);
+        let server = Arc::clone(self);
+        lock(&self.closing).insert(address);
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLE).await;
+            lock(&server.accepting).retain(|(at, _), task| {
+                if *at == address {
+                    task.abort();
+                }
+                *at != address
+            });
+            lock(&server.closing).remove(&address);
+        });
+    }
+
+    /// Accepts nothing more.
+    pub(super) fn stop_accepting(&self) {
+        lock(&self.accepting).drain().for_each(|(_, task)| task.abort());
+    }
+
+    async fn accept(self: Arc<Self>, slot: Slot, listener: AsyncFd<Acceptor>) {
+        loop {
+            // A full worker leaves new connections to its siblings.
+            self.until(|open| open < self.connections_max).await;
+            let ready = tokio::select! {
+                biased;
+                () = self.until(|open| open >= self.connections_max) => continue,
+                ready = listener.readable() => ready,
+            };
+            // The runtime ends, and this task with it.
+            let Ok(mut ready) = ready else { return };
+            self.leave_to_sibling(slot, listener.get_ref()).await;
+            // A long queue must not keep the connections that are open waiting.
+            consume_budget().await;
+            match ready.try_io(|listener| listener.get_ref().accept()) {
+                Ok(Ok(accepted)) => self.begin(accepted),
+                Ok(Err(error)) if socket::is_exhaustion(&error) => {
+                    self.complain(&error);
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+                // The client has gone, or the network failed it: no business of ours.
+                Ok(Err(_)) => {}
+                // A sibling was faster.
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn begin(self: &Arc<Self>, accepted: Accepted) {
+        let stream = match accepted {
+            Accepted::Tcp(stream, peer) => Stream::tcp(stream).map(|it| (it, Some(peer))),
+            Accepted::Unix(stream) => Stream::unix(stream).map(|it| (it, None)),
+        };
+        match stream {
+            Ok((stream, peer)) => self.serve(stream, peer),
+            Err(error) => self.complain(&error),
+        }
+    }
+
+    /// Where a sibling has clearly fewer connections: asks it to take what waits here, and gives it a
+    /// moment. Nothing leaves the queue before somebody takes it: what a busy one has not taken by
+    /// then is accepted here after all.
+    async fn leave_to_sibling(&self, slot: Slot, listener: &Acceptor) {
+        let Some(whom) = self.sibling_to_ask(listener) else { return };
+        let board = self.place.board();
+        board.ask(whom, slot);
+        if let Some(bell) = self.listeners().bell(whom) {
+            bell.ring();
+        }
+        for _ in 0..LOOKS {
+            tokio::time::sleep(LOOK).await;
+            if !board.is_asked(whom, slot) || !listener.has_waiting() {
+                return;
+            }
+        }
+    }
+
+    fn sibling_to_ask(&self, listener: &Acceptor) -> Option<Slot> {
+        let mine = u32::try_from(self.conns.count()).unwrap_or(u32::MAX);
+        // Most have fewer than anybody would ask with: the board need not be looked at.
+        if self.is_leaving() || !fairness::is_clearly_more(mine, 0) || !listener.has_waiting() {
+            return None;
+        }
+        let now = Instant::from_millis(clock::monotonic_millis());
+        let listeners = self.listeners();
+        let loads = self.place.board().loads(listeners.slots());
+        let siblings = loads.filter(|load| load.slot != self.slot);
+        let waiting = |slot| listeners.queue_length(slot);
+        lock(&self.asking).whom(now, mine, siblings, waiting)
+    }
+
+    /// A sibling has rung: takes from the queues that it has named, until this worker has as many
+    /// connections as the others.
+    pub(super) fn help(self: &Arc<Self>) {
+        let asked = self.place.take_asked();
+        if asked == SlotSet::EMPTY {
+            return;
+        }
+        let listeners = self.listeners();
+        let open = self.conns.count();
+        let own = u32::try_from(open).unwrap_or(u32::MAX);
+        let mine = own.saturating_add(listeners.queue_length(self.slot));
+        let room = fairness::room(mine, self.place.board().loads(listeners.slots()));
+        let mut room = usize::try_from(room).unwrap_or(usize::MAX);
+        room = room.min(self.connections_max.saturating_sub(open));
+        let named = asked.iter().flat_map(|slot| listeners.of_slot(slot));
+        for (_, fd) in named.chain(listeners.shared()) {
+            let Ok(acceptor) = Acceptor::new(fd) else { return };
+            while room > 0
+                && let Ok(accepted) = acceptor.accept()
+            {
+                self.begin(accepted);
+                room -= 1;
+            }
+        }
+    }
+
+    /// Waits until the number of open connections is as it should be.
+    async fn until(&self, is_right: impl Fn(usize) -> bool) {
+        loop {
+            let changed = self.conns.changed.notified();
+            if is_right(self.conns.count()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Says that connections cannot be accepted; once a minute, however often that happens.
+    fn complain(&self, error: &io::Error) {
+        let now = clock::coarse_millis();
+        let said = self.complained_at.load(Ordering::Relaxed);
+        if said == 0 || now.saturating_sub(said) >= COMPLAINT_INTERVAL_MS {
+            self.complained_at.store(now, Ordering::Relaxed);
+            tracing::error!("failed to accept a connection: {error}; trying again");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,173 @@
+//! Connections that stay are spread evenly over the workers, however the kernel's dice fall.
+//!
+//! Of 64 random choices among four workers, one has fewer than 8 or more than 28 once in 55 times. Here
+//! none may have.
+
+use std::ops::RangeInclusive;
+
+use crate::client::{Address, Connection, get};
+use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
+
+/// What a worker may have of 64 connections over four workers.
+pub(crate) const FAIR: RangeInclusive<usize> = 8..=28;
+
+/// Opens so many connections at once, and asks on each of them.
+fn open(address: &Address, count: usize) -> Vec<Connection> {
+    let mut connections: Vec<_> = (0..count)
+        .map(|_| Connection::open(address).expect("a server that serves accepts connections"))
+        .collect();
+    for connection in &mut connections {
+        connection.send(get("/")).expect("it is open");
+    }
+    connections
+}
+
+/// How many of the connections each slot answers.
+fn counts(connections: &mut [Connection], slots: usize) -> Vec<usize> {
+    let mut counts = vec![0; slots];
+    for connection in connections {
+        counts[usize::from(connection.response().expect("it is answered").slot())] += 1;
+    }
+    counts
+}
+
+/// Opens 64 connections at once, and 64 one after the other; answers how many each slot got of them.
+pub(crate) fn spread(server: &Ferricorn) -> [Vec<usize>; 2] {
+    let address = server.address();
+    let at_once = counts(&mut open(&address, 64), 4);
+    all_closed(server);
+    let mut one_by_one = Vec::new();
+    let mut found = vec![0; 4];
+    for _ in 0..64 {
+        let mut connection = server.connect();
+        found[usize::from(connection.get("/").expect("it is answered").slot())] += 1;
+        one_by_one.push(connection);
+    }
+    drop(one_by_one);
+    all_closed(server);
+    [at_once, found]
+}
+
+/// Waits until no worker has a connection.
+fn all_closed(server: &Ferricorn) {
+    eventually("every connection is closed", PATIENCE, || {
+        let open = |(_, pid): &(u16, i32)| crate::proc::accepted_clients(*pid).len();
+        (server.workers().iter().map(open).sum::<usize>() == 0).then_some(())
+    });
+}
+
+/// Waits for so many fair spreads in a row. Where the machine is so busy that a worker has no turn while
+/// it is asked, chance decides as the kernel does.
+fn assert_fair(server: &Ferricorn, wanted: usize) {
+    let mut in_a_row = 0;
+    eventually("the connections are spread evenly", 2 * PATIENCE, || {
+        let spread = spread(server);
+        let fair = spread.iter().flatten().all(|count| FAIR.contains(count));
+        in_a_row = if fair { in_a_row + 1 } else { 0 };
+        (in_a_row == wanted).then_some(())
+    });
+}
+
+#[test]
+fn keep_alive_connections_are_spread_over_the_workers() {
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::unruly().start();
+    assert_fair(&server, 3);
+    // The bells are handed over, and new workers know them.
+    let before = server.wait_workers(4);
+    server.signal(Signal::SIGUSR2);
+    eventually("four other workers", PATIENCE, || {
+        let now = server.workers();
+        (now.len() == 4 && now.iter().all(|it| !before.contains(it))).then_some(())
+    });
+    assert_fair(&server, 1);
+    server.stop();
+}
+
+#[test]
+fn workers_of_several_threads_share_as_evenly() {
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::unruly().config("threads = 2").start();
+    assert_fair(&server, 3);
+    server.stop();
+}
+
+/// Beside three workers with sixteen connections each, chance would give a new one three of twelve, and
+/// ten or more once in twenty-five thousand times. Where the machine is too busy it may have no turn
+/// while it is asked, so it has several tries.
+fn assert_filled_first(server: &Ferricorn, slot: u16) {
+    let newest = server.worker(slot);
+    eventually("the new worker has most of twelve connections", PATIENCE, || {
+        let mut fresh: Vec<_> = (0..12).map(|_| server.connect()).collect();
+        let mut theirs = 0;
+        for connection in &mut fresh {
+            theirs += usize::from(connection.get("/").expect("it is answered").slot() == slot);
+        }
+        drop(fresh);
+        eventually("their connections are closed", PATIENCE, || {
+            crate::proc::accepted_clients(newest).is_empty().then_some(())
+        });
+        (theirs >= 10).then_some(())
+    });
+}
+
+#[test]
+fn a_restarted_worker_is_filled_up_first() {
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::unruly().start();
+    let mut old = open(&server.address(), 64);
+    counts(&mut old, 4);
+    let victim = server.worker(2);
+    send(victim, Signal::SIGKILL);
+    let successor = eventually("a successor", PATIENCE, || {
+        server.workers().into_iter().find(|(slot, pid)| *slot == 2 && *pid != victim)
+    });
+    eventually("it serves", PATIENCE, || {
+        (server.get("/").expect("somebody answers").pid() == successor.1).then_some(())
+    });
+    assert_filled_first(&server, 2);
+    drop(old);
+    server.stop();
+}
+
+/// The workers that are older than a slot are told its bell.
+#[test]
+fn a_worker_in_a_new_slot_is_filled_up_first() {
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::unruly().config("workers = 3").start();
+    let mut old = open(&server.address(), 48);
+    counts(&mut old, 3);
+    server.signal(Signal::SIGTTIN);
+    server.wait_workers(4);
+    eventually("it serves", PATIENCE, || {
+        (server.get("/").expect("somebody answers").slot() == 3).then_some(())
+    });
+    assert_filled_first(&server, 3);
+    drop(old);
+    server.stop();
+}
+
+/// A sibling that cannot help, though it has nothing to do: what is left to it for a moment is
+/// answered all the same.
+#[test]
+fn nobody_is_lost_to_a_stopped_worker_that_has_room() {
+    let _alone = crate::machine::alone();
+    let server = Ferricorn::unruly().start();
+    let mut old = open(&server.address(), 64);
+    counts(&mut old, 4);
+    // Its connections end, those of the others stay.
+    let emptied = server.worker(1);
+    let clients = crate::proc::accepted_clients(emptied);
+    old.retain(|connection| !clients.contains(&connection.local_v4()));
+    eventually("it has nothing to do", PATIENCE, || {
+        crate::proc::accepted_clients(emptied).is_empty().then_some(())
+    });
+    send(emptied, Signal::SIGSTOP);
+    let mut fresh = open(&server.address(), 100);
+    for connection in &mut fresh {
+        assert_ne!(connection.response().expect("it is answered").pid(), emptied);
+    }
+    send(emptied, Signal::SIGCONT);
+    drop((old, fresh));
+    server.stop();
+}
