@@ -1,7 +1,7 @@
 //! What a process is: its name, its user, its environment, its end.
 
 use std::ffi::CString;
-use std::io;
+use std::{fs, io};
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -15,6 +15,20 @@ pub(crate) fn set_name(name: &str) {
         // Only a bad pointer could fail, and a name is no reason to stop.
         let _cosmetic = prctl::set_name(&name);
     }
+}
+
+/// Has the kernel's out-of-memory killer take this process rather than its parent: it counts as if it
+/// held so many thousandths more of the memory that is short (proc(5), `oom_score_adj`). It needs no
+/// privilege to be likelier.
+///
+/// # Errors
+/// What proc(5) says: `EACCES` after a change of user.
+pub(crate) fn be_expendable(thousandths: i32) -> io::Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    const MAX: i32 = 1000;
+    let inherited: i32 =
+        fs::read_to_string(FILE)?.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
+    fs::write(FILE, inherited.saturating_add(thousandths).min(MAX).to_string())
 }
 
 /// Has the kernel send this process a signal when the thread that forked it ends. A change of user

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::heads::{Heads, TooLong};
 use crate::config::Config;
+use crate::scoreboard::WorkerBoard;
 use crate::sys::clock;
 
 /// What a connection is waiting for.
@@ -252,6 +253,8 @@ pub(super) struct Conns {
     timeouts: Timeouts,
     open: Mutex<Slab<Arc<Conn>>>,
     count: AtomicUsize,
+    /// Where the master sees how many are open.
+    board: Arc<WorkerBoard>,
     /// Told when one more or one less is open.
     pub(super) changed: Notify,
 }
@@ -300,7 +303,7 @@ pub(super) struct Entry {
 }
 
 impl Conns {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, board: Arc<WorkerBoard>) -> Self {
         Self {
             timeouts: Timeouts {
                 head: config.limits.header_timeout,
@@ -310,6 +313,7 @@ impl Conns {
             },
             open: Mutex::new(Slab::new()),
             count: AtomicUsize::new(0),
+            board,
             changed: Notify::new(),
         }
     }
@@ -323,6 +327,7 @@ impl Conns {
         place.insert(Arc::clone(&conn));
         drop(open);
         self.count.fetch_add(1, Ordering::Relaxed);
+        self.board.connection_opened();
         self.changed.notify_waiters();
         Entry { conn, conns: Arc::clone(self), key }
     }
@@ -368,6 +373,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         drop(self.conns.lock().remove(self.key));
         self.conns.count.fetch_sub(1, Ordering::Relaxed);
+        self.conns.board.connection_closed();
         self.conns.changed.notify_waiters();
     }
 }

@@ -50,6 +50,11 @@ const BOOT_FAILED: i32 = 3;
 /// Exit code of a `prepare` that failed, as in gunicorn when the application cannot be loaded.
 const PREPARE_FAILED: i32 = 4;
 
+/// By how many thousandths of the memory a worker is likelier than the master to be killed when there
+/// is none left: a worker is replaced, the master is not. More than they differ in size when idle, and
+/// too little to make a worker go for another program.
+const OUT_OF_MEMORY_BIAS: i32 = 20;
+
 /// What every child is born with.
 pub(crate) struct Birth<'a> {
     pub(crate) config: Arc<Config>,
@@ -108,8 +113,10 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
 
 /// Serves until it is told to leave; answers the exit code.
 pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i32 {
-    // 1. Its name.
+    // 1. Its name, and its worth.
     process::set_name(&format!("ferricorn-w{}", worker.slot));
+    // Before the change of user, which forbids it. Where it cannot be, the kernel goes by size.
+    let _expendable = process::be_expendable(OUT_OF_MEMORY_BIAS);
     log_panics();
     // 2. The master's signal handlers are forgotten before any signal is let in: ours would be
     //    written to the master's pipe.
@@ -224,6 +231,7 @@ async fn run(mut worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i3
             return BOOT_FAILED;
         }
     };
+    logging::wait_for_room(patience(Arc::clone(&worker.board), config.graceful_timeout));
     let enough = requests_max(&config);
     let place = (worker.slot, worker.birth.generation);
     let boards = (worker.counters, Arc::clone(&worker.board));
@@ -358,6 +366,23 @@ async fn pulse(server: Arc<Server>, board: Arc<WorkerBoard>, stall_timeout: Dura
                 // The first connection begins the sweeps.
                 let _either = tokio::time::timeout(slow, changed).await;
             }
+        }
+    }
+}
+
+/// What a line that waits for room does (`log.when_full = "block"`). It blocks the event loop: so it
+/// beats in its place, and looks whether the worker was told to leave. Then it has half of the time
+/// that there is; the rest is for those who wait behind it.
+fn patience(
+    board: Arc<WorkerBoard>,
+    graceful_timeout: Duration,
+) -> impl Fn() -> logging::Patience + Send + Sync {
+    move || {
+        let now = Instant::from_millis(clock::monotonic_millis());
+        board.beat(now);
+        match board.dismissed() {
+            Some(since) if now >= since.after(graceful_timeout / 2) => logging::Patience::IsOver,
+            Some(_) | None => logging::Patience::Lasts,
         }
     }
 }

@@ -90,7 +90,7 @@ impl Server {
             generation,
             pid: std::process::id(),
             limits: config.limits.clone(),
-            conns: Arc::new(Conns::new(config)),
+            conns: Arc::new(Conns::new(config, Arc::clone(&board))),
             fields: logging::named_fields(),
             forwarders: Trusted::new(&config.forwarded_allow_ips),
             proxies: config.proxy_protocol.then(|| Trusted::new(&config.proxy_allow_ips)),

@@ -54,6 +54,7 @@ fn a_second_instance_on_the_same_port_is_refused_with_69() {
 
 #[test]
 fn a_port_that_another_program_listens_on_is_refused_with_69() {
+    let _share = crate::machine::share();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
     let said = Ferricorn::unruly().config(&format!("bind = \"{address}\"")).fails_with(69);

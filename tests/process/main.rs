@@ -9,6 +9,9 @@ mod boot;
 mod client;
 mod databases;
 mod deaths;
+mod disk;
+mod effects;
+mod faults;
 mod figures;
 mod fuzz;
 mod harness;
@@ -19,7 +22,12 @@ mod load;
 mod logs;
 mod machine;
 mod namespaces;
+mod pairs;
+mod pidfile;
 mod proc;
+mod program;
+mod recycling;
+mod releases;
 #[expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
 #[expect(dead_code, reason = "TLS is a matter of the application's own tests")]
 #[path = "../app/servers.rs"]
@@ -27,3 +35,6 @@ mod servers;
 mod service;
 mod signals;
 mod storms;
+mod systemd;
+mod upgrade;
+mod waits;
