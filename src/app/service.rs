@@ -19,7 +19,7 @@ use super::writer::Writer;
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the others are waited for: together with the interval, no longer than any request.
-const DOUBT_PATIENCE: Duration = Duration::from_millis(1500);
+const DOUBT_PATIENCE: Duration = Duration::from_millis(1200);
 
 /// Deletes that wait at the most; more are answered 503.
 const DELETES_MAX: u32 = 64;

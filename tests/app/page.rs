@@ -110,6 +110,8 @@ fn faults_are_told_in_words() {
         browser.click("#populate").await;
         let away = "The database is not available. Try again in a moment.";
         browser.told(|notice| notice == away).await;
+        let least = browser.run(CONTRAST).await;
+        assert!(least[0].as_f64().unwrap() >= 4.5, "errors are legible: {least}");
         transaction.rollback().await.unwrap();
         add(&browser, away).await;
 
@@ -178,14 +180,46 @@ fn it_is_legible_in_light_and_dark() {
                 add(&browser, &before).await;
             }
             let least = browser.run(CONTRAST).await;
-
             assert!(least[0].as_f64().unwrap() >= 4.5, "{look:?}: {least}");
             let ground = "return getComputedStyle(document.body).backgroundColor";
             grounds.insert(browser.run(ground).await.to_string());
             browser.picture(name).await;
+            browser.click("#delete").await;
+            let least = browser.run(CONTRAST).await;
+            assert!(least[0].as_f64().unwrap() >= 4.5, "{look:?}, asked: {least}");
+            browser.picture(&format!("confirm-{name}")).await;
             browser.close().await;
         }
         assert_eq!(grounds.len(), 2, "they are not the same: {grounds:?}");
+    });
+}
+
+/// What a screen reader is told: a language, a title, one main part, a name for whatever can be used, a
+/// place where news are said aloud, and headings that leave no level out.
+#[test]
+fn who_does_not_see_it_is_told() {
+    block_on(async {
+        let program = Program::start().await;
+        let browser = Browser::open(&program, Look::Light).await;
+        let nameless = "
+            const usable = [...document.querySelectorAll('button, a, table, dialog, section, nav')];
+            const named = (it) => it.getAttribute('aria-label')
+                || document.getElementById(it.getAttribute('aria-labelledby'))?.textContent
+                || (it.matches('button, a') && it.textContent.trim());
+            return usable.filter((it) => !named(it)).map((it) => it.outerHTML)";
+        assert_eq!(browser.run(nameless).await, serde_json::json!([]));
+        let told = "
+            const notice = document.getElementById('notice');
+            return [document.documentElement.lang, document.title,
+                document.querySelectorAll('main').length, notice.getAttribute('role'),
+                [...document.querySelectorAll('h1, h2, h3')].map((it) => it.localName),
+                [...document.querySelectorAll('img:not([alt])')].length,
+                [...document.querySelectorAll('th:not([scope])')].length]";
+        assert_eq!(
+            browser.run(told).await,
+            serde_json::json!(["en", "ferricorn", 1, "status", ["h1", "h2", "h2", "h2"], 0, 0])
+        );
+        browser.close().await;
     });
 }
 

@@ -268,7 +268,7 @@ fn an_outage_under_load(kind: Kind, away: &str, back: &str) {
     let recovered = recovered.expect("an outage is noticed");
     eprintln!(
         "{kind:?}, {away} for {:.1?}: {} requests, {} of them answered 503; slowest answer \
-         {slowest:.2?}; the last 503 came {recovered:.2?} after the database was back; {} of {} \
+         {slowest:.2?}; requests failed for {recovered:.0?} after the database was back; {} of {} \
          workers died",
         returned - gone,
         all.len(),

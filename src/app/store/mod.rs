@@ -23,8 +23,8 @@ use crate::app::record::{Data, Page, Span};
 pub(crate) use prepare::{Start, prepare};
 
 /// How long a read or a batch of writes may take, with the wait for a connection and the making of
-/// one: a request is answered within 3 s, whatever state the server is in.
-pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(2500);
+/// one: a request is answered within 3 s, whatever state the server is in, on a busy machine too.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(2200);
 
 /// How often a write is tried again that the server broke off because it stood in the way of
 /// another, which was let through. It has stored nothing.
