@@ -135,20 +135,19 @@ impl<'a> Logger<'a> {
 
     fn run(mut self) -> i32 {
         loop {
-            let moved = self.pump();
+            let rest = match self.pump() {
+                Found::Nothing => Some(Rest::Sleep),
+                Found::All => Some(Rest::Nap),
+                // However much there is to write: it takes its orders in between.
+                Found::Some => None,
+            };
             if self.leave_at.is_some_and(|at| at <= now()) {
                 return 0;
             }
-            let rest = if moved { Rest::Nap } else { Rest::Sleep };
-            if !self.may(rest) {
-                continue;
-            }
+            let rest = rest.filter(|rest| self.may(*rest));
             match self.rest(rest) {
                 Ok(Wanted::Work) => {}
-                Ok(Wanted::Leave) => {
-                    self.pump();
-                    return 0;
-                }
+                Ok(Wanted::Leave) => return 0,
                 Err(_) => return FAILED,
             }
         }
@@ -162,30 +161,37 @@ impl<'a> Logger<'a> {
         Ok(())
     }
 
-    /// Writes what is in the rings; whether there was anything.
-    fn pump(&mut self) -> bool {
-        let mut moved = false;
-        loop {
-            let found = self.collect();
-            if found == Found::Nothing {
-                return moved;
-            }
-            moved = true;
-            let cuts = self.outlets.may_be_cut();
-            if cuts {
-                self.note(CUTTING);
-            }
-            self.outlets.write(now());
-            for source in &self.sources {
-                source.ring.commit();
-            }
-            if cuts {
-                self.note(0);
-            }
-            if found == Found::All {
-                return true;
+    /// Writes a batch of what is in the rings.
+    fn pump(&mut self) -> Found {
+        let found = self.collect();
+        if found == Found::Nothing {
+            return found;
+        }
+        let cuts = self.outlets.may_be_cut();
+        if cuts {
+            self.note(CUTTING);
+        }
+        self.outlets.write(now());
+        for source in &self.sources {
+            source.ring.commit();
+        }
+        if cuts {
+            self.note(0);
+        }
+        found
+    }
+
+    /// Writes what was in the rings when this was called. What comes meanwhile may wait: it may come
+    /// without end.
+    fn catch_up(&mut self) -> io::Result<()> {
+        self.admit()?;
+        let marks: Vec<u64> = self.sources.iter().map(|source| source.ring.mark()).collect();
+        while self.pump() == Found::Some {
+            if self.sources.iter().zip(&marks).all(|(source, mark)| source.ring.has_passed(*mark)) {
+                break;
             }
         }
+        Ok(())
     }
 
     fn note(&self, number: u64) {
@@ -231,9 +237,13 @@ impl<'a> Logger<'a> {
         self.sources.iter().all(|source| source.ring.allows(rest))
     }
 
-    /// Rests until there is something to do.
-    fn rest(&mut self, rest: Rest) -> io::Result<Wanted> {
-        let nap = (rest == Rest::Nap).then_some(NAP);
+    /// Rests until there is something to do, or only looks whether there is.
+    fn rest(&mut self, rest: Option<Rest>) -> io::Result<Wanted> {
+        let nap = match rest {
+            None => Some(Duration::ZERO),
+            Some(Rest::Nap) => Some(NAP),
+            Some(Rest::Sleep) => None,
+        };
         let retry = self.outlets.has_trouble().then(|| self.retry_at.since(now()));
         let leave = self.leave_at.map(|at| at.since(now()));
         let timeout = [nap, retry, leave].into_iter().flatten().min();
@@ -263,10 +273,13 @@ impl<'a> Logger<'a> {
                     self.leave_at = Some(now().after(ORPHANED));
                 }
                 Received::Message { length, .. } => match LogOrder::decode(&message[..length]) {
-                    Ok(LogOrder::Finish) => return Ok(Wanted::Leave),
+                    Ok(LogOrder::Finish) => {
+                        self.catch_up()?;
+                        return Ok(Wanted::Leave);
+                    }
                     Ok(LogOrder::Reopen) => {
                         // What was said before the order goes to the old file.
-                        self.pump();
+                        self.catch_up()?;
                         self.outlets.reopen();
                     }
                     // Another version's order: not for us.

@@ -1,9 +1,12 @@
 //! The logger at work, in a thread: real rings, real files and pipes.
 
+// ORDERING: a flag that ends a flood stands for itself: Relaxed.
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
 
 use super::*;
@@ -143,6 +146,80 @@ fn a_reader_that_stops_costs_counted_lines_and_no_error() {
     assert_eq!(received + lost, LINES);
     assert!(lost > LINES / 2, "{lost}: a ring of 1 MiB is too small for all of them");
     assert_eq!(errors, LINES / 100);
+}
+
+/// Processes write faster than their reader reads, without end: whatever else there is to do is done.
+#[test]
+fn a_flood_keeps_the_logger_from_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (error, moved) = (folder.path().join("error"), folder.path().join("error.1"));
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+    let rings = Rings::new().expect("memory can be shared");
+    let mut write = rings.ring(0).expect("a ring").into_writer();
+    let flows = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let log = Log { access: LogTarget::File(path), ..log(&error) };
+        let (master, logger) = start(scope, &rings, log);
+        drop(writer);
+        let flows = &flows;
+        let flood = scope.spawn(move || {
+            let _ended = Ends(flows);
+            let deadline = now().after(PATIENCE);
+            while flows.load(Ordering::Relaxed) {
+                write(Kind::Access, &[b'a'; 999]);
+                assert!(now() < deadline, "nobody has ended the flood");
+            }
+        });
+        scope.spawn(move || {
+            let (mut reader, mut text) = (reader, [0; 4096]);
+            while io::Read::read(&mut reader, &mut text).is_ok_and(|length| length > 0) {
+                // Slower than who writes.
+                std::thread::yield_now();
+            }
+        });
+        let _ended = Ends(flows);
+        let mut late = rings.ring(1).expect("a ring").into_writer();
+        late(Kind::Error, b"of a new process\n");
+        await_line(&error, "of a new process");
+        fs::rename(&error, &moved).expect("a file can be moved");
+        order(&master, LogOrder::Reopen);
+        eventually("the new file is there", || error.exists());
+        late(Kind::Error, b"after the rotation\n");
+        await_line(&error, "after the rotation");
+        assert!(!holds_line(&error, "of a new process"));
+        order(&master, LogOrder::Finish);
+        assert_eq!(logger.join().expect("it does not panic"), 0);
+        assert!(flows.load(Ordering::Relaxed), "the flood has ended before");
+        flows.store(false, Ordering::Relaxed);
+        flood.join().expect("the flood was ended");
+    });
+}
+
+/// Whether one line of the file is this.
+fn holds_line(path: &Path, line: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.lines().any(|it| it == line))
+}
+
+fn await_line(path: &Path, line: &str) {
+    eventually(line, || holds_line(path, line));
+}
+
+fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = now().after(PATIENCE);
+    while !is_so() {
+        assert!(now() < deadline, "not within {PATIENCE:?}: {what}");
+        clock::nap(Duration::from_millis(2));
+    }
+}
+
+/// Ends a flood, however this ends.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 #[test]

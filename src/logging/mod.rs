@@ -33,7 +33,7 @@ mod target;
 mod text;
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing_subscriber::Registry;
@@ -56,14 +56,26 @@ use self::target::Output;
 use crate::config::{Log, LogTarget, WhenFull};
 use crate::sys;
 
-/// How long a request that waits for room (`when_full = "block"`) waits before it looks again.
+/// How long a line that waits for room (`when_full = "block"`) waits before it looks again.
 const WAIT: Duration = Duration::from_millis(2);
+
+/// Whether a line may go on waiting for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Lasts,
+    /// It is dropped and counted.
+    IsOver,
+}
+
+/// What is done, again and again, while a line of this process waits for room.
+type Waiting = Arc<dyn Fn() -> Patience + Send + Sync>;
 
 /// The logs of this process.
 static LOGS: Mutex<Logs> = Mutex::new(Logs {
     access: None,
     error: None,
     when_full: WhenFull::Drop,
+    waiting: None,
     sink: Sink::Nowhere,
     line: Vec::new(),
 });
@@ -72,6 +84,8 @@ struct Logs {
     access: Option<AccessWriter>,
     error: Option<ErrorWriter>,
     when_full: WhenFull,
+    /// `None` in a process that must never wait.
+    waiting: Option<Waiting>,
     sink: Sink,
     /// The line that is being made.
     line: Vec<u8>,
@@ -161,10 +175,22 @@ pub(crate) fn have_no_ring() {
     lock().sink = Sink::Stderr;
 }
 
+/// Lets access lines of this process wait for room, where the configuration wants that
+/// (`when_full = "block"`); no other process does, least of all the master. The thread that has the
+/// line is blocked meanwhile, and calls this every few milliseconds: for the signs of life that the
+/// process gives otherwise, and to say when the wait has to end.
+pub(crate) fn wait_for_room(waiting: impl Fn() -> Patience + Send + Sync + 'static) {
+    lock().waiting = Some(Arc::new(waiting));
+}
+
 /// Writes an access line.
 pub(crate) fn access(record: &Record<'_>) {
-    while lock().access(record) == Err(Full) {
-        // Only those who are configured to wait come here. Others may log meanwhile.
+    loop {
+        // Not under the lock: others may log meanwhile.
+        let Err(waiting) = lock().access(record) else { return };
+        if waiting() == Patience::IsOver {
+            return lock().sink.drop_line();
+        }
         sys::clock::nap(WAIT);
     }
 }
@@ -201,14 +227,15 @@ fn error(entry: &Entry) {
 impl Logs {
     /// # Errors
     /// When the line has to wait for room.
-    fn access(&mut self, record: &Record<'_>) -> Result<(), Full> {
+    fn access(&mut self, record: &Record<'_>) -> Result<(), Waiting> {
         let Some(writer) = &mut self.access else { return Ok(()) };
         self.line.clear();
         writer.write(record, &mut self.line);
-        match (self.sink.send(Kind::Access, &self.line), self.when_full) {
-            (Err(Full), WhenFull::Drop) => self.sink.drop_line(),
-            (Err(Full), WhenFull::Block) => return Err(Full),
-            (Ok(()), WhenFull::Drop | WhenFull::Block) => {}
+        if self.sink.send(Kind::Access, &self.line) == Err(Full) {
+            match (self.when_full, &self.waiting) {
+                (WhenFull::Block, Some(waiting)) => return Err(Arc::clone(waiting)),
+                (WhenFull::Block, None) | (WhenFull::Drop, _) => self.sink.drop_line(),
+            }
         }
         Ok(())
     }

@@ -39,12 +39,14 @@ use crate::time::Instant;
 pub(super) const RECORD_MAX: usize = super::format::LINE_MAX;
 
 // What the producer writes: where the next record goes, how many lines were lost since the ring was
-// made, when the first and the last of those were that are not told yet, and who it is.
+// made, when the first and the last of those were that are not told yet, who it is, and whose the last
+// lost line was: perhaps its predecessor's.
 const HEAD: usize = 0;
 const DROPPED: usize = 1;
 const SINCE: usize = 2;
 const UNTIL: usize = 3;
 const PID: usize = 4;
+const LOSER: usize = 5;
 // What the consumer writes: which record is next, how many lost lines it has told of, how it may be
 // woken, and a note to its successor.
 const TAIL: usize = 8;
@@ -154,6 +156,7 @@ pub(super) struct Producer<C> {
     cells: C,
     head: u64,
     dropped: u64,
+    pid: u64,
     /// Access lines find no room until half of what they may fill is free.
     is_full: bool,
     /// The announcement for which the consumer was woken.
@@ -171,9 +174,10 @@ impl<C: Cells> Producer<C> {
             head = tail;
             cells.store(HEAD, head, Ordering::Release);
         }
-        cells.store(PID, u64::from(pid), Ordering::Relaxed);
+        let pid = u64::from(pid);
+        cells.store(PID, pid, Ordering::Relaxed);
         let dropped = cells.load(DROPPED, Ordering::Relaxed);
-        Self { cells, head, dropped, is_full: false, answered: None }
+        Self { cells, head, dropped, pid, is_full: false, answered: None }
     }
 
     /// Publishes a line.
@@ -215,8 +219,10 @@ impl<C: Cells> Producer<C> {
             self.cells.store(SINCE, now, Ordering::Relaxed);
         }
         self.cells.store(UNTIL, now, Ordering::Relaxed);
+        self.cells.store(LOSER, self.pid, Ordering::Relaxed);
         self.dropped = self.dropped.wrapping_add(1);
-        // ORDERING: Release: whoever sees the count sees the times, and the records before it.
+        // ORDERING: Release: whoever sees the count sees the times, whose they are, and the records
+        // before it.
         self.cells.store(DROPPED, self.dropped, Ordering::Release);
         self.wake(0)
     }
@@ -256,6 +262,8 @@ pub(crate) struct Consumer<C> {
     /// As far as the ring is known to be filled.
     head: u64,
     told: u64,
+    /// Up to when losses were told of, in milliseconds.
+    told_until: u64,
     rests: u64,
 }
 
@@ -265,7 +273,7 @@ impl<C: Cells> Consumer<C> {
         let tail = cells.load(TAIL, Ordering::Relaxed);
         let told = cells.load(TOLD, Ordering::Relaxed);
         let rests = cells.load(REST, Ordering::Relaxed) / 2;
-        Self { cells, tail, head: tail, told, rests }
+        Self { cells, tail, head: tail, told, told_until: 0, rests }
     }
 
     /// What is next; `line` is a line's bytes then.
@@ -312,6 +320,19 @@ impl<C: Cells> Consumer<C> {
         self.cells.store(TAIL, self.tail, Ordering::Release);
     }
 
+    /// As far as the ring is filled now.
+    pub(crate) fn mark(&self) -> u64 {
+        self.cells.load(HEAD, Ordering::Acquire)
+    }
+
+    /// Whether all that stood before the mark was read, a gap that it ended with too.
+    pub(crate) fn has_passed(&self, mark: u64) -> bool {
+        match self.tail.wrapping_sub(mark).cast_signed() {
+            0 => low(self.cells.load(DROPPED, Ordering::Acquire)) == low(self.told),
+            distance => distance > 0,
+        }
+    }
+
     /// Leaves a number for the next consumer.
     pub(crate) fn note(&self, number: u64) {
         self.cells.store(NOTE, number, Ordering::Relaxed);
@@ -347,14 +368,18 @@ impl<C: Cells> Consumer<C> {
     /// The gap before a record, or before the end, that says it.
     fn lost_until(&mut self, dropped: u32) -> Option<Lost> {
         let lines = dropped.wrapping_sub(low(self.told));
-        if lines == 0 {
+        // A record may come again whose gap was told: its consumer died between the two stores of
+        // `commit`. Then the count is behind.
+        if lines == 0 || lines > u32::MAX / 2 {
             return None;
         }
         let lines = u64::from(lines);
         self.told = self.told.wrapping_add(lines);
         let at = |cell| self.cells.load(cell, Ordering::Relaxed);
-        let span = Duration::from_millis(at(UNTIL).saturating_sub(at(SINCE)));
-        Some(Lost { lines, span, pid: at(PID) })
+        // Further lines may have been lost before that was told: no time is told of twice.
+        let since = at(SINCE).max(std::mem::replace(&mut self.told_until, at(UNTIL)));
+        let span = Duration::from_millis(self.told_until.saturating_sub(since));
+        Some(Lost { lines, span, pid: at(LOSER) })
     }
 
     fn reset(&mut self) -> Next {
@@ -376,6 +401,10 @@ fn low(count: u64) -> u32 {
 #[cfg(all(test, not(miri)))]
 #[path = "ring_crashes.rs"]
 mod crashes;
+// Loom brings stacks of its own, which Miri does not know.
+#[cfg(all(test, not(miri)))]
+#[path = "ring_model.rs"]
+mod model;
 #[cfg(test)]
 #[path = "ring_tests.rs"]
 mod tests;

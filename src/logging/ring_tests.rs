@@ -1,5 +1,4 @@
-//! One producer, one consumer: in one thread against a model, in two threads, and in all interleavings
-//! that the memory model allows.
+//! One producer, one consumer: in one thread against a model, and in two threads.
 
 // ORDERING: where a test writes cells itself, one thread does, or the other end is dead: Relaxed.
 
@@ -128,6 +127,46 @@ fn a_gap_is_told_once_where_it_is_with_its_number_and_span() {
 }
 
 #[test]
+fn gaps_that_are_told_together_do_not_tell_of_the_same_time() {
+    let (_, mut producer, mut consumer) = pair(16);
+    for millis in [1000, 3000, 4000] {
+        let _wake = producer.drop_line(at(millis));
+        put(&mut producer, Kind::Error, b"line");
+    }
+    let mut spans = Vec::new();
+    loop {
+        match consumer.next(&mut Vec::new()) {
+            Next::Nothing => break,
+            Next::Lost(lost) => spans.push((lost.lines, lost.span)),
+            Next::Line(_) | Next::Corrupted { .. } => {}
+        }
+    }
+    let [all, nothing] = [Duration::from_secs(3), Duration::ZERO];
+    assert_eq!(spans, [(1, all), (1, nothing), (1, nothing)]);
+}
+
+#[test]
+fn a_mark_is_passed_when_what_stood_before_it_is_read() {
+    let (_, mut producer, mut consumer) = pair(16);
+    let mut line = Vec::new();
+    put(&mut producer, Kind::Error, b"1");
+    let _wake = producer.drop_line(at(1));
+    let mark = consumer.mark();
+    for expected in
+        [Next::Line(Kind::Error), Next::Lost(Lost { lines: 1, span: Duration::ZERO, pid: 7 })]
+    {
+        assert!(!consumer.has_passed(mark));
+        assert_eq!(consumer.next(&mut line), expected);
+    }
+    assert!(consumer.has_passed(mark));
+    put(&mut producer, Kind::Error, b"2");
+    assert!(consumer.has_passed(mark));
+    assert!(!consumer.has_passed(consumer.mark()));
+    assert_eq!(consumer.next(&mut line), Next::Line(Kind::Error));
+    assert!(consumer.has_passed(mark));
+}
+
+#[test]
 fn what_was_not_committed_is_read_again_and_nothing_else() {
     let (heap, mut producer, mut consumer) = pair(64);
     let mut line = Vec::new();
@@ -145,6 +184,47 @@ fn what_was_not_committed_is_read_again_and_nothing_else() {
         assert_eq!(line, expected.as_bytes());
     }
     assert_eq!(next.next(&mut line), Next::Nothing);
+}
+
+#[test]
+fn a_consumer_that_dies_while_it_commits_has_told_of_a_gap_once() {
+    let (heap, mut producer, mut consumer) = pair(64);
+    let mut line = Vec::new();
+    put(&mut producer, Kind::Error, b"1");
+    for lost in [3, 4] {
+        for _ in 0..lost {
+            let _wake = producer.drop_line(at(1));
+        }
+        put(&mut producer, Kind::Error, b"2");
+    }
+    while consumer.next(&mut line) != Next::Nothing {}
+    let tail = heap.load(TAIL, Ordering::Relaxed);
+    consumer.commit();
+    // As if it had been killed between its two stores.
+    heap.store(TAIL, tail, Ordering::Relaxed);
+    let mut next = Consumer::new(heap);
+    for expected in [Next::Line(Kind::Error); 3] {
+        assert_eq!(next.next(&mut line), expected);
+    }
+    assert_eq!(next.next(&mut line), Next::Nothing);
+    // And the next gap is told as ever.
+    let _wake = producer.drop_line(at(2));
+    assert!(matches!(next.next(&mut line), Next::Lost(Lost { lines: 1, .. })));
+}
+
+#[test]
+fn a_gap_is_told_of_the_process_whose_lines_were_lost() {
+    let (heap, mut producer, mut consumer) = pair(16);
+    let _wake = producer.drop_line(at(1));
+    // It dies, and another has its ring before anybody reads.
+    let mut producer = Producer::new(heap, 8);
+    put(&mut producer, Kind::Error, b"1");
+    let span = Duration::ZERO;
+    let mut line = Vec::new();
+    assert_eq!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, span, pid: 7 }));
+    assert_eq!(consumer.next(&mut line), Next::Line(Kind::Error));
+    let _wake = producer.drop_line(at(2));
+    assert!(matches!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, pid: 8, .. })));
 }
 
 #[test]
@@ -351,70 +431,5 @@ fn two_threads_lose_nothing_and_keep_the_order() {
                 other @ (Next::Lost(_) | Next::Corrupted { .. }) => panic!("{other:?}"),
             }
         }
-    });
-}
-
-/// Cells whose every interleaving is tried.
-#[derive(Clone)]
-struct Model(Arc<Vec<loom::sync::atomic::AtomicU64>>);
-
-impl Cells for Model {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn load(&self, at: usize, order: Ordering) -> u64 {
-        self.0[at].load(order)
-    }
-
-    fn store(&self, at: usize, number: u64, order: Ordering) {
-        self.0[at].store(number, order);
-    }
-
-    fn fence(&self) {
-        loom::sync::atomic::fence(Ordering::SeqCst);
-    }
-}
-
-/// Two lines and a sleeping consumer in a ring that holds one: no line is torn, lost untold or out of
-/// order, and the consumer is never left asleep, which would be a deadlock here.
-#[test]
-#[cfg_attr(miri, ignore = "loom brings stacks of its own")]
-fn every_interleaving_delivers_or_counts_and_wakes() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
-        let cells = (0..DATA + 3).map(|_| loom::sync::atomic::AtomicU64::new(0)).collect();
-        let cells = Model(Arc::new(cells));
-        let bell = Arc::new(loom::sync::Notify::new());
-        let mut producer = Producer::new(cells.clone(), 1);
-        let mut consumer = Consumer::new(cells);
-        let rings = Arc::clone(&bell);
-        let writer = loom::thread::spawn(move || {
-            for line in [b"1", b"2"] {
-                let wake = producer
-                    .push(Kind::Error, line)
-                    .unwrap_or_else(|_| producer.drop_line(Instant::default()));
-                if wake == Wake::Consumer {
-                    rings.notify();
-                }
-            }
-        });
-        let (mut read, mut lost, mut line) = (Vec::new(), 0, Vec::new());
-        while read.len() + lost < 2 {
-            match consumer.next(&mut line) {
-                Next::Line(_) => read.extend_from_slice(&line),
-                Next::Lost(gap) => lost += usize::try_from(gap.lines).unwrap(),
-                Next::Corrupted { .. } => panic!("it is sound"),
-                Next::Nothing => {
-                    consumer.announce(Rest::Sleep);
-                    if consumer.allows(Rest::Sleep) {
-                        bell.wait();
-                    }
-                }
-            }
-        }
-        assert!([&b"12"[..], b"1", b"2", b""].contains(&&read[..]), "{read:?}, lost: {lost}");
-        writer.join().unwrap();
     });
 }

@@ -1,12 +1,15 @@
 //! The logs of whole processes. They are the process's own, once and for ever, so each test starts
 //! this test binary again, with one of the tests marked `ignore` as the child.
 
+// ORDERING: numbers that one thread counts: Relaxed.
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
@@ -379,6 +382,43 @@ fn child_with_a_ring_of_its_own() {
     // Without a ring there is nobody who reads it.
     leave(&rings);
     write_access("3", 1);
+    flush(&rings, &log);
+}
+
+#[test]
+fn a_process_that_must_not_wait_drops_lines_and_others_wait_while_they_may() {
+    let folder = run("child_that_finds_no_room");
+    let access = fs::read_to_string(folder.path().join("access")).expect("the log is there");
+    let ids: Vec<&str> = access.lines().map(id_of).collect();
+    assert_eq!(ids.len(), 13, "a ring of 1 MiB gives 768 KiB to access lines");
+    assert!(ids.iter().all(|id| *id == "1"));
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn child_that_finds_no_room() {
+    let Some(folder) = given() else { return };
+    let log = log(LogTarget::File(folder.join("access")), LogTarget::Off);
+    assert_eq!(log.when_full, WhenFull::Block);
+    let rings = begin(&log);
+    let lost = || {
+        let mut lost = 0;
+        rings.read_rest(|next, _| match next {
+            Next::Lost(gap) => lost += gap.lines,
+            Next::Line(_) | Next::Nothing | Next::Corrupted { .. } => {}
+        });
+        lost
+    };
+    (0..20).for_each(|_| write_access("1", 60_000));
+    assert_eq!(lost(), 7, "it does not wait, as nobody has said that it may");
+    let asked = Arc::new(AtomicU32::new(0));
+    let asks = Arc::clone(&asked);
+    wait_for_room(move || match asks.fetch_add(1, Ordering::Relaxed) {
+        0..3 => Patience::Lasts,
+        _ => Patience::IsOver,
+    });
+    write_access("2", 60_000);
+    assert_eq!((asked.load(Ordering::Relaxed), lost()), (4, 8));
     flush(&rings, &log);
 }
 

@@ -15,8 +15,9 @@ use crate::time::Instant;
 
 pub(crate) use requests::{Entry, Held};
 
-/// What one worker tells of itself, from before its fork until it is reaped. It alone writes: a line of
-/// figures, and an entry for each connection that it may hold.
+/// What one worker tells of itself, from before its fork until it is reaped: a line of figures, and an
+/// entry for each connection that it may hold. It alone writes, but for the figure that the master
+/// leaves there, for a worker that is too busy to take an order.
 #[derive(Debug)]
 pub(crate) struct WorkerBoard {
     memory: Shared,
@@ -33,6 +34,8 @@ enum Figure {
     Beat = 0,
     /// Connections open.
     Connections = 1,
+    /// When the master has told it to leave, in milliseconds of the monotonic clock.
+    Dismissed = 2,
 }
 
 impl WorkerBoard {
@@ -87,6 +90,17 @@ impl WorkerBoard {
     /// When the event loop last ran, as the worker says.
     pub(crate) fn last_beat(&self) -> Instant {
         Instant::from_millis(self.figure(Figure::Beat).load(Ordering::Relaxed))
+    }
+
+    /// The worker is told to leave. It is told by its channel, too.
+    pub(crate) fn dismiss(&self, now: Instant) {
+        self.figure(Figure::Dismissed).store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// When the worker was told to leave.
+    pub(crate) fn dismissed(&self) -> Option<Instant> {
+        let millis = self.figure(Figure::Dismissed).load(Ordering::Relaxed);
+        (millis > 0).then(|| Instant::from_millis(millis))
     }
 
     /// One connection more.

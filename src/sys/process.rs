@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::{fs, io};
 
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Group, Uid, User};
@@ -53,6 +54,18 @@ pub(crate) fn parent_pid() -> i32 {
 /// Sets the file mode creation mask and answers the one before.
 pub(crate) fn set_umask(mask: u32) -> u32 {
     nix::sys::stat::umask(Mode::from_bits_truncate(mask)).bits()
+}
+
+/// Lets this process have as many files open as it may allow itself, and answers how many that is.
+///
+/// # Errors
+/// What getrlimit(2) says. That it cannot be raised is no error.
+pub(crate) fn raise_files_max() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => Ok(hard),
+        Err(_) => Ok(soft),
+    }
 }
 
 /// Sets variables of this process's environment.

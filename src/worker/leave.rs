@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::server::Server;
 use crate::config::Config;
+use crate::sys::clock;
+use crate::time::Instant;
 
 /// How long an idle connection may still bring a request before it is closed. Measured against
 /// clients that watch for the end of a connection and clients that do not.
@@ -42,7 +44,10 @@ impl Leaving {
         quit: impl Future<Output = ()>,
     ) {
         let patience = match self {
-            Self::Drain | Self::Stop => config.graceful_timeout.saturating_sub(MARGIN),
+            // It may have been too busy to hear it at once.
+            Self::Drain | Self::Stop => {
+                config.graceful_timeout.saturating_sub(dismissed_for(server) + MARGIN)
+            }
             Self::Orphaned => ORPHANED,
             Self::Now => Duration::ZERO,
         };
@@ -77,6 +82,12 @@ impl Leaving {
             }
         }
     }
+}
+
+/// For how long the worker has been told to leave.
+fn dismissed_for(server: &Server) -> Duration {
+    let now = Instant::from_millis(clock::monotonic_millis());
+    server.board.dismissed().map_or(Duration::ZERO, |since| now.since(since))
 }
 
 /// Ends when no connection is open.

@@ -231,6 +231,7 @@ async fn run(mut worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i3
             return BOOT_FAILED;
         }
     };
+    logging::wait_for_room(patience(Arc::clone(&worker.board), config.graceful_timeout));
     let enough = requests_max(&config);
     let place = (worker.slot, worker.birth.generation);
     let boards = (worker.counters, Arc::clone(&worker.board));
@@ -365,6 +366,23 @@ async fn pulse(server: Arc<Server>, board: Arc<WorkerBoard>, stall_timeout: Dura
                 // The first connection begins the sweeps.
                 let _either = tokio::time::timeout(slow, changed).await;
             }
+        }
+    }
+}
+
+/// What a line that waits for room does (`log.when_full = "block"`). It blocks the event loop: so it
+/// beats in its place, and looks whether the worker was told to leave. Then it has half of the time
+/// that there is; the rest is for those who wait behind it.
+fn patience(
+    board: Arc<WorkerBoard>,
+    graceful_timeout: Duration,
+) -> impl Fn() -> logging::Patience + Send + Sync {
+    move || {
+        let now = Instant::from_millis(clock::monotonic_millis());
+        board.beat(now);
+        match board.dismissed() {
+            Some(since) if now >= since.after(graceful_timeout / 2) => logging::Patience::IsOver,
+            Some(_) | None => logging::Patience::Lasts,
         }
     }
 }

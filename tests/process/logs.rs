@@ -16,21 +16,22 @@ use crate::proc;
 /// Access and error lines as JSON.
 const JSON: &str = "[log]\naccess_format = \"json\"\nformat = \"json\"\n";
 /// The same, and requests wait rather than lose a line while the logger is being replaced.
-const BLOCK: &str = "[log]\naccess_format = \"json\"\nformat = \"json\"\nwhen_full = \"block\"\n";
+pub(crate) const BLOCK: &str =
+    "[log]\naccess_format = \"json\"\nformat = \"json\"\nwhen_full = \"block\"\n";
 
 /// Requests with numbers, as many clients send them.
 #[derive(Debug, Default)]
-struct Numbered {
-    next: AtomicU64,
-    answered: AtomicU64,
+pub(crate) struct Numbered {
+    pub(crate) next: AtomicU64,
+    pub(crate) answered: AtomicU64,
     enough: AtomicBool,
 }
 
 /// What came of them.
 #[derive(Debug, Default)]
-struct Sent {
-    answered: BTreeSet<u64>,
-    failed: BTreeSet<u64>,
+pub(crate) struct Sent {
+    pub(crate) answered: BTreeSet<u64>,
+    pub(crate) failed: BTreeSet<u64>,
 }
 
 impl Numbered {
@@ -62,12 +63,17 @@ impl Numbered {
     }
 
     /// Several clients that send until what happens meanwhile has happened.
-    fn send_while(&self, address: &Address, agent: &str, meanwhile: impl FnOnce()) -> Sent {
+    pub(crate) fn send_while(
+        &self,
+        address: &Address,
+        agent: &str,
+        meanwhile: impl FnOnce(),
+    ) -> Sent {
         std::thread::scope(|scope| {
             let clients: Vec<_> =
                 (0..4).map(|_| scope.spawn(|| self.send(address, agent))).collect();
             meanwhile();
-            self.enough.store(true, Ordering::Relaxed);
+            self.end();
             let mut all = Sent::default();
             for client in clients {
                 let sent = client.join().expect("a client does not panic");
@@ -78,8 +84,13 @@ impl Numbered {
         })
     }
 
+    /// No further request is sent.
+    pub(crate) fn end(&self) {
+        self.enough.store(true, Ordering::Relaxed);
+    }
+
     /// Waits until so many are answered.
-    fn wait_for(&self, count: u64) {
+    pub(crate) fn wait_for(&self, count: u64) {
         eventually(&format!("{count} answers"), PATIENCE, || {
             (self.answered.load(Ordering::Relaxed) >= count).then_some(())
         });
@@ -88,18 +99,18 @@ impl Numbered {
 
 /// What a log says.
 #[derive(Debug, Default)]
-struct Said {
+pub(crate) struct Said {
     /// How often which request has a line, by how it ended.
-    answered: BTreeMap<u64, u64>,
-    lost: BTreeMap<u64, u64>,
+    pub(crate) answered: BTreeMap<u64, u64>,
+    pub(crate) lost: BTreeMap<u64, u64>,
     /// Lines that were dropped, as the log says.
-    dropped: u64,
+    pub(crate) dropped: u64,
     /// Lines that are no JSON.
-    torn: Vec<String>,
+    pub(crate) torn: Vec<String>,
 }
 
 impl Said {
-    fn read(log: impl BufRead) -> Self {
+    pub(crate) fn read(log: impl BufRead) -> Self {
         let mut said = Self::default();
         for line in log.lines() {
             said.note(&line.expect("lines are text"));
@@ -130,7 +141,7 @@ impl Said {
     }
 
     /// Each of these requests has one line, and no other has.
-    fn assert_each_once(&self, sent: &Sent) {
+    pub(crate) fn assert_each_once(&self, sent: &Sent) {
         assert_eq!(sent.failed, BTreeSet::new());
         assert_eq!(self.torn, [""; 0]);
         assert_eq!((self.dropped, self.lost.len()), (0, 0));
