@@ -152,7 +152,8 @@ starved() {
         while grep -qx "oom_kill 0" "$group/$counts"; do
             head -c 65536 /dev/zero >>/hoard/file || true
         done' - "$(inspect "$web" '{{.State.Pid}}')"
-    eventually 10 logged "$web" 'killed by the kernel: out of memory'
+    lost() { logs "$web" | grep -E 'worker [0-9]+ \(pid [0-9]+\).* killed by the kernel: out of memory' >/dev/null; }
+    eventually 10 lost
     eventually 10 workers "$web" 4
     docker update --memory 256m --memory-swap 256m "$web" >/dev/null
     is 'POST /populate' "$(status POST /populate)" 201
