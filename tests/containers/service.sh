@@ -23,6 +23,10 @@ started() {
         '/etc/ferricorn/config.toml: ok (2 of all differ from their default)'
 
     say 'rows survive the containers'
+    local unnamed
+    unnamed=$(docker inspect -f '{{range .Mounts}}{{if eq .Type "volume"}}{{println .Name}}{{end}}{{end}}' \
+        "$(container web)" "$(container db)" "$(container credentials)" | sort -u | grep -v "^$project" | xargs)
+    is 'volumes without a name' "$unnamed" ''
     dc down
     dc up -d
     eventually 60 healthy "$(container web)"
