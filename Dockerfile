@@ -12,9 +12,11 @@ ARG DEBIAN_NUMBER=12
 FROM rust:${RUST_VERSION}-slim-${DEBIAN_NAME} AS dependencies
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
-# A program that does nothing stands in for ours. Cargo wants to see every target that Cargo.toml names.
+# A program that does nothing stands in for ours. Cargo wants to see every target that Cargo.toml names:
+# ours, and the benches.
 RUN mkdir src benches \
- && echo 'fn main() {}' | tee src/main.rs benches/access_log.rs >src/lib.rs \
+ && echo 'fn main() {}' | tee src/main.rs src/lib.rs \
+        $(sed -n '/^\[\[bench]]/,/^name/s/^name = "\(.*\)"/benches\/\1.rs/p' Cargo.toml) \
  && cargo build --release --locked --bin ferricorn
 
 FROM dependencies AS program

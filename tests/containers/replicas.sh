@@ -86,7 +86,7 @@ END
     service() { docker service "$1" "${project}_web" "${@:2}"; }
     serving() { [ "$(docker ps -q --filter "name=${project}_web" --filter health=healthy | wc -l)" = "$1" ]; }
     updated() { [ "$(service inspect -f '{{.UpdateStatus.State}}')" = completed ]; }
-    unready() { docker exec "$1" ferricorn healthcheck 2>&1 | grep -F 'found 503'; }
+    unready() { [[ $(docker exec "$1" ferricorn healthcheck 2>&1) == *'found 503'* ]]; }
     deploy ferricorn-test
     eventually 90 serving 2
     ! service logs 2>&1 | grep -F '[ERROR]' || fail 'a replica complains'

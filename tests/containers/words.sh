@@ -4,7 +4,7 @@
 compose=(docker compose)
 dc() { "${compose[@]}" "$@" 2>>"$work/compose.log"; }
 say() { echo "-- $*"; }
-figure() { figures+=("$*"); }
+figure() { figures+=("$*"); say "$*"; }
 now_ms() { date +%s%3N; }
 
 fail() {
