@@ -2,8 +2,9 @@
 //!
 //! # Why connecting may be tried elsewhere
 //! Until a connection stands nothing was asked, so every client goes on to its next address; that
-//! is how a client with a list of replicas lives through a rolling update. A connection that the
-//! server has closed is likewise noticed before a request is written to it, never after.
+//! is how a client with a list of replicas lives through a rolling update. A name is looked up anew
+//! for each connection: it is such a list, too. A connection that the server has closed is likewise
+//! noticed before a request is written to it, never after.
 //!
 //! Standard library only: `rustc -O examples/load.rs` is all that it takes to build it.
 
@@ -39,7 +40,8 @@ struct Plan {
     deadline: Option<Instant>,
     keep_alive: bool,
     request: String,
-    addresses: Vec<SocketAddr>,
+    /// HOST:PORT; a host has one address or many.
+    names: Vec<String>,
 }
 
 impl Plan {
@@ -92,7 +94,7 @@ fn now() -> Instant {
 }
 
 fn plan(arguments: &[String]) -> Option<(Plan, std::ops::Range<usize>)> {
-    let [seconds, clients, connection, request, addresses @ ..] = arguments else { return None };
+    let [seconds, clients, connection, request, names @ ..] = arguments else { return None };
     let deadline = match seconds.as_str() {
         "-" => None,
         number => Some(now() + Duration::try_from_secs_f64(number.parse().ok()?).ok()?),
@@ -103,14 +105,15 @@ fn plan(arguments: &[String]) -> Option<(Plan, std::ops::Range<usize>)> {
         "close" => false,
         _ => return None,
     };
-    let first = addresses.first()?;
-    let addresses: Option<Vec<SocketAddr>> =
-        addresses.iter().map(|address| address.to_socket_addrs().ok()?.next()).collect();
+    let first = names.first()?;
+    if looked_up(names).is_empty() {
+        return None;
+    }
     let request = format!(
         "{request} HTTP/1.1\r\nHost: {first}\r\nUser-Agent: load\r\nContent-Length: 0\r\n\
          Connection: {connection}\r\n\r\n"
     );
-    Some((Plan { deadline, keep_alive, request, addresses: addresses? }, clients))
+    Some((Plan { deadline, keep_alive, request, names: names.to_vec() }, clients))
 }
 
 #[expect(clippy::disallowed_methods, reason = "no part of the server: a thread for its input")]
@@ -138,7 +141,7 @@ fn run(plan: &Plan, number: usize) -> Count {
         let begun = now();
         let connection = match kept.take().filter(is_open) {
             Some(connection) => Some(connection),
-            None => connect(&plan.addresses, &mut at, &mut count),
+            None => connect(&looked_up(&plan.names), &mut at, &mut count),
         };
         let Some(mut connection) = connection else {
             count.unreachable += 1;
@@ -153,14 +156,19 @@ fn run(plan: &Plan, number: usize) -> Count {
             Err(error) => {
                 count.failed += 1;
                 if count.failed <= SHOWN_MAX {
-                    let peer = plan.addresses[at % plan.addresses.len()];
-                    eprintln!("load: client {number}: {peer}: {error}");
+                    let peer = connection.get_ref().peer_addr();
+                    eprintln!("load: client {number}: {peer:?}: {error}");
                 }
             }
         }
         count.slowest = count.slowest.max(begun.elapsed());
     }
     count
+}
+
+/// All addresses of these names, for now.
+fn looked_up(names: &[String]) -> Vec<SocketAddr> {
+    names.iter().flat_map(|name| name.to_socket_addrs().into_iter().flatten()).collect()
 }
 
 /// A connection to the first address that takes one, beginning with the one that was used last.

@@ -11,6 +11,7 @@
 //! | `/slow?s=N` or `?ms=N` | answers after so long |
 //! | `/sleep-extend?s=N` or `?ms=N` | the same, having asked for that much more time |
 //! | `/block?s=N` or `?ms=N` | blocks the worker's event loop for so long, then answers |
+//! | `/until?n=N` | answers when there is a file `go-N`, however late that is |
 //! | `/never` | never answers |
 //! | `/big?mb=N` | an answer of so many mebibytes |
 //! | `/panic` | panics |
@@ -19,14 +20,19 @@
 //! | `/leak?mb=N` | holds on to so many mebibytes more |
 //! | `/orphan?code=N` | leaves a grandchild behind that ends with this code |
 //!
+//! A request to `/until` or `/block` with `n=N` writes the file `begun-N` when its handler runs.
+//!
 //! How it boots, prepares and stops is said by three variables, or by the text of the file that
 //! `<variable>_FILE` names, which is read anew each time:
 //!
 //! | variable | texts |
 //! |---|---|
-//! | `UNRULY_BOOT` | `exit`, `hang`, `block`, `panic`, `error`, `slow` (300 ms), `slow=MS` |
-//! | `UNRULY_PREPARE` | `fail`, `hang`, `panic`, `slow`, `slow=MS` |
+//! | `UNRULY_BOOT` | `exit`, `hang`, `block`, `panic`, `error`, `slow` (300 ms), `slow=MS`, `doomed` |
+//! | `UNRULY_PREPARE` | `fail`, `hang`, `panic`, `slow`, `slow=MS`, `held`: until its file says otherwise |
 //! | `UNRULY_STOP` | `hang`: a worker ignores every wish that it should leave; `slow`, `slow=MS` |
+//!
+//! A worker that is `doomed` panics as soon as it serves, and its process with it; before that it
+//! leaves `doomed-PID`, which tells whose connections it had.
 //!
 //! `UNRULY_START=subreaper` makes the master inherit the orphans of its descendants, as process 1
 //! does; `thread` and `runtime` start what must not exist before the first fork.
@@ -44,6 +50,7 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{any, get};
 use ferricorn::{App, BoxError, Deadline, PrepareContext, WorkerContext};
+use nix::sys::socket::{SockaddrIn, getpeername};
 
 struct Unruly;
 
@@ -53,6 +60,12 @@ impl App for Unruly {
             "" => Ok(()),
             "fail" => Err("the application does not want to".into()),
             "hang" => std::future::pending().await,
+            "held" => {
+                while mode("UNRULY_PREPARE") == "held" {
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                }
+                Ok(())
+            }
             "panic" => panic!("prepare panics, as it was told to"),
             slow => wait_as_told(slow).await,
         }
@@ -66,6 +79,7 @@ impl App for Unruly {
             "block" => std::thread::sleep(FOR_EVER),
             "panic" => panic!("the boot panics, as it was told to"),
             "error" => return Err("the worker does not want to".into()),
+            "doomed" => drop(tokio::spawn(doomed())),
             slow => wait_as_told(slow).await?,
         }
         Ok(routes(worker))
@@ -94,6 +108,7 @@ fn routes(worker: &WorkerContext) -> axum::Router {
         .route("/slow", get(slow))
         .route("/sleep-extend", get(sleep_extend))
         .route("/block", get(block))
+        .route("/until", get(until))
         .route("/never", get(never))
         .route("/big", get(big))
         .route("/panic", any(panics))
@@ -128,6 +143,23 @@ fn mebibytes(numbers: &Numbers) -> usize {
     usize::try_from(number(numbers, "mb")).expect("a number of mebibytes") * MEBIBYTE
 }
 
+/// The one thread is busy with this from the look at the connections to the end: none comes between.
+async fn doomed() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let names = std::fs::read_dir("/proc/self/fd").expect("/proc is there").flatten();
+    let numbers = names.filter_map(|name| name.file_name().to_str()?.parse().ok());
+    let client = |fd| getpeername::<SockaddrIn>(fd).ok();
+    let clients: String =
+        numbers.filter_map(client).map(|it| format!("{}:{}\n", it.ip(), it.port())).collect();
+    std::fs::write(format!("doomed-{}", std::process::id()), clients).expect("the folder is ours");
+    let ordinary = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        ordinary(panic);
+        std::process::abort();
+    }));
+    panic!("the worker panics, as it was told to");
+}
+
 async fn slow(numbers: Numbers) -> &'static str {
     tokio::time::sleep(time(&numbers)).await;
     "slow\n"
@@ -139,9 +171,27 @@ async fn sleep_extend(deadline: Deadline, numbers: Numbers) -> &'static str {
     "slept\n"
 }
 
-async fn block(numbers: Numbers) -> &'static str {
+async fn block(numbers: Numbers) -> Result<&'static str, String> {
+    tell_begun(&numbers)?;
     std::thread::sleep(time(&numbers));
-    "blocked\n"
+    Ok("blocked\n")
+}
+
+async fn until(deadline: Deadline, numbers: Numbers) -> Result<&'static str, String> {
+    deadline.extend(FOR_EVER);
+    tell_begun(&numbers)?;
+    let go = format!("go-{}", number(&numbers, "n"));
+    while !std::path::Path::new(&go).exists() {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    Ok("gone on\n")
+}
+
+fn tell_begun(numbers: &Numbers) -> Result<(), String> {
+    match numbers.get("n") {
+        Some(n) => std::fs::write(format!("begun-{n}"), "").map_err(|error| error.to_string()),
+        None => Ok(()),
+    }
 }
 
 async fn never() -> &'static str {

@@ -9,7 +9,7 @@ mod healthcheck;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use self::command::{Outcome, Task};
+use self::command::{Outcome, Question, Task};
 use crate::config::environment::CONFIG_VARIABLE;
 use crate::config::sources::{FileSource, Sources};
 use crate::config::{Config, Shown, reference};
@@ -71,7 +71,7 @@ fn perform<A: App>(task: Task, sources: Sources, app: A) -> ExitCode {
         Task::Serve => Config::load(sources).and_then(|config| crate::embed::run(config, app)),
         Task::Check => Config::load(sources).map(|config| check(&config)),
         Task::Config => Config::load(sources).map(|config| show(&config)),
-        Task::Healthcheck => return health(sources),
+        Task::Healthcheck(question) => return health(sources, question),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,10 +102,10 @@ fn show(config: &Config) {
     print(&text);
 }
 
-fn health(sources: Sources) -> ExitCode {
+fn health(sources: Sources, question: Question) -> ExitCode {
     let healthy = Config::load(sources)
         .map_err(|error| error.to_string())
-        .and_then(|config| healthcheck::probe(&config));
+        .and_then(|config| healthcheck::probe(&config, question));
     match healthy {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

@@ -13,6 +13,7 @@ mod listeners;
 mod logger;
 mod logging;
 mod master;
+mod measured;
 mod request_id;
 mod scoreboard;
 mod supervisor;
@@ -35,4 +36,5 @@ pub use request_id::RequestId;
 #[doc(hidden)]
 pub mod bench {
     pub use crate::logging::{AccessFormat, AccessWriter, FormatError, Outcome, Record};
+    pub use crate::measured::{Board, Decisions};
 }

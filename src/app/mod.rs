@@ -13,6 +13,7 @@ mod service;
 pub(crate) mod settings;
 mod shield;
 pub(crate) mod store;
+mod unread;
 mod writer;
 
 use std::sync::{Arc, OnceLock};

@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use super::record::{More, Record, Span};
 use super::service::Service;
-use super::{answer, page, shield};
+use super::shield::Shield;
+use super::unread::ReadOut;
+use super::{answer, page};
 
 /// Rows of a page of `GET /data`, when it does not say.
 const LIMIT_DEFAULT: u8 = 20;
@@ -31,7 +33,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(shield::layer(slot))
+        .layer(ReadOut)
+        .layer(Shield::new(slot))
 }
 
 async fn populate(State(service): State<Arc<Service>>) -> Response {

@@ -26,7 +26,16 @@ pub(super) enum Task {
     Config,
     Reference,
     Markdown,
-    Healthcheck,
+    Healthcheck(Question),
+}
+
+/// What a health check is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Whether requests should come here: not while the database is away.
+    Ready,
+    /// Whether it serves at all: no restart would better the database.
+    Live,
 }
 
 /// What the arguments come to.
@@ -62,7 +71,8 @@ pub(super) fn parse(
         "config" if inner.get_flag("reference") => Task::Reference,
         "config" if inner.get_flag("markdown") => Task::Markdown,
         "config" => Task::Config,
-        "healthcheck" => Task::Healthcheck,
+        "healthcheck" if inner.get_flag("live") => Task::Healthcheck(Question::Live),
+        "healthcheck" => Task::Healthcheck(Question::Ready),
         _ if inner.get_flag("check-config") => Task::Check,
         _ if inner.get_flag("print-config") => Task::Config,
         _ => Task::Serve,
@@ -145,7 +155,8 @@ pub(super) fn command(app: &'static [Setting]) -> Command {
         .subcommand(config)
         .subcommand(
             Command::new("healthcheck")
-                .about("Exit 0 when the server answers GET /readyz with 200"),
+                .about("Exit 0 when the server answers GET /readyz with 200")
+                .arg(switch("live", "Ask GET /healthz: whether it serves, with a database or not")),
         )
         .arg(
             Arg::new("config-file")

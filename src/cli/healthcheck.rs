@@ -1,4 +1,4 @@
-//! `ferricorn healthcheck`: asks the server whether it is ready, for a container without curl.
+//! `ferricorn healthcheck`: asks the server how it is, for a container without curl.
 //!
 //! The question is asked in a thread and the answer waited for here, since nothing in std bounds
 //! the connecting to a unix socket whose queue is full: what a hanging server looks like.
@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use super::command::Question;
 use crate::config::problem::reason;
 use crate::config::{Bind, Config};
 
@@ -18,7 +19,8 @@ use crate::config::{Bind, Config};
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// A status line is much shorter.
 const STATUS_LINE_MAX_BYTES: u64 = 256;
-const REQUEST: &str = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\
+/// What follows the request's path.
+const REQUEST_END: &str = " HTTP/1.1\r\nHost: localhost\r\n\
     User-Agent: ferricorn-healthcheck\r\n\
      Connection: close\r\n\r\n";
 /// For a peer that must begin with a PROXY header: the connection is nobody else's (version 1,
@@ -33,11 +35,15 @@ enum Target {
 }
 
 /// Asks the first address; the error is a sentence.
-pub(super) fn probe(config: &Config) -> Result<(), String> {
+pub(super) fn probe(config: &Config, question: Question) -> Result<(), String> {
+    let asked_for = match question {
+        Question::Ready => "GET /readyz",
+        Question::Live => "GET /healthz",
+    };
     let bind = config.bind.first().ok_or("there is no address to ask")?;
     let target = target(bind, config)?;
-    let request =
-        format!("{}{REQUEST}", if announces(&target, config) { PROXY_UNKNOWN } else { "" });
+    let header = if announces(&target, config) { PROXY_UNKNOWN } else { "" };
+    let request = format!("{header}{asked_for}{REQUEST_END}");
     let (sender, receiver) = mpsc::channel();
     let asked = thread::Builder::new().name("ferricorn-ask".to_owned()).spawn(move || {
         // Nobody listens any more when it was too late.
@@ -50,7 +56,7 @@ pub(super) fn probe(config: &Config) -> Result<(), String> {
     };
     match status {
         200 => Ok(()),
-        other => Err(format!("{bind}: expected GET /readyz to answer 200, found {other}")),
+        other => Err(format!("{bind}: expected {asked_for} to answer 200, found {other}")),
     }
 }
 

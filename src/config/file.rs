@@ -6,25 +6,33 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Origin, Problems};
 use super::resolve::Entry;
-use super::table::Table;
+use super::table::{Stranger, Table};
 use super::value::describe;
 
+/// What a file says.
+pub(super) struct Contents {
+    pub(super) entries: Vec<Entry>,
+    /// Tables that were not read: where each one is, and its name.
+    pub(super) strangers: Vec<(Origin, String)>,
+}
+
 /// Reads a whole file; `file` is what errors call it.
-pub(super) fn read(text: &str, file: &str, table: &Table, problems: &mut Problems) -> Vec<Entry> {
+pub(super) fn read(text: &str, file: &str, table: &Table, problems: &mut Problems) -> Contents {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let mut reader = Reader { text, file, table, found: Vec::new(), entries: Vec::new() };
+    let contents = Contents { entries: Vec::new(), strangers: Vec::new() };
+    let mut reader = Reader { text, file, table, found: Vec::new(), contents };
     for error in errors {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
         reader.found.push((line, format!("invalid TOML: {}", error.message())));
     }
     let broken = reader.found.iter().map(|(line, _)| *line).collect();
     reader.walk("", document.get_ref(), &broken);
-    let Reader { mut found, entries, .. } = reader;
+    let Reader { mut found, contents, .. } = reader;
     found.sort_by_key(|(line, _)| *line);
     for (line, message) in found {
         problems.add(&format!("{file}:{line}"), message);
     }
-    entries
+    contents
 }
 
 struct Reader<'a> {
@@ -33,7 +41,7 @@ struct Reader<'a> {
     table: &'a Table,
     /// What is wrong, with its line.
     found: Vec<(usize, String)>,
-    entries: Vec<Entry>,
+    contents: Contents,
 }
 
 impl Reader<'_> {
@@ -55,8 +63,8 @@ impl Reader<'_> {
         if let Some(setting) = self.table.find(key) {
             match setting.read_toml(value) {
                 Ok(value) => {
-                    let origin = Origin::File { file: self.file.to_owned(), line };
-                    self.entries.push(Entry { setting, value, origin });
+                    let origin = self.origin(line);
+                    self.contents.entries.push(Entry { setting, value, origin });
                 }
                 Err(error) => self.found.push((line, format!("{key}: {error}"))),
             }
@@ -69,14 +77,20 @@ impl Reader<'_> {
                 let message = format!("{key}: expected a table, found {}", describe(other));
                 self.found.push((line, message));
             }
-            // A table may be the application's, as long as that is not known.
-            DeValue::Table(_) if !key.contains('.') => {
-                if self.table.is_complete() {
-                    self.found.push((line, self.table.unknown_table(key)));
+            DeValue::Table(_) if !key.contains('.') => match self.table.stranger(key) {
+                Stranger::Unjudged => {}
+                Stranger::LeftAlone => {
+                    let origin = self.origin(line);
+                    self.contents.strangers.push((origin, key.to_owned()));
                 }
-            }
+                Stranger::Wrong(message) => self.found.push((line, message)),
+            },
             _ => self.found.push((line, self.table.unknown_key(key))),
         }
+    }
+
+    fn origin(&self, line: usize) -> Origin {
+        Origin::File { file: self.file.to_owned(), line }
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Resolved {
     entries: Vec<Entry>,
     /// The `env_file`'s variables, in its order.
     pub(super) env_file: Vec<(String, String)>,
+    /// Tables of the file that nobody has read: where each one is, and its name.
+    pub(super) strangers: Vec<(Origin, String)>,
 }
 
 impl Entry {
@@ -40,7 +42,11 @@ pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
     let table = Table::new(sources.app, problems);
     let mut resolved = Resolved::defaults(&table, problems);
     match sources.read_file() {
-        Ok(Some((text, name))) => resolved.put(file::read(&text, &name, &table, problems)),
+        Ok(Some((text, name))) => {
+            let contents = file::read(&text, &name, &table, problems);
+            resolved.put(contents.entries);
+            resolved.strangers = contents.strangers;
+        }
         Ok(None) => {}
         Err(error) => problems.add("", error),
     }
@@ -106,7 +112,7 @@ impl Resolved {
                 Err(error) => problems.add_for("the default", setting, error),
             }
         }
-        Self { entries, env_file: Vec::new() }
+        Self { entries, env_file: Vec::new(), strangers: Vec::new() }
     }
 
     fn put(&mut self, layer: Vec<Entry>) {

@@ -21,7 +21,20 @@ pub(super) struct Table {
 enum Knowledge {
     /// The application's tables and variables may still come.
     Partial,
+    /// The application has told us of no settings: it may have tables that it reads by itself.
+    Ours,
     Complete,
+}
+
+/// A table of the file that no setting is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stranger {
+    /// It may be the application's, which is not known yet.
+    Unjudged,
+    /// It is somebody else's.
+    LeftAlone,
+    /// It is a mistake: what to say of it.
+    Wrong(String),
 }
 
 impl Table {
@@ -40,7 +53,11 @@ impl Table {
                 settings.push(setting);
             }
         }
-        let knowledge = if app.is_some() { Knowledge::Complete } else { Knowledge::Partial };
+        let knowledge = match app {
+            None => Knowledge::Partial,
+            Some([]) => Knowledge::Ours,
+            Some(_) => Knowledge::Complete,
+        };
         Self { settings, knowledge }
     }
 
@@ -59,9 +76,9 @@ impl Table {
             .any(|setting| setting.key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
     }
 
-    /// Whether an unknown table or variable is wrong, since nobody is left who could know it.
+    /// Whether an unknown variable is wrong, since nobody is left who could know it.
     pub(super) fn is_complete(&self) -> bool {
-        self.knowledge == Knowledge::Complete
+        self.knowledge != Knowledge::Partial
     }
 
     /// What to say of a key that nobody knows.
@@ -101,11 +118,20 @@ impl Table {
         settings.into_iter().find(|setting| setting.table_and_name().1 == meant)
     }
 
-    /// What to say of a table that nobody knows.
-    pub(super) fn unknown_table(&self, name: &str) -> String {
+    /// What a table is that nobody knows.
+    pub(super) fn stranger(&self, name: &str) -> Stranger {
         let tables = self.settings.iter().map(|setting| setting.table_and_name().0);
-        let tables = tables.filter(|table| !table.is_empty());
-        unknown("table", name, closest(name, tables))
+        let mut tables = tables.filter(|table| !table.is_empty());
+        // In words as short as these, two letters that have changed places are no likeness.
+        let meant = closest(name, tables.clone())
+            .or_else(|| tables.find(|table| strsim::osa_distance(name, table) == 1));
+        match (self.knowledge, meant) {
+            (Knowledge::Partial, _) => Stranger::Unjudged,
+            (Knowledge::Ours, None) => Stranger::LeftAlone,
+            (Knowledge::Ours | Knowledge::Complete, _) => {
+                Stranger::Wrong(unknown("table", name, meant))
+            }
+        }
     }
 
     /// What to say of a `FERRICORN_` variable that nobody knows.

@@ -192,6 +192,30 @@ fn unknown_tables_wait_for_the_application() {
 }
 
 #[test]
+fn an_application_without_settings_may_have_tables_of_its_own() {
+    let folder = Folder::new("workers = 2\n[database]\nurl = 1\n[more.of.it]\n[log]\n");
+    let config = Config::load(folder.sources()).unwrap();
+    assert!(config.warnings().is_empty(), "they are not judged yet: {:?}", config.warnings());
+    let config = config.with_app(&[]).unwrap();
+    assert_eq!(config.workers, 2);
+    assert_eq!(
+        config.warnings(),
+        [
+            "config.toml:2: [database] is left alone: the application has no settings",
+            "config.toml:4: [more] is left alone: the application has no settings",
+        ]
+    );
+    folder.write("config.toml", "[lgo]\nlevel = \"info\"\n[database]\nurl = 1\n");
+    assert_eq!(
+        problems(Config::load(folder.sources()).unwrap().with_app(&[])),
+        ["config.toml:1: unknown table \"lgo\": did you mean \"log\"?"]
+    );
+    folder.write("config.toml", "database = 1\n");
+    let config = Config::load(folder.sources());
+    assert_eq!(problems(config).len(), 1, "a key above all tables is ours, or nobody's");
+}
+
+#[test]
 fn unknown_variables_wait_for_the_application() {
     let folder = Folder::new("");
     let mut sources = folder.sources();
@@ -395,7 +419,45 @@ fn right_file() -> impl Strategy<Value = String> {
     lines.prop_map(|lines| lines.concat())
 }
 
+/// The reference file, with some of its bytes gone, doubled, or something else.
+fn damaged_reference() -> impl Strategy<Value = String> {
+    const TOKENS: [&str; 12] =
+        ["\"", "'", "[", "]", "[[", "=", "\n", "#", ".", "{", "\u{e9}", "9e999"];
+    let lines = include_str!("../../config.toml").lines();
+    let text = lines.filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+    let place = || any::<proptest::sample::Index>();
+    let damage = (place(), 0..20_usize, 0..3_u8, proptest::sample::select(&TOKENS[..]));
+    proptest::collection::vec(damage, 0..8).prop_map(move |damages| {
+        let mut chars: Vec<char> = text.chars().collect();
+        for (place, length, kind, token) in damages {
+            let begin = place.index(chars.len());
+            let end = (begin + length).min(chars.len());
+            let doubled: Vec<char> = chars[begin..end].to_vec();
+            match kind {
+                0 => drop(chars.drain(begin..end)),
+                1 => drop(chars.splice(begin..begin, doubled)),
+                _ => drop(chars.splice(begin..begin, token.chars())),
+            }
+        }
+        chars.into_iter().collect()
+    })
+}
+
 proptest! {
+    #[test]
+    fn a_damaged_file_is_read_or_refused_in_words(text in damaged_reference()) {
+        match Config::from_toml(&text, &[]) {
+            Ok(config) => drop(printed(&config)),
+            Err(Error::Config(error)) => {
+                prop_assert!(!error.problems().is_empty());
+                for problem in error.problems() {
+                    prop_assert!(problem.starts_with("config.toml:"), "{problem}");
+                }
+            }
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+
     #[test]
     fn no_text_is_too_odd(text: String) {
         drop(Config::from_toml(&text, APP));

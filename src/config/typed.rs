@@ -199,6 +199,10 @@ fn warnings(config: &Config) -> Vec<String> {
             warn(key, text);
         }
     }
+    for (origin, name) in &config.settings.strangers {
+        let place = origin.place();
+        warnings.push(format!("{place}: [{name}] is left alone: the application has no settings"));
+    }
     if config.sources.variable(GUNICORN_VARIABLE).is_some() {
         warnings.push(format!("{GUNICORN_VARIABLE} is set, and is not read; use config.toml"));
     }

@@ -119,8 +119,7 @@ impl Listeners {
 
     /// Lets go of the addresses that none of these binds names: nobody may connect there any more,
     /// and the sockets are closed a moment later. Answers number and name.
-    pub(crate) fn close_others(&mut self, now: Instant, used: &[&Bind]) -> Vec<(u16, String)> {
-        let used: Vec<String> = used.iter().map(|bind| bind.to_string()).collect();
+    pub(crate) fn close_others(&mut self, now: Instant, used: &[String]) -> Vec<(u16, String)> {
         let mut closed = Vec::new();
         for (number, place) in (0..).zip(&mut self.addresses) {
             let unused = |address: &mut Address| {
@@ -133,6 +132,11 @@ impl Listeners {
             }
         }
         closed
+    }
+
+    /// What the configuration calls the addresses that are open.
+    pub(crate) fn binds(&self) -> Vec<String> {
+        self.open_addresses().filter_map(|(_, address)| address.bind.clone()).collect()
     }
 
     /// When the next address that was let go is to be closed.

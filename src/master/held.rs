@@ -22,9 +22,10 @@ impl<A: App> Master<A> {
         {
             let held = worker.board.held();
             tracing::error!(
-                "worker {} (pid {pid}) holds {}",
+                "worker {} (pid {pid}) holds {}; connections open: {}",
                 worker.slot,
-                List(&held, clock::wall())
+                List(&held, clock::wall()),
+                worker.board.connections(),
             );
         }
     }
@@ -39,7 +40,11 @@ pub(super) fn account(kid: &Kid) {
     }
     let now = clock::wall();
     let (slot, pid) = (worker.slot, kid.pid);
-    tracing::error!("worker {slot} (pid {pid}) took with it {}", List(&held, now));
+    tracing::error!(
+        "worker {slot} (pid {pid}) took with it {}; connections open: {}",
+        List(&held, now),
+        worker.board.connections(),
+    );
     let none = HeaderMap::new();
     for request in &held {
         logging::access(&Record {

@@ -1,7 +1,16 @@
 //! What a service manager is told, in the words of sd_notify(3). Without one, nothing.
 //!
 //! The pid never changes, not over an upgrade either, so `MAINPID` is never told.
+//!
+//! # The trap
+//! A manager that does not read makes its socket full, and who then sends, waits: a server would stand
+//! still because its manager does. So nothing waits here; what finds no room is kept and told later.
 
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -18,18 +27,28 @@ pub(super) struct Manager {
     watchdog: Option<(Duration, Instant)>,
     /// Whether it was told that the server serves.
     ready: bool,
+    /// What found no room, in its order.
+    unsent: VecDeque<String>,
+    /// When to try again.
+    retry_at: Option<Instant>,
 }
+
+/// From one try to the next.
+const RETRY: Duration = Duration::from_millis(100);
+/// Messages that wait at the most: of more, the oldest are of no interest any more.
+const UNSENT_MAX: usize = 32;
 
 impl Manager {
     /// `ready` says whether it was told so already, by the image before.
     pub(super) fn new(now: Instant, ready: bool) -> Self {
         let half = sd_notify::watchdog_enabled().map(|interval| interval / 2);
-        Self { watchdog: half.map(|half| (half, now)), ready }
+        let watchdog = half.map(|half| (half, now));
+        Self { watchdog, ready, unsent: VecDeque::new(), retry_at: None }
     }
 
     /// When it must hear next.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.watchdog.map(|(_, next)| next)
+        self.watchdog.map(|(_, next)| next).into_iter().chain(self.retry_at).min()
     }
 
     /// Lets it hear that the master's loop runs, when it is time.
@@ -38,39 +57,68 @@ impl Manager {
             && *next <= now
         {
             *next = now.after(*half);
-            tell(&[NotifyState::Watchdog]);
+            // One that waits already says as much.
+            if self.unsent.is_empty() {
+                self.tell(now, &[NotifyState::Watchdog]);
+            }
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.send(now);
         }
     }
 
     /// Every worker serves, for the first time.
-    pub(super) fn ready(&mut self, workers: u16) {
+    pub(super) fn ready(&mut self, now: Instant, workers: u16) {
         if !std::mem::replace(&mut self.ready, true) {
             let status = format!("{workers} workers serve");
-            tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+            self.tell(now, &[NotifyState::Ready, NotifyState::Status(&status)]);
         }
     }
 
     /// What the error log says, as far as it concerns the manager.
-    pub(super) fn note(&self, notice: &Notice, config: &Config) {
+    pub(super) fn note(&mut self, now: Instant, notice: &Notice, config: &Config) {
         let status = notice.to_string();
         let status = NotifyState::Status(&status);
         match notice {
-            Notice::Forked { .. } if !self.ready => tell(&[extend(config.boot_timeout)]),
+            Notice::Forked { .. } if !self.ready => self.tell(now, &[extend(config.boot_timeout)]),
             Notice::Reloading { .. } => match NotifyState::monotonic_usec_now() {
-                Ok(now) => tell(&[NotifyState::Reloading, now, status]),
-                Err(_) => tell(&[NotifyState::Reloading, status]),
+                Ok(at) => self.tell(now, &[NotifyState::Reloading, at, status]),
+                Err(_) => self.tell(now, &[NotifyState::Reloading, status]),
             },
             Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => {
-                tell(&[NotifyState::Ready, status]);
+                self.tell(now, &[NotifyState::Ready, status]);
             }
             Notice::Stopping { urgency: Urgency::Graceful, patience } => {
-                tell(&[NotifyState::Stopping, extend(*patience), status]);
+                self.tell(now, &[NotifyState::Stopping, extend(*patience), status]);
             }
             Notice::Stopping { urgency: Urgency::Quick, .. } => {
-                tell(&[NotifyState::Stopping, status]);
+                self.tell(now, &[NotifyState::Stopping, status]);
             }
-            Notice::Resized { .. } | Notice::StillFailing { .. } => tell(&[status]),
+            Notice::Resized { .. } | Notice::StillFailing { .. } => self.tell(now, &[status]),
             _ => {}
+        }
+    }
+
+    fn tell(&mut self, now: Instant, states: &[NotifyState<'_>]) {
+        if self.unsent.len() == UNSENT_MAX {
+            self.unsent.pop_front();
+        }
+        self.unsent.push_back(states.iter().map(|state| format!("{state}\n")).collect());
+        self.send(now);
+    }
+
+    fn send(&mut self, now: Instant) {
+        self.retry_at = None;
+        while let Some(message) = self.unsent.front() {
+            match send(message) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.retry_at = Some(now.after(RETRY));
+                    return;
+                }
+                Err(error) => tracing::debug!("failed to tell the service manager: {error}"),
+                Ok(()) => {}
+            }
+            self.unsent.pop_front();
         }
     }
 }
@@ -81,8 +129,14 @@ fn extend(by: Duration) -> NotifyState<'static> {
     NotifyState::ExtendTimeoutUsec(u32::try_from(by).unwrap_or(u32::MAX))
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("failed to tell the service manager: {error}");
-    }
+/// Sends a message to the socket that the manager has named, if it has. It never waits.
+fn send(message: &str) -> io::Result<()> {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(&name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(message.as_bytes(), &address).map(drop)
 }

@@ -58,6 +58,8 @@ pub(crate) struct Master<A> {
     supervisor: Supervisor,
     /// The configurations that somebody uses.
     configs: BTreeMap<Generation, Arc<Config>>,
+    /// What is left of the configurations of the image before this one, if there was one.
+    adopted: Option<Adopted>,
     listeners: Listeners,
     signals: Signals,
     kids: Vec<Kid>,
@@ -79,6 +81,15 @@ pub(crate) struct Master<A> {
     /// The kernel's count of processes that it killed for want of memory, as far as it is explained.
     out_of_memory_kills: Option<u64>,
     exit: Option<ExitReason>,
+}
+
+/// The generations that this image has adopted from the one before. It knows their configurations no
+/// more: [`Master::configs`] has the file of today in their place.
+#[derive(Debug)]
+struct Adopted {
+    newest: Generation,
+    /// Where their workers listen.
+    binds: Vec<String>,
 }
 
 /// What the master begins with, however it was started.
@@ -125,7 +136,10 @@ impl<A: App> Master<A> {
 
     /// Goes on where the image before has stopped, and rolls its workers.
     pub(crate) fn take_over(app: A, beginning: Beginning, desk: Inheritance) -> Result<(), Error> {
-        Self::new(app, beginning, desk).run(Event::Upgraded)
+        let mut master = Self::new(app, beginning, desk);
+        let newest = master.configs.keys().next_back().copied();
+        master.adopted = newest.map(|newest| Adopted { newest, binds: master.listeners.binds() });
+        master.run(Event::Upgraded)
     }
 
     fn new(app: A, beginning: Beginning, desk: Inheritance) -> Self {
@@ -134,6 +148,7 @@ impl<A: App> Master<A> {
         Self {
             app,
             configs: generations.map(|it| (it, Arc::clone(&config))).collect(),
+            adopted: None,
             listeners: desk.listeners,
             signals: beginning.signals,
             kids: desk.kids,
@@ -199,7 +214,7 @@ impl<A: App> Master<A> {
         if !self.supervisor.is_complete() {
             return;
         }
-        self.manager.ready(self.config().workers);
+        self.manager.ready(now(), self.config().workers);
         if self.ready.is_some() {
             let line =
                 serde_json::json!({ "pid": process::pid(), "addresses": self.listeners.names() });

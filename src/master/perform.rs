@@ -77,7 +77,8 @@ impl<A: App> Master<A> {
             }
             Action::Log(notice) => {
                 log(&notice);
-                self.manager.note(&notice, self.config());
+                let config = Arc::clone(self.config());
+                self.manager.note(now, &notice, &config);
                 if let Notice::Stalled { pid, .. } = notice {
                     self.tell_held(pid.0);
                 }
@@ -114,6 +115,9 @@ impl<A: App> Master<A> {
         self.kids.push(kid);
         let forked = fork::spawn(&alone, |child| {
             self.kids.clear();
+            // A child that lives on for a moment must not hold it against the next server, and whoever
+            // waits for the end of `ready_fd` waits for the master's end alone.
+            (self.pidfile, self.ready) = (None, None);
             let Some(ring) = ring else { return self.log(child, theirs, master) };
             logging::adopt(ring);
             let birth = Birth {
@@ -151,7 +155,6 @@ impl<A: App> Master<A> {
     fn log(&mut self, child: InChild, channel: Channel, master: i32) -> i32 {
         logging::have_no_ring();
         drop(std::mem::take(&mut self.listeners));
-        (self.pidfile, self.ready) = (None, None);
         let birth = logger::Birth {
             log: &self.log,
             rings: &self.rings,
@@ -220,7 +223,16 @@ impl<A: App> Master<A> {
     /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
     /// what has come in there.
     fn close_unused(&mut self, now: Instant) {
-        let used: Vec<&Bind> = self.configs.values().flat_map(|config| &config.bind).collect();
+        let mut used = Vec::new();
+        for (generation, config) in &self.configs {
+            match &self.adopted {
+                // Its workers serve where the image before did, whatever the file says by now.
+                Some(adopted) if *generation <= adopted.newest => {
+                    used.extend(adopted.binds.clone());
+                }
+                Some(_) | None => used.extend(config.bind.iter().map(Bind::to_string)),
+            }
+        }
         for (address, name) in self.listeners.close_others(now, &used) {
             tracing::info!("No longer listening at: {name}");
             for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
@@ -240,6 +252,7 @@ impl<A: App> Master<A> {
         generation: Generation,
     ) -> Result<crate::supervisor::policy::Policy, String> {
         let config = self.config().reload().map_err(|error| error.to_string())?;
+        logging::check(&config.log).map_err(|error| error.to_string())?;
         let opened = self.listeners.open_missing(&config).map_err(|error| error.to_string())?;
         opened.iter().for_each(|name| tracing::info!("Listening at: {name} ({})", process::pid()));
         for key in config::restart_only(self.config(), &config) {

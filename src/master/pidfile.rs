@@ -2,8 +2,9 @@
 //!
 //! A lock on it says whether its owner lives: a stale file is no obstacle, whatever pid it holds.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
@@ -34,21 +35,55 @@ impl PidFile {
         }
     }
 
+    /// Of several that try at once, one succeeds: a file that is there is replaced by whoever has
+    /// locked it, and where none is, only the first can put one there.
     fn try_write(path: &Path) -> io::Result<Option<Self>> {
-        if let Ok(there) = OpenOptions::new().read(true).open(path)
-            && matches!(there.try_lock(), Err(TryLockError::WouldBlock))
-        {
-            return Ok(None);
-        }
         // Whoever reads the file sees the whole pid or none: it is written elsewhere and moved.
         let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{}", process::pid()));
+        name.push(format!(".{:08x}", rand::random::<u32>()));
         let elsewhere = PathBuf::from(name);
-        let mut file = File::create(&elsewhere)?;
+        let mut file = File::create_new(&elsewhere)?;
         file.lock()?;
         writeln!(file, "{}", process::pid())?;
-        std::fs::rename(&elsewhere, path)?;
-        Ok(Some(Self { path: path.to_owned(), file }))
+        let placed = Self::place(&elsewhere, path);
+        if !matches!(placed, Ok(Placed::Moved)) {
+            // Nobody knows it: it is rubbish at the worst.
+            let _rubbish = std::fs::remove_file(&elsewhere);
+        }
+        Ok(match placed? {
+            Placed::Moved | Placed::Linked => Some(Self { path: path.to_owned(), file }),
+            Placed::Refused => None,
+        })
+    }
+
+    fn place(elsewhere: &Path, path: &Path) -> io::Result<Placed> {
+        // What cannot be locked can still be replaced: a link that leads nowhere, a file that we may not
+        // read, a file system without links.
+        let mut locked = None;
+        for _ in 0..TRIES_MAX {
+            let there = match File::open(path) {
+                Ok(there) => there,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    match std::fs::hard_link(elsewhere, path) {
+                        Ok(()) => return Ok(Placed::Linked),
+                        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                        Err(_) => break,
+                    }
+                }
+                Err(_) => break,
+            };
+            if matches!(there.try_lock(), Err(TryLockError::WouldBlock)) {
+                return Ok(Placed::Refused);
+            }
+            // Between the two calls another may have replaced it, or removed its own.
+            if std::fs::metadata(path).ok().map(id) == there.metadata().ok().map(id) {
+                locked = Some(there);
+                break;
+            }
+        }
+        std::fs::rename(elsewhere, path)?;
+        drop(locked);
+        Ok(Placed::Moved)
     }
 
     /// What the image before held: its lock lives in the descriptor.
@@ -68,15 +103,30 @@ impl PidFile {
 
     /// Removes the file, if it is still ours.
     pub(crate) fn remove(self) {
-        let ours = self.file.metadata().ok().map(|found| {
-            use std::os::unix::fs::MetadataExt;
-            (found.dev(), found.ino())
-        });
+        let ours = self.file.metadata().ok().map(id);
         if ours.is_some() && file_id(&self.path) == ours {
             // The next server replaces a stale file.
             let _stale = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// How the file came to its place.
+enum Placed {
+    /// From elsewhere, where nothing is left.
+    Moved,
+    /// It has its name elsewhere still.
+    Linked,
+    /// Another server holds the one that is there.
+    Refused,
+}
+
+/// So often at the most others may come between.
+const TRIES_MAX: usize = 100;
+
+/// Device and inode: the same of the same file, by whatever name.
+fn id(found: Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 #[cfg(test)]
@@ -106,5 +156,37 @@ mod tests {
         std::fs::write(&path, "2\n").unwrap();
         first.remove();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "2\n");
+    }
+
+    /// Where none is, and where a stale one is.
+    #[test]
+    fn of_many_at_once_one_gets_it() {
+        for round in 0..200 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("f.pid");
+            if round % 2 == 0 {
+                std::fs::write(&path, "1\n").unwrap();
+            }
+            let start = std::sync::Barrier::new(4);
+            let won: Vec<PidFile> = std::thread::scope(|scope| {
+                let race = || {
+                    start.wait();
+                    PidFile::try_write(&path).unwrap()
+                };
+                let racers: Vec<_> = (0..4).map(|_| scope.spawn(race)).collect();
+                racers.into_iter().filter_map(|it| it.join().unwrap()).collect()
+            });
+            assert_eq!(won.len(), 1, "round {round}");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.pid");
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        PidFile::write(&path).unwrap();
+        assert!(std::fs::symlink_metadata(&path).unwrap().is_file());
     }
 }

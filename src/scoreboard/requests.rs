@@ -153,10 +153,15 @@ impl<'a> Entry<'a> {
     }
 
     fn put_bytes(&self, at: usize, bytes: &[u8]) {
-        for (offset, chunk) in bytes.chunks(8).enumerate() {
+        let put = |at, word| self.word(at).store(u64::from_le_bytes(word), Ordering::Relaxed);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for (offset, word) in words.iter().enumerate() {
+            put(at + offset, *word);
+        }
+        if !rest.is_empty() {
             let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.word(at + offset).store(u64::from_le_bytes(word), Ordering::Relaxed);
+            word[..rest.len()].copy_from_slice(rest);
+            put(at + words.len(), word);
         }
     }
 

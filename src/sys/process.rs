@@ -1,9 +1,10 @@
 //! What a process is: its name, its user, its environment, its end.
 
 use std::ffi::CString;
-use std::io;
+use std::{fs, io};
 
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Group, Uid, User};
@@ -14,6 +15,20 @@ pub(crate) fn set_name(name: &str) {
         // Only a bad pointer could fail, and a name is no reason to stop.
         let _cosmetic = prctl::set_name(&name);
     }
+}
+
+/// Has the kernel's out-of-memory killer take this process rather than its parent: it counts as if it
+/// held so many thousandths more of the memory that is short (proc(5), `oom_score_adj`). It needs no
+/// privilege to be likelier.
+///
+/// # Errors
+/// What proc(5) says: `EACCES` after a change of user.
+pub(crate) fn be_expendable(thousandths: i32) -> io::Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    const MAX: i32 = 1000;
+    let inherited: i32 =
+        fs::read_to_string(FILE)?.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
+    fs::write(FILE, inherited.saturating_add(thousandths).min(MAX).to_string())
 }
 
 /// Has the kernel send this process a signal when the thread that forked it ends. A change of user
@@ -39,6 +54,18 @@ pub(crate) fn parent_pid() -> i32 {
 /// Sets the file mode creation mask and answers the one before.
 pub(crate) fn set_umask(mask: u32) -> u32 {
     nix::sys::stat::umask(Mode::from_bits_truncate(mask)).bits()
+}
+
+/// Lets this process have as many files open as it may allow itself, and answers how many that is.
+///
+/// # Errors
+/// What getrlimit(2) says. That it cannot be raised is no error.
+pub(crate) fn raise_files_max() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => Ok(hard),
+        Err(_) => Ok(soft),
+    }
 }
 
 /// Sets variables of this process's environment.

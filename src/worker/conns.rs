@@ -13,8 +13,9 @@ use axum::http::StatusCode;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::heads::{Heads, LineTooLong};
+use super::heads::{Heads, TooLong};
 use crate::config::Config;
+use crate::scoreboard::WorkerBoard;
 use crate::sys::clock;
 
 /// What a connection is waiting for.
@@ -69,6 +70,13 @@ pub(super) enum Fault {
     TooLong = 1,
     /// It stood still for too long.
     Stalled = 2,
+}
+
+/// Bytes that a head may have, and its first line alone, before hyper refuses it without a word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadRoom {
+    pub(super) line: usize,
+    pub(super) head: usize,
 }
 
 /// One open connection. Written by its own task, read by the sweep.
@@ -164,21 +172,27 @@ impl Conn {
         }
     }
 
-    /// Bytes came in. An error where they are of a request line that is longer than `line_max`.
-    pub(super) fn note_read(&self, bytes: &[u8], line_max: usize) -> Result<(), LineTooLong> {
+    /// Bytes came in.
+    ///
+    /// # Errors
+    /// Where they are of a head that is longer than allowed.
+    pub(super) fn note_read(&self, bytes: &[u8], room: HeadRoom) -> Result<(), TooLong> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.heads.note(bytes);
+        let unfinished = self.heads.note(bytes);
         match self.wait() {
             Wait::First | Wait::Next => {
                 self.set(Wait::Head);
                 self.heads.begin();
-                self.heads.note_line(bytes, line_max)
             }
-            Wait::Head => self.heads.note_line(bytes, line_max),
-            Wait::Answer | Wait::Body | Wait::Reader | Wait::Other | Wait::Silence => Ok(()),
+            Wait::Head => {}
+            Wait::Answer | Wait::Body | Wait::Reader | Wait::Other | Wait::Silence => {
+                return Ok(());
+            }
         }
+        self.heads.note_line(bytes, room.line)?;
+        if unfinished > room.head as u64 { Err(TooLong::Head) } else { Ok(()) }
     }
 
     /// The client was told this without a request.
@@ -239,6 +253,8 @@ pub(super) struct Conns {
     timeouts: Timeouts,
     open: Mutex<Slab<Arc<Conn>>>,
     count: AtomicUsize,
+    /// Where the master sees how many are open.
+    board: Arc<WorkerBoard>,
     /// Told when one more or one less is open.
     pub(super) changed: Notify,
 }
@@ -287,7 +303,7 @@ pub(super) struct Entry {
 }
 
 impl Conns {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, board: Arc<WorkerBoard>) -> Self {
         Self {
             timeouts: Timeouts {
                 head: config.limits.header_timeout,
@@ -297,6 +313,7 @@ impl Conns {
             },
             open: Mutex::new(Slab::new()),
             count: AtomicUsize::new(0),
+            board,
             changed: Notify::new(),
         }
     }
@@ -310,6 +327,7 @@ impl Conns {
         place.insert(Arc::clone(&conn));
         drop(open);
         self.count.fetch_add(1, Ordering::Relaxed);
+        self.board.connection_opened();
         self.changed.notify_waiters();
         Entry { conn, conns: Arc::clone(self), key }
     }
@@ -355,6 +373,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         drop(self.conns.lock().remove(self.key));
         self.conns.count.fetch_sub(1, Ordering::Relaxed);
+        self.conns.board.connection_closed();
         self.conns.changed.notify_waiters();
     }
 }

@@ -232,8 +232,14 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
+/// Many tries; more where `PROPTEST_CASES` says so.
+fn many() -> ProptestConfig {
+    let ordinary = ProptestConfig::default();
+    ProptestConfig { cases: ordinary.cases.max(4096), ..ordinary }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+    #![proptest_config(many())]
 
     /// A proxy that sees to `X-Forwarded-*`: whatever the client sends, it is seen as itself, or as
     /// the peer where it has made the fields contradict each other.

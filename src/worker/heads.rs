@@ -26,9 +26,14 @@ pub(super) struct Heads {
 /// There is no request line, or all of it.
 const WHOLE: u64 = u64::MAX;
 
-/// A request line does not fit.
+/// A head does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LineTooLong;
+pub(super) enum TooLong {
+    /// Its request line.
+    Line,
+    /// All of it.
+    Head,
+}
 
 // ORDERING: each value is for the connection's own task: Relaxed.
 impl Heads {
@@ -55,7 +60,7 @@ impl Heads {
     ///
     /// # Errors
     /// When they belong to a request line of more than `max` bytes.
-    pub(super) fn note_line(&self, bytes: &[u8], max: usize) -> Result<(), LineTooLong> {
+    pub(super) fn note_line(&self, bytes: &[u8], max: usize) -> Result<(), TooLong> {
         let mut line = self.line.load(Ordering::Relaxed);
         if line == WHOLE {
             return Ok(());
@@ -66,11 +71,12 @@ impl Heads {
         let end = memchr::memchr(b'\n', bytes);
         line += end.unwrap_or(bytes.len()) as u64;
         self.line.store(if end.is_some() { WHOLE } else { line }, Ordering::Relaxed);
-        if line > max as u64 { Err(LineTooLong) } else { Ok(()) }
+        if line > max as u64 { Err(TooLong::Line) } else { Ok(()) }
     }
 
-    /// Bytes came in, of whatever.
-    pub(super) fn note(&self, bytes: &[u8]) {
+    /// Bytes came in, of whatever. Answers how many of an unfinished head there are by now; 0 where one
+    /// has ended in these bytes, since the others may be of its body.
+    pub(super) fn note(&self, bytes: &[u8]) -> u64 {
         let mut line_start = self.at_line_start.load(Ordering::Relaxed) != 0;
         let (mut heads, mut after) = (0, None);
         for end in memchr::memchr_iter(b'\n', bytes) {
@@ -93,9 +99,13 @@ impl Heads {
         self.at_line_start.store(u8::from(line_start), Ordering::Relaxed);
         self.heads.fetch_add(heads, Ordering::Relaxed);
         match after {
-            Some(after) => self.tail.store((bytes.len() - after) as u64, Ordering::Relaxed),
+            Some(after) => {
+                self.tail.store((bytes.len() - after) as u64, Ordering::Relaxed);
+                0
+            }
             None => {
-                self.tail.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                let length = bytes.len() as u64;
+                self.tail.fetch_add(length, Ordering::Relaxed) + length
             }
         }
     }
@@ -123,6 +133,15 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_surely_of_a_head_is_counted_as_such() {
+        let heads = Heads::default();
+        assert_eq!(heads.note(b"GET / HTTP/1.1\r\nx: "), 19);
+        assert_eq!(heads.note(b"yyy\r\n"), 24);
+        assert_eq!(heads.note(b"\r\nand a body"), 0);
+        assert_eq!(heads.note(b" that goes on"), 23, "whose bytes they are the caller knows");
+    }
+
+    #[test]
     fn a_request_line_is_too_long_as_soon_as_it_is() {
         let heads = Heads::default();
         let read = |bytes: &[u8]| heads.note_line(bytes, 16);
@@ -132,9 +151,9 @@ mod tests {
         heads.begin();
         assert_eq!(read(b"GET /01234567"), Ok(()));
         assert_eq!(read(b"89a"), Ok(()));
-        assert_eq!(read(b"b"), Err(LineTooLong));
+        assert_eq!(read(b"b"), Err(TooLong::Line));
         heads.begin();
-        assert_eq!(read(b"GET /0123 HTTP/1.1\n"), Err(LineTooLong), "all in one");
+        assert_eq!(read(b"GET /0123 HTTP/1.1\n"), Err(TooLong::Line), "all in one");
     }
 
     proptest! {

@@ -21,9 +21,11 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::conns::{Conn, Entry, Kick, Wait};
-use super::own::Raw;
+use super::conns::{Conn, Entry, HeadRoom, Kick, Wait};
+use super::heads::TooLong;
+use super::own::Own;
 use super::proxy::{self, Parsed, Proxied};
+use crate::sys::clock;
 
 /// Reads of what is thrown away, until others have their turn.
 const READS_MAX: usize = 16;
@@ -40,8 +42,8 @@ pub(super) enum Stream {
 pub(super) struct Watched {
     stream: Stream,
     entry: Entry,
-    /// Bytes that a request line may have. Longer ones would be refused by hyper, in other words.
-    line_max: usize,
+    /// Longer heads would be refused by hyper, without a word.
+    room: HeadRoom,
     /// What came in behind the PROXY header.
     ahead: BytesMut,
     /// What was waited for before the client stopped reading.
@@ -70,8 +72,8 @@ pub(super) enum Unproxied {
 }
 
 impl Watched {
-    pub(super) fn new(stream: Stream, entry: Entry, line_max: usize) -> Self {
-        Self { stream, entry, line_max, ahead: BytesMut::new(), before: None, end: End::NotYet }
+    pub(super) fn new(stream: Stream, entry: Entry, room: HeadRoom) -> Self {
+        Self { stream, entry, room, ahead: BytesMut::new(), before: None, end: End::NotYet }
     }
 
     /// What is known of the connection.
@@ -111,9 +113,10 @@ impl Watched {
 
     /// Says something without hyper, which has nothing to write: the answer to the request before is
     /// out. A client whose buffer is full even so gets no answer.
-    fn refuse(&mut self, cx: &mut Context<'_>, raw: Raw) -> Poll<io::Result<()>> {
-        if let Poll::Ready(Ok(_)) = self.stream.poll_write(cx, raw.bytes()) {
-            self.entry.conn.note_refused(raw.status());
+    fn refuse(&mut self, cx: &mut Context<'_>, own: Own) -> Poll<io::Result<()>> {
+        let text = own.text(clock::wall());
+        if let Poll::Ready(Ok(_)) = self.stream.poll_write(cx, text.as_bytes()) {
+            self.entry.conn.note_refused(own.status());
         }
         ready!(self.poll_end(cx))?;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -151,7 +154,7 @@ impl Watched {
     fn ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self.entry.conn.kick(), self.entry.conn.wait()) {
             (Kick::Idle, Wait::Next) | (Kick::Head, Wait::First) => Poll::Ready(Ok(())),
-            (Kick::Head, Wait::Head) => self.refuse(cx, Raw::HeadTimeout),
+            (Kick::Head, Wait::Head) => self.refuse(cx, Own::HeadTimeout),
             _ => Poll::Pending,
         }
     }
@@ -200,9 +203,10 @@ impl AsyncRead for Watched {
             Poll::Pending => this.ended(cx),
             Poll::Ready(Ok(())) => {
                 let bytes = &buffer.filled()[before..];
-                match this.entry.conn.note_read(bytes, this.line_max) {
+                match this.entry.conn.note_read(bytes, this.room) {
                     Ok(()) => result,
-                    Err(_too_long) => this.refuse(cx, Raw::LineTooLong),
+                    Err(TooLong::Line) => this.refuse(cx, Own::LineTooLong),
+                    Err(TooLong::Head) => this.refuse(cx, Own::HeadTooLong),
                 }
             }
             Poll::Ready(Err(_)) => result,

@@ -50,6 +50,11 @@ const BOOT_FAILED: i32 = 3;
 /// Exit code of a `prepare` that failed, as in gunicorn when the application cannot be loaded.
 const PREPARE_FAILED: i32 = 4;
 
+/// By how many thousandths of the memory a worker is likelier than the master to be killed when there
+/// is none left: a worker is replaced, the master is not. More than they differ in size when idle, and
+/// too little to make a worker go for another program.
+const OUT_OF_MEMORY_BIAS: i32 = 20;
+
 /// What every child is born with.
 pub(crate) struct Birth<'a> {
     pub(crate) config: Arc<Config>,
@@ -108,8 +113,10 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
 
 /// Serves until it is told to leave; answers the exit code.
 pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i32 {
-    // 1. Its name.
+    // 1. Its name, and its worth.
     process::set_name(&format!("ferricorn-w{}", worker.slot));
+    // Before the change of user, which forbids it. Where it cannot be, the kernel goes by size.
+    let _expendable = process::be_expendable(OUT_OF_MEMORY_BIAS);
     log_panics();
     // 2. The master's signal handlers are forgotten before any signal is let in: ours would be
     //    written to the master's pipe.

@@ -1,17 +1,29 @@
 //! Answers of the server's own: to requests that no application shall see, and for applications that
 //! do not answer. In JSON with a text for people, like the bundled application's.
 
+use std::time::SystemTime;
+
 use axum::body::Body;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 /// What the server answers by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
+    /// The head takes too long (RFC 9110 section 15.5.9).
+    HeadTimeout,
+    /// Not all of the head fits (RFC 6585 section 5).
+    HeadTooLong,
     /// `OPTIONS *`, which asks about the server as a whole (RFC 9110 section 9.3.7).
     Options,
     LineTooLong,
     FieldTooLong,
+    TooManyFields,
     /// A transfer coding other than `chunked`.
     Coding,
     /// `CONNECT`.
@@ -29,11 +41,13 @@ impl Own {
         match self {
             Self::Options => StatusCode::NO_CONTENT,
             Self::LineTooLong => StatusCode::URI_TOO_LONG,
-            Self::FieldTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTooLong | Self::FieldTooLong | Self::TooManyFields => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
             Self::Coding | Self::Tunnel => StatusCode::NOT_IMPLEMENTED,
             Self::Target | Self::Host => StatusCode::BAD_REQUEST,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTimeout | Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -42,8 +56,11 @@ impl Own {
     fn body(self) -> &'static str {
         match self {
             Self::Options => "",
+            Self::HeadTimeout => r#"{"error":"the head of the request took too long"}"#,
+            Self::HeadTooLong => r#"{"error":"the head of the request is longer than allowed"}"#,
             Self::LineTooLong => r#"{"error":"the request line is longer than allowed"}"#,
             Self::FieldTooLong => r#"{"error":"a header field is longer than allowed"}"#,
+            Self::TooManyFields => r#"{"error":"the request has more header fields than allowed"}"#,
             Self::Coding => r#"{"error":"the only transfer coding here is chunked"}"#,
             Self::Tunnel => r#"{"error":"this server is no proxy"}"#,
             Self::Target => r#"{"error":"the request target is none of this server's"}"#,
@@ -57,14 +74,20 @@ impl Own {
 
     /// The connection is closed behind it: the request may not have been read whole.
     pub(super) fn response(self) -> Response<Body> {
-        let mut headers = HeaderMap::with_capacity(4);
+        let mut headers = HeaderMap::with_capacity(8);
+        for (name, value) in SHIELD {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
         match self {
             Self::Options => {
                 let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
                 headers.insert(ALLOW, HeaderValue::from_static(methods));
             }
-            Self::LineTooLong
+            Self::HeadTimeout
+            | Self::HeadTooLong
+            | Self::LineTooLong
             | Self::FieldTooLong
+            | Self::TooManyFields
             | Self::Coding
             | Self::Tunnel
             | Self::Target
@@ -83,44 +106,36 @@ impl Own {
         *response.headers_mut() = headers;
         response
     }
+
+    /// The same as text, for a connection that cannot be spoken with through hyper: its request has no
+    /// head yet.
+    pub(super) fn text(self, now: SystemTime) -> String {
+        let (status, body) = (self.status(), self.body());
+        let mut text = format!("HTTP/1.1 {status}\r\n");
+        for (name, value) in self.response().headers() {
+            let value = value.to_str().expect("our own fields are ASCII");
+            text += &format!("{name}: {value}\r\n");
+        }
+        // RFC 9110 section 6.6.1. A clock from before year 0 has no date.
+        if let Some(date) = Timestamp::try_from(now)
+            .ok()
+            .and_then(|now| DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok())
+        {
+            text += &format!("date: {date}\r\n");
+        }
+        text + &format!("content-length: {}\r\n\r\n{body}", body.len())
+    }
 }
+
+/// Whatever a browser takes such an answer for, nothing in it is run, framed or told on.
+const SHIELD: [(HeaderName, &str); 4] = [
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+];
 
 pub(super) const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// What a connection is told that cannot be spoken with through hyper: its request has no head yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Raw {
-    /// The head takes too long (RFC 9110 section 15.5.9).
-    HeadTimeout,
-    /// Not even the request line fits (RFC 9112 section 3; hyper would say 431).
-    LineTooLong,
-}
-
-impl Raw {
-    pub(super) fn status(self) -> StatusCode {
-        match self {
-            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::LineTooLong => StatusCode::URI_TOO_LONG,
-        }
-    }
-
-    pub(super) fn bytes(self) -> &'static [u8] {
-        match self {
-            Self::HeadTimeout => concat!(
-                "HTTP/1.1 408 Request Timeout\r\n",
-                "content-type: application/json\r\nconnection: close\r\ncontent-length: 49\r\n\r\n",
-                r#"{"error":"the head of the request took too long"}"#,
-            )
-            .as_bytes(),
-            Self::LineTooLong => concat!(
-                "HTTP/1.1 414 URI Too Long\r\n",
-                "content-type: application/json\r\nconnection: close\r\ncontent-length: 51\r\n\r\n",
-                r#"{"error":"the request line is longer than allowed"}"#,
-            )
-            .as_bytes(),
-        }
-    }
-}
 
 /// The status that hyper has answered with by itself, if the connection ended so.
 pub(super) fn status_of(error: &(dyn std::error::Error + 'static)) -> Option<StatusCode> {
@@ -139,18 +154,25 @@ pub(super) fn status_of(error: &(dyn std::error::Error + 'static)) -> Option<Sta
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]
-    fn what_is_written_without_hyper_has_its_length() {
-        for raw in [Raw::HeadTimeout, Raw::LineTooLong] {
-            let text = std::str::from_utf8(raw.bytes()).unwrap();
+    fn what_is_said_without_hyper_is_whole() {
+        let then = UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for own in [Own::HeadTimeout, Own::HeadTooLong, Own::LineTooLong] {
+            let text = own.text(then);
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert!(head.starts_with(&format!("HTTP/1.1 {}\r\n", raw.status())), "{head}");
-            assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{text}");
+            assert!(head.starts_with(&format!("HTTP/1.1 {}\r\n", own.status())), "{head}");
+            assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{text}");
+            // RFC 9110 section 5.6.7 has this date.
+            assert!(head.contains("\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "{text}");
+            for (name, value) in own.response().headers() {
+                let field = format!("\r\n{name}: {}\r\n", value.to_str().unwrap());
+                assert!(head.contains(&field), "{field} in {text}");
+            }
             assert!(serde_json::from_str::<serde_json::Value>(body).unwrap()["error"].is_string());
         }
-        let own = Own::LineTooLong.body().as_bytes();
-        assert!(Raw::LineTooLong.bytes().ends_with(own), "hyper or not, the text is the same");
     }
 }

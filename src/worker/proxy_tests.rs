@@ -165,8 +165,14 @@ fn some_header() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Many tries; more where `PROPTEST_CASES` says so.
+fn many() -> ProptestConfig {
+    let ordinary = ProptestConfig::default();
+    ProptestConfig { cases: ordinary.cases.max(4096), ..ordinary }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+    #![proptest_config(many())]
 
     /// What we read, another parser reads the same; and it is the same whatever follows, however much
     /// of that has come.

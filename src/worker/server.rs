@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::conns::Conns;
+use super::conns::{Conns, HeadRoom};
 use super::forwarded::Trusted;
 use super::io::{Stream, Unproxied, Watched};
 use super::leave::SETTLE;
@@ -34,6 +34,7 @@ use crate::listeners::Listeners;
 use crate::logging::{self, NamedFields};
 use crate::scoreboard::{SlotBoard, WorkerBoard};
 use crate::sys::clock;
+use crate::sys::process;
 use crate::sys::socket::{self, Local};
 
 /// How long a worker that has no descriptor or memory for a connection waits for some.
@@ -89,13 +90,13 @@ impl Server {
             generation,
             pid: std::process::id(),
             limits: config.limits.clone(),
-            conns: Arc::new(Conns::new(config)),
+            conns: Arc::new(Conns::new(config, Arc::clone(&board))),
             fields: logging::named_fields(),
             forwarders: Trusted::new(&config.forwarded_allow_ips),
             proxies: config.proxy_protocol.then(|| Trusted::new(&config.proxy_allow_ips)),
             router,
             builder: builder(config),
-            connections_max: usize::try_from(config.worker_connections).unwrap_or(usize::MAX),
+            connections_max: connections_max(config.worker_connections, slot),
             counters,
             board,
             served: AtomicU64::new(0),
@@ -238,7 +239,7 @@ impl Server {
     fn serve(self: &Arc<Self>, stream: Stream, peer: Option<SocketAddr>) {
         // Entered before anything else runs: who counts connections sees it at once.
         let entry = self.conns.enter();
-        let watched = Watched::new(stream, entry, head_max(&self.limits) - FIELDS_ROOM);
+        let watched = Watched::new(stream, entry, head_room(&self.limits));
         let server = Arc::clone(self);
         tokio::spawn(async move {
             let mut watched = watched;
@@ -302,6 +303,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Files of a worker that are no connections: listeners, logs, and what the application has open.
+const OTHER_FILES: u64 = 64;
+
+/// Connections that a worker takes: as many as configured, as long as it may have the files open. One
+/// more would be accepted by nobody, and would not go to a sibling that has room.
+fn connections_max(configured: u32, slot: Slot) -> usize {
+    let files = process::raise_files_max().unwrap_or(u64::MAX);
+    let room = files - OTHER_FILES.min(files / 4);
+    if room < configured.into() && slot == Slot::new(0) {
+        tracing::warn!(
+            "worker_connections is {configured}, and a process may have {files} files open here: \
+             each worker takes {room} connections at the most"
+        );
+    }
+    usize::try_from(room.min(configured.into())).unwrap_or(usize::MAX)
+}
+
 fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
     let limits = &config.limits;
     // Not `pipeline_flush`: it holds back the answer to a request that cannot be parsed.
@@ -314,15 +332,21 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
         .keep_alive(!config.keepalive.is_zero())
         // A client that has said all it has to say may still read.
         .half_close(true)
-        .max_headers(limits.request_fields)
-        // The head must fit: what does not is answered 431 by hyper itself.
+        // Both are for who sends far more than is allowed: hyper's own answers say nothing.
+        .max_headers(limits.request_fields.saturating_mul(2))
         .max_buf_size(head_max(limits));
     builder
 }
 
+/// What is refused in words while its head comes in.
+fn head_room(limits: &Limits) -> HeadRoom {
+    let room = head_max(limits) - FIELDS_ROOM;
+    HeadRoom { line: room, head: room }
+}
+
 /// Bytes that a request's head may have altogether.
 fn head_max(limits: &Limits) -> usize {
-    HEAD_MAX.max(limits.request_line + limits.request_field_size + FIELDS_ROOM)
+    HEAD_MAX.max(limits.request_line + limits.request_field_size + 2 * FIELDS_ROOM)
 }
 
 /// Bytes that a head may have in any case.

@@ -16,6 +16,9 @@ pub(super) fn judge(head: &request::Parts, body: Option<u64>, limits: &Limits) -
     if limits.request_line > 0 && request_line(head) > limits.request_line {
         return Some(Own::LineTooLong);
     }
+    if head.headers.len() > limits.request_fields {
+        return Some(Own::TooManyFields);
+    }
     if has_long_field(&head.headers, limits.request_field_size) {
         return Some(Own::FieldTooLong);
     }
@@ -171,6 +174,10 @@ mod tests {
         let field = |length: usize| "b".repeat(length - "x: ".len());
         assert_eq!(answer(|it| it.header("host", "a").header("x", field(8190))), None);
         assert_eq!(answer(|it| it.header("host", "a").header("x", field(8191))), Some(431));
+        let fields = |count: usize| {
+            answer(|it| (1..count).fold(it.header("host", "a"), |it, _| it.header("x", "y")))
+        };
+        assert_eq!((fields(100), fields(101)), (None, Some(431)));
         let parts =
             Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts().0;
         assert_eq!(judge(&parts, Some(1 << 20), &limits()), None);

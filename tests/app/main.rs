@@ -10,11 +10,14 @@
 #[path = "../../src/app/mod.rs"]
 mod app;
 
+mod browser;
 mod client;
 mod logs;
 mod outage;
+mod page;
 mod servers;
 mod sqlite;
 mod start;
 mod suite;
+mod tls;
 mod world;

@@ -11,18 +11,37 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 
-use crate::world::Kind;
+/// The databases that the tests run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+    Mariadb,
+}
 
 /// What our servers ask for. It must never be seen outside of a URL.
 pub(crate) const PASSWORD: &str = "Tr0ub4dor";
 
+/// A database that is there from the start, and empty: the one that PostgreSQL makes by itself.
+pub(crate) const DATABASE: &str = "postgres";
+
 /// Who runs them when the tests are run by root, whom they refuse. There is one on every Linux.
 const NOBODY: (u32, &str) = (65534, "65534");
+
+/// What a server takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    /// Connections in the clear. It does not know TLS.
+    Plain,
+    /// Connections over TLS, with a certificate of an authority of its own.
+    Tls,
+}
 
 /// A server of our own.
 #[derive(Debug)]
 pub(crate) struct Server {
     kind: Kind,
+    folder: PathBuf,
     port: u16,
     keeper: Mutex<Keeper>,
 }
@@ -37,6 +56,17 @@ struct Keeper {
 impl Server {
     /// Makes a cluster. It is not running yet.
     pub(crate) fn new(kind: Kind) -> Self {
+        Self::with(kind, Transport::Plain)
+    }
+
+    /// Makes a cluster that is spoken to over TLS only, and starts it.
+    pub(crate) fn over_tls(kind: Kind) -> Self {
+        let server = Self::with(kind, Transport::Tls);
+        server.order("start");
+        server
+    }
+
+    fn with(kind: Kind, transport: Transport) -> Self {
         let folder = TempDir::with_prefix("ferricorn-").unwrap();
         if is_root() {
             chown(folder.path(), Some(NOBODY.0), Some(NOBODY.0)).unwrap();
@@ -44,11 +74,15 @@ impl Server {
         // From here on the keeper removes it.
         let folder = folder.keep();
         let port = free_port();
-        let (signal, server) = match kind {
+        let (signal, mut server) = match kind {
             Kind::Sqlite => panic!("SQLite has no server"),
             Kind::Postgres => ("QUIT", postgres(&folder, port)),
             Kind::Mariadb => ("KILL", mariadb(&folder, port)),
         };
+        match transport {
+            Transport::Plain => {}
+            Transport::Tls => server.extend(tls(&folder, kind)),
+        }
         let mut keeper = unprivileged("sh");
         // Its text, not its path: the checkout may stand where nobody can get to it.
         keeper.args(["-c", include_str!("keeper.sh"), "keeper.sh"]);
@@ -57,7 +91,12 @@ impl Server {
             keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).current_dir("/").spawn().unwrap();
         let orders = process.stdin.take().unwrap();
         let answers = BufReader::new(process.stdout.take().unwrap());
-        Self { kind, port, keeper: Mutex::new(Keeper { orders, answers, _process: process }) }
+        Self {
+            kind,
+            folder,
+            port,
+            keeper: Mutex::new(Keeper { orders, answers, _process: process }),
+        }
     }
 
     /// Makes a cluster and starts it.
@@ -74,6 +113,11 @@ impl Server {
         let mut answer = String::new();
         keeper.answers.read_line(&mut answer).unwrap();
         assert_eq!(answer, "done\n", "the keeper is gone");
+    }
+
+    /// The certificate of the authority that vouches for a server that speaks TLS.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.folder.join("ca.pem")
     }
 
     /// The URL of a database, for a user that may do everything.
@@ -127,7 +171,8 @@ fn mariadb(folder: &Path, port: u16) -> Vec<String> {
     let users = path("users.sql");
     let statements = format!(
         "CREATE OR REPLACE USER tester@'%' IDENTIFIED BY '{PASSWORD}';\n\
-         GRANT ALL ON *.* TO tester@'%' WITH GRANT OPTION;\n"
+         GRANT ALL ON *.* TO tester@'%' WITH GRANT OPTION;\n\
+         CREATE DATABASE IF NOT EXISTS {DATABASE};\n"
     );
     fs::write(&users, statements).unwrap();
     vec![
@@ -147,8 +192,41 @@ fn mariadb(folder: &Path, port: u16) -> Vec<String> {
     ]
 }
 
+/// Makes certificates; answers what the server must be told of them.
+fn tls(folder: &Path, kind: Kind) -> Vec<String> {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let issue = |name: &str, arguments: &[&str]| {
+        let mut openssl = unprivileged("openssl");
+        openssl.args(["req", "-x509", "-days", "2", "-nodes", "-newkey", "ec"]);
+        openssl.args(["-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+        openssl.args(["-out", &path(&format!("{name}.pem"))]);
+        openssl.args(["-keyout", &path(&format!("{name}.key"))]).args(arguments);
+        finish(openssl);
+    };
+    issue("ca", &["-subj", "/CN=an authority"]);
+    let by = ["-CA", &path("ca.pem"), "-CAkey", &path("ca.key")];
+    let names = ["-subj", "/CN=a server", "-addext", "subjectAltName=IP:127.0.0.1"];
+    issue("server", &[&by[..], &names, &["-addext", "basicConstraints=CA:FALSE"]].concat());
+    let (certificate, key) = (path("server.pem"), path("server.key"));
+    match kind {
+        Kind::Sqlite => panic!("SQLite has no server"),
+        Kind::Postgres => {
+            let rules = folder.join("data/pg_hba.conf");
+            fs::write(rules, "hostssl all all 127.0.0.1/32 scram-sha-256\n").unwrap();
+            let settings =
+                ["ssl=on", &format!("ssl_cert_file={certificate}"), &format!("ssl_key_file={key}")];
+            settings.iter().flat_map(|it| ["-c".to_owned(), (*it).to_owned()]).collect()
+        }
+        Kind::Mariadb => vec![
+            format!("--ssl-cert={certificate}"),
+            format!("--ssl-key={key}"),
+            "--require-secure-transport=ON".to_owned(),
+        ],
+    }
+}
+
 /// A port below those that the kernel gives to outgoing connections: nobody takes it by chance.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let ephemeral: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
     (0..100)

@@ -28,12 +28,14 @@ macro_rules! suite {
 }
 
 suite! {
+    http::a_body_means_nothing_and_is_read_to_its_end,
     http::a_known_path_has_its_methods_alone,
     http::an_unknown_path_is_404,
     http::every_answer_carries_the_security_headers,
     http::head_is_get_without_a_body,
     http::the_page_and_its_files_are_tagged,
     http::who_asks_for_no_html_gets_text,
+    http::who_came_over_tls_is_told_to_stay_there,
     rows::a_row_has_its_time,
     rows::a_second_start_keeps_the_rows,
     rows::a_wrong_query_is_refused,

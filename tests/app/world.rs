@@ -16,18 +16,11 @@ use crate::app::settings::Database;
 use crate::app::store::{Start, Target, prepare};
 use crate::app::{self, Service};
 use crate::client::{Answer, send};
-use crate::servers::Server;
+pub(crate) use crate::servers::Kind;
+use crate::servers::{DATABASE, Server};
 
 /// How long a server may take to start, on a machine that does other things too.
 const START_MAX: Duration = Duration::from_secs(60);
-
-/// The databases that the suite runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Sqlite,
-    Postgres,
-    Mariadb,
-}
 
 /// One server for all tests of the suite; those that stop theirs have their own.
 static POSTGRES: LazyLock<Server> = LazyLock::new(|| Server::running(Kind::Postgres));
@@ -90,7 +83,7 @@ impl World {
         static LAST: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", LAST.fetch_add(1, Ordering::Relaxed));
         let url = server.url(&name);
-        let admin = server.url(if url.starts_with("postgres") { "postgres" } else { "mysql" });
+        let admin = server.url(DATABASE);
         let create = format!("CREATE DATABASE {name}");
         eventually(START_MAX, async || execute(&admin, &create).await.ok()).await;
         Self { url, _folder: None }

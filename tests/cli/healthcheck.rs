@@ -50,6 +50,21 @@ fn a_ready_server_is_healthy() {
 }
 
 #[test]
+fn a_server_without_its_database_is_alive() {
+    let (live, port) = server(READY);
+    let output = ask(&format!("127.0.0.1:{port}"), &["--live"]);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    let request = live.join().unwrap();
+    assert!(request.starts_with("GET /healthz HTTP/1.1\r\n"), "{request}");
+    let (dead, port) = server("HTTP/1.1 500 Internal Server Error\r\n\r\n");
+    let output = ask(&format!("127.0.0.1:{port}"), &["--live"]);
+    dead.join().unwrap();
+    let said =
+        format!("ferricorn: 127.0.0.1:{port}: expected GET /healthz to answer 200, found 500\n");
+    assert_eq!((output.code, output.stderr), (1, said));
+}
+
+#[test]
 fn a_server_that_waits_for_a_proxy_gets_its_header() {
     let (server, port) = server(READY);
     let output = ask(&format!(":{port}"), &["--proxy-protocol"]);

@@ -54,6 +54,7 @@ fn a_second_instance_on_the_same_port_is_refused_with_69() {
 
 #[test]
 fn a_port_that_another_program_listens_on_is_refused_with_69() {
+    let _share = crate::machine::share();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
     let said = Ferricorn::unruly().config(&format!("bind = \"{address}\"")).fails_with(69);
@@ -99,4 +100,14 @@ fn a_process_with_company_is_told_why_it_may_not_fork() {
         let said = Ferricorn::unruly().env("UNRULY_START", start).fails_with(64);
         assert!(said.contains(told), "{start}: {said}");
     }
+}
+
+/// An example is often tried where the bundled application's `config.toml` lies.
+#[test]
+fn an_application_without_settings_starts_beside_the_tables_of_another() {
+    let reference = include_str!("../../config.toml").replace("0.0.0.0:5000", "127.0.0.1:0");
+    let server = Ferricorn::hello().config(&reference).start();
+    assert!(server.get("/").unwrap().text().starts_with("hello from worker "));
+    server.wait_log("[database] is left alone: the application has no settings");
+    server.stop();
 }

@@ -1,5 +1,6 @@
 //! What happens on each kind of death.
 
+use std::fs;
 use std::time::Duration;
 
 use crate::client::{Connection, Outcome, get};
@@ -217,6 +218,20 @@ fn strangers_are_reaped_in_silence() {
     });
     assert_eq!(server.workers(), before);
     assert!(!server.log().contains("died"), "{}", server.log());
+    server.stop();
+}
+
+/// Where memory is short the kernel ends the process that counts most: a worker, which is replaced.
+#[test]
+fn the_kernel_takes_a_worker_before_the_master() {
+    let server = Ferricorn::hello().start();
+    let bias = |pid: i32| -> i32 {
+        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let expected = (bias(server.pid()) + 20).min(1000);
+    let workers: Vec<i32> = server.workers().iter().map(|(_, pid)| bias(*pid)).collect();
+    assert_eq!(workers, [expected; 4]);
     server.stop();
 }
 

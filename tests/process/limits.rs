@@ -147,3 +147,25 @@ fn without_descriptors_a_worker_waits_and_recovers() {
     assert_eq!(server.worker(0), worker);
     server.stop();
 }
+
+/// Where a process may have fewer files open than it is to hold connections, it takes as many as it can
+/// hold, says so, and leaves the others to its siblings.
+#[test]
+fn a_worker_takes_no_more_connections_than_it_can_hold() {
+    let server = Ferricorn::unruly()
+        .config("workers = 2")
+        .wrapped(&["sh", "-c", "ulimit -n 100; exec \"$@\"", "sh"])
+        .start();
+    server.wait_log(
+        "worker_connections is 1000, and a process may have 100 files open here: each worker takes \
+         75 connections at the most",
+    );
+    let mut held: Vec<Connection> = (0..150).map(|_| server.connect()).collect();
+    let mut counts = [0; 2];
+    for connection in &mut held {
+        counts[usize::from(connection.get("/").expect("there is room").slot())] += 1;
+    }
+    assert_eq!(counts, [75, 75]);
+    assert!(!server.log().contains("failed to accept"), "{}", server.log());
+    server.stop();
+}

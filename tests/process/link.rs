@@ -20,11 +20,16 @@ pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 /// Set in the copy of this program that runs in the namespace.
 const INSIDE: &str = "FERRICORN_TEST_INSIDE";
 
+/// Whether this is the copy of the program that runs in a namespace.
+pub(crate) fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
 /// Runs the test of this name in a network namespace of its own: answers true there, and false outside
 /// when it has passed there. Where the machine has no such namespaces it says so and answers false.
 #[expect(clippy::print_stdout, reason = "what was not tested must be said")]
 pub(crate) fn enter_network(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return true;
     }
     let flags = if nix::unistd::geteuid().is_root() { "-n" } else { "-Urn" };

@@ -36,6 +36,7 @@ fn several_addresses_of_every_kind_are_served_at_once() {
 
 #[test]
 fn port_in_the_environment_is_honoured() {
+    let _share = crate::machine::share();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let server = Ferricorn::unruly().env("PORT", free.to_string()).flag("--workers=1").start();
     assert_eq!(server.addresses(), [format!("http://0.0.0.0:{free}")]);
@@ -44,6 +45,7 @@ fn port_in_the_environment_is_honoured() {
 
 #[test]
 fn an_inherited_socket_is_served_and_outlives_the_server() {
+    let _share = crate::machine::share();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap());
     // The shell passes its standard input on as descriptor 5.
@@ -66,6 +68,7 @@ fn an_inherited_socket_is_served_and_outlives_the_server() {
 
 #[test]
 fn sockets_of_a_service_manager_are_taken_instead_of_the_configured_ones() {
+    let _share = crate::machine::share();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap());
     let (ready, _unused) = std::io::pipe().unwrap();

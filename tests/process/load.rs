@@ -155,6 +155,14 @@ impl Tally {
         Request { client: None, begun, ended, failure }
     }
 
+    /// What the clients of both loads have seen.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.add(other);
+        self.times.sort_unstable();
+        self.latencies.sort_unstable();
+        self
+    }
+
     /// Requests that failed.
     pub(crate) fn failures(&self) -> u64 {
         self.failed.values().sum()

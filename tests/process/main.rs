@@ -7,7 +7,11 @@
 
 mod boot;
 mod client;
+mod databases;
 mod deaths;
+mod disk;
+mod effects;
+mod faults;
 mod figures;
 mod fuzz;
 mod harness;
@@ -19,8 +23,16 @@ mod log_figures;
 mod logs;
 mod machine;
 mod namespaces;
+mod pairs;
+mod pidfile;
 mod proc;
+mod program;
+mod recycling;
+mod releases;
+mod servers;
 mod service;
 mod signals;
 mod storms;
+mod systemd;
+mod upgrade;
 mod waits;

@@ -9,14 +9,18 @@ use crate::harness::{Exit, Ferricorn, NOBODY, PATIENCE, Signal, eventually, send
 use crate::load::{Client, Crowd, Failure, Load};
 use crate::{link, proc};
 
-/// Whether a program can be process 1 of a namespace here, as any user.
+/// Makes its program process 1 of a namespace, as any user.
+const FIRST: [&str; 3] = ["unshare", "-Urpf", "--mount-proc"];
+/// The same with privileges, as most containers have it.
+const FIRST_AS_ROOT: [&str; 3] = ["unshare", "-pf", "--mount-proc"];
+
+/// Whether this wrapper can be had here.
 #[expect(clippy::print_stdout, reason = "what was not tested must be said")]
-fn can_be_first() -> bool {
-    let tried =
-        std::process::Command::new("unshare").args(["-Urpf", "--mount-proc", "true"]).output();
+fn can_be_first(wrapper: &[&str]) -> bool {
+    let tried = std::process::Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
     let can = tried.is_ok_and(|it| it.status.success());
     if !can {
-        println!("not tested: `unshare -Urpf --mount-proc` cannot be had here");
+        println!("not tested: `{}` cannot be had here", wrapper.join(" "));
     }
     can
 }
@@ -24,36 +28,72 @@ fn can_be_first() -> bool {
 /// Process 1 has no default actions for signals, and every orphan of its namespace for a child.
 #[test]
 fn as_process_1_it_heals_reaps_reloads_upgrades_and_stops() {
-    if !can_be_first() {
-        return;
+    if can_be_first(&FIRST) {
+        lives_as_process_1(Ferricorn::unruly().wrapped(&FIRST).start());
     }
-    let mut server = Ferricorn::unruly().wrapped(&["unshare", "-Urpf", "--mount-proc"]).start();
-    assert_eq!(server.get("/pid").unwrap().status, 200);
+}
+
+#[test]
+fn as_process_1_of_root_it_does_the_same() {
+    if can_be_first(&FIRST_AS_ROOT) {
+        lives_as_process_1(Ferricorn::unruly().by_ourselves().wrapped(&FIRST_AS_ROOT).start());
+    }
+}
+
+fn lives_as_process_1(mut server: Ferricorn) {
+    let inside = proc::status_all(server.pid(), "NSpid");
+    assert_eq!(inside.last().map(String::as_str), Some("1"), "{inside:?}");
+    assert_eq!(server.get("/pid").expect("it serves").status, 200);
     let first = server.wait_workers(4);
     send(first[1].1, Signal::SIGKILL);
     eventually("the killed worker is replaced", PATIENCE, || {
         let now = server.workers();
         (now.len() == 4 && now[1] != first[1]).then_some(())
     });
-    let before = server.wait_workers(4);
-    for code in [0, 3, 4, 255] {
-        assert_eq!(server.get(&format!("/orphan?code={code}")).unwrap().status, 200);
-    }
-    eventually("no orphan and no zombie is left", PATIENCE, || {
-        // The workers and the logger.
-        (proc::children(server.pid()).len() == before.len() + 1).then_some(())
-    });
-    assert_eq!(server.workers(), before, "no stranger's code is taken for a worker's");
-    for signal in [Signal::SIGHUP, Signal::SIGUSR2] {
+    reaps_orphans(&server);
+    for signal in [Signal::SIGHUP, Signal::SIGUSR2, Signal::SIGUSR2] {
         let before = server.wait_workers(4);
         server.signal(signal);
         eventually("four other workers", PATIENCE, || {
             let now = server.workers();
             (now.len() == 4 && now.iter().all(|it| !before.contains(it))).then_some(())
         });
+        reaps_orphans(&server);
     }
+    eventually("both upgrades are told", PATIENCE, || {
+        (server.log().matches("Upgraded in place").count() == 2).then_some(())
+    });
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+fn reaps_orphans(server: &Ferricorn) {
+    let before = server.wait_workers(4);
+    for code in [0, 3, 4, 255] {
+        assert_eq!(server.get(&format!("/orphan?code={code}")).expect("it serves").status, 200);
+    }
+    eventually("no orphan and no zombie is left", PATIENCE, || {
+        // The workers and the logger.
+        (proc::children(server.pid()).len() == before.len() + 1).then_some(())
+    });
+    assert_eq!(server.workers(), before, "no stranger's code is taken for a worker's");
+}
+
+/// A container's exit code is that of its process 1.
+#[test]
+fn as_process_1_it_ends_with_the_code_that_says_why() {
+    if !can_be_first(&FIRST) {
+        return;
+    }
+    let first = || Ferricorn::unruly().wrapped(&FIRST);
+    first().env("UNRULY_BOOT", "exit").fails_with(3);
+    first().env("UNRULY_PREPARE", "fail").fails_with(4);
+    first().config("wokers = 3").fails_with(78);
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        let mut server = first().start();
+        server.signal(signal);
+        assert_eq!(server.wait_exit(), Exit::Code(0), "{signal}");
+    }
 }
 
 /// When the tests run as root, servers do not: what the other tests show holds for anybody.

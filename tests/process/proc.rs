@@ -72,16 +72,20 @@ pub(crate) fn descriptors(pid: i32) -> Vec<i32> {
 
 /// A number of `/proc/PID/status`, such as `VmRSS` (in KiB), `Uid` (the real one) or `Threads`.
 pub(crate) fn status(pid: i32, name: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.split_ascii_whitespace().next()?.to_owned())
+    status_all(pid, name).into_iter().next()
 }
 
-/// Private dirty memory of the process, in KiB: what it costs by itself.
-pub(crate) fn private_dirty_kib(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:"))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+/// The words of a line of `/proc/PID/status`; none when there is no such line.
+pub(crate) fn status_all(pid: i32, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    found.unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+/// Nanoseconds of a processor that the process's main thread has used.
+pub(crate) fn processor_nanos(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split(' ').next()?.parse().ok()
 }
 
 /// Private memory of the process, in KiB, but for mappings of files with this name.
@@ -122,9 +126,9 @@ pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
 }
 
 /// Whether the server's end of this client's connection (over IPv4, in our network) is there, and all
-/// that the client has sent is read.
+/// that the client has sent is read. Each test may have a network of its own: that of its thread.
 pub(crate) fn is_read(client: SocketAddrV4) -> bool {
-    let Ok(table) = fs::read_to_string("/proc/net/tcp") else { return false };
+    let Ok(table) = fs::read_to_string("/proc/thread-self/net/tcp") else { return false };
     table.lines().skip(1).any(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let unread =
@@ -138,4 +142,22 @@ fn address(text: &str) -> Option<SocketAddrV4> {
     let (ip, port) = text.split_once(':')?;
     let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();
     Some(SocketAddrV4::new(Ipv4Addr::from(ip), u16::from_str_radix(port, 16).ok()?))
+}
+
+/// Whether this signal waits to be delivered to the process.
+pub(crate) fn is_pending(pid: i32, signal: i32) -> bool {
+    let pending = |name| u64::from_str_radix(&status(pid, name)?, 16).ok();
+    let bit = 1 << (signal - 1);
+    ["SigPnd", "ShdPnd"].into_iter().filter_map(pending).any(|set| set & bit != 0)
+}
+
+/// How many mappings the process has.
+pub(crate) fn mappings(pid: i32) -> usize {
+    fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().count()
+}
+
+/// The environment that the process's program was started with.
+pub(crate) fn environment(pid: i32) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
+    text.split_terminator('\0').map(str::to_owned).collect()
 }

@@ -109,6 +109,13 @@ fn the_answers_are_those_of_the_contract() {
     let wrong = server.get("/populate").unwrap();
     assert_eq!((wrong.status, wrong.field("allow")), (405, "POST"));
     let mut connection = server.connect();
+    for (proto, told) in [("https", "max-age=31536000"), ("http", "")] {
+        let request = format!("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-proto: {proto}\r\n\r\n");
+        connection.send(request).unwrap();
+        // 127.0.0.1 is believed unless the configuration says otherwise.
+        let answer = connection.response().unwrap();
+        assert_eq!(answer.field("strict-transport-security"), told);
+    }
     connection.send(post("/delete", "")).unwrap();
     let wrong = connection.response().unwrap();
     assert_eq!((wrong.status, wrong.field("allow")), (405, "DELETE"));
@@ -166,5 +173,36 @@ fn healthcheck_says_whether_the_server_is_ready() {
     assert_eq!(check(&address), Some(0));
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert_eq!(check(&nobody.to_string()), Some(1));
+    server.stop();
+}
+
+/// On routes that want no body, too: told by its length or in chunks, it is refused before anything
+/// is done.
+#[test]
+fn a_body_that_is_too_long_is_refused_on_every_route() {
+    let server = Ferricorn::bundled().config("[limits]\nbody = 1000").start();
+    let long = "d".repeat(1001);
+    for (method, target) in [("POST", "/populate"), ("DELETE", "/delete"), ("GET", "/")] {
+        let head = format!("{method} {target} HTTP/1.1\r\nhost: a\r\n");
+        for body in [
+            format!("content-length: 1001\r\n\r\n{long}"),
+            format!("transfer-encoding: chunked\r\n\r\n3e9\r\n{long}\r\n0\r\n\r\n"),
+        ] {
+            let mut connection = server.connect();
+            connection.send(format!("{head}{body}")).unwrap();
+            let answer = connection.response().expect("it is told");
+            let error = "{\"error\":\"the request body is longer than allowed\"}";
+            assert_eq!((answer.status, answer.text().as_str()), (413, error), "{head}");
+            assert!(answer.closes(), "{head}");
+        }
+    }
+    let mut connection = server.connect();
+    let fits = "d".repeat(1000);
+    let chunked = format!("transfer-encoding: chunked\r\n\r\n3e8\r\n{fits}\r\n0\r\n\r\n");
+    for body in [format!("content-length: 1000\r\n\r\n{fits}"), chunked] {
+        connection.send(format!("POST /populate HTTP/1.1\r\nhost: a\r\n{body}")).unwrap();
+        assert_eq!(connection.response().expect("the connection is kept").status, 201);
+    }
+    assert_eq!(delete(&server).text(), "{\"message\":\"2 rows deleted\"}");
     server.stop();
 }

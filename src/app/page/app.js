@@ -2,7 +2,7 @@
 // Content-Security-Policy forbids anything else, inline scripts and styles included.
 "use strict";
 
-const LIMIT = 20;
+const LIMIT = 10;
 const PATIENCE_MS = 15000;
 
 const at = (id) => document.getElementById(id);
@@ -16,7 +16,9 @@ const view = {
 // Where each page before this one began; the last entry is this page's. null: the newest rows.
 const trail = [null];
 let next = null;
+// How often each worker has answered, and which was the last.
 const answered = new Map();
+let last = null;
 
 class Failure extends Error {}
 
@@ -41,6 +43,10 @@ async function ask(method, path) {
 function say(text, kind = "") {
   view.notice.className = `notice ${kind}`;
   view.notice.textContent = text;
+}
+
+function by(worker) {
+  return worker === null ? "" : ` Worker ${worker} answered.`;
 }
 
 // Does one thing at a time: the buttons rest meanwhile, and the focus stays where it was.
@@ -107,6 +113,7 @@ function line({ id, data, created_at: stored }, fresh) {
 // Who answered: a bar for each worker, the last one marked.
 function count(worker) {
   if (worker === null) return;
+  last = worker;
   answered.set(worker, (answered.get(worker) ?? 0) + 1);
   const most = Math.max(...answered.values());
   const slots = [...answered.keys()].sort((a, b) => a - b);
@@ -128,14 +135,15 @@ function count(worker) {
 
 view.populate.addEventListener("click", () => act("Adding a row…", async () => {
   const { data } = await ask("POST", "/populate");
+  const worker = last;
   trail.length = 1;
   await load(data);
-  return `Added ${data}.`;
+  return `Added ${data}.${by(worker)}`;
 }));
 
 view.refresh.addEventListener("click", () => act("Loading…", async () => {
   await load();
-  return "Up to date.";
+  return `Up to date.${by(last)}`;
 }));
 
 view.erase.addEventListener("click", () => {
@@ -147,9 +155,10 @@ view.confirm.addEventListener("close", () => {
   if (view.confirm.returnValue !== "delete") return;
   act("Deleting…", async () => {
     const { message } = await ask("DELETE", "/delete");
+    const worker = last;
     trail.length = 1;
     await load();
-    return `${message[0].toUpperCase()}${message.slice(1)}.`;
+    return `${message[0].toUpperCase()}${message.slice(1)}.${by(worker)}`;
   });
 });
 
@@ -166,11 +175,11 @@ function turn(step) {
       trail.splice(0, trail.length, ...kept);
       throw failure;
     }
-    return "";
+    return `Page ${trail.length}.${by(last)}`;
   });
 }
 
 act("Loading…", async () => {
   await load();
-  return "";
+  return `Ready.${by(last)}`;
 });

@@ -23,7 +23,7 @@ use crate::app::record::{Data, Page, Span};
 pub(crate) use prepare::{Start, prepare};
 
 /// How long a read or a batch of writes may take, with the wait for a connection and the making of
-/// one: a request is answered within 3 s, whatever state the database is in.
+/// one: a request is answered within 3 s, whatever state the server is in.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// How often a write is tried again that the server broke off because it stood in the way of
@@ -151,7 +151,11 @@ impl Store {
                 }
             }
         };
-        within(ANSWER_TIMEOUT, insert).await
+        let limit = match self {
+            Self::Sqlite(_) => sqlite::INSERT_TIMEOUT,
+            Self::Postgres(_) | Self::Mysql(_) => ANSWER_TIMEOUT,
+        };
+        within(limit, insert).await
     }
 
     /// Removes every row and says how many they were. It takes as long as it takes.

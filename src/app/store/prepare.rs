@@ -110,6 +110,8 @@ async fn wait<C, F: Future<Output = Result<C, sqlx::Error>>>(
 fn is_final(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => true,
+        // rustls says so of a certificate that nobody trusts.
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
         sqlx::Error::Database(error) => {
             // PostgreSQL: invalid authorization (class 28), no such database. MySQL has codes of
             // its own in SQLSTATE 42000 and 28000: access denied (to a database, too), no such

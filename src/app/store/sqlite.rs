@@ -19,13 +19,16 @@ use super::pool::{Dial, Pool};
 use super::turn::{Taken, Turn};
 use crate::app::record::{COUNTED_MAX, Data, Page, Span};
 
-/// How long a statement waits for a lock that a stranger holds, a backup or the `sqlite3` shell:
-/// less than a request does, so that its failure is certain and told.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a statement waits for a lock that a stranger holds, a backup or the `sqlite3` shell, or
+/// that a sibling holds whose disk takes long to sync.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a process waits for its turn: far longer than honest writers take, far shorter than a
-/// request may.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a batch of new rows may take: longer than the wait for a lock, so that its failure is
+/// certain and told. A server is given less: it is somewhere else, and a file is not away.
+pub(super) const INSERT_TIMEOUT: Duration = Duration::from_millis(5500);
+
+/// How long a process waits for its turn: longer than several honest writers take on a slow disk.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a start waits for another that makes the tables now.
 const PATIENCE_OF_A_START: Duration = Duration::from_secs(10);

@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
@@ -29,7 +30,13 @@ pub(super) struct Turn {
     database: PathBuf,
     /// The tasks of one process share its locks, hence queue here first. `None`: not opened yet.
     locks: Mutex<Option<Arc<Locks>>>,
+    /// Whether the last wait was in vain: then somebody was stopped in its turn, and the next wait
+    /// is a short one.
+    vain: AtomicBool,
 }
+
+/// How long is waited for who was waited for in vain.
+const PATIENCE_LEFT: Duration = Duration::from_millis(200);
 
 /// It is our turn until this is dropped.
 #[derive(Debug, Default)]
@@ -53,16 +60,21 @@ struct Held(Arc<Locks>);
 impl Turn {
     /// The queue for this database's file.
     pub(super) fn new(database: &Path) -> Self {
-        Self { database: database.to_owned(), locks: Mutex::new(None) }
+        let (locks, vain) = (Mutex::new(None), AtomicBool::new(false));
+        Self { database: database.to_owned(), locks, vain }
     }
 
     /// Waits for our turn, at most for as long as `patience`.
     pub(super) async fn take(&self, patience: Duration) -> Taken<'_> {
+        // ORDERING: it stands for itself: Relaxed.
+        let is_doubtful = self.vain.load(Ordering::Relaxed);
+        let patience = if is_doubtful { patience.min(PATIENCE_LEFT) } else { patience };
         let deadline = Instant::now() + patience;
         let Ok(mut locks) = timeout_at(deadline, self.locks.lock()).await else {
             return Taken::default();
         };
         let process = self.take_among_processes(&mut locks, deadline).await;
+        self.vain.store(process.is_none(), Ordering::Relaxed);
         Taken { _process: process, _task: Some(locks) }
     }
 

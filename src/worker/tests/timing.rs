@@ -1,5 +1,7 @@
 //! Timeouts and keep-alive, and what is left of a timeout that came too late.
 
+use std::time::Duration;
+
 use super::client::{body, field, statuses};
 use super::run;
 
@@ -48,5 +50,66 @@ fn a_panic_is_one_answer() {
         assert_eq!(statuses(&answer), [500]);
         assert_eq!(body(&answer), r#"{"error":"something went wrong in this server"}"#);
         assert_eq!(statuses(&net.ask("GET /fail HTTP/1.0\r\n\r\n").await), [418]);
+    });
+}
+
+/// Who sends a byte now and then is not silent, and is late all the same.
+#[test]
+fn a_head_that_drips_is_late() {
+    run([5, 5], "", |net| async move {
+        let mut talk = net.connect().await;
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\nx: ").await;
+        while talk.try_to_say("y").await.is_ok() && net.counters.served() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(statuses(&talk.rest().await), [408]);
+    });
+}
+
+#[test]
+fn a_body_that_drips_is_late() {
+    run([5, 6], "timeout = 0.8", |net| async move {
+        let mut talk = net.connect().await;
+        talk.say("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n").await;
+        while talk.try_to_say("y").await.is_ok() && net.counters.served() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let answer = talk.rest().await;
+        assert_eq!((statuses(&answer), field(&answer, "connection")), (vec![504], Some("close")));
+    });
+}
+
+/// RFC 9110 section 6.6.1: every answer has its date, also those that hyper or nobody has seen to.
+#[test]
+fn every_answer_has_its_date() {
+    run([5, 7], "", |net| async move {
+        let long = format!("GET /{}", "y".repeat(1 << 16));
+        for (request, status) in [
+            (GET, 200),
+            ("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            ("GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+            ("PUT /echo HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+            ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 204),
+            ("GET / HTTP/1.1\r\n\r\n", 400),
+            ("nonsense\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHos", 408),
+            (&long, 414),
+        ] {
+            let mut talk = net.connect().await;
+            talk.say(request).await;
+            if status != 408 {
+                talk.hang_up().await;
+            }
+            let answer = talk.rest().await;
+            assert_eq!(statuses(&answer), [status], "{request:.40}");
+            let date = field(&answer, "date").expect(&answer);
+            assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
+            if !matches!(status, 200 | 204) {
+                assert_ne!(field(&answer, "content-length"), None, "{answer}");
+            }
+            if status == 204 {
+                assert_eq!(field(&answer, "content-length"), None, "RFC 9110 section 8.6");
+            }
+        }
     });
 }

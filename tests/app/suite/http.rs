@@ -1,6 +1,13 @@
 //! Paths, methods, headers and the page.
 
-use axum::http::Method;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{Method, Request};
+use ferricorn::{Client, Scheme};
+use http_body::Frame;
+use tower::ServiceExt;
 
 use crate::client::{Answer, send, send_with};
 use crate::world::{Worker, World};
@@ -102,6 +109,55 @@ fn assert_shielded(answer: &Answer) {
     assert_eq!(answer.header("x-worker"), "0");
     assert_eq!(answer.header("server"), "");
     assert_eq!(answer.header("strict-transport-security"), "", "this was not TLS");
+}
+
+pub(super) async fn who_came_over_tls_is_told_to_stay_there(world: World) {
+    let worker = world.prepared().await;
+    for (path, status) in [("/", 200), ("/nothing", 404), ("/populate", 405), ("/data", 200)] {
+        for (scheme, told) in [(Scheme::Https, "max-age=31536000"), (Scheme::Http, "")] {
+            let request = Request::builder().uri(path).extension(Client::new(None, scheme));
+            let request = request.body(Body::empty()).unwrap();
+            let answer = worker.router.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status().as_u16(), status, "{path}");
+            let found = answer.headers().get("strict-transport-security");
+            assert_eq!(found.map_or("", |it| it.to_str().unwrap()), told, "{path}");
+        }
+    }
+}
+
+/// A body whose client goes away in the middle of it.
+struct Half {
+    is_said: bool,
+}
+
+impl HttpBody for Half {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(Some(match std::mem::replace(&mut self.is_said, true) {
+            false => Ok(Frame::data(Bytes::from_static(b"half"))),
+            true => Err(std::io::ErrorKind::ConnectionReset.into()),
+        }))
+    }
+}
+
+pub(super) async fn a_body_means_nothing_and_is_read_to_its_end(world: World) {
+    let worker = world.prepared().await;
+    let ask = async |method: &str, path: &str, body: Body| {
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
+        worker.router.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask("POST", "/populate", Body::from("{}")).await, 201);
+    assert_eq!(ask("GET", "/data", Body::from("{}")).await, 200);
+    for (method, path) in [("POST", "/populate"), ("DELETE", "/delete"), ("GET", "/nothing")] {
+        let body = Body::new(Half { is_said: false });
+        assert_eq!(ask(method, path, body).await, 400, "{method} {path}");
+    }
+    assert_eq!(worker.total().await, 1, "half a request is not done");
 }
 
 pub(super) async fn the_page_and_its_files_are_tagged(world: World) {

@@ -39,11 +39,12 @@ pub(crate) enum Turn {
     End(ExitStatus),
 }
 
-const CRASHES: [ExitStatus; 4] = [
+const CRASHES: [ExitStatus; 5] = [
     ExitStatus::Code(1),
     ExitStatus::Code(0),
     ExitStatus::Signal { number: 7, core: false },
     ExitStatus::Signal { number: 11, core: true },
+    ExitStatus::OutOfMemory,
 ];
 
 impl Script {

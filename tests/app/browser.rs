@@ -1,0 +1,198 @@
+//! Chromium, driven through WebDriver, and the program that it visits.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fantoccini::key::Key;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::servers::free_port;
+use crate::world::eventually;
+
+/// How long a browser may take for anything, on a machine that does other things too.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program with four workers, on a database of its own.
+#[derive(Debug)]
+pub(crate) struct Program {
+    process: Process,
+    pub(crate) origin: String,
+    pub(crate) database: PathBuf,
+    _folder: TempDir,
+}
+
+/// A browser with the page open.
+#[derive(Debug)]
+pub(crate) struct Browser {
+    client: Client,
+    _driver: Process,
+    _profile: TempDir,
+}
+
+/// What a browser is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Look {
+    Light,
+    Dark,
+    /// A small telephone's screen: so many pixels wide.
+    Narrow(u16),
+}
+
+/// It is stopped when this is dropped.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(Some(_)) = self.0.try_wait() {
+            return;
+        }
+        // TERM, that each may stop its own children.
+        let id = self.0.id().to_string();
+        drop(Command::new("kill").args(["-TERM", &id]).status());
+        drop(self.0.wait());
+    }
+}
+
+impl Program {
+    pub(crate) async fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let database = folder.path().join("data.db");
+        let address = format!("127.0.0.1:{}", free_port());
+        let process = Command::new(env!("CARGO_BIN_EXE_ferricorn"))
+            .args(["--bind", &address, "--database-url"])
+            .arg(format!("sqlite://{}", database.display()))
+            .current_dir(folder.path())
+            .env_clear()
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let process = Process(process);
+        eventually(PATIENCE, async || TcpStream::connect(&address).ok()).await;
+        Self { process, origin: format!("http://{address}"), database, _folder: folder }
+    }
+
+    /// Kills it, so that nobody listens any more.
+    pub(crate) async fn kill(&mut self) {
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
+        let address = self.origin.strip_prefix("http://").unwrap();
+        eventually(PATIENCE, async || TcpStream::connect(address).err()).await;
+    }
+}
+
+impl Browser {
+    /// Opens the page, and waits until it has its rows.
+    pub(crate) async fn open(program: &Program, look: Look) -> Self {
+        let port = free_port();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("no chromedriver found: apt-get install chromium chromium-driver");
+        let driver = Process(driver);
+        eventually(PATIENCE, async || TcpStream::connect(("127.0.0.1", port)).ok()).await;
+        let profile = TempDir::new().unwrap();
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities(&profile, look))
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .unwrap();
+        client.goto(&program.origin).await.unwrap();
+        let browser = Self { client, _driver: driver, _profile: profile };
+        browser.told(|notice| notice.starts_with("Ready. Worker ")).await;
+        browser
+    }
+
+    pub(crate) async fn close(self) {
+        self.client.close().await.unwrap();
+    }
+
+    /// Waits for a notice, and gives it.
+    pub(crate) async fn told(&self, expected: impl Fn(&str) -> bool) -> String {
+        eventually(PATIENCE, async || {
+            let notice = self.text("#notice").await;
+            expected(&notice).then_some(notice)
+        })
+        .await
+    }
+
+    pub(crate) async fn text(&self, selector: &str) -> String {
+        let element = self.client.find(Locator::Css(selector)).await.unwrap();
+        element.text().await.unwrap()
+    }
+
+    /// The visible texts of all that match.
+    pub(crate) async fn texts(&self, selector: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        for element in self.client.find_all(Locator::Css(selector)).await.unwrap() {
+            texts.push(element.text().await.unwrap());
+        }
+        texts
+    }
+
+    pub(crate) async fn click(&self, selector: &str) {
+        let element = self.client.find(Locator::Css(selector)).await.unwrap();
+        element.click().await.unwrap();
+    }
+
+    /// Types a key into whatever has the focus.
+    pub(crate) async fn press(&self, key: Key) {
+        let focused = self.client.active_element().await.unwrap();
+        focused.send_keys(&char::from(key).to_string()).await.unwrap();
+    }
+
+    /// The id, or else the text, of what has the focus.
+    pub(crate) async fn focus(&self) -> String {
+        let focused = self.client.active_element().await.unwrap();
+        match focused.attr("id").await.unwrap() {
+            Some(id) => id,
+            None => focused.text().await.unwrap(),
+        }
+    }
+
+    pub(crate) async fn run(&self, script: &str) -> Value {
+        self.client.execute(script, Vec::new()).await.unwrap()
+    }
+
+    /// Keeps a picture where `FERRICORN_SCREENSHOTS` says: those of `docs/` are made so.
+    pub(crate) async fn picture(&self, name: &str) {
+        let picture = self.client.screenshot().await.unwrap();
+        assert!(picture.starts_with(b"\x89PNG"));
+        if let Some(folder) = std::env::var_os("FERRICORN_SCREENSHOTS") {
+            fs::write(PathBuf::from(folder).join(name), picture).unwrap();
+        }
+    }
+}
+
+fn capabilities(profile: &TempDir, look: Look) -> serde_json::Map<String, Value> {
+    let mut arguments = vec![
+        "--headless".to_owned(),
+        "--no-sandbox".to_owned(),
+        "--disable-gpu".to_owned(),
+        "--disable-background-networking".to_owned(),
+        "--disable-dev-shm-usage".to_owned(),
+        "--window-size=900,1100".to_owned(),
+        format!("--user-data-dir={}", profile.path().display()),
+    ];
+    let mut options = json!({});
+    match look {
+        Look::Light => arguments.push("--blink-settings=preferredColorScheme=1".to_owned()),
+        Look::Dark => arguments.push("--blink-settings=preferredColorScheme=0".to_owned()),
+        Look::Narrow(width) => {
+            let metrics = json!({ "width": width, "height": 740, "pixelRatio": 2.0 });
+            options["mobileEmulation"] = json!({ "deviceMetrics": metrics });
+        }
+    }
+    options["args"] = json!(arguments);
+    let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options });
+    capabilities.as_object().unwrap().clone()
+}

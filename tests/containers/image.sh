@@ -1,0 +1,137 @@
+# shellcheck shell=bash disable=SC2034,SC2154,SC2164,SC2317  # tests/docker sets, reads, calls; and it stops at errors
+# The files that an operator starts with, and the image.
+
+copied() {
+    mkdir "$work/copy"
+    git ls-files -z --cached --others --exclude-standard | xargs -0 tar -c | tar -x -C "$work/copy"
+    # Readable for the image's user, whatever this user's mask is.
+    chmod -R go+rX "$work" && chmod go+x "$work"
+    cd "$work/copy"
+}
+
+files() {
+    say 'without a password nothing starts, and the error says what to do'
+    local error
+    error=$(docker compose config -q 2>&1) && fail 'compose takes the file without a password'
+    [[ $error == *POSTGRES_PASSWORD*'install -m 600 .env.example .env'* ]] || fail "the error is: $error"
+    install -m 600 .env.example .env
+    docker compose config -q
+    is 'published ports' "$(docker compose --profile '*' config | grep 'published:' | sort -u)" '        published: "5000"'
+    local graces
+    mapfile -t graces < <(sed -n 's/^ *stop_grace_period: \([0-9]*\)s$/\1/p' docker-compose.yml deploy/stack.yml)
+    for grace in "${graces[@]}"; do
+        at_most 'graceful_timeout in seconds' "$(sed -n 's/^graceful_timeout = //p' config.toml)" $((grace - 1))
+    done
+    docker compose -f deploy/stack.yml config -q 2>/dev/null
+    is 'the mode of .env' "$(stat -c %a .env)" 600
+    printf "POSTGRES_PASSWORD='%s'\nWEB_PORT=%s\n" "$secret" "$port" >.env
+}
+
+manifests() {
+    say 'the manifests of Kubernetes'
+    if command -v kubectl >/dev/null; then
+        kubectl kustomize deploy/kubernetes >"$work/kustomized.yaml"
+        is kinds "$(sed -n 's/^kind: //p' "$work/kustomized.yaml" | sort | tr '\n' ' ')" \
+            'ConfigMap Deployment HorizontalPodAutoscaler NetworkPolicy PodDisruptionBudget Service ServiceAccount '
+        is 'the image of the pods' "$(grep -c 'image: registry.example.com/ferricorn:0.1.0$' "$work/kustomized.yaml")" 1
+    else
+        say 'left out: what kustomize makes of them, since there is no kubectl'
+    fi
+    if command -v kubernetes-validate >/dev/null; then
+        local file
+        for file in "$work"/kustomized.yaml deploy/kubernetes/[!k]*.yaml; do
+            [ -e "$file" ] || continue
+            kubernetes-validate -k 1.30 --strict "$file" >"$work/validated" 2>&1 || fail "$(cat "$work/validated")"
+        done
+    else
+        say "left out: their schemas, since there is no kubernetes-validate (PyPI)"
+    fi
+    # What the master reads there is what it reads elsewhere.
+    is 'what check says' "$(docker run --rm -v "$PWD/deploy/kubernetes:/etc/ferricorn:ro" ferricorn-test check)" \
+        "$(docker run --rm ferricorn-test check | sed 's/ok (1 of/ok (5 of/')"
+}
+
+built() {
+    say 'the image'
+    local begun
+    build() { begun=$(now_ms); dc build "$@" web >>"$work/build.log" || fail "$(tail -n 30 "$work/build.log")"; }
+    build ${cold[@]+"${cold[@]}"}
+    figure "build${cold[*]:+ without a cache}: $((($(now_ms) - begun) / 1000)) s"
+    if [ -z "$quick" ]; then
+        cp src/main.rs "$work/main.rs"
+        echo '// another source' >>src/main.rs
+        build
+        figure "build after a change to the source: $((($(now_ms) - begun) / 1000)) s"
+        cp "$work/main.rs" src/main.rs
+        build
+    fi
+    build
+    figure "build after no change: $(($(now_ms) - begun)) ms"
+    local size
+    size=$(docker image inspect -f '{{.Size}}' ferricorn-test)
+    figure "image: $((size / 1000)) kB"
+    at_most 'size of the image' "$size" 35000000
+    image() { docker image inspect -f "$1" ferricorn-test; }
+    is user "$(image '{{.Config.User}}')" 65532:65532
+    is 'stop signal' "$(image '{{.Config.StopSignal}}')" SIGTERM
+    is 'health check' "$(image '{{json .Config.Healthcheck.Test}}')" '["CMD","/usr/local/bin/ferricorn","healthcheck"]'
+    is entrypoint "$(image '{{json .Config.Entrypoint}}')" '["/usr/local/bin/ferricorn"]'
+    local label value
+    for label in title=ferricorn licenses=MIT version=0.1.0 revision=unknown; do
+        value=$(image "{{index .Config.Labels \"org.opencontainers.image.${label%%=*}\"}}")
+        is "label ${label%%=*}" "$value" "${label#*=}"
+    done
+    local made base
+    base=$(sed -n 's/^FROM \(gcr.io.*\)/\1/p' Dockerfile)
+    # shellcheck disable=SC2016  # as it stands in the file
+    base=${base/'${DEBIAN_NUMBER}'/$(sed -n 's/^ARG DEBIAN_NUMBER=//p' Dockerfile)}
+    for made in "$base" ferricorn-test; do
+        made=$(docker create "$made" none)
+        docker export "$made" | tar -t | sort >"$work/tree.${made:0:12}"
+        docker rm "$made" >/dev/null
+        mv "$work/tree.${made:0:12}" "$work/tree.$((++trees))"
+    done
+    ! grep -E '(^|/)(sh|bash|dash|busybox|apt|dpkg|curl)$' "$work/tree.2" || fail 'the image has a shell or tools'
+    is 'files of ours' "$(comm -13 "$work/tree.1" "$work/tree.2" | grep -v '/$' | tr '\n' ' ')" \
+        'etc/ferricorn/config.toml usr/local/bin/ferricorn '
+    # The load generator: the standard library alone, so that the compiler is all it takes.
+    docker build -q --target dependencies -t ferricorn-test:build . >/dev/null
+    docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/examples:/in:ro" -v "$work:/out" ferricorn-test:build \
+        rustc --edition 2024 -O -C target-feature=+crt-static -o /out/load /in/load.rs
+}
+trees=0
+
+counted() {
+    say 'workers = "auto" follows the container, not the machine'
+    auto() { docker run --rm "$@" ferricorn-test --workers auto config | grep '^workers = '; }
+    local line
+    for limit in --cpus=1 --cpus=0.5 --cpuset-cpus=0; do
+        line=$(auto "$limit")
+        [[ $line == *': 1 here' ]] || fail "with $limit: $line"
+    done
+    line=$(auto)
+    [[ $line == *": $(docker info -f '{{.NCPU}}') here" ]] || fail "without a limit: $line"
+}
+
+alone() {
+    say 'alone, on SQLite in a volume'
+    local name=$project-alone
+    dc down -v
+    serve() {
+        docker run -d --name "$name" --read-only --cap-drop ALL -v "$name:/var/lib/ferricorn/data" \
+            -p "$port:5000" ferricorn-test >/dev/null
+        eventually 30 healthy "$name"
+    }
+    serve
+    is 'POST /populate' "$(status POST /populate)" 201
+    docker stop "$name" >/dev/null
+    is 'exit code' "$(inspect "$name" '{{.State.ExitCode}}')" 0
+    docker rm "$name" >/dev/null
+    serve
+    is rows "$(rows)" 1
+    # shellcheck disable=SC2016  # for the shell inside
+    is 'owners and modes of its files' "$(docker run --rm -v "$name:/data:ro" --entrypoint bash postgres:17 -c \
+        'stat -c "%u:%g %a" /data/* | sort -u')" '65532:65532 600'
+    docker rm -f "$name" >/dev/null
+    docker volume rm "$name" >/dev/null
+}

@@ -1,0 +1,167 @@
+# shellcheck shell=bash disable=SC2034,SC2154,SC2164,SC2317  # tests/docker sets, reads, calls; and it stops at errors
+# Several replicas on one database; other databases, other versions of compose.
+
+# Another image, of the same program.
+next_image() { docker build -q --build-arg REVISION=next -t ferricorn-test:next . >/dev/null; }
+
+multiplied() {
+    say 'two replicas start at once on an empty database'
+    local replicas old address_list=()
+    dc down -v
+    sed -i "s/^WEB_PORT=.*/WEB_PORT=$port-$((port + 3))/" .env
+    dc up -d --scale web=2
+    mapfile -t old < <(dc ps -q web)
+    is replicas ${#old[@]} 2
+    for replica in "${old[@]}"; do
+        eventually 60 healthy "$replica"
+        ! logged "$replica" '[ERROR]' || fail "a replica complains: $(logs "$replica" | grep -F '[ERROR]')"
+    done
+    is 'migrations of the database' "$(dc exec -T db psql -U ferricorn -tAc 'SELECT count(*) FROM _sqlx_migrations WHERE success')" \
+        "$(find migrations/postgres -name '*.sql' | wc -l)"
+
+    say 'a rolling update'
+    for number in 0 1 2 3; do address_list+=("$(host):$((port + number))"); done
+    begin_load rolling-close 4 close 'POST /populate' "${address_list[@]}"
+    begin_load rolling-keep 4 keep-alive 'POST /populate' "${address_list[@]}"
+    next_image
+    export FERRICORN_IMAGE=ferricorn-test:next
+    dc up -d --no-deps --no-recreate --scale web=4 web
+    mapfile -t replicas < <(dc ps -q web)
+    is 'replicas, old and new' ${#replicas[@]} 4
+    for replica in "${replicas[@]}"; do eventually 60 healthy "$replica"; done
+    for replica in "${old[@]}"; do
+        docker stop "$replica" >/dev/null
+        is 'exit code' "$(inspect "$replica" '{{.State.ExitCode}}')" 0
+        docker rm "$replica" >/dev/null
+    done
+    end_load rolling-close failed=0 unreachable=0
+    end_load rolling-keep failed=0 unreachable=0
+    for replica in $(dc ps -q web); do
+        is 'image of a replica' "$(inspect "$replica" '{{.Config.Image}}')" ferricorn-test:next
+    done
+    export FERRICORN_IMAGE=ferricorn-test
+}
+
+swarm_is_ours=''
+no_swarm() {
+    docker stack rm "$project" >/dev/null 2>&1 || return 0
+    eventually 60 gone "label=com.docker.stack.namespace=$project"
+    docker secret rm "${project}_password" "${project}_database_url" >/dev/null 2>&1 || true
+    docker volume rm -f "${project}_db-data" >/dev/null 2>&1 || true
+    [ -z "$swarm_is_ours" ] || docker swarm leave --force >/dev/null
+}
+gone() { [ -z "$(docker ps -aq --filter "$1")$(docker network ls -q --filter "$1")" ]; }
+
+swarmed() {
+    say 'the stack on Swarm'
+    case $(docker info -f '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}') in
+        'active true') ;;
+        'inactive false')
+            docker swarm init --advertise-addr 127.0.0.1 >/dev/null
+            swarm_is_ours=yes
+            ;;
+        *)
+            say 'left out: the engine is in a swarm, and not its manager'
+            return
+            ;;
+    esac
+    dc down -v
+    local password=swarm-$secret_core
+    printf %s "$password" | docker secret create "${project}_password" - >/dev/null
+    printf %s "postgres://ferricorn:$password@db/ferricorn" |
+        docker secret create "${project}_database_url" - >/dev/null
+    # Names that are no one else's on this machine, and a way in for the load.
+    cat >"$work/stack.yml" <<END
+version: "3.9"
+secrets:
+  password: {external: true, name: ${project}_password}
+  database_url: {external: true, name: ${project}_database_url}
+networks:
+  inside: {attachable: true}
+END
+    deploy() {
+        CONFIG_NUMBER=$project WEB_PORT=$port FERRICORN_IMAGE=$1 \
+            docker stack deploy --resolve-image never -c deploy/stack.yml -c "$work/stack.yml" "$project" >/dev/null 2>&1
+    }
+    service() { docker service "$1" "${project}_web" "${@:2}"; }
+    serving() { [ "$(docker ps -q --filter "name=${project}_web" --filter health=healthy | wc -l)" = "$1" ]; }
+    updated() { [ "$(service inspect -f '{{.UpdateStatus.State}}')" = completed ]; }
+    unready() { docker exec "$1" ferricorn healthcheck 2>&1 | grep -F 'found 503'; }
+    deploy ferricorn-test
+    eventually 90 serving 2
+    ! service logs 2>&1 | grep -F '[ERROR]' || fail 'a replica complains'
+    is 'tasks that ended' "$(service ps -q -f desired-state=shutdown | wc -l)" 0
+    docker service inspect "${project}_web" "${project}_db" >"$work/inspect.stack"
+    ! grep -F "$secret_core" "$work/inspect.stack" || fail 'the secret stands in docker service inspect'
+
+    say 'its database goes and comes back: no replica is ended for that'
+    local task failing=0
+    task=$(docker ps -q --filter "name=${project}_web" | head -n 1)
+    docker service scale -d "${project}_db=0" >/dev/null
+    eventually 30 unready "$task"
+    # More often than the health check may fail.
+    while [ "$failing" -lt 5 ]; do unready "$task" || fail 'ready without a database'; sleep 3; failing=$((failing + 1)); done
+    docker service scale -d "${project}_db=1" >/dev/null
+    eventually 60 docker exec "$task" ferricorn healthcheck
+    is 'tasks that ended' "$(service ps -q -f desired-state=shutdown | wc -l)" 0
+
+    say 'its rolling update'
+    next_image
+    # By the name of the tasks, which each connection asks anew.
+    begin_load_in "${project}_inside" swarm-close 4 close 'POST /populate' tasks.web:5000
+    begin_load_in "${project}_inside" swarm-keep 4 keep-alive 'POST /populate' tasks.web:5000
+    deploy ferricorn-test:next
+    eventually 180 updated
+    end_load swarm-close failed=0 unreachable=0
+    end_load swarm-keep failed=0 unreachable=0
+    is 'images of the replicas' "$(service ps -f desired-state=running --format '{{.Image}}' | sort | uniq -c | xargs)" \
+        '2 ferricorn-test:next'
+    is 'errors of the tasks that ended' "$(service ps -f desired-state=shutdown --format '{{.Error}}' | sort | uniq -c | xargs)" 2
+    no_swarm
+}
+
+exchanged() {
+    say 'on MariaDB'
+    dc down -v
+    sed -i "s/^WEB_PORT=.*/WEB_PORT=$port/" .env
+    dc --profile mysql up -d web-mysql
+    eventually 90 healthy "$(container web-mysql)"
+    is services "$(dc --profile mysql ps --services --status running | sort | tr '\n' ' ')" 'mysql web-mysql '
+    is 'POST /populate' "$(status POST /populate)" 201
+    is 'DELETE /delete' "$(ask DELETE /delete)" $'200\n{"message":"1 rows deleted"}'
+    dc --profile mysql logs >"$work/logs.mysql"
+    ! grep -iF -e "$secret_core" -e 'root password' "$work/logs.mysql" || fail 'a secret stands in the log'
+    dc --profile mysql stop mysql
+    is 'POST /populate without a database' "$(status POST /populate)" 503
+    dc --profile mysql start mysql
+    eventually 30 answers 201 POST /populate
+}
+
+aged() {
+    say 'with compose 1.29'
+    if [[ $(docker-compose version --short 2>/dev/null) != 1.29.* ]]; then
+        say 'left out: there is no docker-compose 1.29'
+        return
+    fi
+    dc --profile mysql down -v
+    compose=(docker-compose)
+    local web
+    dc up -d
+    web=$(container web)
+    eventually 60 healthy "$web"
+    is 'POST /populate' "$(status POST /populate)" 201
+    dc kill -s HUP web
+    eventually 20 logged "$web" 'reloaded: generation 2'
+    dc stop web
+    is 'exit code' "$(inspect "$web" '{{.State.ExitCode}}')" 0
+    dc down
+    dc up -d
+    eventually 60 healthy "$(container web)"
+    is rows "$(rows)" 1
+    dc down -v
+    dc --profile mysql up -d web-mysql
+    eventually 90 healthy "$(container web-mysql)"
+    is 'POST /populate' "$(status POST /populate)" 201
+    dc --profile mysql down -v
+    compose=(docker compose)
+}

@@ -1,0 +1,219 @@
+//! `USR2` with real binaries on disk: those that can take over do, whatever settings they know; those
+//! that cannot are found out, and nothing has changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::client::{Address, Connection};
+use crate::disk;
+use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
+use crate::load::Load;
+use crate::releases::{busy, is_at_rest};
+
+const QUIET: &str = "workers = 2\nboot_timeout = 2\n[log]\naccess = \"\"\n";
+
+/// Sends `USR2` to a loaded server whose binary on disk was changed; it must be at rest again in time,
+/// with the workers that it had, and say why.
+#[expect(clippy::print_stdout, reason = "figures are printed to be read")]
+fn refused(change: impl FnOnce(&Path, &str), config: &str, reasons: &[&str]) {
+    let _alone = crate::machine::alone();
+    let builder = Ferricorn::unruly().config(QUIET);
+    let real = builder.binary().to_owned();
+    let server = disk::started_by_link(builder).start();
+    let before = server.wait_workers(2);
+    let load = Load::begin(&server.address(), &busy());
+    load.wait_for_more(50);
+    change(server.folder(), &real.display().to_string());
+    server.rewrite_config(config);
+    let begun = Instant::now();
+    server.signal(Signal::SIGUSR2);
+    eventually("it is at rest again", PATIENCE, || {
+        let told = server.log().contains("; nothing has changed");
+        (told && is_at_rest(&server, &before)).then_some(())
+    });
+    let took = begun.elapsed();
+    load.wait_for_more(50);
+    let tally = load.finish();
+    tally.assert_clean();
+    println!("{:?}: {} answered, at rest after {took:?}", reasons[0], tally.answered);
+    assert_eq!(server.workers(), before);
+    let log = server.log();
+    for reason in reasons {
+        assert!(log.contains(reason), "the log does not say {reason:?}");
+    }
+    assert_eq!(log.matches("failed to upgrade").count(), 1);
+    assert!(!log.contains("Upgraded in place") && !log.contains("reloading"));
+    assert!(took <= Duration::from_secs(2 + 1), "at rest after {took:?}");
+    // Put right, it takes over.
+    disk::put_link(server.folder(), &real);
+    server.rewrite_config(QUIET);
+    server.signal(Signal::SIGUSR2);
+    server.wait_log("Upgraded in place to ferricorn ");
+    server.wait_log("reloaded: generation 2 in ");
+    let after = server.wait_workers(2);
+    assert!(after.iter().all(|it| !before.contains(it)));
+    server.wait_served_by(&after);
+    server.stop();
+}
+
+#[test]
+fn a_missing_binary_changes_nothing() {
+    let reasons = ["failed to execute ", "release: No such file or directory", "with code 126"];
+    let remove = |folder: &Path, _: &str| std::fs::remove_file(folder.join("release")).unwrap();
+    refused(remove, QUIET, &reasons);
+}
+
+#[test]
+fn a_binary_that_is_not_executable_changes_nothing() {
+    let reasons = ["release: Permission denied", "the new binary's check exited with code 126"];
+    let forbid = |folder: &Path, _: &str| disk::put_file(folder, "#!/bin/sh\nexit 0\n", 0o644);
+    refused(forbid, QUIET, &reasons);
+}
+
+#[test]
+fn a_binary_for_another_machine_changes_nothing() {
+    let reasons = ["release: Exec format error", "the new binary's check exited with code 126"];
+    refused(|folder, _| disk::put_file(folder, "\u{7f}ELF and no more", 0o755), QUIET, &reasons);
+}
+
+#[test]
+fn a_binary_that_crashes_in_its_check_changes_nothing() {
+    let reasons = ["failed to upgrade: the new binary's check ended by signal 11 (SEGV)"];
+    refused(|folder, _| disk::put_script(folder, "kill -SEGV $$"), QUIET, &reasons);
+}
+
+#[test]
+fn a_binary_that_hangs_in_its_check_changes_nothing() {
+    let reasons =
+        ["the new binary's check ended by signal 9 (KILL)", "not ready within boot_timeout"];
+    refused(|folder, _| disk::put_script(folder, "exec sleep 1000"), QUIET, &reasons);
+}
+
+#[test]
+fn a_binary_that_knows_no_such_state_changes_nothing() {
+    let reasons = [
+        "this binary cannot take over state of version 999: it needs a restart",
+        "failed to upgrade: the new binary's check exited with code 64",
+    ];
+    let another = |folder: &Path, real: &str| {
+        let script = format!("export FERRICORN_INTERNAL_CHECK=999\nexec {real} \"$@\"");
+        disk::put_script(folder, &script);
+    };
+    refused(another, QUIET, &reasons);
+}
+
+/// The file has a setting that the new binary does not know, or cannot read.
+#[test]
+fn a_binary_that_refuses_the_configuration_changes_nothing() {
+    let reasons = [
+        "config.toml:2: unknown key \"wokers\"",
+        "failed to upgrade: the new binary's check exited with code 78",
+    ];
+    refused(|_, _| {}, "wokers = 3\n", &reasons);
+    let reasons = [
+        "unknown table \"database\"",
+        "failed to upgrade: the new binary's check exited with code 78",
+    ];
+    refused(|_, _| {}, "[database]\nmax_connections = 3\n", &reasons);
+}
+
+fn programs() -> [(PathBuf, &'static str); 3] {
+    [
+        (Ferricorn::bundled().binary().to_owned(), "ferricorn, the iron unicorn"),
+        (Ferricorn::hello().binary().to_owned(), "hello from worker "),
+        (Ferricorn::unruly().binary().to_owned(), "ok\n"),
+    ]
+}
+
+/// From one program to another that has more settings, and to one that has fewer, under load.
+#[test]
+fn a_binary_with_another_number_of_settings_takes_over() {
+    let _alone = crate::machine::alone();
+    let builder = Ferricorn::unruly().config(QUIET).env("DATABASE_URL", "sqlite://rows.db");
+    let server = disk::started_by_link(builder).start();
+    let load = Load::begin(&server.address(), &busy());
+    let pid = server.pid();
+    for (program, text) in programs() {
+        load.wait_for_more(50);
+        let before = server.wait_workers(2);
+        disk::put_link(server.folder(), &program);
+        server.signal(Signal::SIGUSR2);
+        let after = eventually("two other workers", PATIENCE, || {
+            let now = server.workers();
+            (now.len() == 2 && now.iter().all(|it| !before.contains(it))).then_some(now)
+        });
+        assert_eq!(server.pid(), pid);
+        for _ in 0..8 {
+            let said = server.get("/").expect("it serves").text();
+            assert!(said.starts_with(text), "{} says {said:?}", program.display());
+        }
+        assert_eq!(server.workers(), after);
+    }
+    load.wait_for_more(50);
+    load.finish().assert_clean();
+    server.stop();
+}
+
+/// A signal that comes while one image takes the other's place would kill a process without handlers.
+#[test]
+fn signals_that_rain_on_upgrades_do_no_harm() {
+    let mut server = Ferricorn::unruly().config(QUIET).start();
+    let (pid, over) = (server.pid(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let harmless = [Signal::SIGUSR1, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGWINCH];
+            for signal in harmless.into_iter().cycle() {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                send(pid, signal);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        // One that comes while another is under way is refused: so another is sent.
+        let upgrades = || server.log().matches("Upgraded in place").count();
+        eventually("five upgrades", PATIENCE, || {
+            server.signal(Signal::SIGUSR2);
+            (upgrades() >= 5).then_some(())
+        });
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(server.is_running());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+/// It passes its check, takes over, and cannot boot: the workers of the image before serve on, where
+/// they did, although the file names another address by now.
+#[test]
+fn workers_are_kept_by_an_image_that_cannot_boot_others() {
+    let quiet = |name: &str| format!("bind = \"unix:{name}.sock\"\n{QUIET}");
+    let server = Ferricorn::unruly()
+        .config(&quiet("old"))
+        .env("UNRULY_BOOT_FILE", "boot")
+        .file("boot", "")
+        .start();
+    let before = server.wait_workers(2);
+    let path = |name: &str| Address::Unix(server.folder().join(name));
+    let asks = |name: &str| Connection::open(&path(name)).and_then(|mut it| it.get("/"));
+    let load = Load::begin(&path("old.sock"), &busy());
+    std::fs::write(server.folder().join("config.toml"), quiet("new")).unwrap();
+    std::fs::write(server.folder().join("boot"), "exit").unwrap();
+    server.signal(Signal::SIGUSR2);
+    server.wait_log("failed to reload: generation 2 is dropped, 1 serves on: 3 workers in a row");
+    load.wait_for_more(50);
+    load.finish().assert_clean();
+    assert_eq!(server.wait_workers(2), before);
+    assert_eq!(asks("old.sock").expect("they listen there").status, 200);
+    assert!(!server.folder().join("new.sock").exists(), "nobody would serve there");
+    // Mended, it takes the new address, and lets the old one go.
+    std::fs::write(server.folder().join("boot"), "").unwrap();
+    server.signal(Signal::SIGHUP);
+    server.wait_log("reloaded: generation 3 in ");
+    assert_eq!(asks("new.sock").expect("they listen there").status, 200);
+    eventually("the old address is gone", PATIENCE, || {
+        (!server.folder().join("old.sock").exists()).then_some(())
+    });
+    server.stop();
+}
