@@ -129,6 +129,31 @@ fn what_a_full_disk_does_not_take_is_counted_and_said_elsewhere() {
 }
 
 #[test]
+fn a_broken_device_is_like_a_full_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (broken, sound) = (folder.path().join("broken"), folder.path().join("sound"));
+    // Nothing is ever mapped at its beginning.
+    symlink("/proc/self/mem", &broken).expect("a link can be made");
+    let mut outlets = open(&broken, &sound);
+    for millis in [0, 1000] {
+        outlets.add(Kind::Access, b"1\n2\n");
+        outlets.write(at(millis));
+    }
+    heal(&mut outlets, &broken);
+    outlets.add(Kind::Access, b"3\n");
+    outlets.write(at(2000));
+    let cause = "cause=\"Input/output error (os error 5)\"";
+    let said = lines(&sound);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with("WARNING] failed to write") && said[0].ends_with(cause),
+        "{said:?}"
+    );
+    assert!(said[1].contains(&format!("lines=4 seconds=1 {cause}")), "{said:?}");
+    assert_eq!(read(&broken), "3\n");
+}
+
+#[test]
 fn the_only_log_says_it_itself_when_it_can_though_no_line_comes() {
     let (_folder, full, _) = full();
     let mut outlets = open(&full, &full);
@@ -240,6 +265,17 @@ fn a_cut_line_is_ended_before_the_next() {
     let mut text = [0; 8];
     let length = reader.read(&mut text).expect("it is there");
     assert_eq!(&text[..length], b"\n1\n");
+}
+
+#[test]
+fn a_cut_line_is_found_in_an_inherited_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (text, is_cut) in [("", false), ("whole\n", false), ("whole\ncu", true)] {
+        let path = folder.path().join("stdout");
+        fs::write(&path, text).expect("the folder is ours");
+        let file = fs::File::options().append(true).open(&path).expect("it is there");
+        assert_eq!(Output::inherited(file).expect("it is a file").is_mid_line, is_cut, "{text:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! A producer that is killed at any point leaves a ring that can be read. The producers are processes:
-//! this test binary again, with the one ignored test as the child.
+//! the test itself again, which finds a ring in its environment and writes to it then.
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -10,10 +10,15 @@ use crate::sys::shared::Memory;
 
 /// Where a child finds the ring.
 const GIVEN: &str = "FERRICORN_TEST_RING";
+const TEST: &str = "logging::ring::crashes::\
+                    a_producer_that_is_killed_at_any_point_leaves_what_it_had_finished";
 const RING_LINES: usize = 1024;
 
 #[test]
 fn a_producer_that_is_killed_at_any_point_leaves_what_it_had_finished() {
+    if let Ok(given) = std::env::var(GIVEN) {
+        write_until_killed(&given);
+    }
     let memory = Memory::new("test").unwrap();
     memory.grow(RING_LINES).unwrap();
     let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_fd().as_raw_fd());
@@ -49,7 +54,7 @@ fn a_producer_that_is_killed_at_any_point_leaves_what_it_had_finished() {
 
 fn start_child(path: &str, number: usize) -> Child {
     Command::new(std::env::current_exe().expect("a test has a file"))
-        .args(["--exact", "logging::ring::crashes::child_that_is_killed", "--ignored"])
+        .args(["--exact", TEST])
         .env(GIVEN, format!("{path} {number}"))
         .stdout(Stdio::null())
         .spawn()
@@ -66,20 +71,18 @@ fn check_line(line: &[u8], child: usize, number: usize) {
     assert!(line == expected.as_bytes(), "{:?}", String::from_utf8_lossy(line));
 }
 
-#[test]
-#[ignore = "the child of another test"]
-fn child_that_is_killed() {
-    let Ok(given) = std::env::var(GIVEN) else { return };
+fn write_until_killed(given: &str) -> ! {
     let (path, child) = given.split_once(' ').expect("a path and a number");
     let child = child.parse().expect("a number");
     let file = File::options().read(true).write(true).open(path).expect("the parent has it open");
     let memory = Memory::from(std::os::fd::OwnedFd::from(file));
     let cells = memory.map(0, RING_LINES).expect("it is that long");
     let mut producer = Producer::new(cells, std::process::id());
-    for number in 0.. {
+    for number in 0_usize.. {
         let line = write_line(child, number);
         while producer.push(Kind::Error, line.as_bytes()).is_err() {
             std::thread::yield_now();
         }
     }
+    unreachable!("it is killed before it has counted so far")
 }

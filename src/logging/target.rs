@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 
@@ -50,7 +50,7 @@ impl Output {
             LogTarget::Off => Ok(None),
             LogTarget::Stdout => {
                 let inherited = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-                Self::new(inherited).map(Some)
+                Self::inherited(inherited).map(Some)
             }
             LogTarget::File(path) => Self::open_path(path).map(Some),
         }
@@ -64,6 +64,17 @@ impl Output {
         }
         let mut output = Self::new(File::options().append(true).create(true).open(path)?)?;
         output.is_mid_line = ends_mid_line(path);
+        Ok(output)
+    }
+
+    /// What was opened by others: a pipe, a terminal, or a file, whose last line may have been cut, too.
+    pub(super) fn inherited(file: File) -> io::Result<Self> {
+        let mut output = Self::new(file)?;
+        if !output.hides_cuts() {
+            // It may be open for writing alone.
+            let path = format!("/proc/self/fd/{}", output.file.as_raw_fd());
+            output.is_mid_line = ends_mid_line(Path::new(&path));
+        }
         Ok(output)
     }
 

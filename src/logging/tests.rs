@@ -1,5 +1,5 @@
 //! The logs of whole processes. They are the process's own, once and for ever, so each test starts
-//! this test binary again, with one of the tests marked `ignore` as the child.
+//! itself again, as a child that finds [`GIVEN`] in its environment and is the process then.
 
 // ORDERING: numbers that one thread counts: Relaxed.
 
@@ -19,7 +19,7 @@ use crate::config::{Level, LogFormat};
 use crate::ids::{Generation, Slot};
 use crate::time::Instant;
 
-/// The child's folder or log; without it a child is not one, and passes.
+/// The child's folder or memory; who finds none is no child.
 const GIVEN: &str = "FERRICORN_TEST_LOG";
 /// Which of several children it is.
 const NUMBER: &str = "FERRICORN_TEST_NUMBER";
@@ -28,7 +28,7 @@ fn command(test: &str, given: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a test has a file"));
     command
         .args(["--exact", &format!("logging::tests::{test}")])
-        .args(["--ignored", "--nocapture"])
+        .arg("--nocapture")
         .env(GIVEN, given)
         .env("TZ", "UTC")
         .stdout(Stdio::null());
@@ -134,6 +134,9 @@ const LINES: usize = if cfg!(debug_assertions) { 1000 } else { 25_000 };
 
 #[test]
 fn long_lines_of_many_processes_in_one_pipe_stay_whole_and_in_order() {
+    if let Some(given) = given() {
+        return child_among_many(&given);
+    }
     let rings = Rings::new().expect("memory can be shared");
     for place in 0..CHILDREN {
         rings.ring(place as usize).expect("a ring");
@@ -141,7 +144,8 @@ fn long_lines_of_many_processes_in_one_pipe_stay_whole_and_in_order() {
     let memory = rings.descriptors()[0].as_raw_fd();
     let memory = PathBuf::from(format!("/proc/{}/fd/{memory}", std::process::id()));
     let start = |number: u32| {
-        let mut command = command("child_among_many", &memory);
+        let mut command =
+            command("long_lines_of_many_processes_in_one_pipe_stay_whole_and_in_order", &memory);
         command.env(NUMBER, number.to_string()).spawn().expect("a child starts")
     };
     let mut children: Vec<Child> = (0..CHILDREN).map(start).collect();
@@ -194,10 +198,7 @@ fn read_many(reader: impl io::Read) -> ([usize; CHILDREN as usize], [usize; CHIL
     (counts, errors)
 }
 
-#[test]
-#[ignore = "the child of another test"]
-fn child_among_many() {
-    let Some(path) = given() else { return };
+fn child_among_many(path: &Path) {
     let child = std::env::var(NUMBER).expect("a child has a number");
     let memory = fs::File::options().read(true).write(true).open(path).expect("our parent's");
     // Nobody hears the bell: the parent looks all the time.
@@ -206,6 +207,7 @@ fn child_among_many() {
     let ring = rings.ring(child.parse().expect("a number")).expect("a ring");
     let target = LogTarget::Stdout;
     install(&log(target.clone(), target), ring).expect("stdout is open");
+    wait_for_room(|| Patience::Lasts);
     for number in 0..LINES {
         if number % 100 == 0 {
             tracing::info!("child={child} wrote={number}");
@@ -218,7 +220,10 @@ fn child_among_many() {
 
 #[test]
 fn stdout_carries_both_logs_in_order() {
-    let mut command = command("child_on_stdout", Path::new("-"));
+    if given().is_some() {
+        return child_on_stdout();
+    }
+    let mut command = command("stdout_carries_both_logs_in_order", Path::new("-"));
     let mut child = command.stdout(Stdio::piped()).spawn().expect("a child starts");
     let stdout = child.stdout.take().expect("it is piped");
     let is_ours = |line: &String| line.starts_with('@') || line.starts_with('[');
@@ -235,12 +240,7 @@ fn stdout_carries_both_logs_in_order() {
     assert_eq!(id_of(&lines[3]), "3");
 }
 
-#[test]
-#[ignore = "the child of another test"]
 fn child_on_stdout() {
-    if given().is_none() {
-        return;
-    }
     let flags = || fs::read_to_string("/proc/self/fdinfo/1").expect("stdout is open");
     let before = flags();
     let mut log = log(LogTarget::Stdout, LogTarget::Stdout);
@@ -258,7 +258,10 @@ fn child_on_stdout() {
 
 #[test]
 fn level_and_format_follow_each_configuration() {
-    let folder = run("child_that_reloads");
+    if let Some(given) = given() {
+        return child_that_reloads(&given);
+    }
+    let folder = run("level_and_format_follow_each_configuration");
     assert_eq!(
         messages(&folder.path().join("one")),
         ["INFO] info 1", "WARNING] warning 1", "INFO] hyper 1", "INFO] info 2"].map(str::to_owned)
@@ -280,10 +283,7 @@ fn level_and_format_follow_each_configuration() {
     assert_eq!((&line["level"], &line["message"]), (&"INFO".into(), &"info 6".into()));
 }
 
-#[test]
-#[ignore = "the child of another test"]
-fn child_that_reloads() {
-    let Some(folder) = given() else { return };
+fn child_that_reloads(folder: &Path) {
     let target = |name: &str| LogTarget::File(folder.join(name));
     assert_eq!(named_fields(), NamedFields::default());
     let mut log = log(LogTarget::Off, target("one"));
@@ -329,16 +329,16 @@ fn child_that_reloads() {
 
 #[test]
 fn what_cannot_be_applied_changes_nothing() {
-    let folder = run("child_with_bad_configurations");
+    if let Some(given) = given() {
+        return child_with_bad_configurations(&given);
+    }
+    let folder = run("what_cannot_be_applied_changes_nothing");
     assert_eq!(messages(&folder.path().join("error")), ["INFO] still here".to_owned()]);
     let access = fs::read_to_string(folder.path().join("access")).expect("the log is there");
     assert_eq!(access, "@still AAA 3.\n");
 }
 
-#[test]
-#[ignore = "the child of another test"]
-fn child_with_bad_configurations() {
-    let Some(folder) = given() else { return };
+fn child_with_bad_configurations(folder: &Path) {
     let target = |name: &str| LogTarget::File(folder.join(name));
     let good = log(target("access"), target("error"));
     let rings = begin(&good);
@@ -362,15 +362,15 @@ fn child_with_bad_configurations() {
 
 #[test]
 fn every_process_has_its_own_lines() {
-    let folder = run("child_with_a_ring_of_its_own");
+    if let Some(given) = given() {
+        return child_with_a_ring_of_its_own(&given);
+    }
+    let folder = run("every_process_has_its_own_lines");
     let read = |name| fs::read_to_string(folder.path().join(name)).expect("the log is there");
     assert_eq!(read("access"), "@1 A 1.\n@2 A 1.\n");
 }
 
-#[test]
-#[ignore = "the child of another test"]
-fn child_with_a_ring_of_its_own() {
-    let Some(folder) = given() else { return };
+fn child_with_a_ring_of_its_own(folder: &Path) {
     let log = log(LogTarget::File(folder.join("access")), LogTarget::Off);
     let rings = begin(&log);
     write_access("1", 1);
@@ -386,17 +386,17 @@ fn child_with_a_ring_of_its_own() {
 
 #[test]
 fn a_process_that_must_not_wait_drops_lines_and_others_wait_while_they_may() {
-    let folder = run("child_that_finds_no_room");
+    if let Some(given) = given() {
+        return child_that_finds_no_room(&given);
+    }
+    let folder = run("a_process_that_must_not_wait_drops_lines_and_others_wait_while_they_may");
     let access = fs::read_to_string(folder.path().join("access")).expect("the log is there");
     let ids: Vec<&str> = access.lines().map(id_of).collect();
     assert_eq!(ids.len(), 13, "a ring of 1 MiB gives 768 KiB to access lines");
     assert!(ids.iter().all(|id| *id == "1"));
 }
 
-#[test]
-#[ignore = "the child of another test"]
-fn child_that_finds_no_room() {
-    let Some(folder) = given() else { return };
+fn child_that_finds_no_room(folder: &Path) {
     let log = log(LogTarget::File(folder.join("access")), LogTarget::Off);
     assert_eq!(log.when_full, WhenFull::Block);
     let rings = begin(&log);
@@ -423,14 +423,15 @@ fn child_that_finds_no_room() {
 
 #[test]
 fn a_field_that_logs_while_it_is_written_does_not_lock_up() {
-    let folder = run("child_with_a_chatty_field");
+    if let Some(given) = given() {
+        return child_with_a_chatty_field(&given);
+    }
+    let folder = run("a_field_that_logs_while_it_is_written_does_not_lock_up");
     let lines = messages(&folder.path().join("error"));
     assert_eq!(lines, ["INFO] inner", "INFO] outer field=chatty"].map(str::to_owned));
 }
 
-#[test]
-#[ignore = "the child of another test"]
-fn child_with_a_chatty_field() {
+fn child_with_a_chatty_field(folder: &Path) {
     struct Chatty;
     impl std::fmt::Display for Chatty {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -438,7 +439,6 @@ fn child_with_a_chatty_field() {
             f.write_str("chatty")
         }
     }
-    let Some(folder) = given() else { return };
     let error = LogTarget::File(folder.join("error"));
     let log = log(LogTarget::Off, error);
     let rings = begin(&log);
@@ -450,7 +450,8 @@ fn child_with_a_chatty_field() {
 fn dates_are_in_the_zone_of_the_process() {
     for (zone, offset) in [("<-03>3", "-0300"), ("", "+0000"), ("No/Such_Place", "+0000")] {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command = command("child_with_a_chatty_field", folder.path());
+        let mut command =
+            command("a_field_that_logs_while_it_is_written_does_not_lock_up", folder.path());
         assert!(command.env("TZ", zone).status().expect("a child ends").success());
         let error = fs::read_to_string(folder.path().join("error")).expect("the log is there");
         assert_eq!(error.split([' ', ']']).nth(2), Some(offset), "{zone}: {error}");

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::client::{Address, Connection};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
+use crate::log_figures::figure;
 use crate::proc;
 
 /// Access and error lines as JSON.
@@ -72,8 +73,9 @@ impl Numbered {
         std::thread::scope(|scope| {
             let clients: Vec<_> =
                 (0..4).map(|_| scope.spawn(|| self.send(address, agent))).collect();
+            let end = End(self);
             meanwhile();
-            self.end();
+            drop(end);
             let mut all = Sent::default();
             for client in clients {
                 let sent = client.join().expect("a client does not panic");
@@ -91,9 +93,22 @@ impl Numbered {
 
     /// Waits until so many are answered.
     pub(crate) fn wait_for(&self, count: u64) {
-        eventually(&format!("{count} answers"), PATIENCE, || {
+        self.wait_for_within(count, PATIENCE);
+    }
+
+    fn wait_for_within(&self, count: u64, patience: Duration) {
+        eventually(&format!("{count} answers"), patience, || {
             (self.answered.load(Ordering::Relaxed) >= count).then_some(())
         });
+    }
+}
+
+/// Ends the requests, also when a test fails: else it would wait for them for ever.
+struct End<'a>(&'a Numbered);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -118,7 +133,7 @@ impl Said {
         said
     }
 
-    fn read_files(paths: &[&Path]) -> Self {
+    pub(crate) fn read_files(paths: &[&Path]) -> Self {
         let mut said = Self::default();
         for path in paths {
             let text = std::fs::read_to_string(path).expect("the log is there");
@@ -212,10 +227,14 @@ fn lines_of_64_kib_from_every_worker_stay_whole() {
             said
         });
         let requests = Numbered::default();
-        let sent = requests.send_while(&server.address(), &agent, || requests.wait_for(400));
+        let lines = figure("FERRICORN_LINES", 400);
+        let patience = PATIENCE + Duration::from_millis(20) * u32::try_from(lines).expect("few");
+        let sent = requests
+            .send_while(&server.address(), &agent, || requests.wait_for_within(lines, patience));
         server.stop();
         (sent, reader.join().expect("the reader does not panic"))
     });
+    println!("{} torn of {}", said.torn.len(), said.answered.len());
     said.assert_each_once(&sent);
 }
 
@@ -235,15 +254,19 @@ fn a_killed_worker_loses_no_line_that_it_had_finished() {
     let said = Said::read_files(&[&access]);
     drop(folder);
     assert_eq!(said.torn, [""; 0]);
+    let mut both = 0;
     for number in 0..requests.next.load(Ordering::Relaxed) {
         let lines = |of: &BTreeMap<u64, u64>| of.get(&number).copied().unwrap_or(0);
         let (answered, lost) = (lines(&said.answered), lines(&said.lost));
         // A worker may die behind an answer and before its line, and the other way round: what was
         // sent to the kernel and what has a line are one thing for nobody.
         let has_answer = sent.answered.contains(&number);
-        assert!(answered + lost <= 1, "request {number} has {answered} + {lost} lines");
-        assert!(!has_answer || answered + lost == 1, "request {number} was answered, has no line");
+        assert!(answered.max(lost) <= 1, "request {number} has {answered} + {lost} lines");
+        // A worker may also die behind a line and before it has noted that the request is over.
+        both += u64::from(answered + lost == 2);
+        assert!(!has_answer || answered + lost >= 1, "request {number} was answered, has no line");
     }
+    assert!(both <= 20, "{both} requests are done and lost");
     let unsaid = sent.answered.iter().filter(|number| said.lost.contains_key(number)).count();
     assert!(unsaid <= 20, "{unsaid} answered requests are said to be lost");
     assert!(!sent.failed.is_empty(), "no kill has hit anything");
@@ -345,6 +368,7 @@ fn a_logger_at_rest_is_small_and_does_not_wake() {
         (since.elapsed() > Duration::from_secs(1)).then_some(())
     });
     let private = proc::private_kib_but(logger, "ferricorn-rings").expect("it is there");
+    println!("a second without a wake-up; {private} KiB private beside the rings");
     assert!(private <= 1024, "{private} KiB");
     server.stop();
 }

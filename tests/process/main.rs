@@ -19,6 +19,7 @@ mod limits;
 mod link;
 mod listen;
 mod load;
+mod log_figures;
 mod logs;
 mod machine;
 mod namespaces;

@@ -60,13 +60,13 @@ fn a_worker_that_waits_for_room_is_not_taken_for_stalled_and_loses_nothing() {
 
 #[test]
 fn workers_that_wait_for_room_do_not_hold_a_stop() {
-    let (mut server, reader) = start_frozen("graceful_timeout = 6\n");
+    let (mut server, reader) = start_frozen("graceful_timeout = 10\n");
     let requests = Numbered::default();
     let sent = requests.send_while(&server.address(), &agent(), || {
         await_standstill(&requests);
         requests.end();
         server.signal(Signal::SIGTERM);
-        assert_eq!(server.wait_exit_within(Duration::from_secs(20)), Exit::Code(0));
+        assert_eq!(server.wait_exit_within(Duration::from_secs(30)), Exit::Code(0));
     });
     assert!(!sent.answered.is_empty());
     assert_eq!(sent.failed.len(), 0, "who waits is answered: its line is given up");
