@@ -48,12 +48,12 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Answering {
         self.conn.note_request();
         let (mut head, body) = request.into_parts();
-        let client = if self.is_forwarder {
+        let mut seen = Seen::new(&head.headers, &self.server.fields.request);
+        let client = if self.is_forwarder && seen.forwarded {
             forwarded::client(&head.headers, self.peer, &self.server.forwarders)
         } else {
             self.peer
         };
-        let mut seen = Seen::new(&head.headers, &self.server.fields.request);
         let id = RequestId::of_request(seen.id());
         let length = body.size_hint().exact();
         let kept = (client, id.clone(), std::mem::take(&mut seen.named));

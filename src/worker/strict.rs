@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 use axum::http::header::{HOST, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
 
+use super::forwarded;
 use super::own::Own;
 use crate::config::Limits;
 use crate::logging::Field;
@@ -20,6 +21,8 @@ pub(super) struct Seen<'a> {
     host: Said<'a>,
     coding: Said<'a>,
     id: Said<'a>,
+    /// Whether one of them may speak of a client behind the peer.
+    pub(super) forwarded: bool,
     /// Bytes of the longest one, as it was sent.
     longest: usize,
     /// Those that the access log names.
@@ -48,6 +51,8 @@ impl<'a> Seen<'a> {
                 seen.coding.note(value);
             } else if *name == X_REQUEST_ID {
                 seen.id.note(value);
+            } else if forwarded::is_one(name) {
+                seen.forwarded = true;
             }
             if named.contains(name) {
                 seen.named.push((name.clone(), value.clone()));
@@ -157,6 +162,23 @@ fn is_host_said(hosts: &Said<'_>, version: Version) -> bool {
     }
 }
 
+/// The bytes that a host's name may have. Every request has a host, so they are looked up.
+const IN_HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=%";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 /// RFC 9110 section 7.2 and RFC 3986 section 3.2: an address in brackets or a name, and a port. It may
 /// be empty: a target without an authority has none to repeat.
 fn is_host(host: &str) -> bool {
@@ -167,7 +189,7 @@ fn is_host(host: &str) -> bool {
         },
         None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+    let allowed = |byte: u8| IN_HOST[usize::from(byte)];
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     name.bytes().all(allowed) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
