@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
+use axum::http::header::USER_AGENT;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::ids::{Generation, Slot};
-use crate::logging::record::Outcome;
+use crate::logging::record::{Field, Outcome, values};
 
 const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
 
