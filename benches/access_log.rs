@@ -7,9 +7,9 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ferricorn::bench::{AccessFormat, AccessWriter, Outcome, Record};
+use ferricorn::bench::{AccessFormat, AccessWriter, Field, Outcome, Record};
 use ferricorn::{Generation, Slot};
 
 /// The default of `log.access_format`, which is gunicorn's.
@@ -19,15 +19,14 @@ const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(
 struct Request {
     method: Method,
     target: Uri,
-    headers: HeaderMap,
-    answer: HeaderMap,
+    headers: Vec<Field>,
+    answer: Vec<Field>,
     generation: Generation,
     started: SystemTime,
 }
 
 impl Request {
     fn new() -> Self {
-        let mut headers = HeaderMap::new();
         let fields = [
             (header::HOST, "shop.example:5000"),
             (
@@ -40,14 +39,12 @@ impl Request {
             (header::REFERER, "https://shop.example/articles?page=2"),
             (header::CONNECTION, "keep-alive"),
         ];
-        for (name, value) in fields {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
+        let headers = fields.map(|(name, value)| (name, HeaderValue::from_static(value))).to_vec();
         Self {
             method: Method::GET,
             target: Uri::from_static("/articles/iron-unicorn?colour=silver&page=3"),
             headers,
-            answer: HeaderMap::new(),
+            answer: Vec::new(),
             generation: serde_json::from_str("1").expect("a generation is a number"),
             started: UNIX_EPOCH + Duration::from_millis(1_711_016_798_042),
         }

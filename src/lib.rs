@@ -35,6 +35,6 @@ pub use request_id::RequestId;
 /// What `benches/` and the tests of allocations need of the inside. Not part of the contract.
 #[doc(hidden)]
 pub mod bench {
-    pub use crate::logging::{AccessFormat, AccessWriter, FormatError, Outcome, Record};
+    pub use crate::logging::{AccessFormat, AccessWriter, Field, FormatError, Outcome, Record};
     pub use crate::measured::{Board, Decisions};
 }

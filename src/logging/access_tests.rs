@@ -4,14 +4,15 @@
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use axum::http::header::USER_AGENT;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::ids::{Generation, Slot};
-use crate::logging::record::Outcome;
+use crate::logging::record::{Field, Outcome, values};
 
 const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
 
@@ -21,8 +22,8 @@ struct Request {
     target: Uri,
     version: Version,
     remote: Option<IpAddr>,
-    headers: HeaderMap,
-    answer: HeaderMap,
+    headers: Vec<Field>,
+    answer: Vec<Field>,
     outcome: Outcome,
     bytes: u64,
     elapsed: Duration,
@@ -37,8 +38,8 @@ impl Request {
             target: Uri::from_static("/data?page=2"),
             version: Version::HTTP_11,
             remote: Some(IpAddr::from([203, 0, 113, 9])),
-            headers: HeaderMap::new(),
-            answer: HeaderMap::new(),
+            headers: Vec::new(),
+            answer: Vec::new(),
             outcome: Outcome::Status(StatusCode::OK),
             bytes: 512,
             elapsed: Duration::from_micros(1_234_567),
@@ -48,7 +49,7 @@ impl Request {
 
     fn header(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
         let value = HeaderValue::from_bytes(value.as_ref()).expect("a value that hyper lets in");
-        self.headers.append(HeaderName::from_static(name), value);
+        self.headers.push((HeaderName::from_static(name), value));
         self
     }
 
@@ -335,7 +336,8 @@ proptest! {
         prop_assert_eq!(object["query"].as_str(), request.target.query());
         prop_assert_eq!(object["bytes"].as_u64(), Some(request.bytes));
         if !line.contains("[cut]") {
-            let agent = String::from_utf8_lossy(request.headers["user-agent"].as_bytes());
+            let agent = values(&request.headers, &USER_AGENT).next().expect("it has one");
+            let agent = String::from_utf8_lossy(agent);
             prop_assert_eq!(object["user_agent"].as_str(), Some(&*agent));
             prop_assert_eq!(object["request_id"].as_str(), request.request_id.as_deref());
         }

@@ -16,7 +16,7 @@ use serde::Serialize as _;
 use super::clock::Clock;
 use super::escape::{self, CUT, JSON_GROWTH, JsonBytes, OneLineJson};
 use super::format::LINE_MAX;
-use super::record::Record;
+use super::record::{Record, values};
 use super::text::user;
 
 /// The values below whose length is the client's or the application's.
@@ -53,7 +53,7 @@ pub(super) fn write(record: &Record<'_>, clock: &mut Clock, value_max: usize, ou
     }
     object.text(",\"outcome\":", Some(record.outcome.word().as_bytes()));
     object.number(",\"bytes\":", record.bytes);
-    let header = |name: HeaderName| record.request_headers.get(name).map(|field| field.as_bytes());
+    let header = |name: HeaderName| values(record.request_headers, &name).next();
     object.text(",\"referer\":", header(REFERER));
     object.text(",\"user_agent\":", header(USER_AGENT));
     object.number(",\"duration_us\":", record.micros());

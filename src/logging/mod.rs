@@ -44,7 +44,7 @@ pub(crate) use format::NamedFields;
 pub use format::{AccessFormat, FormatError};
 pub(crate) use news::News;
 pub(crate) use outlets::Outlets;
-pub use record::{Outcome, Record};
+pub use record::{Field, Outcome, Record};
 pub(crate) use ring::{Consumer, Kind, Next, Rest};
 pub(crate) use rings::{MASTER, Ring, Rings};
 

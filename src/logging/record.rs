@@ -6,9 +6,12 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use axum::http::{HeaderMap, Method, StatusCode, Uri, Version};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 use crate::ids::{Generation, Slot};
+
+/// A header field.
+pub type Field = (HeaderName, HeaderValue);
 
 /// One finished request, borrowed from who served it.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +28,12 @@ pub struct Record<'a> {
     pub target: &'a Uri,
     /// The protocol.
     pub version: Version,
-    /// The header fields of the request.
-    pub request_headers: &'a HeaderMap,
+    /// The header fields of the request that the format names, in their order; others do not matter.
+    pub request_headers: &'a [Field],
     /// How it ended.
     pub outcome: Outcome,
-    /// The header fields of the answer; empty when there was none.
-    pub response_headers: &'a HeaderMap,
+    /// Likewise of the answer; empty when there was none.
+    pub response_headers: &'a [Field],
     /// Bytes of the answer's body that were sent.
     pub bytes: u64,
     /// The process that held the request.
@@ -77,6 +80,11 @@ impl Outcome {
             Self::Lost => "lost",
         }
     }
+}
+
+/// The values of the fields with this name.
+pub(super) fn values<'a>(fields: &'a [Field], name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    fields.iter().filter(move |(it, _)| it == name).map(|(_, value)| value.as_bytes())
 }
 
 impl Record<'_> {

@@ -150,6 +150,18 @@ fn place(cells: &impl Cells, position: u64) -> usize {
     DATA + usize::try_from(position % capacity(cells)).unwrap_or(0)
 }
 
+/// The places of so many cells from a position on, of which there are no more than the ring has. A
+/// division for all of them, not for each.
+fn places<C: Cells>(
+    cells: &C,
+    position: u64,
+    count: usize,
+) -> impl Iterator<Item = usize> + use<C> {
+    let start = place(cells, position);
+    let end = cells.count().min(start + count);
+    (start..end).chain(DATA..DATA + count - (end - start))
+}
+
 /// The end that writes.
 #[derive(Debug)]
 pub(super) struct Producer<C> {
@@ -185,7 +197,8 @@ impl<C: Cells> Producer<C> {
     /// # Errors
     /// When there is no room for it, or it is longer than [`RECORD_MAX`].
     pub(super) fn push(&mut self, kind: Kind, line: &[u8]) -> Result<Wake, Full> {
-        let cells = 1 + line.len().div_ceil(8) as u64;
+        let count = 1 + line.len().div_ceil(8);
+        let cells = count as u64;
         // ORDERING: Acquire, so that nothing is overwritten that is still being read; what a mad
         // process has written there looks like a full ring.
         let tail = self.cells.load(TAIL, Ordering::Acquire);
@@ -198,13 +211,13 @@ impl<C: Cells> Producer<C> {
             return Err(Full);
         }
         let header = line.len() as u64 | (kind as u64) << KIND | self.dropped << LOST;
-        self.put(self.head, header);
         let (whole, rest) = line.as_chunks::<8>();
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
         let bytes = whole.iter().chain((!rest.is_empty()).then_some(&last));
-        for (at, bytes) in (1..).zip(bytes) {
-            self.put(self.head.wrapping_add(at), u64::from_ne_bytes(*bytes));
+        let words = std::iter::once(header).chain(bytes.map(|it| u64::from_ne_bytes(*it)));
+        for (place, word) in places(&self.cells, self.head, count).zip(words) {
+            self.cells.store(place, word, Ordering::Relaxed);
         }
         self.head = self.head.wrapping_add(cells);
         // ORDERING: Release: whoever sees the head sees the record.
@@ -246,10 +259,6 @@ impl<C: Cells> Producer<C> {
         let due = sleeps || used > capacity(&self.cells) / 4;
         // Once for each announcement: it may take the consumer a while to come.
         if due && self.answered.replace(rest) != Some(rest) { Wake::Consumer } else { Wake::Nobody }
-    }
-
-    fn put(&self, position: u64, number: u64) {
-        self.cells.store(place(&self.cells, position), number, Ordering::Relaxed);
     }
 }
 
@@ -305,8 +314,9 @@ impl<C: Cells> Consumer<C> {
         if let Some(lost) = self.lost_until(low(header >> LOST)) {
             return Next::Lost(lost);
         }
-        for at in 1..cells {
-            line.extend_from_slice(&self.get(self.tail.wrapping_add(at)).to_ne_bytes());
+        line.reserve(length.next_multiple_of(8));
+        for place in places(&self.cells, self.tail, length.div_ceil(8) + 1).skip(1) {
+            line.extend_from_slice(&self.cells.load(place, Ordering::Relaxed).to_ne_bytes());
         }
         line.truncate(length);
         self.tail = self.tail.wrapping_add(cells);

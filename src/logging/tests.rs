@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use super::*;
 use crate::config::{Level, LogFormat};
@@ -87,9 +87,8 @@ pub(crate) fn flush(rings: &Rings, log: &Log) {
 
 /// Writes the access line `@{id} AAA… {length}.`.
 fn write_access(id: &str, length: usize) {
-    let mut request_headers = HeaderMap::new();
     let agent = HeaderValue::from_str(&"A".repeat(length)).expect("letters are a value");
-    request_headers.insert(header::USER_AGENT, agent);
+    let request_headers = [(header::USER_AGENT, agent)];
     let record = Record {
         remote: Some(IpAddr::from([127, 0, 0, 1])),
         started: sys::clock::wall(),
@@ -99,7 +98,7 @@ fn write_access(id: &str, length: usize) {
         version: Version::HTTP_11,
         request_headers: &request_headers,
         outcome: Outcome::Status(StatusCode::OK),
-        response_headers: &HeaderMap::new(),
+        response_headers: &[],
         bytes: length as u64,
         pid: std::process::id(),
         slot: Slot::new(0),

@@ -16,14 +16,14 @@
 use std::io::Write as _;
 
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::http::{HeaderName, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::clock::Clock;
 use super::escape::{self, CUT};
 use super::format::Step;
-use super::record::Record;
+use super::record::{self, Field, Record};
 
 /// Bytes of the longest credentials that are looked at for a user's name.
 const CREDENTIALS_MAX: usize = 512;
@@ -44,10 +44,10 @@ pub(super) fn write(
 
 /// The user of `Authorization: Basic` (RFC 7617), decoded into `room`.
 pub(super) fn user<'a>(
-    headers: &HeaderMap,
+    headers: &[Field],
     room: &'a mut Option<[u8; CREDENTIALS_MAX]>,
 ) -> Option<&'a str> {
-    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let value = record::values(headers, &AUTHORIZATION).next()?;
     let (scheme, encoded) = value.split_at_checked("basic ".len())?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
@@ -155,17 +155,17 @@ impl Line<'_> {
         }
     }
 
-    fn header(&mut self, headers: &HeaderMap, name: &HeaderName) {
-        let mut values = headers.get_all(name).iter();
+    fn header(&mut self, headers: &[Field], name: &HeaderName) {
+        let mut values = record::values(headers, name);
         let Some(first) = values.next() else {
             return self.dash();
         };
         let mut room = self.value_max;
-        if !self.piece(first.as_bytes(), &mut room) {
+        if !self.piece(first, &mut room) {
             return;
         }
         for value in values {
-            if !self.piece(b", ", &mut room) || !self.piece(value.as_bytes(), &mut room) {
+            if !self.piece(b", ", &mut room) || !self.piece(value, &mut room) {
                 return;
             }
         }

@@ -2,8 +2,6 @@
 
 use std::time::SystemTime;
 
-use axum::http::HeaderMap;
-
 use super::Master;
 use super::kid::Kid;
 use crate::embed::App;
@@ -45,7 +43,6 @@ pub(super) fn account(kid: &Kid) {
         List(&held, now),
         worker.board.connections(),
     );
-    let none = HeaderMap::new();
     for request in &held {
         logging::access(&Record {
             remote: request.remote,
@@ -54,9 +51,9 @@ pub(super) fn account(kid: &Kid) {
             method: &request.method,
             target: &request.target,
             version: request.version,
-            request_headers: &none,
+            request_headers: &[],
             outcome: Outcome::Lost,
-            response_headers: &none,
+            response_headers: &[],
             bytes: 0,
             pid: u32::try_from(pid).unwrap_or(0),
             slot,

@@ -61,6 +61,11 @@ struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Malformed;
 
+/// Whether a field of this name speaks of a client behind the peer.
+pub(super) fn is_one(name: &HeaderName) -> bool {
+    *name == FORWARDED || *name == X_FORWARDED_FOR || *name == X_FORWARDED_PROTO
+}
+
 /// The client behind a trusted peer.
 pub(super) fn client(headers: &HeaderMap, peer: Client, trusted: &Trusted) -> Client {
     let standard = headers.get_all(FORWARDED);

@@ -23,6 +23,7 @@ use super::body::Upload;
 use super::conns::{Conn, Fault, Kick, Wait};
 use super::own::{CLOSE, Own};
 use super::server::Server;
+use super::strict::Seen;
 use super::ticket::Ticket;
 use super::{forwarded, strict};
 use crate::client::Client;
@@ -47,16 +48,18 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Answering {
         self.conn.note_request();
         let (mut head, body) = request.into_parts();
-        let client = if self.is_forwarder {
+        let mut seen = Seen::new(&head.headers, &self.server.fields.request);
+        let client = if self.is_forwarder && seen.forwarded {
             forwarded::client(&head.headers, self.peer, &self.server.forwarders)
         } else {
             self.peer
         };
-        let id = RequestId::of_request(&head.headers);
+        let id = RequestId::of_request(seen.id());
         let length = body.size_hint().exact();
-        let mut ticket = Ticket::new(&self.server, &self.conn, &head, (client, id.clone()));
+        let kept = (client, id.clone(), std::mem::take(&mut seen.named));
+        let mut ticket = Ticket::new(&self.server, &self.conn, &head, kept);
         ticket.body = length.unwrap_or(0);
-        let running = match strict::judge(&head, length, &self.server.limits) {
+        let running = match strict::judge(&head, &seen, length, &self.server.limits) {
             Some(own) => {
                 if !body.is_end_stream() {
                     self.conn.note_unread();
@@ -112,7 +115,7 @@ pin_project_lite::pin_project! {
         #[pin]
         running: Running,
         // Taken by the answer. Dropped with this, it says that the client went away.
-        ticket: Option<Ticket>,
+        ticket: Option<Box<Ticket>>,
     }
 }
 
@@ -150,7 +153,7 @@ impl Future for Answering {
 }
 
 /// Puts on the answer what the connection's state asks for.
-fn finish(response: Response<Body>, mut ticket: Ticket) -> Response<Answer> {
+fn finish(response: Response<Body>, mut ticket: Box<Ticket>) -> Response<Answer> {
     let mut response = match ticket.conn.fault() {
         Fault::None => response,
         Fault::TooLong => Own::BodyTooLong.response(),
@@ -171,7 +174,7 @@ fn finish(response: Response<Body>, mut ticket: Ticket) -> Response<Answer> {
 #[derive(Debug)]
 pub(super) struct Answer {
     body: Body,
-    ticket: Ticket,
+    ticket: Box<Ticket>,
 }
 
 impl http_body::Body for Answer {

@@ -6,26 +6,99 @@
 use std::net::Ipv6Addr;
 
 use axum::http::header::{HOST, TRANSFER_ENCODING};
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
 
+use super::forwarded;
 use super::own::Own;
 use crate::config::Limits;
+use crate::logging::Field;
+use crate::request_id::X_REQUEST_ID;
+
+/// What of a request's header fields matters to the server itself. Found in one walk over all of
+/// them: to look each one up costs more than everything else that is done here.
+#[derive(Debug, Default)]
+pub(super) struct Seen<'a> {
+    host: Said<'a>,
+    coding: Said<'a>,
+    id: Said<'a>,
+    /// Whether one of them may speak of a client behind the peer.
+    pub(super) forwarded: bool,
+    /// Bytes of the longest one, as it was sent.
+    longest: usize,
+    /// Those that the access log names.
+    pub(super) named: Vec<Field>,
+}
+
+/// How often a field was sent, and what it said.
+#[derive(Debug, Default)]
+enum Said<'a> {
+    #[default]
+    Never,
+    Once(&'a HeaderValue),
+    Often,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn new(headers: &'a HeaderMap, named: &[HeaderName]) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            let colon_and_space = 2;
+            let length = name.as_str().len() + colon_and_space + value.len();
+            seen.longest = seen.longest.max(length);
+            if *name == HOST {
+                seen.host.note(value);
+            } else if *name == TRANSFER_ENCODING {
+                seen.coding.note(value);
+            } else if *name == X_REQUEST_ID {
+                seen.id.note(value);
+            } else if forwarded::is_one(name) {
+                seen.forwarded = true;
+            }
+            if named.contains(name) {
+                seen.named.push((name.clone(), value.clone()));
+            }
+        }
+        seen
+    }
+
+    /// What the request says that it is called; two names are none.
+    pub(super) fn id(&self) -> Option<&'a HeaderValue> {
+        match self.id {
+            Said::Once(id) => Some(id),
+            Said::Never | Said::Often => None,
+        }
+    }
+}
+
+impl<'a> Said<'a> {
+    fn note(&mut self, value: &'a HeaderValue) {
+        *self = match self {
+            Self::Never => Self::Once(value),
+            Self::Once(_) | Self::Often => Self::Often,
+        };
+    }
+}
 
 /// What is answered instead of the application, if anything is.
-pub(super) fn judge(head: &request::Parts, body: Option<u64>, limits: &Limits) -> Option<Own> {
+pub(super) fn judge(
+    head: &request::Parts,
+    seen: &Seen<'_>,
+    body: Option<u64>,
+    limits: &Limits,
+) -> Option<Own> {
     if limits.request_line > 0 && request_line(head) > limits.request_line {
         return Some(Own::LineTooLong);
     }
     if head.headers.len() > limits.request_fields {
         return Some(Own::TooManyFields);
     }
-    if has_long_field(&head.headers, limits.request_field_size) {
+    if limits.request_field_size > 0 && seen.longest > limits.request_field_size {
         return Some(Own::FieldTooLong);
     }
-    if !is_coding_known(&head.headers) {
+    if !is_coding_known(&seen.coding) {
         return Some(Own::Coding);
     }
-    if !has_one_host(head) {
+    if !is_host_said(&seen.host, head.version) {
         return Some(Own::Host);
     }
     judge_target(&head.method, &head.uri).or(match body {
@@ -52,21 +125,12 @@ fn request_line(head: &request::Parts) -> usize {
     head.method.as_str().len() + scheme + authority + path + "  HTTP/1.1".len()
 }
 
-fn has_long_field(headers: &HeaderMap, limit: usize) -> bool {
-    let colon_and_space = 2;
-    limit > 0
-        && headers
-            .iter()
-            .any(|(name, value)| name.as_str().len() + colon_and_space + value.len() > limit)
-}
-
 /// RFC 9112 section 6.1: a server that does not understand a coding answers 501.
-fn is_coding_known(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        (Some(_), Some(_)) => false,
+fn is_coding_known(codings: &Said<'_>) -> bool {
+    match codings {
+        Said::Never => true,
+        Said::Once(coding) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        Said::Often => false,
     }
 }
 
@@ -90,14 +154,30 @@ fn judge_target(method: &Method, uri: &Uri) -> Option<Own> {
 }
 
 /// RFC 9112 section 3.2: exactly one `Host` in HTTP/1.1, and a valid one.
-fn has_one_host(head: &request::Parts) -> bool {
-    let mut hosts = head.headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) => head.version < Version::HTTP_11,
-        (Some(host), None) => host.to_str().is_ok_and(is_host),
-        (Some(_), Some(_)) => false,
+fn is_host_said(hosts: &Said<'_>, version: Version) -> bool {
+    match hosts {
+        Said::Never => version < Version::HTTP_11,
+        Said::Once(host) => host.to_str().is_ok_and(is_host),
+        Said::Often => false,
     }
 }
+
+/// The bytes that a host's name may have. Every request has a host, so they are looked up.
+const IN_HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=%";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// RFC 9110 section 7.2 and RFC 3986 section 3.2: an address in brackets or a name, and a port. It may
 /// be empty: a target without an authority has none to repeat.
@@ -109,7 +189,7 @@ fn is_host(host: &str) -> bool {
         },
         None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+    let allowed = |byte: u8| IN_HOST[usize::from(byte)];
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     name.bytes().all(allowed) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
@@ -117,6 +197,7 @@ fn is_host(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use axum::http::Request;
+    use axum::http::header::VIA;
 
     use super::*;
 
@@ -126,7 +207,11 @@ mod tests {
 
     fn answer(build: impl FnOnce(request::Builder) -> request::Builder) -> Option<u16> {
         let request = build(Request::builder().uri("/")).body(()).expect("a valid request");
-        judge(&request.into_parts().0, None, &limits()).map(|own| own.status().as_u16())
+        judged(&request.into_parts().0, None).map(|own| own.status().as_u16())
+    }
+
+    fn judged(head: &request::Parts, body: Option<u64>) -> Option<Own> {
+        judge(head, &Seen::new(&head.headers, &[]), body, &limits())
     }
 
     #[test]
@@ -167,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_seen_in_one_walk() {
+        let request = Request::builder().header("x-request-id", "7").header("via", "a");
+        let request = request.header("x", "b").header("via", "c").body(()).unwrap();
+        let seen = Seen::new(request.headers(), &[VIA]);
+        assert_eq!(seen.id().unwrap(), "7");
+        let value = HeaderValue::from_static;
+        assert_eq!(seen.named, [(VIA, value("a")), (VIA, value("c"))]);
+        let twice = Request::builder().header("x-request-id", "7").header("x-request-id", "8");
+        let twice = twice.body(()).unwrap();
+        assert_eq!(Seen::new(twice.headers(), &[]).id(), None, "two are none");
+    }
+
+    #[test]
     fn limits_hold_to_the_byte() {
         let line = |length: usize| format!("/{}", "a".repeat(length - "GET / HTTP/1.1".len()));
         assert_eq!(answer(|it| it.uri(line(4094)).header("host", "a")), None);
@@ -180,7 +278,7 @@ mod tests {
         assert_eq!((fields(100), fields(101)), (None, Some(431)));
         let parts =
             Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts().0;
-        assert_eq!(judge(&parts, Some(1 << 20), &limits()), None);
-        assert_eq!(judge(&parts, Some((1 << 20) + 1), &limits()), Some(Own::BodyTooLong));
+        assert_eq!(judged(&parts, Some(1 << 20)), None);
+        assert_eq!(judged(&parts, Some((1 << 20) + 1)), Some(Own::BodyTooLong));
     }
 }

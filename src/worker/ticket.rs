@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, Versi
 use super::conns::{Conn, Wait};
 use super::server::Server;
 use crate::client::{Client, Scheme};
-use crate::logging::{self, Outcome, Record};
+use crate::logging::{self, Field, Outcome, Record};
 use crate::request_id::RequestId;
 use crate::sys::clock;
 
@@ -30,8 +30,8 @@ pub(super) struct Ticket {
     target: Uri,
     version: Version,
     /// The fields that the access log names.
-    request_headers: HeaderMap,
-    response_headers: HeaderMap,
+    request_headers: Vec<Field>,
+    response_headers: Vec<Field>,
     outcome: Outcome,
 }
 
@@ -40,13 +40,14 @@ impl Ticket {
         server: &Arc<Server>,
         conn: &Arc<Conn>,
         head: &request::Parts,
-        (client, id): (Client, RequestId),
-    ) -> Self {
+        (client, id, request_headers): (Client, RequestId, Vec<Field>),
+    ) -> Box<Self> {
         let started = clock::wall();
         if let Some(entry) = server.board.entry(conn.number) {
             entry.fill(client.address(), started, &head.method, &head.uri, head.version);
         }
-        Self {
+        // In a place of its own: it passes through many hands, each of which would move all of it.
+        Box::new(Self {
             server: Arc::clone(server),
             conn: Arc::clone(conn),
             body: 0,
@@ -58,10 +59,10 @@ impl Ticket {
             method: head.method.clone(),
             target: head.uri.clone(),
             version: head.version,
-            request_headers: kept(&head.headers, &server.fields.request),
-            response_headers: HeaderMap::new(),
+            request_headers,
+            response_headers: Vec::new(),
             outcome: Outcome::Aborted,
-        }
+        })
     }
 
     /// The head of the answer stands.
@@ -126,21 +127,15 @@ impl Drop for Ticket {
 }
 
 /// The fields with these names.
-fn kept(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
-    // Takes no memory until there is a field.
-    let mut kept = HeaderMap::new();
-    for name in names {
-        for value in headers.get_all(name) {
-            kept.append(name, value.clone());
-        }
-    }
-    kept
+fn kept(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Field> {
+    let values = |name| headers.get_all(name).iter().map(move |value| (name, value));
+    let fields = names.iter().flat_map(values);
+    fields.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Accounts for an answer to what never became a request: its head took too long, or was none.
 pub(super) fn log_unread(server: &Server, conn: &Conn, client: Option<IpAddr>, status: StatusCode) {
     let elapsed = conn.waited();
-    let none = HeaderMap::new();
     server.count_request();
     logging::access(&Record {
         remote: client,
@@ -149,9 +144,9 @@ pub(super) fn log_unread(server: &Server, conn: &Conn, client: Option<IpAddr>, s
         method: &Method::GET,
         target: &Uri::default(),
         version: Version::HTTP_11,
-        request_headers: &none,
+        request_headers: &[],
         outcome: Outcome::Unread(status),
-        response_headers: &none,
+        response_headers: &[],
         bytes: 0,
         pid: server.pid,
         slot: server.slot,
