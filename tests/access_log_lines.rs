@@ -4,9 +4,9 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use ferricorn::Slot;
-use ferricorn::bench::{AccessFormat, AccessWriter, Outcome, Record};
+use ferricorn::bench::{AccessFormat, AccessWriter, Field, Outcome, Record};
 use proptest::prelude::*;
 
 /// Every atom there is, and what is no atom.
@@ -56,7 +56,7 @@ fn value() -> impl Strategy<Value = HeaderValue> {
     })
 }
 
-fn headers() -> impl Strategy<Value = HeaderMap> {
+fn headers() -> impl Strategy<Value = Vec<Field>> {
     let name = proptest::sample::select(vec!["authorization", "referer", "user-agent", "x-mark"]);
     proptest::collection::vec((name, value()), 0..6).prop_map(|fields| {
         let fields = fields.into_iter();

@@ -70,6 +70,7 @@ fn kills_lose_exactly_what_the_killed_had_accepted() {
 }
 
 /// Every request that failed was in the hands of a killed process, and nobody was refused.
+#[expect(clippy::print_stdout, reason = "figures for who looks at them")]
 pub(crate) fn assert_explained(tally: Tally, kills: &[Kill]) {
     let failed: Vec<_> = tally.requests.iter().filter(|it| it.failure.is_some()).collect();
     let unexplained: Vec<_> =
@@ -140,7 +141,7 @@ pub(crate) fn queues_behind_stopped_workers(rounds: u16) -> Duration {
         let begun = Instant::now();
         let mut waiting: Vec<_> = (0..100).map(|_| server.connect()).collect();
         for connection in &mut waiting {
-            connection.send(get("/")).unwrap();
+            connection.send(get("/")).expect("it is open");
         }
         for connection in &mut waiting {
             assert_ne!(connection.response().expect("it is answered").pid(), stopped);
@@ -169,7 +170,7 @@ fn nobody_waits_for_a_slot_without_a_worker() {
 /// request the killed worker did not hold.
 pub(crate) fn slots_without_a_worker() -> Duration {
     let server = Ferricorn::unruly().env("UNRULY_BOOT_FILE", "boot").file("boot", "").start();
-    std::fs::write(server.folder().join("boot"), "slow=400").unwrap();
+    std::fs::write(server.folder().join("boot"), "slow=400").expect("the folder is ours");
     let mut longest = Duration::ZERO;
     for slot in 0..4 {
         let victim = server.worker(slot);
@@ -204,6 +205,7 @@ fn fast_requests_seldom_wait_for_a_blocked_loop() {
 }
 
 /// The p99 of sixteen fast clients beside two that block a loop for 100 ms with each request.
+#[expect(clippy::print_stdout, reason = "figures for who looks at them")]
 pub(crate) fn fast_ones_beside_blocked_loops() -> Duration {
     let server = Ferricorn::unruly().start();
     let block = Client::PerRequest;
@@ -234,12 +236,12 @@ fn a_stop_answers_everything_that_waits_in_the_queues() {
     workers.iter().for_each(|(_, pid)| freeze(*pid));
     let mut waiting: Vec<_> = (0..200).map(|_| server.connect()).collect();
     for connection in &mut waiting[..100] {
-        connection.send(get("/")).unwrap();
+        connection.send(get("/")).expect("it is open");
     }
     server.signal(Signal::SIGTERM);
     server.wait_log("stopping: workers may finish");
     for connection in &mut waiting[100..] {
-        connection.send(get("/")).unwrap();
+        connection.send(get("/")).expect("it is open");
     }
     workers.iter().for_each(|(_, pid)| send(*pid, Signal::SIGCONT));
     for connection in &mut waiting {
