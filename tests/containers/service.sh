@@ -25,7 +25,7 @@ started() {
     say 'rows survive the containers'
     local unnamed
     unnamed=$(docker inspect -f '{{range .Mounts}}{{if eq .Type "volume"}}{{println .Name}}{{end}}{{end}}' \
-        "$(container web)" "$(container db)" "$(container credentials)" | sort -u | grep -v "^$project" | xargs)
+        "$(container web)" "$(container db)" "$(container credentials)" | sort -u | sed "/^$project/d" | xargs)
     is 'volumes without a name' "$unnamed" ''
     dc down
     dc up -d
