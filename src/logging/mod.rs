@@ -183,11 +183,13 @@ pub(crate) fn wait_for_room(waiting: impl Fn() -> Patience + Send + Sync + 'stat
     lock().waiting = Some(Arc::new(waiting));
 }
 
-/// Writes an access line.
-pub(crate) fn access(record: &Record<'_>) {
+/// Writes an access line. Before that `note` is told its place in this process's ring, so that whoever
+/// reads the note after this process's death can tell whether the line was written
+/// ([`Rings::has_line`]).
+pub(crate) fn access(record: &Record<'_>, note: impl Fn(u64)) {
     loop {
         // Not under the lock: others may log meanwhile.
-        let Err(waiting) = lock().access(record) else { return };
+        let Err(waiting) = lock().access(record, &note) else { return };
         if waiting() == Patience::IsOver {
             return lock().sink.drop_line();
         }
@@ -227,10 +229,11 @@ fn error(entry: &Entry) {
 impl Logs {
     /// # Errors
     /// When the line has to wait for room.
-    fn access(&mut self, record: &Record<'_>) -> Result<(), Waiting> {
+    fn access(&mut self, record: &Record<'_>, note: impl Fn(u64)) -> Result<(), Waiting> {
         let Some(writer) = &mut self.access else { return Ok(()) };
         self.line.clear();
         writer.write(record, &mut self.line);
+        self.sink.position().map(note);
         if self.sink.send(Kind::Access, &self.line) == Err(Full) {
             match (self.when_full, &self.waiting) {
                 (WhenFull::Block, Some(waiting)) => return Err(Arc::clone(waiting)),

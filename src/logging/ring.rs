@@ -192,6 +192,11 @@ impl<C: Cells> Producer<C> {
         Self { cells, head, dropped, pid, is_full: false, answered: None }
     }
 
+    /// Where the next record goes: the ring is filled beyond it as soon as that is published.
+    pub(super) fn position(&self) -> u64 {
+        self.head
+    }
+
     /// Publishes a line.
     ///
     /// # Errors

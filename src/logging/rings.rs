@@ -69,6 +69,15 @@ impl Rings {
         Ok(Ring { mapping, bell: self.bell.try_clone()? })
     }
 
+    /// Whether the process that had this ring, and is dead, has written a line at this position.
+    ///
+    /// # Errors
+    /// What fstat(2) and mmap(2) say.
+    pub(crate) fn has_line(&self, place: usize, position: u64) -> io::Result<bool> {
+        let mapping = self.memory.map(place * RING_LINES, RING_LINES)?;
+        Ok(Consumer::new(mapping).mark() != position)
+    }
+
     /// What wakes the logger.
     pub(crate) fn bell(&self) -> &Bell {
         &self.bell

@@ -27,6 +27,14 @@ impl Sink {
         Self::Ring { producer, bell }
     }
 
+    /// Where the next line goes in this process's ring.
+    pub(super) fn position(&self) -> Option<u64> {
+        match self {
+            Self::Nowhere | Self::Stderr => None,
+            Self::Ring { producer, .. } => Some(producer.position()),
+        }
+    }
+
     /// Sends a line.
     ///
     /// # Errors

@@ -106,7 +106,7 @@ fn write_access(id: &str, length: usize) {
         request_id: Some(id),
         scheme: "http",
     };
-    access(&record);
+    access(&record, |_| {});
 }
 
 /// The id of an access line, which must be whole.

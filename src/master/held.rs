@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::Master;
 use super::kid::Kid;
 use crate::embed::App;
-use crate::logging::{self, Outcome, Record};
+use crate::logging::{self, Outcome, Record, Rings};
 use crate::scoreboard::Held;
 use crate::sys::clock;
 
@@ -29,10 +29,17 @@ impl<A: App> Master<A> {
     }
 }
 
-/// Writes an access line for each request that the dead worker held, and says so in the error log.
-pub(super) fn account(kid: &Kid) {
+/// Writes an access line for each request that the dead worker held, and says so in the error log. One
+/// that has its line already was over: the worker died before it could say so.
+pub(super) fn account(kid: &Kid, rings: &Rings) {
     let Some(worker) = &kid.worker else { return };
-    let held = worker.board.held();
+    let has_line = |request: &Held| {
+        let (Some(ring), Some(position)) = (kid.ring, request.line_at) else { return false };
+        // A line too many is better than none.
+        rings.has_line(ring, position).unwrap_or(false)
+    };
+    let mut held = worker.board.held();
+    held.retain(|request| !has_line(request));
     if held.is_empty() {
         return;
     }
@@ -44,7 +51,7 @@ pub(super) fn account(kid: &Kid) {
         worker.board.connections(),
     );
     for request in &held {
-        logging::access(&Record {
+        let record = Record {
             remote: request.remote,
             started: request.started,
             elapsed: now.duration_since(request.started).unwrap_or_default(),
@@ -60,7 +67,8 @@ pub(super) fn account(kid: &Kid) {
             generation: worker.generation,
             request_id: None,
             scheme: "http",
-        });
+        };
+        logging::access(&record, |_| {});
     }
 }
 

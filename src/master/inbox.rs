@@ -80,7 +80,7 @@ impl<A: App> Master<A> {
                     if let Some(worker) = &kid.worker {
                         self.counters.vacate(worker.slot, u32::try_from(pid).unwrap_or(0));
                     }
-                    held::account(&kid);
+                    held::account(&kid, &self.rings);
                     // It may have died between its last line and the ring of the bell.
                     self.rings.bell().ring();
                 }

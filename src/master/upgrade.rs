@@ -31,7 +31,7 @@ const STATE_VARIABLE: &str = "FERRICORN_INTERNAL_STATE";
 const CHECK_VARIABLE: &str = "FERRICORN_INTERNAL_CHECK";
 /// Rises with every change to [`State`], to the supervisor's own types, and to the messages between
 /// the master and its workers.
-const STATE_VERSION: u32 = 3;
+const STATE_VERSION: u32 = 4;
 
 /// What one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]

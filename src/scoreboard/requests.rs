@@ -22,8 +22,9 @@ const HEADER: usize = 0;
 const STARTED: usize = 1;
 const PEER: usize = 2;
 const METHOD: usize = 4;
-const TARGET: usize = 6;
-const METHOD_MAX: usize = (TARGET - METHOD) * 8;
+const LINE: usize = 6;
+const TARGET: usize = 7;
+const METHOD_MAX: usize = (LINE - METHOD) * 8;
 const TARGET_MAX: usize = (WORDS - TARGET) * 8;
 
 // The header: a bit that says that there is a request, and what its words hold.
@@ -48,6 +49,8 @@ pub(crate) struct Held {
     pub(crate) target: Uri,
     /// Its protocol.
     pub(crate) version: Version,
+    /// Where its access line was about to be written in its process's ring.
+    pub(crate) line_at: Option<u64>,
 }
 
 /// The entry of one connection.
@@ -78,6 +81,7 @@ impl<'a> Entry<'a> {
         let mut header = PRESENT;
         let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let put = |at: usize, word: u64| self.word(at).store(word, Ordering::Relaxed);
+        put(LINE, 0);
         put(STARTED, u64::try_from(since.as_micros()).unwrap_or(0));
         match remote {
             Some(IpAddr::V4(address)) => {
@@ -107,6 +111,12 @@ impl<'a> Entry<'a> {
         self.word(HEADER).store(header, Ordering::Release);
     }
 
+    /// Its access line is about to be written at this position of the process's ring.
+    pub(crate) fn note_line(&self, position: u64) {
+        // Zero says that there is none.
+        self.word(LINE).store(position.wrapping_add(1), Ordering::Release);
+    }
+
     /// The request is over.
     pub(crate) fn clear(&self) {
         self.word(HEADER).store(0, Ordering::Release);
@@ -127,12 +137,14 @@ impl<'a> Entry<'a> {
             target.extend_from_slice(b"[cut]");
         }
         let started = Duration::from_micros(self.load(STARTED));
+        let line_at = self.word(LINE).load(Ordering::Acquire).checked_sub(1);
         Some(Held {
             remote: self.remote(header),
             started: SystemTime::UNIX_EPOCH.checked_add(started)?,
             method: Method::from_bytes(&method).unwrap_or(Method::GET),
             target: Uri::try_from(target).unwrap_or_default(),
             version: if header & IS_HTTP_10 == 0 { Version::HTTP_11 } else { Version::HTTP_10 },
+            line_at,
         })
     }
 
@@ -196,9 +208,17 @@ mod tests {
         {
             let target: Uri = "/slow?s=3".parse().unwrap();
             entry.fill(remote, started, &Method::DELETE, &target, Version::HTTP_10);
-            let expected =
-                Held { remote, started, method: Method::DELETE, target, version: Version::HTTP_10 };
-            assert_eq!(entry.read(), Some(expected));
+            let expected = Held {
+                remote,
+                started,
+                method: Method::DELETE,
+                target,
+                version: Version::HTTP_10,
+                line_at: None,
+            };
+            assert_eq!(entry.read(), Some(expected.clone()));
+            entry.note_line(0);
+            assert_eq!(entry.read(), Some(Held { line_at: Some(0), ..expected }));
         }
         entry.clear();
         assert_eq!(entry.read(), None);

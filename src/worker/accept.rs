@@ -32,7 +32,7 @@ const COMPLAINT_INTERVAL_MS: u64 = 60_000;
 /// How often, and after how long each time, a worker looks whether a sibling has helped. One that is
 /// awake has at the first look; one that waits for a processor, as all do on a busy machine, takes
 /// longer. One that is blocked costs all of it, once a second.
-const LOOKS: u32 = 8;
+const LOOKS: u32 = 4;
 const LOOK: Duration = Duration::from_millis(1);
 
 impl Server {
@@ -150,20 +150,29 @@ impl Server {
                 return;
             }
         }
+        let now = Instant::from_millis(clock::monotonic_millis());
+        lock(&self.asking).note_in_vain(now, whom);
     }
 
     fn sibling_to_ask(&self, listener: &Acceptor) -> Option<Slot> {
         let mine = u32::try_from(self.conns.count()).unwrap_or(u32::MAX);
         // Most have fewer than anybody would ask with: the board need not be looked at.
-        if self.is_leaving() || !fairness::is_clearly_more(mine, 0) || !listener.has_waiting() {
+        if self.is_leaving() || !fairness::is_clearly_more(mine, 0) {
+            return None;
+        }
+        let listeners = self.listeners();
+        let loads = || self.place.board().loads(listeners.slots());
+        // What costs a system call comes last: short connections never get there, or hardly ever.
+        if !loads().any(|it| fairness::is_clearly_more(mine, it.open)) {
             return None;
         }
         let now = Instant::from_millis(clock::monotonic_millis());
-        let listeners = self.listeners();
-        let loads = self.place.board().loads(listeners.slots());
-        let siblings = loads.filter(|load| load.slot != self.slot);
-        let waiting = |slot| listeners.queue_length(slot);
-        lock(&self.asking).whom(now, mine, siblings, waiting)
+        let mut asking = lock(&self.asking);
+        if !asking.may(now) || !listener.has_waiting() {
+            return None;
+        }
+        let siblings = loads().filter(|load| load.slot != self.slot);
+        asking.whom(now, mine, siblings, |slot| listeners.queue_length(slot))
     }
 
     /// A sibling has rung: takes from the queues that it has named, until this worker has as many

@@ -102,7 +102,7 @@ impl Drop for Ticket {
         if self.outcome == Outcome::Aborted && self.server.is_cutting() {
             self.outcome = Outcome::Lost;
         }
-        logging::access(&Record {
+        let record = Record {
             remote: self.client.address(),
             started: self.started,
             elapsed: self.elapsed(),
@@ -118,9 +118,15 @@ impl Drop for Ticket {
             generation: self.server.generation,
             request_id: Some(self.id.as_str()),
             scheme: self.client.scheme().as_str(),
+        };
+        // A worker that dies in between has left a note whether the line was written.
+        let entry = self.server.board.entry(self.conn.number);
+        logging::access(&record, |position| {
+            if let Some(entry) = &entry {
+                entry.note_line(position);
+            }
         });
-        // After its line: a worker that dies in between has said it twice rather than never.
-        if let Some(entry) = self.server.board.entry(self.conn.number) {
+        if let Some(entry) = &entry {
             entry.clear();
         }
     }
@@ -137,7 +143,7 @@ fn kept(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Field> {
 pub(super) fn log_unread(server: &Server, conn: &Conn, client: Option<IpAddr>, status: StatusCode) {
     let elapsed = conn.waited();
     server.count_request();
-    logging::access(&Record {
+    let record = Record {
         remote: client,
         started: clock::wall().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH),
         elapsed,
@@ -153,5 +159,6 @@ pub(super) fn log_unread(server: &Server, conn: &Conn, client: Option<IpAddr>, s
         generation: server.generation,
         request_id: None,
         scheme: Scheme::Http.as_str(),
-    });
+    };
+    logging::access(&record, |_| {});
 }
