@@ -100,7 +100,12 @@ END
     docker service scale -d "${project}_db=0" >/dev/null
     eventually 30 unready "$task"
     # More often than the health check may fail.
-    while [ "$failing" -lt 5 ]; do unready "$task" || fail 'ready without a database'; sleep 3; failing=$((failing + 1)); done
+    while [ "$failing" -lt 5 ]; do
+        # Where its name is gone, too, to look that up may take longer than the question waits.
+        ! docker exec "$task" ferricorn healthcheck >/dev/null 2>&1 || fail 'ready without a database'
+        sleep 3
+        failing=$((failing + 1))
+    done
     docker service scale -d "${project}_db=1" >/dev/null
     eventually 60 docker exec "$task" ferricorn healthcheck
     is 'tasks that ended' "$(service ps -q -f desired-state=shutdown | wc -l)" 0
