@@ -37,6 +37,20 @@ fn several_addresses_of_every_kind_are_served_at_once() {
 }
 
 #[test]
+fn one_address_serves_both_versions_of_ip() {
+    let server = Ferricorn::unruly().config("bind = \"[::]:0\"").start();
+    let port = server.address().tcp().port();
+    for address in [format!("[::1]:{port}"), format!("127.0.0.1:{port}")] {
+        let address = Address::Tcp(address.parse().unwrap());
+        for _ in 0..20 {
+            let answer = Connection::open(&address).unwrap().get("/").unwrap();
+            assert_eq!(answer.status, 200);
+        }
+    }
+    server.stop();
+}
+
+#[test]
 fn port_in_the_environment_is_honoured() {
     let _share = crate::machine::share();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
