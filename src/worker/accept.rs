@@ -215,6 +215,7 @@ impl Server {
     /// Says that connections cannot be accepted; once a minute, however often that happens.
     fn complain(&self, error: &io::Error) {
         let now = clock::coarse_millis();
+        // ORDERING: it stands for itself: Relaxed.
         let said = self.complained_at.load(Ordering::Relaxed);
         if said == 0 || now.saturating_sub(said) >= COMPLAINT_INTERVAL_MS {
             self.complained_at.store(now, Ordering::Relaxed);
