@@ -196,17 +196,18 @@ pub(crate) fn slots_without_a_worker() -> Duration {
 }
 
 /// Two clients block the loops of their workers for 100 ms at a time. A server that leaves a queue to
-/// its own worker makes one request in a hundred wait for about as long.
+/// its own worker makes far more than one request in ten wait for about as long: half of the workers
+/// are blocked nearly always.
 #[test]
 fn fast_requests_seldom_wait_for_a_blocked_loop() {
     let _alone = crate::machine::alone();
-    let p99 = fast_ones_beside_blocked_loops();
-    assert!(p99 < Duration::from_millis(90), "p99 {p99:?}: they wait for blocked loops");
+    let [p90, _] = fast_ones_beside_blocked_loops();
+    assert!(p90 < Duration::from_millis(90), "p90 {p90:?}: they wait for blocked loops");
 }
 
-/// The p99 of sixteen fast clients beside two that block a loop for 100 ms with each request.
+/// The p90 and the p99 of sixteen fast clients beside two that block a loop for 100 ms with each request.
 #[expect(clippy::print_stdout, reason = "figures for who looks at them")]
-pub(crate) fn fast_ones_beside_blocked_loops() -> Duration {
+pub(crate) fn fast_ones_beside_blocked_loops() -> [Duration; 2] {
     let server = Ferricorn::unruly().start();
     let block = Client::PerRequest;
     let blocking = Crowd { count: 2, client: block, request: get("/block?ms=100"), status: 200 };
@@ -219,13 +220,13 @@ pub(crate) fn fast_ones_beside_blocked_loops() -> Duration {
     let tally = load.finish();
     blockers.finish().assert_clean();
     tally.assert_clean();
-    let [p50, p99] = [0.5, 0.99].map(|share| tally.percentile(share));
+    let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|share| tally.percentile(share));
     println!(
-        "beside two clients that block: {} fast ones, p50 {p50:?}, p99 {p99:?}",
+        "beside two clients that block: {} fast ones, p50 {p50:?}, p90 {p90:?}, p99 {p99:?}",
         tally.answered
     );
     server.stop();
-    p99
+    [p90, p99]
 }
 
 /// Everything that the kernel has let in before a stop is answered, also what no worker has seen yet.
