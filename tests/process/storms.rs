@@ -10,7 +10,13 @@ use std::time::{Duration, Instant};
 use crate::client::get;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::{Client, Crowd, Failure, Load, Request, Tally};
+use crate::log_figures::figure;
 use crate::proc;
+
+/// How long anybody may wait: less on a quiet machine, where `FERRICORN_WAIT_MS` says so.
+fn longest_allowed(otherwise_ms: u64) -> Duration {
+    Duration::from_millis(figure("FERRICORN_WAIT_MS", otherwise_ms))
+}
 
 /// Stops a process and waits until it stands still.
 pub(crate) fn freeze(pid: i32) {
@@ -125,14 +131,15 @@ fn only_the_clients_of_a_stopped_worker_wait_for_it() {
 #[test]
 fn a_queue_behind_a_stopped_worker_is_taken_over_at_once() {
     let _alone = crate::machine::alone();
-    let longest = queues_behind_stopped_workers(8);
+    let rounds = u16::try_from(figure("FERRICORN_ROUNDS", 8)).expect("few");
+    let longest = queues_behind_stopped_workers(rounds);
     println!("100 connections beside a stopped worker: connected and answered within {longest:?}");
-    assert!(longest < Duration::from_secs(2), "somebody waited for {longest:?}");
+    assert!(longest < longest_allowed(2000), "somebody waited for {longest:?}");
 }
 
 /// Stops so many workers in turn, and opens 100 connections while one stands still; the longest time
 /// until all of them were answered.
-pub(crate) fn queues_behind_stopped_workers(rounds: u16) -> Duration {
+fn queues_behind_stopped_workers(rounds: u16) -> Duration {
     let server = Ferricorn::unruly().start();
     let mut longest = Duration::ZERO;
     for round in 0..rounds {
@@ -163,12 +170,12 @@ fn nobody_waits_for_a_slot_without_a_worker() {
     let _alone = crate::machine::alone();
     let longest = slots_without_a_worker();
     println!("a slot without a worker for 400 ms: nobody waited for more than {longest:?}");
-    assert!(longest < Duration::from_millis(350), "somebody waited for the boot: {longest:?}");
+    assert!(longest < longest_allowed(350), "somebody waited for the boot: {longest:?}");
 }
 
 /// Each slot in turn is without a worker for 400 ms; the longest time that anybody waited whose
 /// request the killed worker did not hold.
-pub(crate) fn slots_without_a_worker() -> Duration {
+fn slots_without_a_worker() -> Duration {
     let server = Ferricorn::unruly().env("UNRULY_BOOT_FILE", "boot").file("boot", "").start();
     std::fs::write(server.folder().join("boot"), "slow=400").expect("the folder is ours");
     let mut longest = Duration::ZERO;
@@ -196,18 +203,17 @@ pub(crate) fn slots_without_a_worker() -> Duration {
 }
 
 /// Two clients block the loops of their workers for 100 ms at a time. A server that leaves a queue to
-/// its own worker makes far more than one request in ten wait for about as long: half of the workers
-/// are blocked nearly always.
+/// its own worker makes one request in a hundred wait for about as long.
 #[test]
 fn fast_requests_seldom_wait_for_a_blocked_loop() {
     let _alone = crate::machine::alone();
-    let [p90, _] = fast_ones_beside_blocked_loops();
-    assert!(p90 < Duration::from_millis(90), "p90 {p90:?}: they wait for blocked loops");
+    let p99 = fast_ones_beside_blocked_loops();
+    assert!(p99 < longest_allowed(90), "p99 {p99:?}: they wait for blocked loops");
 }
 
-/// The p90 and the p99 of sixteen fast clients beside two that block a loop for 100 ms with each request.
+/// The p99 of sixteen fast clients beside two that block a loop for 100 ms with each request.
 #[expect(clippy::print_stdout, reason = "figures for who looks at them")]
-pub(crate) fn fast_ones_beside_blocked_loops() -> [Duration; 2] {
+fn fast_ones_beside_blocked_loops() -> Duration {
     let server = Ferricorn::unruly().start();
     let block = Client::PerRequest;
     let blocking = Crowd { count: 2, client: block, request: get("/block?ms=100"), status: 200 };
@@ -220,13 +226,13 @@ pub(crate) fn fast_ones_beside_blocked_loops() -> [Duration; 2] {
     let tally = load.finish();
     blockers.finish().assert_clean();
     tally.assert_clean();
-    let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|share| tally.percentile(share));
+    let [p50, p99] = [0.5, 0.99].map(|share| tally.percentile(share));
     println!(
-        "beside two clients that block: {} fast ones, p50 {p50:?}, p90 {p90:?}, p99 {p99:?}",
+        "beside two clients that block: {} fast ones, p50 {p50:?}, p99 {p99:?}",
         tally.answered
     );
     server.stop();
-    [p90, p99]
+    p99
 }
 
 /// Everything that the kernel has let in before a stop is answered, also what no worker has seen yet.

@@ -7,6 +7,7 @@
 //! child `#0`, does what it is told at once, and only its own stories tell of it.
 
 mod boot;
+mod canary;
 mod crash;
 mod logger;
 mod queues;
