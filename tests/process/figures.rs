@@ -171,6 +171,6 @@ fn a_reload_of_idle_workers_is_soon_over() {
     let (median, longest) = (times[ROUNDS / 2], times[ROUNDS - 1]);
     println!("a reload of 4 idle workers: median {median:?}, longest {longest:?}");
     // 300 ms are the aim on a machine of one's own; a crowded one takes as long as it takes.
-    assert!(median <= Duration::from_secs(3), "{times:?}");
+    assert!(median <= Duration::from_millis(300), "{times:?}");
     server.stop();
 }
