@@ -213,7 +213,7 @@ impl Connection {
     pub(crate) fn is_ended(&mut self) -> bool {
         self.stream.set_blocking(false).expect("a descriptor's flag can be set");
         let mut buffer = [0; 4096];
-        let ended = match self.stream.read(&mut buffer) {
+        let ended = match self.read(&mut buffer) {
             Ok(0) => true,
             Ok(length) => {
                 self.ahead.extend_from_slice(&buffer[..length]);
@@ -230,7 +230,7 @@ impl Connection {
         let mut rest = std::mem::take(&mut self.ahead);
         let mut buffer = vec![0; 65_536];
         loop {
-            match self.stream.read(&mut buffer) {
+            match self.read(&mut buffer) {
                 Ok(0) => return Ok(rest),
                 Ok(length) => rest.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {
@@ -241,10 +241,21 @@ impl Connection {
         }
     }
 
+    /// A read with a timeout is interrupted by what happens to this process, too: that says nothing
+    /// of the server (signal(7), "Interruption of system calls").
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
     fn read_more(&mut self) -> Result<(), Outcome> {
         let mut buffer = [0; 16_384];
         let nothing_yet = self.ahead.is_empty();
-        match self.stream.read(&mut buffer) {
+        match self.read(&mut buffer) {
             Ok(0) if nothing_yet => Err(Outcome::ClosedWaiting),
             Ok(0) => Err(Outcome::CutShort),
             Ok(length) => {
