@@ -5,6 +5,7 @@
 
 mod command;
 mod healthcheck;
+mod running;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -103,7 +104,8 @@ fn show(config: &Config) {
 }
 
 fn health(sources: Sources, question: Question) -> ExitCode {
-    let healthy = Config::load(sources)
+    // The file may have been edited since the server has read it.
+    let healthy = Config::load(running::follow(sources))
         .map_err(|error| error.to_string())
         .and_then(|config| healthcheck::probe(&config, question));
     match healthy {
