@@ -161,7 +161,7 @@ aged() {
     if ! command -v docker-compose >/dev/null && [[ $(apt-cache policy docker-compose 2>/dev/null) == *'Candidate: 1.29.'* ]]; then
         local sudo=()
         [ "$(id -u)" -eq 0 ] || sudo=(sudo)
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker-compose >>"$work/compose.log" 2>&1
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker-compose >>"$work/compose.log" 2>&1 || true
     fi
     if [[ $(docker-compose version --short 2>/dev/null) != 1.29.* ]]; then
         say 'left out: there is no docker-compose 1.29'

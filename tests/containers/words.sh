@@ -65,9 +65,13 @@ workers() { [ "$(pids "$1" | wc -l)" = "$2" ]; }
 # None of these processes is left.
 replaced() { [ -z "$(comm -12 <(echo "$2") <(pids "$1"))" ]; }
 
-# Every process's environment, as a script for the inside. One that ends meanwhile has none.
+# Every process's environment, as a script for the inside. One that ends meanwhile has none: a moment
+# later it is gone, or a zombie.
 # shellcheck disable=SC2016  # for the shell inside
-environs='for process in /proc/[0-9]*; do cat "$process/environ" 2>/dev/null || [ ! -e "$process" ] || exit 1; done'
+environs='
+    for process in /proc/[0-9]*; do
+        cat "$process/environ" 2>/dev/null || { sleep 0.2; ! grep -qs "^State:.[^ZX]" "$process/status"; } || exit 1
+    done'
 
 # inside CONTAINER SCRIPT: bash among the processes of a container, allowed to look into them
 inside() {
