@@ -147,6 +147,11 @@ exchanged() {
     is services "$(dc --profile mysql ps --services --status running | sort | tr '\n' ' ')" 'mysql web-mysql '
     is 'POST /populate' "$(status POST /populate)" 201
     is 'DELETE /delete' "$(ask DELETE /delete)" $'200\n{"message":"1 rows deleted"}'
+    is 'limits of mysql' "$(inspect "$(container mysql)" '{{with .HostConfig}}{{.Memory}} {{.MemorySwap}} {{.CpuQuota}} {{
+        .PidsLimit}}{{end}}')" '536870912 536870912 200000 512'
+    dc --profile mysql kill -s HUP web-mysql
+    eventually 20 logged "$(container web-mysql)" 'reloaded: generation 2'
+    dc --profile mysql exec -T web-mysql ferricorn check >/dev/null
     dc --profile mysql logs >"$work/logs.mysql"
     ! grep -iF -e "$secret_core" -e 'root password' "$work/logs.mysql" || fail 'a secret stands in the log'
     dc --profile mysql stop mysql
