@@ -31,13 +31,16 @@ RUN touch src/main.rs src/lib.rs \
  && install -d -m 700 -o 65532 -g 65532 /image/var/lib/ferricorn /image/var/lib/ferricorn/data
 
 FROM gcr.io/distroless/cc-debian${DEBIAN_NUMBER}:nonroot
+# That of Cargo.toml.
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="ferricorn" \
       org.opencontainers.image.description="The iron unicorn: a Gunicorn-style multi-worker server" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
 COPY --from=program /image /
 # The mask is set here and not in config.toml, which is often replaced by a mounted one.
 ENV FERRICORN_CONFIG=/etc/ferricorn/config.toml \

@@ -35,7 +35,8 @@
 //! leaves `doomed-PID`, which tells whose connections it had.
 //!
 //! `UNRULY_START=subreaper` makes the master inherit the orphans of its descendants, as process 1
-//! does; `thread` and `runtime` start what must not exist before the first fork.
+//! does; `thread` and `runtime` start what must not exist before the first fork. `UNRULY_MASTER=panic`
+//! makes the master panic at its end.
 #![expect(clippy::disallowed_methods, reason = "its purpose is to do what it should not")]
 #![expect(clippy::exit, reason = "its purpose is to do what it should not")]
 
@@ -90,6 +91,15 @@ impl App for Unruly {
             "" => {}
             "hang" => std::future::pending().await,
             slow => wait_as_told(slow).await.expect("the tests know the modes"),
+        }
+    }
+}
+
+/// Nobody but the master drops it: children leave without.
+impl Drop for Unruly {
+    fn drop(&mut self) {
+        if mode("UNRULY_MASTER") == "panic" {
+            panic!("the master panics, as it was told to");
         }
     }
 }

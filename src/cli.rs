@@ -5,8 +5,11 @@
 
 mod command;
 mod healthcheck;
+mod running;
 
+use std::any::Any;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use self::command::{Outcome, Question, Task};
@@ -18,6 +21,8 @@ use crate::error::Error;
 
 /// Wrong usage (`EX_USAGE`, sysexits.h).
 const EXIT_USAGE: u8 = 64;
+/// A bug (`EX_SOFTWARE`, sysexits.h).
+const EXIT_BUG: u8 = 70;
 /// What `docker` takes for "unhealthy"; other codes are reserved there.
 const EXIT_UNHEALTHY: u8 = 1;
 
@@ -40,6 +45,23 @@ const EXIT_UNHEALTHY: u8 = 1;
 /// ```
 #[must_use]
 pub fn main<A: App>(app: A) -> ExitCode {
+    catch_unwind(AssertUnwindSafe(|| run(app))).unwrap_or_else(|panic| {
+        let told = told(panic.as_ref());
+        // Nothing is owned any more by now: workers hear of it by the end of their channels, and the
+        // logger writes what it finds.
+        tracing::error!("ended by a bug: {told}");
+        complain(&prefixed("ended by a bug: ", told));
+        ExitCode::from(EXIT_BUG)
+    })
+}
+
+/// What the panic says of itself.
+fn told(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
+}
+
+fn run<A: App>(app: A) -> ExitCode {
     let sources = Sources::process(FileSource::None);
     match command::parse(A::SETTINGS, std::env::args_os(), sources.variable(CONFIG_VARIABLE)) {
         Outcome::Said { text, exit_code } => {
@@ -103,7 +125,8 @@ fn show(config: &Config) {
 }
 
 fn health(sources: Sources, question: Question) -> ExitCode {
-    let healthy = Config::load(sources)
+    // The file may have been edited since the server has read it.
+    let healthy = Config::load(running::follow(sources))
         .map_err(|error| error.to_string())
         .and_then(|config| healthcheck::probe(&config, question));
     match healthy {

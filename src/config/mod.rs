@@ -15,6 +15,7 @@ pub(crate) mod gunicorn;
 mod logs;
 mod network;
 pub(crate) mod problem;
+mod published;
 pub(crate) mod reference;
 mod resolve;
 pub(crate) mod setting;
@@ -43,6 +44,7 @@ pub use self::bind::Bind;
 pub use self::logs::{Level, Limits, Log, LogFormat, LogTarget, WhenFull};
 pub use self::network::Network;
 pub use self::problem::ConfigError;
+pub(crate) use self::published::PUBLISHED;
 pub(crate) use self::table::closest;
 pub use self::units::seconds;
 
@@ -275,9 +277,7 @@ impl Config {
     pub fn file(&self) -> Option<&Path> {
         match &self.sources.file {
             FileSource::Required(path) => Some(path),
-            FileSource::None | FileSource::Optional(_) => None,
-            #[cfg(test)]
-            FileSource::Text(_) => None,
+            FileSource::None | FileSource::Optional(_) | FileSource::Text(_) => None,
         }
     }
 

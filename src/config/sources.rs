@@ -37,7 +37,6 @@ pub(crate) enum FileSource {
     /// There is none.
     None,
     /// It is this text.
-    #[cfg(test)]
     Text(String),
     /// It is read if it exists.
     Optional(PathBuf),
@@ -93,7 +92,6 @@ impl Sources {
     pub(super) fn read_file(&self) -> Result<Option<(String, String)>, String> {
         let (path, required) = match &self.file {
             FileSource::None => return Ok(None),
-            #[cfg(test)]
             FileSource::Text(text) => return Ok(Some((text.clone(), "config.toml".to_owned()))),
             FileSource::Optional(path) => (path, false),
             FileSource::Required(path) => (path, true),

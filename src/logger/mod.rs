@@ -54,7 +54,7 @@ pub(crate) struct Birth<'a> {
 
 /// Writes until it is told to finish; answers the exit code.
 pub(crate) fn main(child: InChild, birth: Birth<'_>) -> i32 {
-    process::set_name("ferricorn-log");
+    process::extend_name("log");
     // From here on they are caught and do nothing: a group's or a service's stop is not for it.
     birth.signals.forget();
     // If it waits in a write when the master has died, nobody else can end it.

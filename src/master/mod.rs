@@ -16,7 +16,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Log};
+use crate::config::{Config, Log, PUBLISHED};
 use crate::embed::App;
 use crate::error::Error;
 use crate::ids::{Generation, SlotSet};
@@ -31,7 +31,7 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::action::ExitReason;
 use crate::supervisor::event::Event;
 use crate::supervisor::policy::Policy;
-use crate::sys::exec::Invocation;
+use crate::sys::exec::{self, Invocation};
 use crate::sys::process::Identity;
 use crate::sys::signals::{self, Signals};
 use crate::sys::{clock, process, statistics};
@@ -73,6 +73,8 @@ pub(crate) struct Master<A> {
     armed: SlotSet,
     identity: Identity,
     pidfile: Option<PidFile>,
+    /// Where the server is to be asked, for whoever looks into this process.
+    published: Option<File>,
     /// How to start the binary on disk again.
     invocation: Invocation,
     manager: Manager,
@@ -161,6 +163,7 @@ impl<A: App> Master<A> {
             armed: desk.armed,
             identity: beginning.identity,
             pidfile: desk.pidfile,
+            published: None,
             invocation: beginning.invocation,
             manager: Manager::new(now(), desk.supervisor.is_complete()),
             supervisor: desk.supervisor,
@@ -172,6 +175,7 @@ impl<A: App> Master<A> {
     }
 
     fn run(mut self, first: Event) -> Result<(), Error> {
+        self.publish();
         self.step(first);
         loop {
             if let Some(reason) = self.exit {
@@ -183,6 +187,17 @@ impl<A: App> Master<A> {
             let readiness = self.wait()?;
             self.take_in(&readiness);
             self.step(Event::Tick);
+        }
+    }
+
+    /// Lets health checks know where the server is to be asked, whatever the file says by now. A file
+    /// in memory, which whoever may look into this process finds among its descriptors: there need
+    /// not be a folder that can be written to.
+    fn publish(&mut self) {
+        let text = self.config().published(&self.listeners.names());
+        match text.map(|text| exec::memory_file(PUBLISHED, text.as_bytes())).transpose() {
+            Ok(file) => self.published = file,
+            Err(error) => tracing::warn!("failed to publish the addresses: {error}"),
         }
     }
 

@@ -63,6 +63,7 @@ impl<A: App> Master<A> {
             Action::Forget { generation } => {
                 self.configs.remove(&generation);
                 self.close_unused(now);
+                self.publish();
                 None
             }
             Action::ReopenLogs => self.tell_logger(LogOrder::Reopen),
@@ -129,9 +130,10 @@ impl<A: App> Master<A> {
         self.kids.push(kid);
         let forked = fork::spawn(&alone, |child| {
             self.kids.clear();
-            // A child that lives on for a moment must not hold it against the next server, and whoever
-            // waits for the end of `ready_fd` waits for the master's end alone.
-            (self.pidfile, self.ready) = (None, None);
+            // A child that lives on for a moment must not hold it against the next server, whoever
+            // waits for the end of `ready_fd` waits for the master's end alone, and what is published
+            // changes without the child.
+            (self.pidfile, self.ready, self.published) = (None, None, None);
             let Some(ring) = ring else { return self.log(child, theirs, master) };
             logging::adopt(ring);
             let birth = Birth {
@@ -293,6 +295,7 @@ impl<A: App> Master<A> {
         if let Err(error) = self.listeners.set_backlog(config.backlog) {
             tracing::error!("failed to apply the new backlog: {error}");
         }
+        self.publish();
         None
     }
 }

@@ -9,11 +9,25 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Group, Uid, User};
 
+/// The longest name that the kernel keeps (prctl(2), `PR_SET_NAME`).
+const NAME_MAX_BYTES: usize = 15;
+
 /// Names this process, as `ps -o comm` shows it: at most 15 bytes, the rest is cut.
 pub(crate) fn set_name(name: &str) {
     if let Ok(name) = CString::new(name) {
         // Only a bad pointer could fail, and a name is no reason to stop.
         let _cosmetic = prctl::set_name(&name);
+    }
+}
+
+/// Names this child after its parent, whose name it was born with: `ferricorn-w0`. Where both do not
+/// fit, the parent's is cut.
+pub(crate) fn extend_name(suffix: &str) {
+    if let Ok(parent) = prctl::get_name() {
+        let parent = parent.to_string_lossy();
+        let room = NAME_MAX_BYTES.saturating_sub(suffix.len() + 1);
+        let kept = parent.char_indices().take_while(|(at, it)| at + it.len_utf8() <= room);
+        set_name(&format!("{}-{suffix}", kept.map(|(_, it)| it).collect::<String>()));
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) struct WorkerBirth<'a> {
 
 /// Runs `prepare`; answers the exit code.
 pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 {
-    process::set_name("ferricorn-prep");
+    process::extend_name("prep");
     log_panics();
     birth.signals.forget();
     // It has nothing to finish: every signal ends it.
@@ -117,7 +117,7 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
 /// Serves until it is told to leave; answers the exit code.
 pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i32 {
     // 1. Its name, and its worth.
-    process::set_name(&format!("ferricorn-w{}", worker.slot));
+    process::extend_name(&format!("w{}", worker.slot));
     // Before the change of user, which forbids it. Where it cannot be, the kernel goes by size.
     let _expendable = process::be_expendable(OUT_OF_MEMORY_BIAS);
     log_panics();

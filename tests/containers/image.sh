@@ -4,7 +4,7 @@
 copied() {
     mkdir "$work/copy"
     git ls-files -z --cached --others --exclude-standard | xargs -0 tar -c | tar -x -C "$work/copy"
-    # Readable for the image's user, whatever this user's mask is.
+    # As the README asks for, whatever this user's mask is; and $work, which holds the load generator.
     chmod -R go+rX "$work" && chmod go+x "$work"
     cd "$work/copy"
 }
@@ -27,13 +27,16 @@ files() {
     printf "POSTGRES_PASSWORD='%s'\nWEB_PORT=%s\n" "$secret" "$port" >.env
 }
 
+# The program's, as Cargo.toml has it.
+version() { sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml; }
+
 manifests() {
     say 'the manifests of Kubernetes'
     if command -v kubectl >/dev/null; then
         kubectl kustomize deploy/kubernetes >"$work/kustomized.yaml"
         is kinds "$(sed -n 's/^kind: //p' "$work/kustomized.yaml" | sort | tr '\n' ' ')" \
             'ConfigMap Deployment HorizontalPodAutoscaler NetworkPolicy PodDisruptionBudget Service ServiceAccount '
-        is 'the image of the pods' "$(grep -c 'image: registry.example.com/ferricorn:0.1.0$' "$work/kustomized.yaml")" 1
+        is 'the image of the pods' "$(sed -n 's/^ *image: //p' "$work/kustomized.yaml")" "registry.example.com/ferricorn:$(version)"
     else
         say 'left out: what kustomize makes of them, since there is no kubectl'
     fi
@@ -48,7 +51,7 @@ manifests() {
     fi
     # What the master reads there is what it reads elsewhere.
     is 'what check says' "$(docker run --rm -v "$PWD/deploy/kubernetes:/etc/ferricorn:ro" ferricorn-test check)" \
-        "$(docker run --rm ferricorn-test check | sed 's/ok (1 of/ok (5 of/')"
+        "$(docker run --rm ferricorn-test check | sed 's/ok (1 of/ok (6 of/')"
 }
 
 built() {
@@ -77,7 +80,7 @@ built() {
     is 'health check' "$(image '{{json .Config.Healthcheck.Test}}')" '["CMD","/usr/local/bin/ferricorn","healthcheck"]'
     is entrypoint "$(image '{{json .Config.Entrypoint}}')" '["/usr/local/bin/ferricorn"]'
     local label value
-    for label in title=ferricorn licenses=MIT version=0.1.0 revision=unknown; do
+    for label in title=ferricorn licenses=MIT "version=$(version)" revision=unknown source=unknown; do
         value=$(image "{{index .Config.Labels \"org.opencontainers.image.${label%%=*}\"}}")
         is "label ${label%%=*}" "$value" "${label#*=}"
     done

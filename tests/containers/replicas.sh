@@ -24,7 +24,7 @@ multiplied() {
     begin_load rolling-close 4 close 'POST /populate' "${address_list[@]}"
     begin_load rolling-keep 4 keep-alive 'POST /populate' "${address_list[@]}"
     next_image
-    export FERRICORN_IMAGE=ferricorn-test:next
+    export WEB_IMAGE=ferricorn-test:next
     dc up -d --no-deps --no-recreate --scale web=4 web
     mapfile -t replicas < <(dc ps -q web)
     is 'replicas, old and new' ${#replicas[@]} 4
@@ -39,14 +39,15 @@ multiplied() {
     for replica in $(dc ps -q web); do
         is 'image of a replica' "$(inspect "$replica" '{{.Config.Image}}')" ferricorn-test:next
     done
-    export FERRICORN_IMAGE=ferricorn-test
+    export WEB_IMAGE=ferricorn-test
 }
 
 swarm_is_ours=''
 no_swarm() {
     docker stack rm "$project" >/dev/null 2>&1 || return 0
-    eventually 60 gone "label=com.docker.stack.namespace=$project"
-    docker secret rm "${project}_password" "${project}_database_url" >/dev/null 2>&1 || true
+    # Called at the exit, too: what cannot be cleared away must not keep the rest.
+    within 60 gone "label=com.docker.stack.namespace=$project" || say 'the stack does not go'
+    docker secret rm "${project}_password" "${project}_postgres_root" "${project}_database_url" >/dev/null 2>&1 || true
     docker volume rm -f "${project}_db-data" >/dev/null 2>&1 || true
     [ -z "$swarm_is_ours" ] || docker swarm leave --force >/dev/null
 }
@@ -68,6 +69,7 @@ swarmed() {
     dc down -v
     local password=swarm-$secret_core
     printf %s "$password" | docker secret create "${project}_password" - >/dev/null
+    head -c 24 /dev/urandom | base64 | docker secret create "${project}_postgres_root" - >/dev/null
     printf %s "postgres://ferricorn:$password@db/ferricorn" |
         docker secret create "${project}_database_url" - >/dev/null
     # Names that are no one else's on this machine, and a way in for the load.
@@ -75,12 +77,13 @@ swarmed() {
 version: "3.9"
 secrets:
   password: {external: true, name: ${project}_password}
+  postgres_root: {external: true, name: ${project}_postgres_root}
   database_url: {external: true, name: ${project}_database_url}
 networks:
   inside: {attachable: true}
 END
     deploy() {
-        CONFIG_NUMBER=$project WEB_PORT=$port FERRICORN_IMAGE=$1 \
+        CONFIG_NUMBER=$project WEB_PORT=$port WEB_IMAGE=$1 \
             docker stack deploy --resolve-image never -c deploy/stack.yml -c "$work/stack.yml" "$project" >/dev/null 2>&1
     }
     service() { docker service "$1" "${project}_web" "${@:2}"; }
@@ -115,14 +118,24 @@ END
     # By the name of the tasks, which each connection asks anew.
     begin_load_in "${project}_inside" swarm-close 4 close 'POST /populate' tasks.web:5000
     begin_load_in "${project}_inside" swarm-keep 4 keep-alive 'POST /populate' tasks.web:5000
+    # And through the published port, which Swarm spreads over the replicas by the kernel's IPVS.
+    if [ -e /proc/net/ip_vs ]; then
+        eventually 20 answers 200 GET /healthz
+        begin_load swarm-port-close 4 close 'POST /populate' "$(host):$port"
+        begin_load swarm-port-keep 4 keep-alive 'POST /populate' "$(host):$port"
+    else
+        say 'left out: load through the published port, since the kernel has no IPVS'
+    fi
     deploy ferricorn-test:next
     eventually 180 updated
-    end_load swarm-close failed=0 unreachable=0
-    end_load swarm-keep failed=0 unreachable=0
+    for load in "${!load_pid[@]}"; do
+        [[ $load != swarm-* ]] || end_load "$load" failed=0 unreachable=0
+    done
     is 'images of the replicas' "$(service ps -f desired-state=running --format '{{.Image}}' | sort | uniq -c | xargs)" \
         '2 ferricorn-test:next'
     is 'errors of the tasks that ended' "$(service ps -f desired-state=shutdown --format '{{.Error}}' | sort | uniq -c | xargs)" 2
     no_swarm
+    gone "label=com.docker.stack.namespace=$project" || fail 'the stack does not go'
 }
 
 exchanged() {
@@ -134,6 +147,11 @@ exchanged() {
     is services "$(dc --profile mysql ps --services --status running | sort | tr '\n' ' ')" 'mysql web-mysql '
     is 'POST /populate' "$(status POST /populate)" 201
     is 'DELETE /delete' "$(ask DELETE /delete)" $'200\n{"message":"1 rows deleted"}'
+    is 'limits of mysql' "$(inspect "$(container mysql)" '{{with .HostConfig}}{{.Memory}} {{.MemorySwap}} {{.CpuQuota}} {{
+        .PidsLimit}}{{end}}')" '536870912 536870912 200000 512'
+    dc --profile mysql kill -s HUP web-mysql
+    eventually 20 logged "$(container web-mysql)" 'reloaded: generation 2'
+    dc --profile mysql exec -T web-mysql ferricorn check >/dev/null
     dc --profile mysql logs >"$work/logs.mysql"
     ! grep -iF -e "$secret_core" -e 'root password' "$work/logs.mysql" || fail 'a secret stands in the log'
     dc --profile mysql stop mysql
@@ -144,6 +162,12 @@ exchanged() {
 
 aged() {
     say 'with compose 1.29'
+    # Where the distribution has it still, by another name than version 2.
+    if ! command -v docker-compose >/dev/null && [[ $(apt-cache policy docker-compose 2>/dev/null) == *'Candidate: 1.29.'* ]]; then
+        local sudo=()
+        [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker-compose >>"$work/compose.log" 2>&1 || true
+    fi
     if [[ $(docker-compose version --short 2>/dev/null) != 1.29.* ]]; then
         say 'left out: there is no docker-compose 1.29'
         return

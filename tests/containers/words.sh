@@ -24,15 +24,18 @@ is() { [ "$2" = "$3" ] || fail "$1: expected $3, found $2"; }
 # at_most WHAT FOUND LIMIT
 at_most() { [ "$2" -le "$3" ] || fail "$1: expected $3 at most, found $2"; }
 
-# eventually SECONDS COMMAND...: until it succeeds
-eventually() {
+# within SECONDS COMMAND...: whether it succeeds in that time
+within() {
     local deadline=$(($(now_ms) + $1 * 1000))
     shift
     until "$@" >/dev/null 2>&1; do
-        [ "$(now_ms)" -lt "$deadline" ] || fail "not in time: $*"
+        [ "$(now_ms)" -lt "$deadline" ] || return 1
         sleep 0.1
     done
 }
+
+# eventually SECONDS COMMAND...: until it succeeds
+eventually() { within "$@" || fail "not in time: ${*:2}"; }
 
 # The container of a service.
 container() { dc ps -aq "$1" | head -n 1; }
@@ -41,6 +44,9 @@ healthy() { [ "$(inspect "$1" '{{.State.Health.Status}}')" = healthy ]; }
 logs() { docker logs "$1" 2>&1; }
 # The whole log is read: with grep -q, its writer would die of a broken pipe now and then.
 logged() { logs "$1" | grep -F -- "$2" >/dev/null; }
+# How often the log of a container says it; said_more CONTAINER COUNT TEXT: whether more often than that
+said() { logs "$1" | grep -cF -- "$2" || true; }
+said_more() { [ "$(said "$1" "$3")" -gt "$2" ]; }
 # The address of a container on the network that is published.
 ip() { inspect "$1" "{{(index .NetworkSettings.Networks \"${project}_outside\").IPAddress}}"; }
 # This machine as containers see it. Not localhost: there the engine's own proxy takes connections for
@@ -58,6 +64,14 @@ pids() { docker top "$1" -eo pid,comm | awk '$2 ~ /^ferricorn-w[0-9]+$/ { print 
 workers() { [ "$(pids "$1" | wc -l)" = "$2" ]; }
 # None of these processes is left.
 replaced() { [ -z "$(comm -12 <(echo "$2") <(pids "$1"))" ]; }
+
+# Every process's environment, as a script for the inside. One that ends meanwhile has none: a moment
+# later it is gone, or a zombie.
+# shellcheck disable=SC2016  # for the shell inside
+environs='
+    for process in /proc/[0-9]*; do
+        cat "$process/environ" 2>/dev/null || { sleep 0.2; ! grep -qs "^State:.[^ZX]" "$process/status"; } || exit 1
+    done'
 
 # inside CONTAINER SCRIPT: bash among the processes of a container, allowed to look into them
 inside() {

@@ -39,6 +39,51 @@ fn processes_bear_their_names() {
     assert_eq!(proc::status(server.pid(), "Threads").as_deref(), Some("1"));
 }
 
+/// Whoever runs several servers tells their processes apart by the name that he gave each.
+#[test]
+fn every_process_bears_the_name_that_was_given() {
+    for (given, master, beginning, serving) in [
+        ("x", "x", ["x-log", "x-prep"], ["x-log", "x-w0"]),
+        // The kernel keeps 15 bytes of a name: what tells the processes apart must be among them.
+        (
+            "records-of-berlin",
+            "records-of-berl",
+            ["records-of--log", "records-of-prep"],
+            ["records-of--log", "records-of-b-w0"],
+        ),
+    ] {
+        let server = Ferricorn::unruly()
+            .config(&format!("workers = 1\nproc_name = {given:?}"))
+            .env("UNRULY_PREPARE_FILE", "prepare")
+            .file("prepare", "held");
+        let mut server = server.launch();
+        let names = |expected: [&str; 2]| {
+            eventually(&format!("{expected:?}"), PATIENCE, || {
+                let mut children = proc::children(server.pid());
+                children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+                children.iter().map(|it| it.name.as_str()).eq(expected).then_some(())
+            });
+        };
+        names(beginning);
+        std::fs::write(server.folder().join("prepare"), "").unwrap();
+        names(serving);
+        assert_eq!(proc::stat(server.pid()).expect("it is alive").name, master);
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait_exit(), Exit::Code(0));
+    }
+}
+
+/// A bug of the master's must not look like an exit of the application's, or a clean one.
+#[test]
+fn a_master_that_panics_says_so_and_exits_with_70() {
+    let mut server = Ferricorn::unruly().env("UNRULY_MASTER", "panic").start();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(70));
+    let log = server.log();
+    let said = "ferricorn: ended by a bug: the master panics, as it was told to";
+    assert_eq!(log.matches(said).count(), 1, "{log}");
+}
+
 /// A second instance would otherwise join the group of the first, in silence, and share its clients.
 #[test]
 fn a_second_instance_on_the_same_port_is_refused_with_69() {

@@ -3,8 +3,8 @@
 //! server fails in no way but the deliberate ones (501), and its access log has one line for each
 //! answer that a client got.
 //!
-//! `FERRICORN_FUZZ_RUNS` says how many connections there are. A run that fails prints its seed:
-//! `FERRICORN_FUZZ_SEED` with one run does the same again.
+//! `FUZZ_RUNS` says how many connections there are. A run that fails prints its seed:
+//! `FUZZ_SEED` with one run does the same again.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -43,8 +43,8 @@ fn nearly_proxied_http_does_no_harm() {
 #[expect(clippy::print_stderr, reason = "figures for who looks at them")]
 fn batter(settings: &str, generate: fn(&mut StdRng) -> Vec<u8>) {
     let number = |name: &str| std::env::var(name).ok().map(|it| it.parse::<u64>().expect(name));
-    let runs = number("FERRICORN_FUZZ_RUNS").unwrap_or(RUNS);
-    let seed = number("FERRICORN_FUZZ_SEED").unwrap_or_else(rand::random);
+    let runs = number("FUZZ_RUNS").unwrap_or(RUNS);
+    let seed = number("FUZZ_SEED").unwrap_or_else(rand::random);
     let server = Ferricorn::bundled().config(&format!("{settings}{CONFIG}")).start();
     let workers = server.wait_workers(2);
     let address = server.address().tcp();

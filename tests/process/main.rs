@@ -16,6 +16,7 @@ mod faults;
 mod figures;
 mod fuzz;
 mod harness;
+mod health;
 mod limits;
 mod link;
 mod listen;
