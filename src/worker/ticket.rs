@@ -129,11 +129,11 @@ impl Entry {
             request_id: Some(account.id.as_str()),
             scheme: account.client.scheme().as_str(),
         };
-        // A worker that dies in between has left a note whether the line was written.
+        // A worker that dies in between has left a note whether the line was written or given up.
         let entry = server.board.entry(self.conn.number);
-        logging::access(&record, |position| {
+        logging::access(&record, |settled| {
             if let Some(entry) = &entry {
-                entry.note_line(position);
+                entry.note_line(settled);
             }
         });
         if let Some(entry) = &entry {

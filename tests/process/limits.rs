@@ -109,6 +109,7 @@ fn an_answer_that_nobody_takes_is_lost_with_its_worker() {
     // Its first byte is there: the handler and hyper have done what they had to do.
     assert_eq!(reader.peek(&mut [0]).expect("the answer has begun"), 1);
     assert_eq!(server.connect().get("/").expect("the worker goes on").status, 200);
+    server.wait_log("\"GET / HTTP/1.1\" 200 ");
     send(worker, Signal::SIGKILL);
     server.wait_log("took with it 1 request: GET /big?mb=64 (");
     server.wait_log("\"GET /big?mb=64 HTTP/1.1\" - - ");
