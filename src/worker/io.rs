@@ -116,12 +116,29 @@ impl Watched {
     /// Says something without hyper, which has nothing to write: the answer to the request before is
     /// out. A client whose buffer is full even so gets no answer.
     fn refuse(&mut self, cx: &mut Context<'_>, own: Own) -> Poll<io::Result<()>> {
+        self.say(cx, own);
+        ready!(self.poll_end(cx))?;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn say(&mut self, cx: &mut Context<'_>, own: Own) {
         let text = own.text(clock::wall());
         if let Poll::Ready(Ok(_)) = self.stream.poll_write(cx, text.as_bytes()) {
             self.entry.conn.note_refused(own.status());
         }
-        ready!(self.poll_end(cx))?;
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// What hyper says when it has no request in hand is an answer of its own: a status without a word.
+    /// It is said in ours, and hyper is told that all is written.
+    fn replace(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> bool {
+        let conn = &self.entry.conn;
+        if !matches!(conn.wait(), Wait::Head | Wait::Next) {
+            return false;
+        }
+        // The client may be in the middle of it.
+        conn.set(Wait::Head);
+        self.say(cx, Own::of_hyper(bytes));
+        true
     }
 
     /// Says that nothing more is said, and listens until the client has stopped, too.
@@ -229,6 +246,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.replace(cx, bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let result = self.stream.poll_write(cx, bytes);
         self.note_write(result)
     }
@@ -262,6 +282,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.replace(cx, slices.first().map_or(&[], |slice| slice)) {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         let mut room = [0; GATHERED_MAX];
         let result = match gathered(slices, &mut room) {
             Some(bytes) => self.stream.poll_write(cx, bytes),

@@ -17,6 +17,8 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 pub(super) enum Own {
     /// The head takes too long (RFC 9110 section 15.5.9).
     HeadTimeout,
+    /// The head is none.
+    Malformed,
     /// Not all of the head fits (RFC 6585 section 5).
     HeadTooLong,
     /// `OPTIONS *`, which asks about the server as a whole (RFC 9110 section 9.3.7).
@@ -45,7 +47,7 @@ impl Own {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
             Self::Coding | Self::Tunnel => StatusCode::NOT_IMPLEMENTED,
-            Self::Target | Self::Host => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::Target | Self::Host => StatusCode::BAD_REQUEST,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTimeout | Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -57,6 +59,7 @@ impl Own {
         match self {
             Self::Options => "",
             Self::HeadTimeout => r#"{"error":"the head of the request took too long"}"#,
+            Self::Malformed => r#"{"error":"what came is no request of HTTP"}"#,
             Self::HeadTooLong => r#"{"error":"the head of the request is longer than allowed"}"#,
             Self::LineTooLong => r#"{"error":"the request line is longer than allowed"}"#,
             Self::FieldTooLong => r#"{"error":"a header field is longer than allowed"}"#,
@@ -84,6 +87,7 @@ impl Own {
                 headers.insert(ALLOW, HeaderValue::from_static(methods));
             }
             Self::HeadTimeout
+            | Self::Malformed
             | Self::HeadTooLong
             | Self::LineTooLong
             | Self::FieldTooLong
@@ -105,6 +109,16 @@ impl Own {
         *response.status_mut() = self.status();
         *response.headers_mut() = headers;
         response
+    }
+
+    /// What hyper means that answers so by itself: to a head that it cannot read, or whose fields are
+    /// more than it takes. Longer heads than it takes are refused while they come in.
+    pub(super) fn of_hyper(answer: &[u8]) -> Self {
+        match answer.get(9..12) {
+            Some(b"414") => Self::LineTooLong,
+            Some(b"431") => Self::TooManyFields,
+            Some(_) | None => Self::Malformed,
+        }
     }
 
     /// The same as text, for a connection that cannot be spoken with through hyper: its request has no

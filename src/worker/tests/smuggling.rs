@@ -18,6 +18,16 @@ async fn expect(net: &Net, bytes: impl AsRef<[u8]>, expected: &[u16]) -> String 
     answers
 }
 
+/// Expects it to be refused with this status, in words.
+async fn refused(net: &Net, bytes: impl AsRef<[u8]>, status: u16) {
+    let answer = expect(net, bytes, &[status]).await;
+    let text: serde_json::Value = serde_json::from_str(body(&answer)).expect(&answer);
+    assert!(text["error"].is_string(), "{answer}");
+    let fields = ["connection", "content-type", "x-content-type-options"];
+    let expected = ["close", "application/json", "nosniff"].map(Some);
+    assert_eq!(fields.map(|name| field(&answer, name)), expected, "{answer}");
+}
+
 #[test]
 fn of_two_lengths_the_chunks_count_and_nothing_follows() {
     run([3, 1], "", |net| async move {
@@ -61,12 +71,12 @@ fn lengths_that_are_none_are_refused() {
             "Transfer-Encoding: ",
         ] {
             let head = format!("POST /echo HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
-            expect(&net, format!("{head}{HIDDEN}"), &[400]).await;
+            refused(&net, format!("{head}{HIDDEN}"), 400).await;
         }
         for coding in ["gzip, chunked", "chunked, chunked", "identity, chunked"] {
             let head =
                 format!("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {coding}\r\n\r\n");
-            expect(&net, format!("{head}0\r\n\r\n{HIDDEN}"), &[501]).await;
+            refused(&net, format!("{head}0\r\n\r\n{HIDDEN}"), 501).await;
         }
         let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
         expect(&net, format!("POST /echo HTTP/1.1\r\nHost: a\r\n{twice}\r\n{HIDDEN}"), &[501])
@@ -123,9 +133,9 @@ fn what_is_no_request_is_refused() {
             "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
         ] {
-            expect(&net, format!("{wrong}{HIDDEN}"), &[400]).await;
+            refused(&net, format!("{wrong}{HIDDEN}"), 400).await;
         }
-        expect(&net, "CONNECT a.example:80 HTTP/1.1\r\nHost: a\r\n\r\n", &[501]).await;
+        refused(&net, "CONNECT a.example:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501).await;
     });
 }
 

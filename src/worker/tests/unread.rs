@@ -1,6 +1,6 @@
 //! Answers to what never became a request are counted, and have their line.
 
-use super::client::statuses;
+use super::client::{body, field, statuses};
 use super::run;
 
 const UNREAD: &str = r#"unread - "-" "-""#;
@@ -8,9 +8,15 @@ const UNREAD: &str = r#"unread - "-" "-""#;
 #[test]
 fn what_hyper_refuses_has_its_line() {
     run([4, 1], "", |net| async move {
-        assert_eq!(statuses(&net.ask("nonsense\r\n\r\n").await), [400]);
+        let answer = net.ask("nonsense\r\n\r\n").await;
+        assert_eq!(statuses(&answer), [400]);
+        assert_eq!(body(&answer), r#"{"error":"what came is no request of HTTP"}"#);
+        assert_eq!(field(&answer, "x-frame-options"), Some("DENY"));
         let many: String = (0..201).map(|at| format!("x{at}: y\r\n")).collect();
-        assert_eq!(statuses(&net.ask(format!("GET / HTTP/1.1\r\n{many}\r\n")).await), [431]);
+        let answer = net.ask(format!("GET / HTTP/1.1\r\n{many}\r\n")).await;
+        assert_eq!(statuses(&answer), [431]);
+        assert_eq!(body(&answer), r#"{"error":"the request has more header fields than allowed"}"#);
+        assert_eq!(field(&answer, "connection"), Some("close"));
         let wide = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(1 << 16));
         let answer = net.ask(wide).await;
         assert_eq!(statuses(&answer), [431]);
@@ -20,6 +26,7 @@ fn what_hyper_refuses_has_its_line() {
         let many =
             net.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: i\r\n\r\nnonsense\r\n\r\n").await;
         assert_eq!(statuses(&many), [200, 400]);
+        assert_eq!(body(&many), r#"{"error":"what came is no request of HTTP"}"#);
         net.counted(6).await;
         let line = |status: u16| format!(r#"http "-" {status} {UNREAD}"#);
         let good = r#"http "GET / HTTP/1.1" 200 ok i "-" "out""#.to_owned();
