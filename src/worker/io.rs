@@ -22,15 +22,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::conns::{HeadRoom, Kick, Wait};
+use super::fragments::Fragments;
 use super::heads::TooLong;
 use super::own::Own;
 use super::proxy::{self, Parsed, Proxied};
 use super::ticket::Entry;
+use crate::client::Scheme;
 use crate::sys::clock;
 
 /// Bytes of an answer in pieces that are put together before they are written: to copy so few is
 /// cheaper than to have the kernel gather them.
 const GATHERED_MAX: usize = 1024;
+/// How a client begins that knows that a server speaks HTTP/2 (RFC 9113 section 3.4).
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// Reads of what is thrown away, until others have their turn.
 const READS_MAX: usize = 16;
 
@@ -48,8 +52,10 @@ pub(super) struct Watched {
     entry: Arc<Entry>,
     /// Longer heads would be refused by hyper, without a word.
     room: HeadRoom,
-    /// What came in behind the PROXY header.
+    /// What came in behind the PROXY header, and how its client speaks with the proxy.
     ahead: BytesMut,
+    scheme: Scheme,
+    fragments: Fragments,
     end: End,
 }
 
@@ -75,7 +81,8 @@ pub(super) enum Unproxied {
 
 impl Watched {
     pub(super) fn new(stream: Stream, entry: Arc<Entry>, room: HeadRoom) -> Self {
-        Self { stream, entry, room, ahead: BytesMut::new(), end: End::NotYet }
+        let (ahead, scheme, fragments) = Default::default();
+        Self { stream, entry, room, ahead, scheme, fragments, end: End::NotYet }
     }
 
     /// What it shares with its requests.
@@ -92,6 +99,7 @@ impl Watched {
                 Parsed::Header(proxied, length) => {
                     bytes.advance(length);
                     self.ahead = bytes;
+                    self.scheme = proxied.scheme.unwrap_or_default();
                     return Ok(proxied);
                 }
                 Parsed::Wrong(why) => return Err(Unproxied::Wrong(why)),
@@ -122,7 +130,7 @@ impl Watched {
     }
 
     fn say(&mut self, cx: &mut Context<'_>, own: Own) {
-        let text = own.text(clock::wall());
+        let text = own.text(self.scheme, clock::wall());
         if let Poll::Ready(Ok(_)) = self.stream.poll_write(cx, text.as_bytes()) {
             self.entry.conn.note_refused(own.status());
         }
@@ -179,7 +187,7 @@ impl Watched {
     }
 
     /// Notes whether a write had to wait for the client.
-    fn note_write<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let conn = &self.entry.conn;
         if result.is_pending() && conn.kick() == Kick::Reader {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -229,7 +237,15 @@ impl AsyncRead for Watched {
             Poll::Pending => this.ended(cx),
             Poll::Ready(Ok(())) => {
                 let bytes = &buffer.filled()[before..];
+                let wait = this.entry.conn.wait();
+                let has_fragment = this.fragments.are_in(wait, bytes);
                 match this.entry.conn.note_read(bytes, this.room) {
+                    // It would be taken for a request without its fragment.
+                    Ok(()) if has_fragment => this.refuse(cx, Own::Target),
+                    // hyper, which speaks HTTP/1.1 only here, would say nothing.
+                    Ok(()) if wait == Wait::First && bytes.starts_with(HTTP_2) => {
+                        this.refuse(cx, Own::Malformed)
+                    }
                     Ok(()) => result,
                     Err(TooLong::Line) => this.refuse(cx, Own::LineTooLong),
                     Err(TooLong::Head) => this.refuse(cx, Own::HeadTooLong),

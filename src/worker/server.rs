@@ -189,7 +189,7 @@ impl Server {
         };
         let by_hyper = || own::status_of(result.as_ref().err()?.as_ref());
         if let Some(status) = conn.refused().or_else(by_hyper) {
-            ticket::log_unread(&self, &conn, peer.address(), status);
+            ticket::log_unread(&self, &conn, peer, status);
         }
         if let Err(error) = result {
             tracing::debug!("a connection ended badly: {}", Chain(error.as_ref()));
@@ -197,14 +197,16 @@ impl Server {
     }
 }
 
-/// Files of a worker that are no connections: listeners, logs, and what the application has open.
+/// Files that an application may open besides while it serves: connections of its own, to a database
+/// for one. What a worker has open when it begins, as every slot's listeners, is counted.
 const OTHER_FILES: u64 = 64;
 
 /// Connections that a worker takes: as many as configured, as long as it may have the files open. One
 /// more would be accepted by nobody, and would not go to a sibling that has room.
 fn connections_max(configured: u32, slot: Slot) -> usize {
     let files = process::raise_files_max().unwrap_or(u64::MAX);
-    let room = files - OTHER_FILES.min(files / 4);
+    let free = files.saturating_sub(process::files_open().unwrap_or(OTHER_FILES));
+    let room = free - OTHER_FILES.min(free / 4);
     if room < configured.into() && slot == Slot::new(0) {
         tracing::warn!(
             "worker_connections is {configured}, and a process may have {files} files open here: \

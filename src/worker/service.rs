@@ -126,10 +126,10 @@ impl Future for Answering {
         let ticket = this.ticket.as_ref().expect("a future is not polled after its end");
         let conn = &ticket.conn;
         let response = match this.running.project() {
-            RunningProjection::Own { own } => own.response(),
+            RunningProjection::Own { own } => own.response(ticket.scheme()),
             RunningProjection::Routed { .. } if conn.kick() == Kick::Answer => {
                 ticket.warn_of_timeout();
-                Own::Timeout.response()
+                Own::Timeout.response(ticket.scheme())
             }
             RunningProjection::Routed { future } => {
                 let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
@@ -141,7 +141,7 @@ impl Future for Answering {
                     Err(_) => {
                         // The panic hook has written what and where.
                         ticket.warn_of_panic();
-                        Own::Panic.response()
+                        Own::Panic.response(ticket.scheme())
                     }
                 }
             }
@@ -155,8 +155,8 @@ impl Future for Answering {
 fn finish(response: Response<Body>, mut ticket: Ticket) -> Response<Answer> {
     let mut response = match ticket.conn.fault() {
         Fault::None => response,
-        Fault::TooLong => Own::BodyTooLong.response(),
-        Fault::Stalled => Own::BodyStalled.response(),
+        Fault::TooLong => Own::BodyTooLong.response(ticket.scheme()),
+        Fault::Stalled => Own::BodyStalled.response(ticket.scheme()),
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         ticket.conn.set(Wait::Other);

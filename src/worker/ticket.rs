@@ -6,7 +6,6 @@
 //! all that hyper had to write is with the kernel. What is there still when the stream ends was not
 //! answered, whatever its head said; and what a worker had in hand that is killed is on its board.
 
-use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -215,6 +214,11 @@ impl Ticket {
         &self.account().id
     }
 
+    /// How its client reaches the service.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.account().client.scheme()
+    }
+
     /// The head of the answer stands.
     pub(super) fn note_head<B>(&mut self, response: &Response<B>) {
         let headers = kept(response.headers(), &self.server.fields.response);
@@ -278,11 +282,11 @@ fn kept(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Field> {
 }
 
 /// Accounts for an answer to what never became a request: its head took too long, or was none.
-pub(super) fn log_unread(server: &Server, conn: &Conn, client: Option<IpAddr>, status: StatusCode) {
+pub(super) fn log_unread(server: &Server, conn: &Conn, client: Client, status: StatusCode) {
     let elapsed = conn.waited();
     server.count_request();
     let record = Record {
-        remote: client,
+        remote: client.address(),
         started: clock::wall().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH),
         elapsed,
         method: &Method::GET,
@@ -296,7 +300,7 @@ pub(super) fn log_unread(server: &Server, conn: &Conn, client: Option<IpAddr>, s
         slot: server.slot,
         generation: server.generation,
         request_id: None,
-        scheme: Scheme::Http.as_str(),
+        scheme: client.scheme().as_str(),
     };
     logging::access(&record, |_| {});
 }

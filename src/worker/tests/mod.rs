@@ -13,6 +13,7 @@ mod timing;
 mod unread;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -122,6 +123,17 @@ impl Net {
     fn own_access_lines(&self) -> Vec<String> {
         let [a, b, c, d] = self.from;
         Self::access_lines(&format!("{a}.{b}.{c}.{d}"))
+    }
+
+    /// Another descriptor of its TCP listener.
+    fn listener(&self) -> OwnedFd {
+        let listeners = self.server.listeners();
+        let (_, fd) = listeners.of_slot(Slot::new(0)).next().expect("there is a TCP address");
+        fd.try_clone_to_owned().expect("there are descriptors")
+    }
+
+    fn all_error_lines() -> String {
+        logs().read("error")
     }
 
     /// The error lines that speak of this test's connections, from level to end.

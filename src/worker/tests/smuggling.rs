@@ -132,10 +132,34 @@ fn what_is_no_request_is_refused() {
             "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /# HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /x?y#z HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS *#x HTTP/1.1\r\nHost: a\r\n\r\n",
+            &format!("GET /#{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(50 << 10)),
         ] {
             refused(&net, format!("{wrong}{HIDDEN}"), 400).await;
         }
         refused(&net, "CONNECT a.example:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501).await;
+    });
+}
+
+/// Behind another request, and in pieces.
+#[test]
+fn a_fragment_is_no_part_of_a_target() {
+    run([3, 10], "", |net| async move {
+        let plain = "GET / HTTP/1.1\r\nHost: a\r\nx: #\r\n\r\n";
+        for begun in ["GET /hid", "\r\nGET /hidden", "GET /hidden?x#y HTTP"] {
+            let mut talk = net.connect().await;
+            talk.say(plain).await;
+            assert_eq!(statuses(&talk.answer().await), [200]);
+            talk.say(begun).await;
+            talk.say("den#x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            talk.hang_up().await;
+            assert_eq!(statuses(&talk.rest().await), [400], "{begun}");
+        }
+        let hidden = net.own_access_lines().iter().any(|line| line.contains("/hidden"));
+        assert!(!hidden, "{:?}", net.own_access_lines());
     });
 }
 
