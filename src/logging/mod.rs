@@ -183,15 +183,16 @@ pub(crate) fn wait_for_room(waiting: impl Fn() -> Patience + Send + Sync + 'stat
     lock().waiting = Some(Arc::new(waiting));
 }
 
-/// Writes an access line. Before that `note` is told its place in this process's ring, so that whoever
-/// reads the note after this process's death can tell whether the line was written
-/// ([`Rings::has_line`]).
-pub(crate) fn access(record: &Record<'_>, note: impl Fn(u64)) {
+/// Writes an access line. Before that `note` is told how far this process's ring has come, so that
+/// whoever reads the note after this process's death can tell whether the line was written, or counted
+/// as lost ([`Rings::has_line`]). While it waits for room there is nothing to be noted: other threads'
+/// lines may come before it.
+pub(crate) fn access(record: &Record<'_>, note: impl Fn(Option<u64>)) {
     loop {
         // Not under the lock: others may log meanwhile.
         let Err(waiting) = lock().access(record, &note) else { return };
         if waiting() == Patience::IsOver {
-            return lock().sink.drop_line();
+            return lock().give_up(note);
         }
         sys::clock::nap(WAIT);
     }
@@ -229,18 +230,27 @@ fn error(entry: &Entry) {
 impl Logs {
     /// # Errors
     /// When the line has to wait for room.
-    fn access(&mut self, record: &Record<'_>, note: impl Fn(u64)) -> Result<(), Waiting> {
+    fn access(&mut self, record: &Record<'_>, note: impl Fn(Option<u64>)) -> Result<(), Waiting> {
         let Some(writer) = &mut self.access else { return Ok(()) };
         self.line.clear();
         writer.write(record, &mut self.line);
-        self.sink.position().map(note);
+        note(self.sink.settled());
         if self.sink.send(Kind::Access, &self.line) == Err(Full) {
             match (self.when_full, &self.waiting) {
-                (WhenFull::Block, Some(waiting)) => return Err(Arc::clone(waiting)),
+                (WhenFull::Block, Some(waiting)) => {
+                    note(None);
+                    return Err(Arc::clone(waiting));
+                }
                 (WhenFull::Block, None) | (WhenFull::Drop, _) => self.sink.drop_line(),
             }
         }
         Ok(())
+    }
+
+    /// The line has waited in vain.
+    fn give_up(&mut self, note: impl Fn(Option<u64>)) {
+        note(self.sink.settled());
+        self.sink.drop_line();
     }
 
     /// Errors never wait: they have room of their own.

@@ -192,9 +192,9 @@ impl<C: Cells> Producer<C> {
         Self { cells, head, dropped, pid, is_full: false, answered: None }
     }
 
-    /// Where the next record goes: the ring is filled beyond it as soon as that is published.
-    pub(super) fn position(&self) -> u64 {
-        self.head
+    /// A number that grows with every line, whether that is published or counted as lost.
+    pub(super) fn settled(&self) -> u64 {
+        self.head.wrapping_add(self.dropped)
     }
 
     /// Publishes a line.
@@ -338,6 +338,12 @@ impl<C: Cells> Consumer<C> {
     /// As far as the ring is filled now.
     pub(crate) fn mark(&self) -> u64 {
         self.cells.load(HEAD, Ordering::Acquire)
+    }
+
+    /// The producer's number, as far as it has come.
+    pub(super) fn settled(&self) -> u64 {
+        let dropped = self.cells.load(DROPPED, Ordering::Acquire);
+        self.mark().wrapping_add(dropped)
     }
 
     /// Whether all that stood before the mark was read, a gap that it ended with too.

@@ -69,13 +69,14 @@ impl Rings {
         Ok(Ring { mapping, bell: self.bell.try_clone()? })
     }
 
-    /// Whether the process that had this ring, and is dead, has written a line at this position.
+    /// Whether the process that had this ring, and is dead, has written the line before which it had
+    /// noted this, or has counted it as lost.
     ///
     /// # Errors
     /// What fstat(2) and mmap(2) say.
-    pub(crate) fn has_line(&self, place: usize, position: u64) -> io::Result<bool> {
+    pub(crate) fn has_line(&self, place: usize, noted: u64) -> io::Result<bool> {
         let mapping = self.memory.map(place * RING_LINES, RING_LINES)?;
-        Ok(Consumer::new(mapping).mark() != position)
+        Ok(Consumer::new(mapping).settled() != noted)
     }
 
     /// What wakes the logger.

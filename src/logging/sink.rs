@@ -27,11 +27,11 @@ impl Sink {
         Self::Ring { producer, bell }
     }
 
-    /// Where the next line goes in this process's ring.
-    pub(super) fn position(&self) -> Option<u64> {
+    /// How far this process's ring has come: written or lost, the next line changes it.
+    pub(super) fn settled(&self) -> Option<u64> {
         match self {
             Self::Nowhere | Self::Stderr => None,
-            Self::Ring { producer, .. } => Some(producer.position()),
+            Self::Ring { producer, .. } => Some(producer.settled()),
         }
     }
 

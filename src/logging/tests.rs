@@ -3,6 +3,7 @@
 
 // ORDERING: numbers that one thread counts: Relaxed.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
@@ -87,6 +88,10 @@ pub(crate) fn flush(rings: &Rings, log: &Log) {
 
 /// Writes the access line `@{id} AAA… {length}.`.
 fn write_access(id: &str, length: usize) {
+    write_noted_access(id, length, |_| {});
+}
+
+fn write_noted_access(id: &str, length: usize, note: impl Fn(Option<u64>)) {
     let agent = HeaderValue::from_str(&"A".repeat(length)).expect("letters are a value");
     let request_headers = [(header::USER_AGENT, agent)];
     let record = Record {
@@ -106,7 +111,7 @@ fn write_access(id: &str, length: usize) {
         request_id: Some(id),
         scheme: "http",
     };
-    access(&record, |_| {});
+    access(&record, note);
 }
 
 /// The id of an access line, which must be whole.
@@ -408,7 +413,16 @@ fn child_that_finds_no_room(folder: &Path) {
         });
         lost
     };
-    (0..20).for_each(|_| write_access("1", 60_000));
+    let noted = RefCell::new(Vec::new());
+    let write =
+        |id: &str| write_noted_access(id, 60_000, |settled| noted.borrow_mut().push(settled));
+    let has_line = |settled| rings.has_line(MASTER, settled).expect("it can be mapped");
+    for _ in 0..20 {
+        let before = noted.borrow().len();
+        write("1");
+        let [Some(settled)] = noted.borrow()[before..] else { panic!("{noted:?}") };
+        assert!(has_line(settled), "what is written has its line, and so has what is lost");
+    }
     assert_eq!(lost(), 7, "it does not wait, as nobody has said that it may");
     let asked = Arc::new(AtomicU32::new(0));
     let asks = Arc::clone(&asked);
@@ -416,8 +430,14 @@ fn child_that_finds_no_room(folder: &Path) {
         0..3 => Patience::Lasts,
         _ => Patience::IsOver,
     });
-    write_access("2", 60_000);
+    noted.borrow_mut().clear();
+    write("2");
     assert_eq!((asked.load(Ordering::Relaxed), lost()), (4, 8));
+    let [Some(settled), None, .., None, Some(last)] = noted.borrow()[..] else {
+        panic!("{noted:?}: while it waits others may write")
+    };
+    assert_eq!(settled, last, "nobody else has written");
+    assert!(has_line(last), "it is counted as lost");
     flush(&rings, &log);
 }
 

@@ -34,9 +34,9 @@ impl<A: App> Master<A> {
 pub(super) fn account(kid: &Kid, rings: &Rings) {
     let Some(worker) = &kid.worker else { return };
     let has_line = |request: &Held| {
-        let (Some(ring), Some(position)) = (kid.ring, request.line_at) else { return false };
+        let (Some(ring), Some(noted)) = (kid.ring, request.line_at) else { return false };
         // A line too many is better than none.
-        rings.has_line(ring, position).unwrap_or(false)
+        rings.has_line(ring, noted).unwrap_or(false)
     };
     let mut held = worker.board.held();
     held.retain(|request| !has_line(request));

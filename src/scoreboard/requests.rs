@@ -49,7 +49,7 @@ pub(crate) struct Held {
     pub(crate) target: Uri,
     /// Its protocol.
     pub(crate) version: Version,
-    /// Where its access line was about to be written in its process's ring.
+    /// How far its process's ring had come when its access line was about to be written.
     pub(crate) line_at: Option<u64>,
 }
 
@@ -111,10 +111,12 @@ impl<'a> Entry<'a> {
         self.word(HEADER).store(header, Ordering::Release);
     }
 
-    /// Its access line is about to be written at this position of the process's ring.
-    pub(crate) fn note_line(&self, position: u64) {
-        // Zero says that there is none.
-        self.word(LINE).store(position.wrapping_add(1), Ordering::Release);
+    /// Its access line is about to be written into the process's ring, which has come so far; or it
+    /// has to wait.
+    pub(crate) fn note_line(&self, settled: Option<u64>) {
+        // Zero says that there is no line to come.
+        let word = settled.map_or(0, |settled| settled.wrapping_add(1));
+        self.word(LINE).store(word, Ordering::Release);
     }
 
     /// The request is over.
@@ -217,8 +219,10 @@ mod tests {
                 line_at: None,
             };
             assert_eq!(entry.read(), Some(expected.clone()));
-            entry.note_line(0);
-            assert_eq!(entry.read(), Some(Held { line_at: Some(0), ..expected }));
+            entry.note_line(Some(0));
+            assert_eq!(entry.read(), Some(Held { line_at: Some(0), ..expected.clone() }));
+            entry.note_line(None);
+            assert_eq!(entry.read(), Some(expected));
         }
         entry.clear();
         assert_eq!(entry.read(), None);

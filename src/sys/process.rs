@@ -82,6 +82,15 @@ pub(crate) fn raise_files_max() -> io::Result<u64> {
     }
 }
 
+/// How many files this process has open.
+///
+/// # Errors
+/// Where there is no `/proc`.
+pub(crate) fn files_open() -> io::Result<u64> {
+    // One of them is the folder that is read.
+    fs::read_dir("/proc/self/fd").map(|files| files.count().saturating_sub(1) as u64)
+}
+
 /// Sets variables of this process's environment.
 pub(crate) fn set_environment(
     _proof: &super::fork::SingleThreaded,

@@ -115,8 +115,13 @@ impl Server {
                     self.complain(&error);
                     tokio::time::sleep(EXHAUSTED).await;
                 }
-                // The client has gone, or the network failed it: no business of ours.
-                Ok(Err(_)) => {}
+                // The client has gone: no business of ours.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // Likely the network has failed it. But what lasts must not keep us busy.
+                Ok(Err(error)) => {
+                    self.complain(&error);
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
                 // A sibling was faster.
                 Err(_would_block) => {}
             }

@@ -21,15 +21,20 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::conns::{Conn, Entry, HeadRoom, Kick, Wait};
+use super::conns::{HeadRoom, Kick, Wait};
+use super::fragments::Fragments;
 use super::heads::TooLong;
 use super::own::Own;
 use super::proxy::{self, Parsed, Proxied};
+use super::ticket::Entry;
+use crate::client::Scheme;
 use crate::sys::clock;
 
 /// Bytes of an answer in pieces that are put together before they are written: to copy so few is
 /// cheaper than to have the kernel gather them.
 const GATHERED_MAX: usize = 1024;
+/// How a client begins that knows that a server speaks HTTP/2 (RFC 9113 section 3.4).
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// Reads of what is thrown away, until others have their turn.
 const READS_MAX: usize = 16;
 
@@ -44,13 +49,13 @@ pub(super) enum Stream {
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: Stream,
-    entry: Entry,
+    entry: Arc<Entry>,
     /// Longer heads would be refused by hyper, without a word.
     room: HeadRoom,
-    /// What came in behind the PROXY header.
+    /// What came in behind the PROXY header, and how its client speaks with the proxy.
     ahead: BytesMut,
-    /// What was waited for before the client stopped reading.
-    before: Option<Wait>,
+    scheme: Scheme,
+    fragments: Fragments,
     end: End,
 }
 
@@ -75,13 +80,14 @@ pub(super) enum Unproxied {
 }
 
 impl Watched {
-    pub(super) fn new(stream: Stream, entry: Entry, room: HeadRoom) -> Self {
-        Self { stream, entry, room, ahead: BytesMut::new(), before: None, end: End::NotYet }
+    pub(super) fn new(stream: Stream, entry: Arc<Entry>, room: HeadRoom) -> Self {
+        let (ahead, scheme, fragments) = Default::default();
+        Self { stream, entry, room, ahead, scheme, fragments, end: End::NotYet }
     }
 
-    /// What is known of the connection.
-    pub(super) fn conn(&self) -> &Arc<Conn> {
-        &self.entry.conn
+    /// What it shares with its requests.
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
     }
 
     /// Takes the PROXY header from the front. Until it is there the connection waits for its first
@@ -93,6 +99,7 @@ impl Watched {
                 Parsed::Header(proxied, length) => {
                     bytes.advance(length);
                     self.ahead = bytes;
+                    self.scheme = proxied.scheme.unwrap_or_default();
                     return Ok(proxied);
                 }
                 Parsed::Wrong(why) => return Err(Unproxied::Wrong(why)),
@@ -117,12 +124,29 @@ impl Watched {
     /// Says something without hyper, which has nothing to write: the answer to the request before is
     /// out. A client whose buffer is full even so gets no answer.
     fn refuse(&mut self, cx: &mut Context<'_>, own: Own) -> Poll<io::Result<()>> {
-        let text = own.text(clock::wall());
+        self.say(cx, own);
+        ready!(self.poll_end(cx))?;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn say(&mut self, cx: &mut Context<'_>, own: Own) {
+        let text = own.text(self.scheme, clock::wall());
         if let Poll::Ready(Ok(_)) = self.stream.poll_write(cx, text.as_bytes()) {
             self.entry.conn.note_refused(own.status());
         }
-        ready!(self.poll_end(cx))?;
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// What hyper says when it has no request in hand is an answer of its own: a status without a word.
+    /// It is said in ours, and hyper is told that all is written.
+    fn replace(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> bool {
+        let conn = &self.entry.conn;
+        if !matches!(conn.wait(), Wait::Head | Wait::Next) {
+            return false;
+        }
+        // The client may be in the middle of it.
+        conn.set(Wait::Head);
+        self.say(cx, Own::of_hyper(bytes));
+        true
     }
 
     /// Says that nothing more is said, and listens until the client has stopped, too.
@@ -163,22 +187,19 @@ impl Watched {
     }
 
     /// Notes whether a write had to wait for the client.
-    fn note_write<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match (&result, self.before) {
-            (Poll::Pending, _) if self.entry.conn.kick() == Kick::Reader => {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            (Poll::Pending, None) => {
-                self.before = Some(self.entry.conn.wait());
-                self.entry.conn.set(Wait::Reader);
-            }
-            (Poll::Ready(_), Some(before)) => {
-                self.before = None;
-                self.entry.conn.set(before);
-            }
-            (Poll::Pending, Some(_)) | (Poll::Ready(_), None) => {}
+    fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let conn = &self.entry.conn;
+        if result.is_pending() && conn.kick() == Kick::Reader {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        conn.note_blocked(result.is_pending());
         result
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.entry.close();
     }
 }
 
@@ -216,7 +237,15 @@ impl AsyncRead for Watched {
             Poll::Pending => this.ended(cx),
             Poll::Ready(Ok(())) => {
                 let bytes = &buffer.filled()[before..];
+                let wait = this.entry.conn.wait();
+                let has_fragment = this.fragments.are_in(wait, bytes);
                 match this.entry.conn.note_read(bytes, this.room) {
+                    // It would be taken for a request without its fragment.
+                    Ok(()) if has_fragment => this.refuse(cx, Own::Target),
+                    // hyper, which speaks HTTP/1.1 only here, would say nothing.
+                    Ok(()) if wait == Wait::First && bytes.starts_with(HTTP_2) => {
+                        this.refuse(cx, Own::Malformed)
+                    }
                     Ok(()) => result,
                     Err(TooLong::Line) => this.refuse(cx, Own::LineTooLong),
                     Err(TooLong::Head) => this.refuse(cx, Own::HeadTooLong),
@@ -233,15 +262,23 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.replace(cx, bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let result = self.stream.poll_write(cx, bytes);
         self.note_write(result)
     }
 
+    /// hyper calls it only when it has nothing left to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let result = match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        if matches!(result, Poll::Ready(Ok(()))) {
+            self.entry.note_flushed();
         }
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -261,6 +298,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.replace(cx, slices.first().map_or(&[], |slice| slice)) {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         let mut room = [0; GATHERED_MAX];
         let result = match gathered(slices, &mut room) {
             Some(bytes) => self.stream.poll_write(cx, bytes),

@@ -10,6 +10,7 @@ mod body;
 mod conns;
 mod fairness;
 mod forwarded;
+mod fragments;
 mod heads;
 mod io;
 mod leave;

@@ -6,17 +6,21 @@ use std::time::SystemTime;
 use axum::body::Body;
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
+
+use crate::client::Scheme;
 
 /// What the server answers by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     /// The head takes too long (RFC 9110 section 15.5.9).
     HeadTimeout,
+    /// The head is none.
+    Malformed,
     /// Not all of the head fits (RFC 6585 section 5).
     HeadTooLong,
     /// `OPTIONS *`, which asks about the server as a whole (RFC 9110 section 9.3.7).
@@ -45,7 +49,7 @@ impl Own {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
             Self::Coding | Self::Tunnel => StatusCode::NOT_IMPLEMENTED,
-            Self::Target | Self::Host => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::Target | Self::Host => StatusCode::BAD_REQUEST,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTimeout | Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -57,6 +61,7 @@ impl Own {
         match self {
             Self::Options => "",
             Self::HeadTimeout => r#"{"error":"the head of the request took too long"}"#,
+            Self::Malformed => r#"{"error":"what came is no request of HTTP"}"#,
             Self::HeadTooLong => r#"{"error":"the head of the request is longer than allowed"}"#,
             Self::LineTooLong => r#"{"error":"the request line is longer than allowed"}"#,
             Self::FieldTooLong => r#"{"error":"a header field is longer than allowed"}"#,
@@ -73,10 +78,13 @@ impl Own {
     }
 
     /// The connection is closed behind it: the request may not have been read whole.
-    pub(super) fn response(self) -> Response<Body> {
-        let mut headers = HeaderMap::with_capacity(8);
+    pub(super) fn response(self, scheme: Scheme) -> Response<Body> {
+        let mut headers = HeaderMap::with_capacity(16);
         for (name, value) in SHIELD {
             headers.insert(name, HeaderValue::from_static(value));
+        }
+        if scheme == Scheme::Https {
+            headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(TLS_ONLY));
         }
         match self {
             Self::Options => {
@@ -84,6 +92,7 @@ impl Own {
                 headers.insert(ALLOW, HeaderValue::from_static(methods));
             }
             Self::HeadTimeout
+            | Self::Malformed
             | Self::HeadTooLong
             | Self::LineTooLong
             | Self::FieldTooLong
@@ -107,12 +116,22 @@ impl Own {
         response
     }
 
+    /// What hyper means that answers so by itself: to a head that it cannot read, or whose fields are
+    /// more than it takes. Longer heads than it takes are refused while they come in.
+    pub(super) fn of_hyper(answer: &[u8]) -> Self {
+        match answer.get(9..12) {
+            Some(b"414") => Self::LineTooLong,
+            Some(b"431") => Self::TooManyFields,
+            Some(_) | None => Self::Malformed,
+        }
+    }
+
     /// The same as text, for a connection that cannot be spoken with through hyper: its request has no
     /// head yet.
-    pub(super) fn text(self, now: SystemTime) -> String {
+    pub(super) fn text(self, scheme: Scheme, now: SystemTime) -> String {
         let (status, body) = (self.status(), self.body());
         let mut text = format!("HTTP/1.1 {status}\r\n");
-        for (name, value) in self.response().headers() {
+        for (name, value) in self.response(scheme).headers() {
             let value = value.to_str().expect("our own fields are ASCII");
             text += &format!("{name}: {value}\r\n");
         }
@@ -128,12 +147,20 @@ impl Own {
 }
 
 /// Whatever a browser takes such an answer for, nothing in it is run, framed or told on.
-const SHIELD: [(HeaderName, &str); 4] = [
+const SHIELD: [(HeaderName, &str); 5] = [
     (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (X_FRAME_OPTIONS, "DENY"),
     (REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("permissions-policy"),
+        "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    ),
 ];
+
+/// For a year: who has come over TLS once does not come in the clear again (RFC 6797), and must not be
+/// told so in the clear.
+const TLS_ONLY: &str = "max-age=31536000";
 
 pub(super) const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
@@ -158,17 +185,55 @@ mod tests {
 
     use super::*;
 
+    const ALL: [Own; 15] = [
+        Own::HeadTimeout,
+        Own::Malformed,
+        Own::HeadTooLong,
+        Own::Options,
+        Own::LineTooLong,
+        Own::FieldTooLong,
+        Own::TooManyFields,
+        Own::Coding,
+        Own::Tunnel,
+        Own::Target,
+        Own::Host,
+        Own::BodyTooLong,
+        Own::BodyStalled,
+        Own::Timeout,
+        Own::Panic,
+    ];
+
+    /// The fields that the README promises of every answer.
+    #[test]
+    fn every_answer_is_shielded() {
+        for own in ALL {
+            for (scheme, told) in [(Scheme::Http, None), (Scheme::Https, Some("max-age=31536000"))]
+            {
+                let response = own.response(scheme);
+                let field =
+                    |name: &str| response.headers().get(name).map(|it| it.to_str().unwrap());
+                assert_eq!(field("x-content-type-options"), Some("nosniff"), "{own:?}");
+                assert_eq!(field("x-frame-options"), Some("DENY"), "{own:?}");
+                assert_eq!(field("referrer-policy"), Some("no-referrer"), "{own:?}");
+                for name in ["content-security-policy", "permissions-policy"] {
+                    assert!(field(name).is_some(), "{own:?}: {name}");
+                }
+                assert_eq!(field("strict-transport-security"), told, "{own:?}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_said_without_hyper_is_whole() {
         let then = UNIX_EPOCH + Duration::from_secs(784_111_777);
-        for own in [Own::HeadTimeout, Own::HeadTooLong, Own::LineTooLong] {
-            let text = own.text(then);
+        for own in ALL.into_iter().filter(|own| *own != Own::Options) {
+            let text = own.text(Scheme::Http, then);
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with(&format!("HTTP/1.1 {}\r\n", own.status())), "{head}");
             assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{text}");
             // RFC 9110 section 5.6.7 has this date.
             assert!(head.contains("\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "{text}");
-            for (name, value) in own.response().headers() {
+            for (name, value) in own.response(Scheme::Http).headers() {
                 let field = format!("\r\n{name}: {}\r\n", value.to_str().unwrap());
                 assert!(head.contains(&field), "{field} in {text}");
             }

@@ -18,6 +18,7 @@ use super::forwarded::Trusted;
 use super::io::{Stream, Unproxied, Watched};
 use super::proxy::Proxied;
 use super::service::Requests;
+use super::ticket::Entry;
 use super::{Chain, own, ticket};
 use crate::client::{Client, Scheme};
 use crate::config::{Config, Limits};
@@ -35,7 +36,7 @@ pub(super) struct Server {
     pub(super) generation: Generation,
     pub(super) pid: u32,
     pub(super) limits: Limits,
-    pub(super) conns: Arc<Conns>,
+    pub(super) conns: Conns,
     /// The header fields that the access log names.
     pub(super) fields: NamedFields,
     /// Whose forwarding headers are believed.
@@ -82,7 +83,7 @@ impl Server {
             generation,
             pid,
             limits: config.limits.clone(),
-            conns: Arc::new(Conns::new(config, Arc::clone(&board), place.clone())),
+            conns: Conns::new(config, Arc::clone(&board), place.clone()),
             fields: logging::named_fields(),
             forwarders: Trusted::new(&config.forwarded_allow_ips),
             proxies: config.proxy_protocol.then(|| Trusted::new(&config.proxy_allow_ips)),
@@ -129,15 +130,14 @@ impl Server {
     /// A request is over.
     pub(super) fn count_request(&self) {
         self.place.board().count_request(self.slot);
-        let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
-        if served == self.enough {
+        if self.enough > 0 && self.served.fetch_add(1, Ordering::Relaxed) + 1 == self.enough {
             self.served_enough.notify_one();
         }
     }
 
     pub(super) fn serve(self: &Arc<Self>, stream: Stream, peer: Option<SocketAddr>) {
         // Entered before anything else runs: who counts connections sees it at once.
-        let entry = self.conns.enter();
+        let entry = Arc::new(Entry::new(self));
         let watched = Watched::new(stream, entry, head_room(&self.limits));
         let server = Arc::clone(self);
         tokio::spawn(async move {
@@ -170,11 +170,10 @@ impl Server {
 
     /// Requests and answers, until the connection ends.
     async fn converse(self: Arc<Self>, watched: Watched, peer: Client) {
-        let conn = Arc::clone(watched.conn());
+        let conn = Arc::clone(&watched.entry().conn);
         let requests = Requests {
             router: self.router.clone(),
-            server: Arc::clone(&self),
-            conn: Arc::clone(&conn),
+            entry: Arc::clone(watched.entry()),
             peer,
             is_forwarder: self.forwarders.has_peer(peer.peer()),
         };
@@ -190,7 +189,7 @@ impl Server {
         };
         let by_hyper = || own::status_of(result.as_ref().err()?.as_ref());
         if let Some(status) = conn.refused().or_else(by_hyper) {
-            ticket::log_unread(&self, &conn, peer.address(), status);
+            ticket::log_unread(&self, &conn, peer, status);
         }
         if let Err(error) = result {
             tracing::debug!("a connection ended badly: {}", Chain(error.as_ref()));
@@ -198,14 +197,16 @@ impl Server {
     }
 }
 
-/// Files of a worker that are no connections: listeners, logs, and what the application has open.
+/// Files that an application may open besides while it serves: connections of its own, to a database
+/// for one. What a worker has open when it begins, as every slot's listeners, is counted.
 const OTHER_FILES: u64 = 64;
 
 /// Connections that a worker takes: as many as configured, as long as it may have the files open. One
 /// more would be accepted by nobody, and would not go to a sibling that has room.
 fn connections_max(configured: u32, slot: Slot) -> usize {
     let files = process::raise_files_max().unwrap_or(u64::MAX);
-    let room = files - OTHER_FILES.min(files / 4);
+    let free = files.saturating_sub(process::files_open().unwrap_or(OTHER_FILES));
+    let room = free - OTHER_FILES.min(free / 4);
     if room < configured.into() && slot == Slot::new(0) {
         tracing::warn!(
             "worker_connections is {configured}, and a process may have {files} files open here: \

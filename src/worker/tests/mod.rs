@@ -6,12 +6,14 @@
 
 mod client;
 mod forwarding;
+mod outgoing;
 mod proxied;
 mod smuggling;
 mod timing;
 mod unread;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -37,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes that a test's server takes for a body.
 const BODY_MAX: usize = 1000;
+
+/// Bytes of an answer that no socket has room for.
+const BIG: usize = 32 << 20;
 
 /// A worker without its master.
 struct Net {
@@ -120,6 +125,17 @@ impl Net {
         Self::access_lines(&format!("{a}.{b}.{c}.{d}"))
     }
 
+    /// Another descriptor of its TCP listener.
+    fn listener(&self) -> OwnedFd {
+        let listeners = self.server.listeners();
+        let (_, fd) = listeners.of_slot(Slot::new(0)).next().expect("there is a TCP address");
+        fd.try_clone_to_owned().expect("there are descriptors")
+    }
+
+    fn all_error_lines() -> String {
+        logs().read("error")
+    }
+
     /// The error lines that speak of this test's connections, from level to end.
     fn error_lines(&self) -> Vec<String> {
         let [a, b, c, d] = self.from;
@@ -176,6 +192,9 @@ fn router() -> Router {
         .route("/", get(|| async { ([("x-mark", "out")], "hello") }))
         .route("/who", get(who))
         .route("/echo", post(|body: Bytes| async { body }))
+        .route("/big", get(|| async { vec![b'b'; BIG] }))
+        .route("/cut-short", get(|| async { outgoing::CutShort::answer() }))
+        .route("/ignore-big", any(|| async { vec![b'b'; BIG] }))
         .route("/ignore", any(|| async { "ignored" }))
         .route("/fail", any(|| async { StatusCode::IM_A_TEAPOT.into_response() }))
         .route("/panic", any(panic))

@@ -18,6 +18,16 @@ async fn expect(net: &Net, bytes: impl AsRef<[u8]>, expected: &[u16]) -> String 
     answers
 }
 
+/// Expects it to be refused with this status, in words.
+async fn refused(net: &Net, bytes: impl AsRef<[u8]>, status: u16) {
+    let answer = expect(net, bytes, &[status]).await;
+    let text: serde_json::Value = serde_json::from_str(body(&answer)).expect(&answer);
+    assert!(text["error"].is_string(), "{answer}");
+    let fields = ["connection", "content-type", "x-content-type-options"];
+    let expected = ["close", "application/json", "nosniff"].map(Some);
+    assert_eq!(fields.map(|name| field(&answer, name)), expected, "{answer}");
+}
+
 #[test]
 fn of_two_lengths_the_chunks_count_and_nothing_follows() {
     run([3, 1], "", |net| async move {
@@ -61,12 +71,12 @@ fn lengths_that_are_none_are_refused() {
             "Transfer-Encoding: ",
         ] {
             let head = format!("POST /echo HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
-            expect(&net, format!("{head}{HIDDEN}"), &[400]).await;
+            refused(&net, format!("{head}{HIDDEN}"), 400).await;
         }
         for coding in ["gzip, chunked", "chunked, chunked", "identity, chunked"] {
             let head =
                 format!("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {coding}\r\n\r\n");
-            expect(&net, format!("{head}0\r\n\r\n{HIDDEN}"), &[501]).await;
+            refused(&net, format!("{head}0\r\n\r\n{HIDDEN}"), 501).await;
         }
         let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
         expect(&net, format!("POST /echo HTTP/1.1\r\nHost: a\r\n{twice}\r\n{HIDDEN}"), &[501])
@@ -122,10 +132,34 @@ fn what_is_no_request_is_refused() {
             "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /# HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /x?y#z HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS *#x HTTP/1.1\r\nHost: a\r\n\r\n",
+            &format!("GET /#{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(50 << 10)),
         ] {
-            expect(&net, format!("{wrong}{HIDDEN}"), &[400]).await;
+            refused(&net, format!("{wrong}{HIDDEN}"), 400).await;
         }
-        expect(&net, "CONNECT a.example:80 HTTP/1.1\r\nHost: a\r\n\r\n", &[501]).await;
+        refused(&net, "CONNECT a.example:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501).await;
+    });
+}
+
+/// Behind another request, and in pieces.
+#[test]
+fn a_fragment_is_no_part_of_a_target() {
+    run([3, 10], "", |net| async move {
+        let plain = "GET / HTTP/1.1\r\nHost: a\r\nx: #\r\n\r\n";
+        for begun in ["GET /hid", "\r\nGET /hidden", "GET /hidden?x#y HTTP"] {
+            let mut talk = net.connect().await;
+            talk.say(plain).await;
+            assert_eq!(statuses(&talk.answer().await), [200]);
+            talk.say(begun).await;
+            talk.say("den#x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            talk.hang_up().await;
+            assert_eq!(statuses(&talk.rest().await), [400], "{begun}");
+        }
+        let hidden = net.own_access_lines().iter().any(|line| line.contains("/hidden"));
+        assert!(!hidden, "{:?}", net.own_access_lines());
     });
 }
 

@@ -1,30 +1,57 @@
 //! Answers to what never became a request are counted, and have their line.
 
-use super::client::statuses;
-use super::run;
+use super::client::{body, field, statuses};
+use super::{Net, run};
 
 const UNREAD: &str = r#"unread - "-" "-""#;
 
 #[test]
 fn what_hyper_refuses_has_its_line() {
     run([4, 1], "", |net| async move {
-        assert_eq!(statuses(&net.ask("nonsense\r\n\r\n").await), [400]);
+        let answer = net.ask("nonsense\r\n\r\n").await;
+        assert_eq!(statuses(&answer), [400]);
+        assert_eq!(body(&answer), r#"{"error":"what came is no request of HTTP"}"#);
+        assert_eq!(field(&answer, "x-frame-options"), Some("DENY"));
         let many: String = (0..201).map(|at| format!("x{at}: y\r\n")).collect();
-        assert_eq!(statuses(&net.ask(format!("GET / HTTP/1.1\r\n{many}\r\n")).await), [431]);
+        let answer = net.ask(format!("GET / HTTP/1.1\r\n{many}\r\n")).await;
+        assert_eq!(statuses(&answer), [431]);
+        assert_eq!(body(&answer), r#"{"error":"the request has more header fields than allowed"}"#);
+        assert_eq!(field(&answer, "connection"), Some("close"));
         let wide = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(1 << 16));
         let answer = net.ask(wide).await;
         assert_eq!(statuses(&answer), [431]);
         assert!(answer.ends_with(r#"{"error":"the head of the request is longer than allowed"}"#));
         let long = format!("GET /{}", "y".repeat(1 << 16));
         assert_eq!(statuses(&net.ask(long).await), [414]);
+        // Who knows that a server speaks HTTP/2 begins so.
+        let answer = net.ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+        assert_eq!(statuses(&answer), [400]);
         let many =
             net.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: i\r\n\r\nnonsense\r\n\r\n").await;
         assert_eq!(statuses(&many), [200, 400]);
-        net.counted(6).await;
+        assert_eq!(body(&many), r#"{"error":"what came is no request of HTTP"}"#);
+        net.counted(7).await;
         let line = |status: u16| format!(r#"http "-" {status} {UNREAD}"#);
         let good = r#"http "GET / HTTP/1.1" 200 ok i "-" "out""#.to_owned();
-        let expected = [line(400), line(431), line(431), line(414), good, line(400)];
+        let expected = [line(400), line(431), line(431), line(414), line(400), good, line(400)];
         assert_eq!(net.own_access_lines(), expected);
+    });
+}
+
+/// Nobody accepts from a listener that was shut down. The worker says so, does not try all the time,
+/// and serves at its other addresses.
+#[test]
+fn a_listener_that_has_ended_is_said_so() {
+    run([4, 7], "", |net| async move {
+        let listener = net.listener();
+        // As one who has a copy of it can do.
+        std::net::TcpStream::from(listener).shutdown(std::net::Shutdown::Both).expect("it listens");
+        while !Net::all_error_lines().contains("failed to accept a connection: Invalid argument") {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let mut talk = net.connect_unix().await;
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(statuses(&talk.answer().await), [200]);
     });
 }
 
