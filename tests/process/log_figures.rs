@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::client::{Address, Connection};
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
-use crate::logs::{BLOCK, Numbered, Said};
+use crate::numbered::{BLOCK, Numbered, Said};
 
 /// A length that the environment may change.
 pub(crate) fn figure(name: &str, otherwise: u64) -> u64 {
@@ -200,20 +200,20 @@ fn every_request_has_a_line_although_workers_are_killed() {
     let took = begun.elapsed();
     let folder = server.stop_and_keep();
     // Its folder was renamed by nobody: the paths hold until it is dropped.
-    let said = Said::read_files(&[&access]);
-    let taken = taken_with(&std::fs::read_to_string(&error).expect("the log is there"));
+    let said = Said::read_files(&[&access, &error]);
     drop(folder);
     let lines = said.answered.len() + said.lost.len();
     let [of_failed, of_lost] = [&said.answered, &said.lost]
         .map(|of| of.keys().filter(|number| sent.failed.contains(number)).count());
     println!(
         "{} sent in {took:?}, {kills} kills: {} answered, {} failed; {lines} lines, {} of them of lost \
-         requests ({taken} said by deaths); of failed requests {of_failed} are done, {of_lost} lost, \
+         requests ({} said by deaths); of failed requests {of_failed} are done, {of_lost} lost, \
          {} were never read",
         requests.next.load(Ordering::Relaxed),
         sent.answered.len(),
         sent.failed.len(),
         said.lost.len(),
+        said.taken,
         sent.failed.len() - of_failed - of_lost,
     );
     assert_eq!((said.torn.len(), said.dropped), (0, 0));
@@ -225,19 +225,9 @@ fn every_request_has_a_line_although_workers_are_killed() {
     let missing =
         |number: &&u64| !said.answered.contains_key(number) && !said.lost.contains_key(number);
     assert_eq!(sent.answered.iter().filter(missing).count(), 0, "an answer has no line");
-    assert_eq!(said.lost.len(), taken, "each lost request has one line");
+    assert_eq!(said.lost.len() as u64, said.taken, "each lost request has one line");
     let of_answered = said.lost.keys().filter(|number| sent.answered.contains(number)).count();
     println!("{of_answered} answered requests are said to be lost");
     let of_failed = sent.failed.iter().filter(|number| !missing(number)).count();
     assert_eq!(lines, sent.answered.len() + of_failed);
-}
-
-/// How many requests dead workers took with them, as the error log says.
-fn taken_with(error: &str) -> usize {
-    let count = |line: &str| {
-        let line: Value = serde_json::from_str(line).expect("a line of JSON");
-        let (_, what) = line["message"].as_str()?.split_once(" took with it ")?;
-        what.split(' ').next()?.parse::<usize>().ok()
-    };
-    error.lines().filter_map(count).sum()
 }

@@ -24,6 +24,7 @@ mod log_figures;
 mod logs;
 mod machine;
 mod namespaces;
+mod numbered;
 mod pairs;
 mod pidfile;
 mod proc;
