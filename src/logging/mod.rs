@@ -23,6 +23,7 @@ mod escape;
 mod fields;
 mod format;
 mod json;
+mod legacy;
 mod news;
 mod outlets;
 mod record;
@@ -42,6 +43,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 pub use access::AccessWriter;
 pub(crate) use format::NamedFields;
 pub use format::{AccessFormat, FormatError};
+pub(crate) use legacy::Legacy;
 pub(crate) use news::News;
 pub(crate) use outlets::Outlets;
 pub use record::{Field, Outcome, Record};
@@ -156,10 +158,10 @@ pub(crate) fn spill(rings: &Rings) {
 }
 
 /// The logger has left: the lines of this process go to stderr from now on. Lines that wait still,
-/// since it had to be killed, are counted.
+/// since it had to be killed, are counted, and those of which it had not told.
 pub(crate) fn leave(rings: &Rings) {
     lock().sink = Sink::Stderr;
-    let mut lines = 0;
+    let mut lines = rings.legacy().untold.into_iter().map(|untold| untold.lines).sum();
     rings.read_rest(|next, _| match next {
         Next::Line(_) => lines += 1,
         Next::Lost(lost) => lines += lost.lines,

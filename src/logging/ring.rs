@@ -48,13 +48,16 @@ const UNTIL: usize = 3;
 const PID: usize = 4;
 const LOSER: usize = 5;
 // What the consumer writes: which record is next, how many lost lines it has told of, how it may be
-// woken, and a note to its successor.
+// woken, and its notes to its successor, which fill the rest of its line.
 const TAIL: usize = 8;
 const TOLD: usize = 9;
 const REST: usize = 10;
-const NOTE: usize = 11;
+const NOTES: usize = 11;
 /// Where the records begin.
 const DATA: usize = 16;
+
+/// Numbers that a consumer leaves to its successor; they mean what the two agree on. Zero at first.
+pub(crate) type Notes = [u64; DATA - NOTES];
 
 // A record's first cell: its length in bytes, its kind, the lines lost before it (the low half).
 const KIND: u32 = 24;
@@ -348,14 +351,16 @@ impl<C: Cells> Consumer<C> {
         }
     }
 
-    /// Leaves a number for the next consumer.
-    pub(crate) fn note(&self, number: u64) {
-        self.cells.store(NOTE, number, Ordering::Relaxed);
+    /// Leaves these to the next consumer.
+    pub(crate) fn note(&self, notes: Notes) {
+        for (cell, note) in (NOTES..).zip(notes) {
+            self.cells.store(cell, note, Ordering::Relaxed);
+        }
     }
 
-    /// The number that was left.
-    pub(crate) fn noted(&self) -> u64 {
-        self.cells.load(NOTE, Ordering::Relaxed)
+    /// What the last one has left.
+    pub(crate) fn notes(&self) -> Notes {
+        std::array::from_fn(|note| self.cells.load(NOTES + note, Ordering::Relaxed))
     }
 
     /// Says how the consumer is about to rest. It may do so if then every ring still allows it

@@ -11,6 +11,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::legacy::Legacy;
 use super::ring::{Consumer, Next, Producer};
 use crate::sys::bell::Bell;
 use crate::sys::process;
@@ -95,6 +96,12 @@ impl Rings {
 }
 
 impl Rings {
+    /// What a logger has left that could say nothing more.
+    pub(super) fn legacy(&self) -> Legacy {
+        let rings = self.consumers(MASTER).unwrap_or_default();
+        rings.first().map(|ring| ring.notes().into()).unwrap_or_default()
+    }
+
     /// Reads what waits, when there is no logger.
     pub(super) fn read_rest(&self, mut tell: impl FnMut(Next, &[u8])) {
         let mut line = Vec::new();
