@@ -31,12 +31,14 @@ impl News {
         let (message, values) = match self {
             Self::Unread(Lost { lines, span, pid }) => (
                 "log lines were dropped",
-                vec![
+                [
                     ("lines", Value::Unsigned(*lines)),
                     ("seconds", seconds(*span)),
                     ("cause", text("nobody read them")),
-                    ("process", Value::Unsigned(*pid)),
-                ],
+                ]
+                .into_iter()
+                .chain(pid.map(|pid| ("process", Value::Unsigned(pid))))
+                .collect(),
             ),
             Self::Corrupted { pid } => (
                 "a process has written nonsense over its log lines; they are lost",

@@ -164,7 +164,8 @@ fn a_count_outlives_who_made_it() {
     assert!(said.last().is_some_and(|it| it.starts_with(expected)), "{said:?}");
     // And one who has a single target for both logs takes over the counts of two.
     let mut outlets = open(&sound, &sound);
-    outlets.take_over([Untold { lines: 5, since: at(1) }, Untold { lines: 6, since: at(2) }], at(3));
+    outlets
+        .take_over([Untold { lines: 5, since: at(1) }, Untold { lines: 6, since: at(2) }], at(3));
     assert_eq!(outlets.untold()[0].lines, 11);
 }
 
@@ -199,7 +200,7 @@ fn the_only_log_says_it_itself_when_it_can_though_no_line_comes() {
     let mut outlets = open(&full, &full);
     outlets.add(Kind::Access, b"1\n");
     // A line that speaks of lost lines is lost with them.
-    let lost = Lost { lines: 7, span: Duration::from_secs(1), pid: 1 };
+    let lost = Lost { lines: 7, span: Duration::from_secs(1), pid: Some(1) };
     outlets.add_news(&News::Unread(lost));
     outlets.write(at(0));
     outlets.retry(at(1000));
