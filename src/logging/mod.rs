@@ -78,6 +78,7 @@ static LOGS: Mutex<Logs> = Mutex::new(Logs {
     error: None,
     when_full: WhenFull::Drop,
     waiting: None,
+    pid: 0,
     sink: Sink::Nowhere,
     line: Vec::new(),
 });
@@ -88,6 +89,8 @@ struct Logs {
     when_full: WhenFull,
     /// `None` in a process that must never wait.
     waiting: Option<Waiting>,
+    /// Of this process: to ask for it is a system call.
+    pid: u32,
     sink: Sink,
     /// The line that is being made.
     line: Vec<u8>,
@@ -148,7 +151,9 @@ pub(crate) fn apply(log: &Log) -> io::Result<()> {
 
 /// This process has a ring of its own from now on.
 pub(crate) fn adopt(ring: Ring) {
-    lock().sink = Sink::ring(ring);
+    let mut logs = lock();
+    logs.pid = std::process::id();
+    logs.sink = Sink::ring(ring);
 }
 
 /// There will be no logger: the lines of this process go to stderr, those that wait first.
@@ -174,7 +179,9 @@ pub(crate) fn leave(rings: &Rings) {
 
 /// In the logger itself: it has no ring.
 pub(crate) fn have_no_ring() {
-    lock().sink = Sink::Stderr;
+    let mut logs = lock();
+    logs.pid = std::process::id();
+    logs.sink = Sink::Stderr;
 }
 
 /// Lets access lines of this process wait for room, where the configuration wants that
@@ -213,8 +220,10 @@ pub(crate) fn access_format_error(text: &str) -> Option<String> {
 /// The line that tells something about the logs themselves.
 pub(crate) fn line_of(news: &News) -> Vec<u8> {
     let mut line = Vec::new();
-    if let Some(writer) = &mut lock().error {
-        writer.write(sys::clock::wall(), std::process::id(), &news.entry(), &mut line);
+    let mut logs = lock();
+    let pid = logs.pid;
+    if let Some(writer) = &mut logs.error {
+        writer.write(sys::clock::wall(), pid, &news.entry(), &mut line);
     }
     line
 }
@@ -249,7 +258,7 @@ impl Logs {
     fn error(&mut self, entry: &Entry) {
         let Some(writer) = &mut self.error else { return };
         self.line.clear();
-        writer.write(sys::clock::wall(), std::process::id(), entry, &mut self.line);
+        writer.write(sys::clock::wall(), self.pid, entry, &mut self.line);
         if self.sink.send(Kind::Error, &self.line) == Err(Full) {
             self.sink.drop_line();
         }

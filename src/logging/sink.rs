@@ -73,3 +73,27 @@ pub(super) fn to_stderr(line: &[u8]) {
         let _unsaid = stderr.lock().write_all(line);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rings::{MASTER, Rings};
+    use super::*;
+
+    /// Nobody announces that he sleeps: one ring of the bell is the one system call of ten thousand
+    /// lines, of which some find no room.
+    #[test]
+    fn a_line_costs_no_system_call_while_nobody_sleeps() {
+        let rings = Rings::new().expect("memory can be shared");
+        let mut sink = Sink::ring(rings.ring(MASTER).expect("a ring"));
+        let mut lost = 0;
+        for number in 0..10_000 {
+            let line = format!("{number:0150}\n");
+            if sink.send(Kind::Access, line.as_bytes()) == Err(Full) {
+                sink.drop_line();
+                lost += 1;
+            }
+        }
+        assert!(lost > 0, "a ring of 1 MiB has no room for 1.6 MB");
+        assert_eq!(rings.bell().take(), 1);
+    }
+}
