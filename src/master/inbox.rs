@@ -129,6 +129,8 @@ impl<A: App> Master<A> {
                     Ok(Report::ToldToLeave) => {
                         self.step(Event::WorkerDue { child, why: Due::ByHand });
                     }
+                    // As if the master had been told.
+                    Ok(Report::ToldToReopen) => self.step(Event::Signalled(Signal::Reopen)),
                     Ok(Report::ServedEnough) => {
                         self.step(Event::WorkerDue { child, why: Due::Requests });
                     }

@@ -268,12 +268,18 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
             Call::Order(Order::Stop) => break Leaving::Stop,
             Call::Orphaned => break Leaving::Orphaned,
             Call::ServedEnough => tell(&channel, Report::ServedEnough),
-            Call::Signals(numbers) => match heed(&numbers) {
-                Heeded::Nothing => {}
-                // Others must accept for this slot first; the master says when they do.
-                Heeded::Leave => tell(&channel, Report::ToldToLeave),
-                Heeded::Quit => break Leaving::Now,
-            },
+            Call::Signals(numbers) => {
+                if numbers.contains(&signal::USR1) {
+                    // The files are the logger's, which takes its orders from the master.
+                    tell(&channel, Report::ToldToReopen);
+                }
+                match heed(&numbers) {
+                    Heeded::Nothing => {}
+                    // Others must accept for this slot first; the master says when they do.
+                    Heeded::Leave => tell(&channel, Report::ToldToLeave),
+                    Heeded::Quit => break Leaving::Now,
+                }
+            }
         }
     };
     leaving.finish(&server, &config, told_to_quit(&caught)).await;
@@ -295,7 +301,7 @@ fn heed(numbers: &[i32]) -> Heeded {
         match *number {
             signal::INT | signal::QUIT => return Heeded::Quit,
             signal::TERM => heeded = Heeded::Leave,
-            // `USR1` reopens logs, which a worker has none of: the master tells the logger.
+            // `USR1` changes nothing about its life.
             _ => {}
         }
     }
