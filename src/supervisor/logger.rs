@@ -11,7 +11,7 @@ use crate::ids::{ChildId, Pid};
 use crate::supervisor::action::{Action, ChildSignal};
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
-use crate::supervisor::policy::{FORK_RETRY, HEALTHY_LIFE, LAST_LINES};
+use crate::supervisor::policy::{FORK_RETRY, HEALTHY_LIFE};
 use crate::supervisor::stage::{Kill, Task};
 use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
@@ -200,12 +200,11 @@ impl Supervisor {
         }
     }
 
-    /// By when the last lines must be written: when the server must have stopped, or a moment after
-    /// everybody else has.
+    /// By when the last lines must be written: when the server must have stopped.
     fn last_lines_by(&self) -> Option<Instant> {
-        let alone_since = self.logger.alone_since?;
+        self.logger.alone_since?;
         match self.phase {
-            Phase::Stopping { deadline, .. } => Some(deadline.max(alone_since.after(LAST_LINES))),
+            Phase::Stopping { deadline, .. } => Some(deadline),
             Phase::New
             | Phase::Preparing { .. }
             | Phase::Starting
