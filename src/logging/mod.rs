@@ -158,22 +158,35 @@ pub(crate) fn adopt(ring: Ring) {
 
 /// There will be no logger: the lines of this process go to stderr, those that wait first.
 pub(crate) fn spill(rings: &Rings) {
-    rings.read_rest(|_, line| sink::to_stderr(line));
+    rings.read_rest(|_, line| {
+        // There is nobody left to tell.
+        let _unsaid = sink::to_stderr(line);
+    });
     lock().sink = Sink::Stderr;
+}
+
+/// Says on stderr, too, why there may be no logger.
+pub(crate) fn say_aside(cause: String) {
+    // There is nobody left to tell.
+    let _unsaid = sink::to_stderr(&line_of(&News::Mute { cause }));
 }
 
 /// The logger has left: the lines of this process go to stderr from now on. Lines that wait still,
 /// since it had to be killed, are counted, and those of which it had not told.
 pub(crate) fn leave(rings: &Rings) {
     lock().sink = Sink::Stderr;
+    let had_logger = rings.were_read();
     let mut lines = rings.legacy().untold.into_iter().map(|untold| untold.lines).sum();
-    rings.read_rest(|next, _| match next {
+    rings.read_rest(|next, line| match next {
+        // They say why there never was a logger.
+        Next::Line(_) if !had_logger && sink::to_stderr(line) => {}
         Next::Line(_) => lines += 1,
         Next::Lost(lost) => lines += lost.lines,
         Next::Nothing | Next::Corrupted { .. } => {}
     });
     if lines > 0 {
-        sink::to_stderr(&line_of(&News::Unwritten { lines }));
+        // There is nobody left to tell.
+        let _unsaid = sink::to_stderr(&line_of(&News::Unwritten { lines }));
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) enum News {
     Failing { target: String, cause: String },
     /// A target can be written to again; these lines are lost.
     Dropped { target: String, lines: u64, span: Duration, cause: String },
+    /// There may be nobody who writes the logs.
+    Mute { cause: String },
     /// The server has stopped, and these lines are still in the rings.
     Unwritten { lines: u64 },
     /// A file could not be opened again, and is written to where it is.
@@ -57,6 +59,9 @@ impl News {
                     ("target", text(target)),
                 ],
             ),
+            Self::Mute { cause } => {
+                ("nobody may be writing the logs", vec![("cause", text(cause))])
+            }
             Self::Unwritten { lines } => (
                 "log lines could not be written before the server had to be gone",
                 vec![("lines", Value::Unsigned(*lines))],

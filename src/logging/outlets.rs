@@ -228,15 +228,17 @@ impl Outlets {
     fn say(&mut self, news: &News, failing: Option<usize>) {
         let sound =
             |place: &usize| Some(*place) != failing && self.outlets[*place].trouble.is_none();
-        match [self.error, self.access].into_iter().flatten().find(sound) {
+        let is_said = match [self.error, self.access].into_iter().flatten().find(sound) {
             Some(place) => {
                 let outlet = &mut self.outlets[place];
                 outlet.add(&super::line_of(news));
-                if outlet.put().is_err() {
-                    to_stderr(&super::line_of(news));
-                }
+                outlet.put().is_ok()
             }
-            None => to_stderr(&super::line_of(news)),
+            None => false,
+        };
+        if !is_said {
+            // There is nobody left to tell.
+            let _unsaid = to_stderr(&super::line_of(news));
         }
     }
 

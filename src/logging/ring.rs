@@ -389,6 +389,11 @@ impl<C: Cells> Consumer<C> {
         std::array::from_fn(|note| self.cells.load(NOTES + note, Ordering::Relaxed))
     }
 
+    /// Whether any consumer has rested.
+    pub(super) fn has_rested(&self) -> bool {
+        self.rests > 0
+    }
+
     /// Says how the consumer is about to rest. It may do so if then every ring still allows it
     /// ([`Consumer::allows`]).
     pub(crate) fn announce(&mut self, rest: Rest) {

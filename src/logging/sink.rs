@@ -42,7 +42,10 @@ impl Sink {
     pub(super) fn send(&mut self, kind: Kind, line: &[u8]) -> Result<(), Full> {
         match self {
             Self::Nowhere => {}
-            Self::Stderr => to_stderr(line),
+            Self::Stderr => {
+                // There is nobody left to tell.
+                let _unsaid = to_stderr(line);
+            }
             Self::Ring { producer, bell } => heed(producer.push(kind, line)?, bell),
         }
         Ok(())
@@ -65,13 +68,10 @@ fn heed(wake: Wake, bell: &Bell) {
 }
 
 /// Writes a line to stderr, unless that would wait for its reader, who may be the one that nobody
-/// waits for.
-pub(super) fn to_stderr(line: &[u8]) {
+/// waits for. Answers whether it is written.
+pub(super) fn to_stderr(line: &[u8]) -> bool {
     let stderr = io::stderr();
-    if poll::is_writable(&stderr) {
-        // There is nobody left to tell.
-        let _unsaid = stderr.lock().write_all(line);
-    }
+    poll::is_writable(&stderr) && stderr.lock().write_all(line).is_ok()
 }
 
 #[cfg(test)]

@@ -103,6 +103,9 @@ impl<A: App> Master<A> {
         } else {
             log(notice);
         }
+        if notice.is_of_mute_logs() {
+            logging::say_aside(notice.to_string());
+        }
     }
 
     fn fork(&mut self, id: ChildId, task: Task, generation: Generation) -> io::Result<i32> {

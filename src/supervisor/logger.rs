@@ -133,11 +133,12 @@ impl Supervisor {
             | Life::Writing { .. }
             | Life::Leaving { .. }
             | Life::Done => {
-                out.push(Action::Log(Notice::LoggerDied { pid, status }));
                 let began = self.logger.began;
                 let early = now.since(began) < HEALTHY_LIFE;
                 self.logger.deaths = if early { self.logger.deaths.saturating_add(1) } else { 0 };
-                let delay = backoff::delay(self.logger.deaths, self.seed ^ now.as_millis());
+                let deaths = self.logger.deaths;
+                out.push(Action::Log(Notice::LoggerDied { pid, status, deaths }));
+                let delay = backoff::delay(deaths, self.seed ^ now.as_millis());
                 Life::Absent { not_before: began.after(delay) }
             }
         };
