@@ -40,5 +40,6 @@ mod signals;
 mod storms;
 mod systemd;
 mod table;
+mod targets;
 mod upgrade;
 mod waits;

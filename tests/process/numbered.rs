@@ -149,6 +149,8 @@ pub(crate) struct Said {
     /// How often which request has a line, by how it ended.
     pub(crate) answered: BTreeMap<u64, u64>,
     pub(crate) lost: BTreeMap<u64, u64>,
+    /// Who served the answered ones, as their lines say.
+    pub(crate) servers: BTreeSet<i64>,
     /// Of how many lost requests of which process there is a line.
     pub(crate) lost_with: BTreeMap<i64, u64>,
     /// How many requests dead workers took with them, as the log says.
@@ -192,10 +194,12 @@ impl Said {
         }
         let number = line["query"].as_str().and_then(|query| query.strip_prefix("n="));
         let Some(number) = number.and_then(|number| number.parse().ok()) else { return };
+        let pid = line["pid"].as_i64().expect("a pid");
         let lines = if line["outcome"] == "lost" {
-            *self.lost_with.entry(line["pid"].as_i64().expect("a pid")).or_default() += 1;
+            *self.lost_with.entry(pid).or_default() += 1;
             &mut self.lost
         } else {
+            self.servers.insert(pid);
             &mut self.answered
         };
         *lines.entry(number).or_default() += 1;
