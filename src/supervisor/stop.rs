@@ -51,7 +51,8 @@ impl Supervisor {
     pub(super) fn reconcile_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
         let Phase::Stopping { urgency, deadline, reason } = self.phase else { return };
         // Whoever takes all of the time, and must be killed, leaves the logger some of it.
-        let deadline = deadline.before(LAST_LINES.min(self.patience(urgency) / 4));
+        let quarter = self.patience(urgency).checked_div(4).unwrap_or_default();
+        let deadline = deadline.before(LAST_LINES.min(quarter));
         let quick = now.after(QUICK).min(deadline);
         for child in &mut self.children {
             let id = child.id;

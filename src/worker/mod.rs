@@ -268,18 +268,12 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
             Call::Order(Order::Stop) => break Leaving::Stop,
             Call::Orphaned => break Leaving::Orphaned,
             Call::ServedEnough => tell(&channel, Report::ServedEnough),
-            Call::Signals(numbers) => {
-                if numbers.contains(&signal::USR1) {
-                    // The files are the logger's, which takes its orders from the master.
-                    tell(&channel, Report::ToldToReopen);
-                }
-                match heed(&numbers) {
-                    Heeded::Nothing => {}
-                    // Others must accept for this slot first; the master says when they do.
-                    Heeded::Leave => tell(&channel, Report::ToldToLeave),
-                    Heeded::Quit => break Leaving::Now,
-                }
-            }
+            Call::Signals(numbers) => match heed_while_serving(&numbers, &channel) {
+                Heeded::Nothing => {}
+                // Others must accept for this slot first; the master says when they do.
+                Heeded::Leave => tell(&channel, Report::ToldToLeave),
+                Heeded::Quit => break Leaving::Now,
+            },
         }
     };
     leaving.finish(&server, &config, told_to_quit(&caught)).await;
@@ -306,6 +300,14 @@ fn heed(numbers: &[i32]) -> Heeded {
         }
     }
     heeded
+}
+
+fn heed_while_serving(numbers: &[i32], channel: &AsyncFd<Channel>) -> Heeded {
+    if numbers.contains(&signal::USR1) {
+        // The files are the logger's, which takes its orders from the master.
+        tell(channel, Report::ToldToReopen);
+    }
+    heed(numbers)
 }
 
 /// Ends when `INT` or `QUIT` comes.
