@@ -40,6 +40,8 @@ pub(crate) enum Report {
     Ready,
     /// I was told by hand to leave.
     ToldToLeave,
+    /// I was told by hand to have the log files reopened.
+    ToldToReopen,
     /// I have served as many requests as I should.
     ServedEnough,
 }
@@ -142,6 +144,7 @@ impl Report {
         match self {
             Self::Ready => *b"r",
             Self::ToldToLeave => *b"l",
+            Self::ToldToReopen => *b"o",
             Self::ServedEnough => *b"e",
         }
     }
@@ -154,6 +157,7 @@ impl Report {
         match message {
             b"r" => Ok(Self::Ready),
             b"l" => Ok(Self::ToldToLeave),
+            b"o" => Ok(Self::ToldToReopen),
             b"e" => Ok(Self::ServedEnough),
             _ => Err(Unreadable),
         }
@@ -210,7 +214,9 @@ mod tests {
 
     #[test]
     fn a_report_survives_its_message() {
-        for report in [Report::Ready, Report::ToldToLeave, Report::ServedEnough] {
+        for report in
+            [Report::Ready, Report::ToldToLeave, Report::ToldToReopen, Report::ServedEnough]
+        {
             assert_eq!(Report::decode(&report.encode()), Ok(report));
         }
     }

@@ -221,7 +221,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::text(
         "log.access_format",
         ACCESS_FORMAT,
-        "The access log's format: gunicorn's atoms, or \"json\".",
+        "The access log's format: gunicorn's atoms, or \"json\". A line is cut at 64 KiB.",
     )
     .check(check_access_format)
     .flag("access-logformat", None),

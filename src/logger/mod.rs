@@ -19,7 +19,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::config::Log;
-use crate::logging::{Consumer, MASTER, News, Next, Outlets, Rest, Rings};
+use crate::logging::{Consumer, Legacy, MASTER, News, Next, Outlets, Rest, Rings};
 use crate::sys::channel::{Channel, Received};
 use crate::sys::fork::InChild;
 use crate::sys::poll::{self, Interest};
@@ -37,8 +37,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const ORPHANED: Duration = Duration::from_millis(1600);
 /// Bytes of lines that are written before their rings get their room back.
 const BATCH: usize = 128 * 1024;
-/// What it leaves in the master's ring while a write could leave a part of a line behind.
-const CUTTING: u64 = 1;
 
 /// What the logger is born with.
 #[derive(Debug)]
@@ -82,6 +80,8 @@ struct Logger<'a> {
     leave_at: Option<Instant>,
     /// When to try again what has failed.
     retry_at: Instant,
+    /// What its successor finds if it dies now.
+    legacy: Legacy,
     line: Vec<u8>,
     /// Whose turn it is.
     turn: usize,
@@ -123,13 +123,18 @@ impl<'a> Logger<'a> {
             channel,
             leave_at: None,
             retry_at: now().after(RETRY),
+            legacy: Legacy::default(),
             line: Vec::new(),
             turn: 0,
         };
         this.admit()?;
-        if this.sources.get(MASTER).is_some_and(|source| source.ring.noted() == CUTTING) {
+        if let Some(master) = this.sources.get(MASTER) {
+            this.legacy = master.ring.notes().into();
+        }
+        if this.legacy.cuts {
             this.outlets.expect_cut();
         }
+        this.outlets.take_over(this.legacy.untold, now());
         Ok(this)
     }
 
@@ -142,15 +147,22 @@ impl<'a> Logger<'a> {
                 Found::Some => None,
             };
             if self.leave_at.is_some_and(|at| at <= now()) {
-                return 0;
+                return self.leave();
             }
             let rest = rest.filter(|rest| self.may(*rest));
             match self.rest(rest) {
                 Ok(Wanted::Work) => {}
-                Ok(Wanted::Leave) => return 0,
+                Ok(Wanted::Leave) => return self.leave(),
                 Err(_) => return FAILED,
             }
         }
+    }
+
+    /// The last it does, when everything else is written; answers the exit code.
+    fn leave(&mut self) -> i32 {
+        self.outlets.finish(now());
+        self.bequeath(false);
+        0
     }
 
     /// Takes up rings that are new.
@@ -167,16 +179,12 @@ impl<'a> Logger<'a> {
         if found == Found::Nothing {
             return found;
         }
-        let cuts = self.outlets.may_be_cut();
-        if cuts {
-            self.note(CUTTING);
-        }
+        self.bequeath(self.outlets.may_be_cut());
         self.outlets.write(now());
+        // Before the batch is given up, or the death of this process could lose a count with it.
+        self.bequeath(false);
         for source in &self.sources {
             source.ring.commit();
-        }
-        if cuts {
-            self.note(0);
         }
         found
     }
@@ -194,8 +202,14 @@ impl<'a> Logger<'a> {
         Ok(())
     }
 
-    fn note(&self, number: u64) {
-        self.sources.iter().take(1).for_each(|source| source.ring.note(number));
+    /// Notes what a successor must know if this process dies from now on.
+    fn bequeath(&mut self, cuts: bool) {
+        let legacy = Legacy { cuts, untold: self.outlets.untold() };
+        if legacy != std::mem::replace(&mut self.legacy, legacy)
+            && let Some(master) = self.sources.get(MASTER)
+        {
+            master.ring.note(legacy.into());
+        }
     }
 
     /// Gathers a batch: from each ring in its own order, and another ring first each time.
@@ -258,6 +272,7 @@ impl<'a> Logger<'a> {
         if self.retry_at <= now() {
             self.retry_at = now().after(RETRY);
             self.outlets.retry(now());
+            self.bequeath(false);
         }
         if ready.get(1).is_some_and(|it| it.readable) { self.obey() } else { Ok(Wanted::Work) }
     }

@@ -148,6 +148,29 @@ fn a_reader_that_stops_costs_counted_lines_and_no_error() {
     assert_eq!(errors, LINES / 100);
 }
 
+#[test]
+fn a_logger_that_dies_leaves_its_count_of_lost_lines() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (error, full) = (folder.path().join("error"), PathBuf::from("/dev/full"));
+    let log = Log { access: LogTarget::File(full), ..log(&error) };
+    let rings = Rings::new().expect("memory can be shared");
+    let mut write = rings.ring(0).expect("a ring").into_writer();
+    for number in 1..=3 {
+        let (_master, channel) = Channel::pair().expect("a channel");
+        let mut logger = Logger::new(&log, &rings, channel).expect("rings can be mapped");
+        write(Kind::Access, format!("{number}\n").as_bytes());
+        assert_eq!(logger.pump(), Found::All);
+    }
+    std::thread::scope(|scope| {
+        let (master, logger) = start(scope, &rings, log);
+        order(&master, LogOrder::Finish);
+        assert_eq!(logger.join().expect("it does not panic"), 0);
+    });
+    let text = fs::read_to_string(&error).expect("the log is there");
+    assert_eq!(text.matches("log lines were dropped lines=3 ").count(), 1, "{text}");
+    assert_eq!(rings.consumers(0).expect("rings can be mapped")[MASTER].notes(), [0; 5]);
+}
+
 /// Processes write faster than their reader reads, without end: whatever else there is to do is done.
 #[test]
 fn a_flood_keeps_the_logger_from_nothing() {

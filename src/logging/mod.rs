@@ -23,6 +23,7 @@ mod escape;
 mod fields;
 mod format;
 mod json;
+mod legacy;
 mod news;
 mod outlets;
 mod record;
@@ -42,6 +43,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 pub use access::AccessWriter;
 pub(crate) use format::NamedFields;
 pub use format::{AccessFormat, FormatError};
+pub(crate) use legacy::Legacy;
 pub(crate) use news::News;
 pub(crate) use outlets::Outlets;
 pub use record::{Field, Outcome, Record};
@@ -76,6 +78,7 @@ static LOGS: Mutex<Logs> = Mutex::new(Logs {
     error: None,
     when_full: WhenFull::Drop,
     waiting: None,
+    pid: 0,
     sink: Sink::Nowhere,
     line: Vec::new(),
 });
@@ -86,6 +89,8 @@ struct Logs {
     when_full: WhenFull,
     /// `None` in a process that must never wait.
     waiting: Option<Waiting>,
+    /// Of this process: to ask for it is a system call.
+    pid: u32,
     sink: Sink,
     /// The line that is being made.
     line: Vec<u8>,
@@ -146,33 +151,50 @@ pub(crate) fn apply(log: &Log) -> io::Result<()> {
 
 /// This process has a ring of its own from now on.
 pub(crate) fn adopt(ring: Ring) {
-    lock().sink = Sink::ring(ring);
+    let mut logs = lock();
+    logs.pid = std::process::id();
+    logs.sink = Sink::ring(ring);
 }
 
 /// There will be no logger: the lines of this process go to stderr, those that wait first.
 pub(crate) fn spill(rings: &Rings) {
-    rings.read_rest(|_, line| sink::to_stderr(line));
+    rings.read_rest(|_, line| {
+        // There is nobody left to tell.
+        let _unsaid = sink::to_stderr(line);
+    });
     lock().sink = Sink::Stderr;
 }
 
+/// Says on stderr, too, why there may be no logger.
+pub(crate) fn say_aside(cause: String) {
+    // There is nobody left to tell.
+    let _unsaid = sink::to_stderr(&line_of(&News::Mute { cause }));
+}
+
 /// The logger has left: the lines of this process go to stderr from now on. Lines that wait still,
-/// since it had to be killed, are counted.
+/// since it had to be killed, are counted, and those of which it had not told.
 pub(crate) fn leave(rings: &Rings) {
     lock().sink = Sink::Stderr;
-    let mut lines = 0;
-    rings.read_rest(|next, _| match next {
+    let had_logger = rings.were_read();
+    let mut lines = rings.legacy().untold.into_iter().map(|untold| untold.lines).sum();
+    rings.read_rest(|next, line| match next {
+        // They say why there never was a logger.
+        Next::Line(_) if !had_logger && sink::to_stderr(line) => {}
         Next::Line(_) => lines += 1,
         Next::Lost(lost) => lines += lost.lines,
         Next::Nothing | Next::Corrupted { .. } => {}
     });
     if lines > 0 {
-        sink::to_stderr(&line_of(&News::Unwritten { lines }));
+        // There is nobody left to tell.
+        let _unsaid = sink::to_stderr(&line_of(&News::Unwritten { lines }));
     }
 }
 
 /// In the logger itself: it has no ring.
 pub(crate) fn have_no_ring() {
-    lock().sink = Sink::Stderr;
+    let mut logs = lock();
+    logs.pid = std::process::id();
+    logs.sink = Sink::Stderr;
 }
 
 /// Lets access lines of this process wait for room, where the configuration wants that
@@ -212,8 +234,10 @@ pub(crate) fn access_format_error(text: &str) -> Option<String> {
 /// The line that tells something about the logs themselves.
 pub(crate) fn line_of(news: &News) -> Vec<u8> {
     let mut line = Vec::new();
-    if let Some(writer) = &mut lock().error {
-        writer.write(sys::clock::wall(), std::process::id(), &news.entry(), &mut line);
+    let mut logs = lock();
+    let pid = logs.pid;
+    if let Some(writer) = &mut logs.error {
+        writer.write(sys::clock::wall(), pid, &news.entry(), &mut line);
     }
     line
 }
@@ -257,7 +281,7 @@ impl Logs {
     fn error(&mut self, entry: &Entry) {
         let Some(writer) = &mut self.error else { return };
         self.line.clear();
-        writer.write(sys::clock::wall(), std::process::id(), entry, &mut self.line);
+        writer.write(sys::clock::wall(), self.pid, entry, &mut self.line);
         if self.sink.send(Kind::Error, &self.line) == Err(Full) {
             self.sink.drop_line();
         }

@@ -18,6 +18,8 @@ pub(crate) enum News {
     Failing { target: String, cause: String },
     /// A target can be written to again; these lines are lost.
     Dropped { target: String, lines: u64, span: Duration, cause: String },
+    /// There may be nobody who writes the logs.
+    Mute { cause: String },
     /// The server has stopped, and these lines are still in the rings.
     Unwritten { lines: u64 },
     /// A file could not be opened again, and is written to where it is.
@@ -31,12 +33,14 @@ impl News {
         let (message, values) = match self {
             Self::Unread(Lost { lines, span, pid }) => (
                 "log lines were dropped",
-                vec![
+                [
                     ("lines", Value::Unsigned(*lines)),
                     ("seconds", seconds(*span)),
                     ("cause", text("nobody read them")),
-                    ("process", Value::Unsigned(*pid)),
-                ],
+                ]
+                .into_iter()
+                .chain(pid.map(|pid| ("process", Value::Unsigned(pid))))
+                .collect(),
             ),
             Self::Corrupted { pid } => (
                 "a process has written nonsense over its log lines; they are lost",
@@ -55,6 +59,9 @@ impl News {
                     ("target", text(target)),
                 ],
             ),
+            Self::Mute { cause } => {
+                ("nobody may be writing the logs", vec![("cause", text(cause))])
+            }
             Self::Unwritten { lines } => (
                 "log lines could not be written before the server had to be gone",
                 vec![("lines", Value::Unsigned(*lines))],

@@ -15,6 +15,7 @@
 use std::io;
 
 use super::News;
+use super::legacy::Untold;
 use super::ring::Kind;
 use super::sink::to_stderr;
 use super::target::{self, Output, PIPE_BATCH_MAX};
@@ -91,6 +92,26 @@ impl Outlets {
     pub(crate) fn expect_cut(&mut self) {
         let outputs = self.outlets.iter_mut().filter_map(|outlet| outlet.output.as_mut());
         outputs.filter(|output| output.hides_cuts()).for_each(|output| output.is_mid_line = true);
+    }
+
+    /// Goes on with the counts of a predecessor that could not tell them.
+    pub(crate) fn take_over(&mut self, untold: [Untold; 2], now: Instant) {
+        let last = self.outlets.len().saturating_sub(1);
+        for (place, untold) in untold.into_iter().enumerate().filter(|(_, it)| it.lines > 0) {
+            // The configuration may name fewer targets by now.
+            if let Some(outlet) = self.outlets.get_mut(place.min(last)) {
+                outlet.take_over(untold, now);
+            }
+        }
+    }
+
+    /// The counts that are not told yet.
+    pub(crate) fn untold(&self) -> [Untold; 2] {
+        let untold = |outlet: &Outlet| {
+            let trouble = outlet.trouble.as_ref()?;
+            Some(Untold { lines: trouble.lines, since: trouble.since })
+        };
+        std::array::from_fn(|at| self.outlets.get(at).and_then(untold).unwrap_or_default())
     }
 
     /// Adds a line, to be written with others.
@@ -170,23 +191,32 @@ impl Outlets {
         self.tell(now);
     }
 
+    /// Tells every count, wherever it can be read: nobody will come back to it.
+    pub(crate) fn finish(&mut self, now: Instant) {
+        self.retry(now);
+        for place in 0..self.outlets.len() {
+            if let Some(news) = self.outlets[place].loss() {
+                self.say(&news, Some(place));
+            }
+        }
+        self.outlets.iter_mut().for_each(|outlet| outlet.trouble = None);
+    }
+
     /// Says what has to be said of the targets themselves.
     fn tell(&mut self, now: Instant) {
         for place in 0..self.outlets.len() {
             let outlet = &mut self.outlets[place];
-            let target = target::name(&outlet.target);
             let Some(trouble) = &mut outlet.trouble else { continue };
-            let cause = trouble.cause.clone();
             match trouble.stage {
                 Stage::New => {
                     trouble.stage = Stage::Told;
+                    let (target, cause) = (target::name(&outlet.target), trouble.cause.clone());
                     self.say(&News::Failing { target, cause }, Some(place));
                 }
                 Stage::Told => {}
                 Stage::Over => {
-                    let (lines, span) = (trouble.lines, trouble.until.since(trouble.since));
-                    let news = News::Dropped { target, lines, span, cause };
-                    if lines == 0 || self.say_at(self.for_news(), &news, now) {
+                    let loss = outlet.loss();
+                    if loss.is_none_or(|news| self.say_at(self.for_news(), &news, now)) {
                         self.outlets[place].trouble = None;
                     }
                 }
@@ -198,15 +228,17 @@ impl Outlets {
     fn say(&mut self, news: &News, failing: Option<usize>) {
         let sound =
             |place: &usize| Some(*place) != failing && self.outlets[*place].trouble.is_none();
-        match [self.error, self.access].into_iter().flatten().find(sound) {
+        let is_said = match [self.error, self.access].into_iter().flatten().find(sound) {
             Some(place) => {
                 let outlet = &mut self.outlets[place];
                 outlet.add(&super::line_of(news));
-                if outlet.put().is_err() {
-                    to_stderr(&super::line_of(news));
-                }
+                outlet.put().is_ok()
             }
-            None => to_stderr(&super::line_of(news)),
+            None => false,
+        };
+        if !is_said {
+            // There is nobody left to tell.
+            let _unsaid = to_stderr(&super::line_of(news));
         }
     }
 
@@ -250,6 +282,29 @@ impl Outlet {
     fn try_open(&mut self) -> io::Result<()> {
         self.output = Output::open(&self.target)?;
         Ok(())
+    }
+
+    fn take_over(&mut self, untold: Untold, now: Instant) {
+        let trouble = self.trouble.get_or_insert(Trouble {
+            stage: Stage::Told,
+            lines: 0,
+            since: untold.since,
+            until: now,
+            cause: "an earlier logger could not write them, and died".to_owned(),
+        });
+        trouble.lines = trouble.lines.saturating_add(untold.lines);
+        trouble.since = untold.since;
+    }
+
+    /// The lines that it has not taken, to be told.
+    fn loss(&self) -> Option<News> {
+        let trouble = self.trouble.as_ref().filter(|trouble| trouble.lines > 0)?;
+        Some(News::Dropped {
+            target: target::name(&self.target),
+            lines: trouble.lines,
+            span: trouble.until.since(trouble.since),
+            cause: trouble.cause.clone(),
+        })
     }
 
     /// # Errors
@@ -316,18 +371,18 @@ impl Outlet {
     }
 
     fn fail(&mut self, now: Instant, lines: u64, error: &io::Error) {
-        let cause = error.to_string();
         let trouble = self.trouble.get_or_insert(Trouble {
             stage: Stage::New,
             lines: 0,
             since: now,
             until: now,
-            cause,
+            cause: String::new(),
         });
+        trouble.cause = error.to_string();
         if trouble.stage == Stage::Over {
             trouble.stage = Stage::Told;
         }
-        trouble.lines += lines;
+        trouble.lines = trouble.lines.saturating_add(lines);
         trouble.until = now;
     }
 }

@@ -129,6 +129,47 @@ fn what_a_full_disk_does_not_take_is_counted_and_said_elsewhere() {
 }
 
 #[test]
+fn who_leaves_tells_every_count() {
+    let (_folder, full, sound) = full();
+    let mut outlets = open(&full, &sound);
+    outlets.add(Kind::Access, b"1\n2\n");
+    outlets.write(at(0));
+    outlets.finish(at(1000));
+    let said = lines(&sound);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[1].starts_with("WARNING] log lines were dropped lines=2 "), "{said:?}");
+    assert_eq!(outlets.untold(), [Untold::default(); 2]);
+    outlets.finish(at(2000));
+    assert_eq!(lines(&sound).len(), 2, "it is told once");
+}
+
+#[test]
+fn a_count_outlives_who_made_it() {
+    let (_folder, full, sound) = full();
+    let mut outlets = open(&full, &sound);
+    outlets.add(Kind::Access, b"1\n2\n3\n");
+    outlets.write(at(1000));
+    let untold = outlets.untold();
+    assert_eq!(untold, [Untold::default(), Untold { lines: 3, since: at(1000) }]);
+    drop(outlets);
+    let mut outlets = open(&full, &sound);
+    outlets.take_over(untold, at(2000));
+    outlets.add(Kind::Access, b"4\n");
+    outlets.write(at(3000));
+    heal(&mut outlets, &full);
+    outlets.add(Kind::Access, b"5\n");
+    outlets.write(at(4000));
+    let said = lines(&sound);
+    let expected = "WARNING] log lines were dropped lines=4 seconds=2 cause=\"No space left";
+    assert!(said.last().is_some_and(|it| it.starts_with(expected)), "{said:?}");
+    // And one who has a single target for both logs takes over the counts of two.
+    let mut outlets = open(&sound, &sound);
+    outlets
+        .take_over([Untold { lines: 5, since: at(1) }, Untold { lines: 6, since: at(2) }], at(3));
+    assert_eq!(outlets.untold()[0].lines, 11);
+}
+
+#[test]
 fn a_broken_device_is_like_a_full_disk() {
     let folder = tempfile::tempdir().expect("a folder");
     let (broken, sound) = (folder.path().join("broken"), folder.path().join("sound"));
@@ -159,7 +200,7 @@ fn the_only_log_says_it_itself_when_it_can_though_no_line_comes() {
     let mut outlets = open(&full, &full);
     outlets.add(Kind::Access, b"1\n");
     // A line that speaks of lost lines is lost with them.
-    let lost = Lost { lines: 7, span: Duration::from_secs(1), pid: 1 };
+    let lost = Lost { lines: 7, span: Duration::from_secs(1), pid: Some(1) };
     outlets.add_news(&News::Unread(lost));
     outlets.write(at(0));
     outlets.retry(at(1000));

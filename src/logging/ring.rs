@@ -39,22 +39,31 @@ use crate::time::Instant;
 pub(super) const RECORD_MAX: usize = super::format::LINE_MAX;
 
 // What the producer writes: where the next record goes, how many lines were lost since the ring was
-// made, when the first and the last of those were that are not told yet, who it is, and whose the last
-// lost line was: perhaps its predecessor's.
+// made, when the first and the last of those were that are not told yet, who it is, whose the last lost
+// line was, and what its predecessors have left: up to which number lost lines were whose, and when the
+// last of them was.
 const HEAD: usize = 0;
 const DROPPED: usize = 1;
 const SINCE: usize = 2;
 const UNTIL: usize = 3;
 const PID: usize = 4;
 const LOSER: usize = 5;
+const FORMER: usize = 6;
+const FORMER_UNTIL: usize = 7;
 // What the consumer writes: which record is next, how many lost lines it has told of, how it may be
-// woken, and a note to its successor.
+// woken, and its notes to its successor, which fill the rest of its line.
 const TAIL: usize = 8;
 const TOLD: usize = 9;
 const REST: usize = 10;
-const NOTE: usize = 11;
+const NOTES: usize = 11;
 /// Where the records begin.
 const DATA: usize = 16;
+
+/// Numbers that a consumer leaves to its successor; they mean what the two agree on. Zero at first.
+pub(crate) type Notes = [u64; DATA - NOTES];
+
+// The loser in `FORMER`, above the low half of a count.
+const FORMER_LOSER: u32 = 32;
 
 // A record's first cell: its length in bytes, its kind, the lines lost before it (the low half).
 const KIND: u32 = 24;
@@ -136,8 +145,8 @@ pub(crate) struct Lost {
     pub(crate) lines: u64,
     /// From the first of them to the last.
     pub(crate) span: Duration,
-    /// Whose they were, as it says.
-    pub(crate) pid: u64,
+    /// Whose they were, as it says; `None` when several processes lost some, one after the other.
+    pub(crate) pid: Option<u64>,
 }
 
 /// Cells that hold the records of a ring.
@@ -189,6 +198,7 @@ impl<C: Cells> Producer<C> {
         let pid = u64::from(pid);
         cells.store(PID, pid, Ordering::Relaxed);
         let dropped = cells.load(DROPPED, Ordering::Relaxed);
+        leave_to_former(&cells, dropped);
         Self { cells, head, dropped, pid, is_full: false, answered: None }
     }
 
@@ -237,7 +247,8 @@ impl<C: Cells> Producer<C> {
             self.cells.store(SINCE, now, Ordering::Relaxed);
         }
         self.cells.store(UNTIL, now, Ordering::Relaxed);
-        self.cells.store(LOSER, self.pid, Ordering::Relaxed);
+        // ORDERING: Release: whoever sees this loser sees what is noted of its predecessors.
+        self.cells.store(LOSER, self.pid, Ordering::Release);
         self.dropped = self.dropped.wrapping_add(1);
         // ORDERING: Release: whoever sees the count sees the times, whose they are, and the records
         // before it.
@@ -266,6 +277,24 @@ impl<C: Cells> Producer<C> {
         if due && self.answered.replace(rest) != Some(rest) { Wake::Consumer } else { Wake::Nobody }
     }
 }
+
+/// Notes whose the lost lines are that nobody was told of, before another process loses some.
+fn leave_to_former(cells: &impl Cells, dropped: u64) {
+    let load = |cell| cells.load(cell, Ordering::Relaxed);
+    let told = low(load(TOLD));
+    if low(dropped) == told {
+        return;
+    }
+    let (loser, former) = (load(LOSER), load(FORMER));
+    let of_former = low(former).wrapping_sub(told);
+    let is_untold = (1..=low(dropped).wrapping_sub(told)).contains(&of_former);
+    let whose = if is_untold && former >> FORMER_LOSER != loser { SEVERAL } else { loser };
+    cells.store(FORMER_UNTIL, load(UNTIL), Ordering::Relaxed);
+    cells.store(FORMER, whose << FORMER_LOSER | u64::from(low(dropped)), Ordering::Relaxed);
+}
+
+/// Stands for the loser where there was more than one.
+const SEVERAL: u64 = 0;
 
 /// The end that reads.
 #[derive(Debug)]
@@ -354,19 +383,31 @@ impl<C: Cells> Consumer<C> {
         }
     }
 
-    /// Leaves a number for the next consumer.
-    pub(crate) fn note(&self, number: u64) {
-        self.cells.store(NOTE, number, Ordering::Relaxed);
+    /// Leaves these to the next consumer.
+    pub(crate) fn note(&self, notes: Notes) {
+        for (cell, note) in (NOTES..).zip(notes) {
+            self.cells.store(cell, note, Ordering::Relaxed);
+        }
     }
 
-    /// The number that was left.
-    pub(crate) fn noted(&self) -> u64 {
-        self.cells.load(NOTE, Ordering::Relaxed)
+    /// What the last one has left.
+    pub(crate) fn notes(&self) -> Notes {
+        std::array::from_fn(|note| self.cells.load(NOTES + note, Ordering::Relaxed))
+    }
+
+    /// Whether any consumer has rested.
+    pub(super) fn has_rested(&self) -> bool {
+        self.rests > 0
     }
 
     /// Says how the consumer is about to rest. It may do so if then every ring still allows it
     /// ([`Consumer::allows`]).
     pub(crate) fn announce(&mut self, rest: Rest) {
+        // A count that goes back is a mad process's: there is nothing to tell, now or ever.
+        let dropped = self.cells.load(DROPPED, Ordering::Acquire);
+        if low(dropped).wrapping_sub(low(self.told)) > u32::MAX / 2 {
+            self.told = dropped;
+        }
         // Also heals a tail that another has written on.
         self.commit();
         self.rests = self.rests.wrapping_add(1) & (u64::MAX >> 1);
@@ -394,13 +435,23 @@ impl<C: Cells> Consumer<C> {
         if lines == 0 || lines > u32::MAX / 2 {
             return None;
         }
+        let at = |cell| self.cells.load(cell, Ordering::Relaxed);
+        // ORDERING: Acquire: as far as the loser is known, so are its predecessors.
+        let loser = self.cells.load(LOSER, Ordering::Acquire);
+        let former = at(FORMER);
+        let (lines, until, whose) = match low(former).wrapping_sub(low(self.told)) {
+            // The rest is told of the next time.
+            of_former if (1..=lines).contains(&of_former) => {
+                (of_former, at(FORMER_UNTIL), former >> FORMER_LOSER)
+            }
+            _ => (lines, at(UNTIL), loser),
+        };
         let lines = u64::from(lines);
         self.told = self.told.wrapping_add(lines);
-        let at = |cell| self.cells.load(cell, Ordering::Relaxed);
         // Further lines may have been lost before that was told: no time is told of twice.
-        let since = at(SINCE).max(std::mem::replace(&mut self.told_until, at(UNTIL)));
-        let span = Duration::from_millis(self.told_until.saturating_sub(since));
-        Some(Lost { lines, span, pid: at(LOSER) })
+        let since = at(SINCE).max(std::mem::replace(&mut self.told_until, until));
+        let span = Duration::from_millis(until.saturating_sub(since));
+        Some(Lost { lines, span, pid: (whose != SEVERAL).then_some(whose) })
     }
 
     fn reset(&mut self) -> Next {

@@ -115,7 +115,7 @@ fn a_gap_is_told_once_where_it_is_with_its_number_and_span() {
     put(&mut producer, Kind::Error, b"after");
     assert_eq!(consumer.next(&mut line), Next::Line(Kind::Access));
     let span = Duration::from_secs(3);
-    assert_eq!(consumer.next(&mut line), Next::Lost(Lost { lines: 3, span, pid: 7 }));
+    assert_eq!(consumer.next(&mut line), Next::Lost(Lost { lines: 3, span, pid: Some(7) }));
     assert_eq!(consumer.next(&mut line), Next::Line(Kind::Error));
     assert_eq!(line, b"after");
     assert_eq!(consumer.next(&mut line), Next::Nothing);
@@ -123,7 +123,7 @@ fn a_gap_is_told_once_where_it_is_with_its_number_and_span() {
     // One at the end is told although no line follows, with a span of its own.
     let _wake = producer.drop_line(at(9000));
     let span = Duration::ZERO;
-    assert_eq!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, span, pid: 7 }));
+    assert_eq!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, span, pid: Some(7) }));
     assert_eq!(consumer.next(&mut line), Next::Nothing);
 }
 
@@ -154,7 +154,7 @@ fn a_mark_is_passed_when_what_stood_before_it_is_read() {
     let _wake = producer.drop_line(at(1));
     let mark = consumer.mark();
     for expected in
-        [Next::Line(Kind::Error), Next::Lost(Lost { lines: 1, span: Duration::ZERO, pid: 7 })]
+        [Next::Line(Kind::Error), Next::Lost(Lost { lines: 1, span: Duration::ZERO, pid: Some(7) })]
     {
         assert!(!consumer.has_passed(mark));
         assert_eq!(consumer.next(&mut line), expected);
@@ -216,16 +216,53 @@ fn a_consumer_that_dies_while_it_commits_has_told_of_a_gap_once() {
 #[test]
 fn a_gap_is_told_of_the_process_whose_lines_were_lost() {
     let (heap, mut producer, mut consumer) = pair(16);
-    let _wake = producer.drop_line(at(1));
-    // It dies, and another has its ring before anybody reads.
-    let mut producer = Producer::new(heap, 8);
-    put(&mut producer, Kind::Error, b"1");
-    let span = Duration::ZERO;
     let mut line = Vec::new();
-    assert_eq!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, span, pid: 7 }));
+    let gap =
+        |lines, millis, pid| Next::Lost(Lost { lines, span: Duration::from_millis(millis), pid });
+    // Each dies, and another has its ring before anybody reads.
+    let _wake = producer.drop_line(at(1));
+    let _wake = producer.drop_line(at(5));
+    let mut producer = Producer::new(heap.clone(), 8);
+    put(&mut producer, Kind::Error, b"1");
+    let _wake = producer.drop_line(at(7));
+    assert_eq!(consumer.next(&mut line), gap(2, 4, Some(7)));
     assert_eq!(consumer.next(&mut line), Next::Line(Kind::Error));
-    let _wake = producer.drop_line(at(2));
-    assert!(matches!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, pid: 8, .. })));
+    assert_eq!(consumer.next(&mut line), gap(1, 2, Some(8)));
+    assert_eq!(consumer.next(&mut line), Next::Nothing);
+    consumer.commit();
+    let _wake = producer.drop_line(at(9));
+    assert_eq!(consumer.next(&mut line), gap(1, 0, Some(8)));
+    consumer.commit();
+    // Before the second of these begins, the first has lost nothing.
+    let _idle = Producer::new(heap.clone(), 9);
+    let mut producer = Producer::new(heap.clone(), 10);
+    let _wake = producer.drop_line(at(20));
+    // Of several, nobody is blamed for what is another's; a gap between two records may be theirs both.
+    let mut producer = Producer::new(heap.clone(), 11);
+    let _wake = producer.drop_line(at(22));
+    let mut producer = Producer::new(heap.clone(), 12);
+    let _wake = producer.drop_line(at(23));
+    assert_eq!(consumer.next(&mut line), gap(2, 2, None));
+    assert_eq!(consumer.next(&mut line), gap(1, 1, Some(12)));
+    assert_eq!(consumer.next(&mut line), Next::Nothing);
+}
+
+#[test]
+fn a_count_that_goes_back_does_not_keep_the_consumer_awake() {
+    let (heap, mut producer, mut consumer) = pair(16);
+    for _ in 0..3 {
+        let _wake = producer.drop_line(at(1));
+    }
+    let mut line = Vec::new();
+    while consumer.next(&mut line) != Next::Nothing {}
+    consumer.commit();
+    heap.store(DROPPED, 1, Ordering::Relaxed);
+    assert_eq!(consumer.next(&mut line), Next::Nothing);
+    consumer.announce(Rest::Sleep);
+    assert!(consumer.allows(Rest::Sleep));
+    // Whoever comes next begins at that count.
+    let _wake = Producer::new(heap, 8).drop_line(at(2));
+    assert!(matches!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, .. })));
 }
 
 #[test]
@@ -371,7 +408,8 @@ proptest! {
             let most = heap.count() * 2 + 4;
             let ended = (0..most).any(|_| consumer.next(&mut line) == Next::Nothing);
             assert!(ended, "it reads more than there is");
-            consumer.commit();
+            consumer.announce(Rest::Sleep);
+            assert!(consumer.allows(Rest::Sleep), "it never sleeps again");
         };
         drain(&mut consumer);
         heap.store(HEAD, head, Ordering::Relaxed);

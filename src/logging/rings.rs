@@ -11,6 +11,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::legacy::Legacy;
 use super::ring::{Consumer, Next, Producer};
 use crate::sys::bell::Bell;
 use crate::sys::process;
@@ -96,6 +97,18 @@ impl Rings {
 }
 
 impl Rings {
+    /// What a logger has left that could say nothing more.
+    pub(super) fn legacy(&self) -> Legacy {
+        let rings = self.consumers(MASTER).unwrap_or_default();
+        rings.first().map(|ring| ring.notes().into()).unwrap_or_default()
+    }
+
+    /// Whether there ever was a logger that had nothing more to read for a moment.
+    pub(super) fn were_read(&self) -> bool {
+        let rings = self.consumers(MASTER).unwrap_or_default();
+        rings.first().is_some_and(Consumer::has_rested)
+    }
+
     /// Reads what waits, when there is no logger.
     pub(super) fn read_rest(&self, mut tell: impl FnMut(Next, &[u8])) {
         let mut line = Vec::new();

@@ -42,7 +42,10 @@ impl Sink {
     pub(super) fn send(&mut self, kind: Kind, line: &[u8]) -> Result<(), Full> {
         match self {
             Self::Nowhere => {}
-            Self::Stderr => to_stderr(line),
+            Self::Stderr => {
+                // There is nobody left to tell.
+                let _unsaid = to_stderr(line);
+            }
             Self::Ring { producer, bell } => heed(producer.push(kind, line)?, bell),
         }
         Ok(())
@@ -65,11 +68,32 @@ fn heed(wake: Wake, bell: &Bell) {
 }
 
 /// Writes a line to stderr, unless that would wait for its reader, who may be the one that nobody
-/// waits for.
-pub(super) fn to_stderr(line: &[u8]) {
+/// waits for. Answers whether it is written.
+pub(super) fn to_stderr(line: &[u8]) -> bool {
     let stderr = io::stderr();
-    if poll::is_writable(&stderr) {
-        // There is nobody left to tell.
-        let _unsaid = stderr.lock().write_all(line);
+    poll::is_writable(&stderr) && stderr.lock().write_all(line).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rings::{MASTER, Rings};
+    use super::*;
+
+    /// Nobody announces that he sleeps: one ring of the bell is the one system call of ten thousand
+    /// lines, of which some find no room.
+    #[test]
+    fn a_line_costs_no_system_call_while_nobody_sleeps() {
+        let rings = Rings::new().expect("memory can be shared");
+        let mut sink = Sink::ring(rings.ring(MASTER).expect("a ring"));
+        let mut lost = 0;
+        for number in 0..10_000 {
+            let line = format!("{number:0150}\n");
+            if sink.send(Kind::Access, line.as_bytes()) == Err(Full) {
+                sink.drop_line();
+                lost += 1;
+            }
+        }
+        assert!(lost > 0, "a ring of 1 MiB has no room for 1.6 MB");
+        assert_eq!(rings.bell().take(), 1);
     }
 }

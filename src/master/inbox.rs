@@ -32,7 +32,7 @@ impl<A: App> Master<A> {
         let mut sources = vec![Source::Signals];
         let mut descriptors = vec![(self.signals.as_fd(), Interest::Read)];
         for kid in self.kids.iter().filter(|kid| !kid.ended) {
-            let interest = if kid.unsent.is_some() { Interest::ReadWrite } else { Interest::Read };
+            let interest = if kid.has_unsent() { Interest::ReadWrite } else { Interest::Read };
             sources.push(Source::Kid(kid.pid));
             descriptors.push((kid.channel.as_fd(), interest));
         }
@@ -129,6 +129,8 @@ impl<A: App> Master<A> {
                     Ok(Report::ToldToLeave) => {
                         self.step(Event::WorkerDue { child, why: Due::ByHand });
                     }
+                    // As if the master had been told.
+                    Ok(Report::ToldToReopen) => self.step(Event::Signalled(Signal::Reopen)),
                     Ok(Report::ServedEnough) => {
                         self.step(Event::WorkerDue { child, why: Due::Requests });
                     }

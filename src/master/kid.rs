@@ -9,7 +9,7 @@ use crate::supervisor::event::Kept;
 use crate::sys::channel::Channel;
 use crate::sys::statistics;
 use crate::time::Instant;
-use crate::wire::Order;
+use crate::wire::{LogOrder, Order};
 
 /// What is known of a worker.
 #[derive(Clone, Debug)]
@@ -34,13 +34,16 @@ pub(super) struct Kid {
     pub(super) ring: Option<usize>,
     /// The accept set that found no room in the channel. Only the last one counts.
     pub(super) unsent: Option<SlotSet>,
+    /// The logger's order that found none.
+    untold: Option<LogOrder>,
     /// When the time without a processor was read, and how long it was by then.
     starved: Option<(Instant, u64)>,
 }
 
 impl Kid {
     pub(super) fn new(id: ChildId, pid: i32, channel: Channel, worker: Option<Worker>) -> Self {
-        Self { id, pid, channel, ended: false, worker, ring: None, unsent: None, starved: None }
+        let (ended, ring, unsent, untold, starved) = (false, None, None, None, None);
+        Self { id, pid, channel, ended, worker, ring, unsent, untold, starved }
     }
 
     /// Sends an order, fire and forget. Only accept sets are kept when there is no room: a blocked
@@ -67,10 +70,30 @@ impl Kid {
         };
     }
 
-    /// Sends the accept set that is still to be sent.
+    /// Sends the logger an order. It may be waiting in a write, and is told later then.
+    pub(super) fn order_logger(&mut self, order: LogOrder) {
+        let order = match self.untold {
+            // It hears nothing after that.
+            Some(LogOrder::Finish) => LogOrder::Finish,
+            Some(LogOrder::Reopen) | None => order,
+        };
+        let sent = self.channel.send(&order.encode(), None);
+        let is_full = sent.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        self.untold = is_full.then_some(order);
+    }
+
+    /// Whether something is still to be sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.unsent.is_some() || self.untold.is_some()
+    }
+
+    /// Sends what is still to be sent.
     pub(super) fn retry(&mut self) {
         if let Some(slots) = self.unsent {
             self.order(Order::Accept(slots));
+        }
+        if let Some(order) = self.untold {
+            self.order_logger(order);
         }
     }
 
@@ -81,5 +104,35 @@ impl Kid {
         let Some((then, waited_before)) = before else { return Kept::ByNothing };
         let waited = Duration::from_nanos(waited.saturating_sub(waited_before));
         if waited > now.since(then) / 2 { Kept::ByStarvation } else { Kept::ByNothing }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::channel::Received;
+
+    /// Somebody rotates files again and again while nobody reads stdout.
+    #[test]
+    fn an_order_to_a_logger_that_does_not_listen_is_not_lost() {
+        let (ours, theirs) = Channel::pair().expect("a channel");
+        let mut kid = Kid::new(ChildId::LOGGER, 1, ours, None);
+        let sent = (0..10_000).take_while(|_| {
+            kid.order_logger(LogOrder::Reopen);
+            !kid.has_unsent()
+        });
+        let sent = sent.count();
+        kid.order_logger(LogOrder::Finish);
+        kid.order_logger(LogOrder::Reopen);
+        kid.retry();
+        let mut heard = Vec::new();
+        let mut message = [0; 8];
+        while let Received::Message { length, .. } = theirs.receive(&mut message).unwrap() {
+            heard.push(LogOrder::decode(&message[..length]).expect("it is an order"));
+            kid.retry();
+        }
+        assert_eq!(heard.pop(), Some(LogOrder::Finish));
+        assert_eq!(heard, vec![LogOrder::Reopen; sent]);
+        assert!(!kid.has_unsent());
     }
 }

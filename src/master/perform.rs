@@ -104,6 +104,9 @@ impl<A: App> Master<A> {
         } else {
             log(notice);
         }
+        if notice.is_of_mute_logs() {
+            logging::say_aside(notice.to_string());
+        }
     }
 
     fn fork(&mut self, id: ChildId, task: Task, generation: Generation) -> io::Result<i32> {
@@ -187,10 +190,9 @@ impl<A: App> Master<A> {
         (MASTER + 1..).find(|place| !taken(place)).expect("there are fewer kids than numbers")
     }
 
-    fn tell_logger(&self, order: LogOrder) -> Option<Event> {
-        if let Some(kid) = self.kids.iter().find(|kid| kid.id == ChildId::LOGGER) {
-            // One that does not read its orders is killed at its deadline.
-            let _full = kid.channel.send(&order.encode(), None);
+    fn tell_logger(&mut self, order: LogOrder) -> Option<Event> {
+        if let Some(kid) = self.kids.iter_mut().find(|kid| kid.id == ChildId::LOGGER) {
+            kid.order_logger(order);
         }
         None
     }

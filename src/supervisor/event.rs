@@ -21,7 +21,7 @@ pub(crate) enum Event {
     Upgraded,
     /// Everything is told that has happened by now: what has a deadline is judged.
     Tick,
-    /// A signal reached the master.
+    /// A signal reached the master, or a worker that has passed it on.
     Signalled(Signal),
     /// A child exists now.
     Forked { child: ChildId, pid: Pid },

@@ -11,7 +11,7 @@ use crate::ids::{ChildId, Pid};
 use crate::supervisor::action::{Action, ChildSignal};
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
-use crate::supervisor::policy::{FORK_RETRY, HEALTHY_LIFE, LAST_LINES};
+use crate::supervisor::policy::{FORK_RETRY, HEALTHY_LIFE};
 use crate::supervisor::stage::{Kill, Task};
 use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
@@ -133,11 +133,12 @@ impl Supervisor {
             | Life::Writing { .. }
             | Life::Leaving { .. }
             | Life::Done => {
-                out.push(Action::Log(Notice::LoggerDied { pid, status }));
                 let began = self.logger.began;
                 let early = now.since(began) < HEALTHY_LIFE;
                 self.logger.deaths = if early { self.logger.deaths.saturating_add(1) } else { 0 };
-                let delay = backoff::delay(self.logger.deaths, self.seed ^ now.as_millis());
+                let deaths = self.logger.deaths;
+                out.push(Action::Log(Notice::LoggerDied { pid, status, deaths }));
+                let delay = backoff::delay(deaths, self.seed ^ now.as_millis());
                 Life::Absent { not_before: began.after(delay) }
             }
         };
@@ -200,12 +201,11 @@ impl Supervisor {
         }
     }
 
-    /// By when the last lines must be written: when the server must have stopped, or a moment after
-    /// everybody else has.
+    /// By when the last lines must be written: when the server must have stopped.
     fn last_lines_by(&self) -> Option<Instant> {
-        let alone_since = self.logger.alone_since?;
+        self.logger.alone_since?;
         match self.phase {
-            Phase::Stopping { deadline, .. } => Some(deadline.max(alone_since.after(LAST_LINES))),
+            Phase::Stopping { deadline, .. } => Some(deadline),
             Phase::New
             | Phase::Preparing { .. }
             | Phase::Starting

@@ -27,7 +27,7 @@ pub(crate) enum Notice {
     Reloading { generation: Generation },
     Reloaded { generation: Generation, replaced: u16, took: Duration },
     ReloadFailed { generation: Generation, kept: Generation, reason: String },
-    LoggerDied { pid: Pid, status: ExitStatus },
+    LoggerDied { pid: Pid, status: ExitStatus, deaths: u32 },
     UpgradeRefused { reason: String },
     Ignored { signal: Signal, why: &'static str },
     Stopping { urgency: Urgency, patience: Duration },
@@ -115,6 +115,15 @@ impl Notice {
             | Self::Leaving => Weight::Info,
         }
     }
+
+    /// Whether it says that there may be nobody who writes it.
+    pub(crate) fn is_of_mute_logs(&self) -> bool {
+        // A logger that dies once was killed, most likely, and the next one is at work by now.
+        matches!(
+            self,
+            Self::ForkFailed { task: Task::Logger, .. } | Self::LoggerDied { deaths: 2.., .. }
+        )
+    }
 }
 
 impl fmt::Display for Notice {
@@ -177,7 +186,7 @@ impl fmt::Display for Notice {
             Self::UpgradeRefused { reason } => {
                 write!(f, "failed to upgrade: {reason}; nothing has changed")
             }
-            Self::LoggerDied { pid, status } => {
+            Self::LoggerDied { pid, status, .. } => {
                 write!(f, "the logger (pid {pid}) died: {status}; another takes its place")
             }
             Self::Ignored { signal, why } => write!(f, "ignoring {signal}: {why}"),

@@ -23,8 +23,9 @@ pub(crate) struct Policy {
 
 /// A quick stop, and what is asked to quit, has so long before it is killed. gunicorn's own figure.
 pub(crate) const QUICK: Duration = Duration::from_secs(2);
-/// Time to write the last lines when everybody else has left at the very end of theirs.
-pub(crate) const LAST_LINES: Duration = Duration::from_millis(500);
+/// Of the time in which a server must have stopped, so much is left to the last lines, and a quarter of
+/// it at most.
+pub(crate) const LAST_LINES: Duration = Duration::from_millis(250);
 /// From `ABRT` to `KILL`: time to write a core.
 pub(crate) const ABORT: Duration = Duration::from_secs(2);
 /// A life after readiness from which on a death is no sign of a worker that cannot live. It is the

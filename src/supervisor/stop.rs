@@ -1,9 +1,11 @@
 //! The end: everybody is told to leave, more urgently if need be, and killed at the deadline.
 
+use std::time::Duration;
+
 use crate::ids::Pid;
 use crate::supervisor::action::{Action, ChildSignal, Dismissal, ExitReason};
 use crate::supervisor::notice::Notice;
-use crate::supervisor::policy::QUICK;
+use crate::supervisor::policy::{LAST_LINES, QUICK};
 use crate::supervisor::stage::{Stage, Urgency};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor};
@@ -18,10 +20,7 @@ impl Supervisor {
         reason: ExitReason,
         out: &mut Vec<Action>,
     ) {
-        let patience = match urgency {
-            Urgency::Graceful => self.policy(self.settled).graceful_timeout,
-            Urgency::Quick => QUICK,
-        };
+        let patience = self.patience(urgency);
         let deadline = now.after(patience);
         match self.phase {
             Phase::Gone => return,
@@ -40,10 +39,20 @@ impl Supervisor {
         out.push(Action::Log(Notice::Stopping { urgency, patience }));
     }
 
+    fn patience(&self, urgency: Urgency) -> Duration {
+        match urgency {
+            Urgency::Graceful => self.policy(self.settled).graceful_timeout,
+            Urgency::Quick => QUICK,
+        }
+    }
+
     /// Tells everybody to leave who was not told so urgently before; when nobody is left, neither is the
     /// master.
     pub(super) fn reconcile_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
         let Phase::Stopping { urgency, deadline, reason } = self.phase else { return };
+        // Whoever takes all of the time, and must be killed, leaves the logger some of it.
+        let quarter = self.patience(urgency).checked_div(4).unwrap_or_default();
+        let deadline = deadline.before(LAST_LINES.min(quarter));
         let quick = now.after(QUICK).min(deadline);
         for child in &mut self.children {
             let id = child.id;

@@ -19,8 +19,9 @@ const IDLE_GRACE: Duration = Duration::from_secs(2);
 pub(super) const SETTLE: Duration = Duration::from_millis(250);
 /// How long a worker whose master is gone may finish.
 const ORPHANED: Duration = Duration::from_millis(1500);
-/// A worker is done so much before its master would kill it, to say what it leaves undone.
-const MARGIN: Duration = Duration::from_millis(250);
+/// A worker is done so much before `graceful_timeout` is over, or in half of that, to say what it
+/// leaves undone: before its master would kill it, which leaves some time for the last log lines.
+const MARGIN: Duration = Duration::from_millis(500);
 
 /// Why, and so how, a worker leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,8 @@ impl Leaving {
         let patience = match self {
             // It may have been too busy to hear it at once.
             Self::Drain | Self::Stop => {
-                config.graceful_timeout.saturating_sub(dismissed_for(server) + MARGIN)
+                let margin = MARGIN.min(config.graceful_timeout / 2);
+                config.graceful_timeout.saturating_sub(dismissed_for(server) + margin)
             }
             Self::Orphaned => ORPHANED,
             Self::Now => Duration::ZERO,

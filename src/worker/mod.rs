@@ -269,7 +269,7 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
             Call::Order(Order::Stop) => break Leaving::Stop,
             Call::Orphaned => break Leaving::Orphaned,
             Call::ServedEnough => tell(&channel, Report::ServedEnough),
-            Call::Signals(numbers) => match heed(&numbers) {
+            Call::Signals(numbers) => match heed_while_serving(&numbers, &channel) {
                 Heeded::Nothing => {}
                 // Others must accept for this slot first; the master says when they do.
                 Heeded::Leave => tell(&channel, Report::ToldToLeave),
@@ -296,11 +296,19 @@ fn heed(numbers: &[i32]) -> Heeded {
         match *number {
             signal::INT | signal::QUIT => return Heeded::Quit,
             signal::TERM => heeded = Heeded::Leave,
-            // `USR1` reopens logs, which a worker has none of: the master tells the logger.
+            // `USR1` changes nothing about its life.
             _ => {}
         }
     }
     heeded
+}
+
+fn heed_while_serving(numbers: &[i32], channel: &AsyncFd<Channel>) -> Heeded {
+    if numbers.contains(&signal::USR1) {
+        // The files are the logger's, which takes its orders from the master.
+        tell(channel, Report::ToldToReopen);
+    }
+    heed(numbers)
 }
 
 /// Ends when `INT` or `QUIT` comes.

@@ -144,6 +144,11 @@ impl Builder {
         self
     }
 
+    /// Whether the kernel holds it to limits: it does not hold root to them.
+    pub(crate) fn is_bound_by_limits(&self) -> bool {
+        self.user.is_some() || !nix::unistd::geteuid().is_root()
+    }
+
     /// The program.
     pub(crate) fn binary(&self) -> &Path {
         &self.binary

@@ -1,5 +1,5 @@
 //! What the logs cost and lose, as figures. In the suite each test is short and asserts what holds on
-//! any machine; in full length, alone, it is run by its name, and prints (the examples must have been
+//! any machine; in full length, alone, it is run by its name, prints, and asserts the figures too (the examples must have been
 //! built with the same profile: `cargo build --release --examples`):
 //!
 //! ```text
@@ -21,11 +21,16 @@ use serde_json::Value;
 
 use crate::client::{Address, Connection};
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
-use crate::logs::{BLOCK, Numbered, Said};
+use crate::numbered::{BLOCK, Numbered, Said};
 
 /// A length that the environment may change.
 pub(crate) fn figure(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |it| it.parse().expect("it is a number"))
+}
+
+/// Whether this length is the one of the figures, and the program that of the users.
+fn is_in_full_length(name: &str) -> bool {
+    std::env::var_os(name).is_some() && !cfg!(debug_assertions)
 }
 
 /// A pipe whose reader stops while somebody else holds the gate.
@@ -149,6 +154,7 @@ fn a_freeze_is_not_felt_and_each_gap_is_counted() {
         server.stop();
         (answers, account.join().expect("the reader does not panic"))
     });
+    let mut tails = Vec::new();
     for (name, phases) in [("read", 0..1), ("frozen", 1..2), ("read again", 2..u64::MAX)] {
         let of = |it: &&Answer| {
             phases.contains(&(it.due.duration_since(begun).as_secs() / seconds.max(1)))
@@ -156,6 +162,14 @@ fn a_freeze_is_not_felt_and_each_gap_is_counted() {
         let of: Vec<_> = answers.iter().filter(of).collect();
         let [p50, p99, max, gap] = summary(&of);
         println!("{name}: {} answers, p50 {p50:?} p99 {p99:?} max {max:?} gap {gap:?}", of.len());
+        tails.push(p99);
+    }
+    let [.., gap] = summary(&answers.iter().collect::<Vec<_>>());
+    println!("all of it: gap {gap:?}");
+    if is_in_full_length("FERRICORN_SECONDS") {
+        assert!(gap <= Duration::from_millis(20), "nobody was answered for {gap:?}");
+        let within = |tail: &Duration| tail.as_secs_f64() <= tails[0].as_secs_f64() * 1.05;
+        assert!(tails.iter().all(within), "the freeze is felt: {tails:?}");
     }
     let (lines, lost) = (account.lines.values().sum::<u64>(), account.lost.values().sum::<u64>());
     println!("{} answers = {lines} lines + {lost} lost in {} gaps", answers.len(), account.gaps);
@@ -200,22 +214,26 @@ fn every_request_has_a_line_although_workers_are_killed() {
     let took = begun.elapsed();
     let folder = server.stop_and_keep();
     // Its folder was renamed by nobody: the paths hold until it is dropped.
-    let said = Said::read_files(&[&access]);
-    let taken = taken_with(&std::fs::read_to_string(&error).expect("the log is there"));
+    let said = Said::read_files(&[&access, &error]);
     drop(folder);
     let lines = said.answered.len() + said.lost.len();
     let [of_failed, of_lost] = [&said.answered, &said.lost]
         .map(|of| of.keys().filter(|number| sent.failed.contains(number)).count());
     println!(
         "{} sent in {took:?}, {kills} kills: {} answered, {} failed; {lines} lines, {} of them of lost \
-         requests ({taken} said by deaths); of failed requests {of_failed} are done, {of_lost} lost, \
+         requests ({} said by deaths); of failed requests {of_failed} are done, {of_lost} lost, \
          {} were never read",
         requests.next.load(Ordering::Relaxed),
         sent.answered.len(),
         sent.failed.len(),
         said.lost.len(),
+        said.taken,
         sent.failed.len() - of_failed - of_lost,
     );
+    assert!(kills > 0, "nobody was killed");
+    if is_in_full_length("FERRICORN_REQUESTS") {
+        assert!(!said.lost.is_empty(), "no kill has hit anything");
+    }
     assert_eq!((said.torn.len(), said.dropped), (0, 0));
     let twice = said.answered.values().chain(said.lost.values()).any(|count| *count != 1);
     assert!(!twice, "a line is there twice");
@@ -225,19 +243,9 @@ fn every_request_has_a_line_although_workers_are_killed() {
     let missing =
         |number: &&u64| !said.answered.contains_key(number) && !said.lost.contains_key(number);
     assert_eq!(sent.answered.iter().filter(missing).count(), 0, "an answer has no line");
-    assert_eq!(said.lost.len(), taken, "each lost request has one line");
+    assert_eq!(said.lost.len() as u64, said.taken, "each lost request has one line");
     let of_answered = said.lost.keys().filter(|number| sent.answered.contains(number)).count();
     println!("{of_answered} answered requests are said to be lost");
     let of_failed = sent.failed.iter().filter(|number| !missing(number)).count();
     assert_eq!(lines, sent.answered.len() + of_failed);
-}
-
-/// How many requests dead workers took with them, as the error log says.
-fn taken_with(error: &str) -> usize {
-    let count = |line: &str| {
-        let line: Value = serde_json::from_str(line).expect("a line of JSON");
-        let (_, what) = line["message"].as_str()?.split_once(" took with it ")?;
-        what.split(' ').next()?.parse::<usize>().ok()
-    };
-    error.lines().filter_map(count).sum()
 }

@@ -82,6 +82,11 @@ pub(crate) fn status_all(pid: i32, name: &str) -> Vec<String> {
     found.unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect()
 }
 
+/// The kernel's function in which the process's main thread sleeps; empty while it runs.
+pub(crate) fn sleeps_in(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default()
+}
+
 /// Nanoseconds of a processor that the process's main thread has used.
 pub(crate) fn processor_nanos(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;

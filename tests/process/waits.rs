@@ -5,8 +5,13 @@ use std::io::{BufReader, PipeReader};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::client::Connection;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
-use crate::logs::{BLOCK, Numbered, Said};
+use crate::numbered::{BLOCK, Numbered, Said, connections_to_each};
+use crate::proc;
+
+/// Workers of each server here.
+const WORKERS: u16 = 2;
 
 /// Makes lines so long that fewer than a hundred of them fill a ring.
 fn agent() -> String {
@@ -16,22 +21,27 @@ fn agent() -> String {
 /// A server on whose pipe nobody reads, and whose requests wait for that.
 fn start_frozen(config: &str) -> (Ferricorn, PipeReader) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    let config = format!("workers = 2\n{config}{BLOCK}");
+    let config = format!("workers = {WORKERS}\n{config}{BLOCK}");
     (Ferricorn::hello().config(&config).stdout(writer).start(), reader)
 }
 
-/// Waits until no request is answered any more.
-fn await_standstill(requests: &Numbered) {
-    // A single ring has room for some ninety; all clients may have come to one worker.
-    requests.wait_for(50);
-    let answered = || requests.answered.load(Ordering::Relaxed);
-    let (mut last, mut since) = (answered(), Instant::now());
-    eventually("no answer for a while", PATIENCE, || {
-        if answered() != last {
-            (last, since) = (answered(), Instant::now());
-        }
-        (since.elapsed() > Duration::from_millis(700)).then_some(())
-    });
+/// Two clients of each worker: while one's request waits for room, the other's is not even read.
+fn clients(server: &Ferricorn) -> Vec<Option<Connection>> {
+    connections_to_each(&server.address(), WORKERS, 2)
+}
+
+/// Waits until the logger is stuck in a write, which makes no room any more, and then until each worker
+/// waits for room.
+fn await_standstill(server: &Ferricorn) {
+    let await_sleep = |pid, place: &str| {
+        eventually(&format!("{pid} sleeps in {place}"), PATIENCE, || {
+            proc::sleeps_in(pid).contains(place).then_some(())
+        });
+    };
+    await_sleep(server.logger(), "pipe_write");
+    for slot in 0..WORKERS {
+        await_sleep(server.worker(slot), "nanosleep");
+    }
 }
 
 #[test]
@@ -41,8 +51,8 @@ fn a_worker_that_waits_for_room_is_not_taken_for_stalled_and_loses_nothing() {
     let requests = Numbered::default();
     let (sent, said) = std::thread::scope(|scope| {
         let mut said = None;
-        let sent = requests.send_while(&server.address(), &agent(), || {
-            await_standstill(&requests);
+        let sent = requests.send_over(clients(&server), &server.address(), &agent(), || {
+            await_standstill(&server);
             // A silent worker is asked after a second, again after another, and then aborted.
             let begun = Instant::now();
             eventually("some seconds more", PATIENCE, || {
@@ -64,8 +74,8 @@ fn a_worker_that_waits_for_room_is_not_taken_for_stalled_and_loses_nothing() {
 fn workers_that_wait_for_room_do_not_hold_a_stop() {
     let (mut server, reader) = start_frozen("graceful_timeout = 10\n");
     let requests = Numbered::default();
-    let sent = requests.send_while(&server.address(), &agent(), || {
-        await_standstill(&requests);
+    let sent = requests.send_over(clients(&server), &server.address(), &agent(), || {
+        await_standstill(&server);
         requests.end();
         server.signal(Signal::SIGTERM);
         assert_eq!(server.wait_exit_within(Duration::from_secs(30)), Exit::Code(0));
@@ -80,13 +90,15 @@ fn workers_that_wait_for_room_do_not_hold_a_stop() {
 fn a_worker_that_is_killed_while_it_waits_is_replaced_and_accounted_for() {
     let (server, reader) = start_frozen("");
     let requests = Numbered::default();
+    let mut killed = Vec::new();
     let (sent, said) = std::thread::scope(|scope| {
         let mut said = None;
-        let sent = requests.send_while(&server.address(), &agent(), || {
-            await_standstill(&requests);
-            for slot in 0..2 {
+        let sent = requests.send_over(clients(&server), &server.address(), &agent(), || {
+            await_standstill(&server);
+            for slot in 0..WORKERS {
                 let old = server.worker(slot);
                 send(old, Signal::SIGKILL);
+                killed.push(old);
                 eventually("another in its place", PATIENCE, || {
                     server.workers().iter().any(|it| it.0 == slot && it.1 != old).then_some(())
                 });
@@ -99,7 +111,9 @@ fn a_worker_that_is_killed_while_it_waits_is_replaced_and_accounted_for() {
         (sent, said.expect("the reader does not panic"))
     });
     assert_eq!((said.dropped, said.torn.len()), (0, 0));
-    assert!(said.lost.len() >= 2, "each had a request in hand: {:?}", said.lost);
+    let one_each = killed.into_iter().map(|pid| (i64::from(pid), 1));
+    assert_eq!(said.lost_with, one_each.collect(), "each had one request in hand");
+    assert_eq!(said.taken, u64::from(WORKERS), "and its death says so");
     assert!(said.lost.keys().all(|number| sent.failed.contains(number)), "{:?}", said.lost);
     for number in 0..requests.next.load(Ordering::Relaxed) {
         let lines = [&said.answered, &said.lost].map(|of| of.get(&number).copied().unwrap_or(0));

@@ -139,8 +139,9 @@ pub(crate) struct Judge {
 #[derive(Clone, Copy, Debug)]
 struct Stop {
     urgency: Urgency,
-    /// Until when workers may finish, and when the master must have left.
+    /// Until when the logger may finish, and everybody else; and when the master must have left.
     deadline: u64,
+    others_by: u64,
     gone_by: u64,
     /// It was no signal, but this.
     reason: ExitReason,

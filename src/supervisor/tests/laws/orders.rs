@@ -191,7 +191,7 @@ impl Judge {
         let policy = scene.policy(process.generation);
         let since = |then| self.absences.awake_since(then, now, DEEP_SLEEP);
         let stopped =
-            self.stop.is_some_and(|stop| since(stop.deadline) > 0 || stop.deadline <= now);
+            self.stop.is_some_and(|stop| since(stop.others_by) > 0 || stop.others_by <= now);
         let orders = process.orders;
         let over = [
             orders.aborted.map(|then| since(then) >= 2000),
@@ -265,13 +265,16 @@ impl Judge {
         patience: u64,
         reason: ExitReason,
     ) {
-        // Killing takes a moment; who was aborted just before has its own two seconds; and the last
-        // lines are written when everybody is gone.
-        let (deadline, gone_by) = (now + patience, now + patience.max(2000) + 560);
-        let before = self.stop.unwrap_or(Stop { urgency, deadline, gone_by, reason });
+        // Killing takes a moment; who was aborted just before has its own two seconds. Before the
+        // deadline there is some time for the last lines.
+        let (deadline, gone_by) = (now + patience, now + patience.max(2000) + 60);
+        let others_by = deadline - (patience / 4).min(250);
+        let stop = Stop { urgency, deadline, others_by, gone_by, reason };
+        let before = self.stop.unwrap_or(stop);
         self.stop = Some(Stop {
             urgency: urgency.max(before.urgency),
             deadline: deadline.min(before.deadline),
+            others_by: others_by.min(before.others_by),
             gone_by: gone_by.min(before.gone_by),
             reason: before.reason,
         });

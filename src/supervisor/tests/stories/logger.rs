@@ -216,8 +216,8 @@ fn workers_that_take_all_their_time_leave_a_moment_for_the_last_lines() {
         "workers=1 graceful=2",
         "
         @1000 signal TERM
-        @3005 exited 102 signal 9
-        @3510 exited 100 signal 9
+        @2755 exited 102 signal 9
+        @3010 exited 100 signal 9
         "
     ), @r"
         @0       #2 is worker 0 with pid 102
@@ -225,17 +225,17 @@ fn workers_that_take_all_their_time_leave_a_moment_for_the_last_lines() {
                   → stop listening
                   → info: stopping: workers may finish for 2 s
                   → dismiss #2 stop
-        @3000    tick
+        @2750    tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
-        @3005    exited 102 signal 9
+        @2755    exited 102 signal 9
                   → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → finish logs
-        @3505    tick
+        @3000    tick
                   → warning: killing the logger (pid 100): not gone by its deadline
                   → send 100 KILL
-        @3510    exited 100 signal 9
+        @3010    exited 100 signal 9
                   → exit 0
         ");
 }

@@ -76,7 +76,7 @@ fn nobody_heeds_term() {
                   → info: stopping: workers may finish for 30 s
                   → dismiss #2 stop
                   → dismiss #3 stop
-        @31000   tick
+        @30750   tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
                   → warning: killing worker 1 (pid 103): not gone by its deadline
@@ -141,7 +141,7 @@ fn int_during_graceful() {
                   → send 103 INT
         @5010    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
-        @7000    tick
+        @6750    tick
                   → warning: killing worker 1 (pid 103): not gone by its deadline
                   → send 103 KILL
         @7010    exited 103 signal 9
@@ -257,7 +257,7 @@ fn quit_and_nobody_heeds_it() {
                   → stop listening
                   → info: stopping quickly
                   → send 102 INT
-        @3000    tick
+        @2750    tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
         @3010    exited 102 signal 9
@@ -308,7 +308,7 @@ fn term_outlives_the_patience_of_no_older_generation() {
                   → dismiss #4 stop
         @2100    exited 104 code 0
                   → info: worker 0 (pid 104) left: exited with code 0
-        @7000    tick
+        @6750    tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
         @7010    exited 102 signal 9
