@@ -139,6 +139,26 @@ fn a_worker_without_descriptors_leaves_connections_to_its_siblings() {
     server.stop();
 }
 
+/// One that is passed a listener which it has no descriptor for serves on, and finishes what it holds.
+#[test]
+fn a_worker_without_descriptors_that_is_passed_one_stays() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    let workers = settled(&server, 2);
+    let (mut client, poor) = connect_to(&server, 1);
+    super::hold(&server, &mut client, "/until?n=1", 1);
+    let none = Limit::set(poor, "nofile", lowest_free(poor));
+    server.signal(Signal::SIGTTIN);
+    let more = settled(&server, 3);
+    assert_eq!(&more[..2], &workers[..], "nobody has left");
+    none.take_back();
+    super::release(&server, 1);
+    let answer = client.response().expect("its worker has stayed");
+    assert_eq!((answer.status, answer.pid()), (200, poor));
+    server.wait_served_by(&more);
+    assert!(!server.log().contains(" left: "), "{}", server.log());
+    server.stop();
+}
+
 /// A full worker leaves new connections to its siblings, also what was meant for it.
 #[test]
 fn a_full_worker_leaves_connections_to_its_sibling() {
