@@ -87,6 +87,8 @@ impl Service<Request<Incoming>> for Requests {
 #[derive(Clone, Debug)]
 pub(crate) struct InHand {
     pub(crate) conn: Arc<Conn>,
+    /// Which of the connection's requests it is.
+    pub(crate) number: u64,
     pub(crate) client: Client,
     pub(crate) id: RequestId,
 }
@@ -94,7 +96,8 @@ pub(crate) struct InHand {
 impl Requests {
     /// What handlers may ask for.
     fn extend(&self, head: &mut request::Parts, client: Client, id: RequestId) {
-        head.extensions.insert(InHand { conn: Arc::clone(&self.conn), client, id });
+        let (conn, number) = (Arc::clone(&self.conn), self.conn.request());
+        head.extensions.insert(InHand { conn, number, client, id });
         if let Some(peer) = self.peer.peer() {
             head.extensions.insert(ConnectInfo(peer));
         }
@@ -133,7 +136,9 @@ impl Future for Answering {
                 Own::Timeout.response()
             }
             RunningProjection::Routed { future } => {
+                ticket.server.board.set_running(conn.number, true);
                 let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+                ticket.server.board.set_running(conn.number, false);
                 match polled {
                     Ok(polled) => match ready!(polled) {
                         Ok(response) => response,
@@ -185,7 +190,12 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let this = &mut *self;
+        let (board, number) = (&this.ticket.server.board, this.ticket.conn.number);
+        board.set_running(number, true);
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        board.set_running(number, false);
+        let frame = ready!(polled);
         if let Some(Ok(frame)) = &frame {
             self.ticket.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
         }
