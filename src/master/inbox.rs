@@ -106,8 +106,8 @@ impl<A: App> Master<A> {
         let others = self.victims.look(super::now(), statistics::out_of_memory_kills);
         if others > 0 {
             tracing::warn!(
-                "the kernel has killed {others} processes of this control group for want of memory \
-                 that are no children of this server"
+                "processes of this control group that the kernel has killed for want of memory and \
+                 that are no children of this server: {others}"
             );
         }
     }

@@ -104,7 +104,7 @@ impl Teller {
         let workers: Vec<ChildId> = self.supervisor.children.iter().map(|it| it.id).collect();
         workers.into_iter().for_each(|child| self.step(Event::Ready { child }));
         self.text.clear();
-        for child in self.supervisor.children {
+        for child in &self.supervisor.children {
             let (id, task, pid) = (child.id, child.task, child.pid().expect("it was forked"));
             self.text.push_str(&format!("@0       {id} is {task} with pid {pid}\n"));
         }
