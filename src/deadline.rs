@@ -19,14 +19,15 @@ use crate::worker::{Conn, InHand};
 /// }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Deadline(Option<Arc<Conn>>);
+pub struct Deadline(Option<(Arc<Conn>, u64)>);
 
 impl Deadline {
     /// Gives the request so much longer than the `timeout` of the configuration, in addition to what
-    /// it was given before. Nothing happens outside a ferricorn worker, as in a test of a handler.
+    /// it was given before. Nothing happens when that request is over, and outside a ferricorn
+    /// worker, as in a test of a handler.
     pub fn extend(&self, by: Duration) {
-        if let Some(conn) = &self.0 {
-            conn.extend(by);
+        if let Some((conn, request)) = &self.0 {
+            conn.extend(*request, by);
         }
     }
 }
@@ -35,6 +36,7 @@ impl<S: Sync> FromRequestParts<S> for Deadline {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.extensions.get().map(|in_hand: &InHand| Arc::clone(&in_hand.conn))))
+        let in_hand: Option<&InHand> = parts.extensions.get();
+        Ok(Self(in_hand.map(|it| (Arc::clone(&it.conn), it.number))))
     }
 }

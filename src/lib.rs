@@ -1,6 +1,5 @@
 //! **ferricorn**, the iron unicorn: a Gunicorn-style multi-worker process supervisor for axum
 //! applications.
-#![expect(dead_code, reason = "the shells that use it are being built")]
 
 mod cli;
 mod client;

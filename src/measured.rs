@@ -46,11 +46,16 @@ impl Board {
     }
 
     /// What the scoreboard adds to a request on the connection with this number: its entry written and
-    /// cleared, and one request more in the counters of its slot.
+    /// cleared, a note around each of two turns of its code, and one request more in the counters of its
+    /// slot.
     pub fn request(&self, connection: usize, method: &Method, target: &Uri) {
         let entry = self.worker.entry(connection);
         if let Some(entry) = &entry {
             entry.fill(Some(self.remote), self.started, method, target, Version::HTTP_11);
+        }
+        for _ in ["its handler", "the body of its answer"] {
+            self.worker.set_running(connection, true);
+            self.worker.set_running(connection, false);
         }
         self.slots.count_request(Slot::new(3));
         if let Some(entry) = &entry {

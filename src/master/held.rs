@@ -1,12 +1,13 @@
 //! No request vanishes: what a worker held is told when it stalls, and accounted for when it dies.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use super::Master;
 use super::kid::Kid;
 use crate::embed::App;
 use crate::logging::{self, Outcome, Record, Rings};
-use crate::scoreboard::Held;
+use crate::scoreboard::{Held, WorkerBoard};
 use crate::sys::clock;
 
 /// Requests that a line of the error log names; of more, only the number is told.
@@ -20,10 +21,10 @@ impl<A: App> Master<A> {
         {
             let held = worker.board.held();
             tracing::error!(
-                "worker {} (pid {pid}) holds {}; connections open: {}",
+                "worker {} (pid {pid}) holds {}; {}",
                 worker.slot,
-                List(&held, clock::wall()),
-                worker.board.connections(),
+                List { held: &held, now: clock::wall(), culprit: "stuck in " },
+                Claims(&worker.board),
             );
         }
     }
@@ -46,9 +47,9 @@ pub(super) fn account(kid: &Kid, rings: &Rings) {
     let now = clock::wall();
     let (slot, pid) = (worker.slot, kid.pid);
     tracing::error!(
-        "worker {slot} (pid {pid}) took with it {}; connections open: {}",
-        List(&held, now),
-        worker.board.connections(),
+        "worker {slot} (pid {pid}) took with it {}; {}",
+        List { held: &held, now, culprit: "died in " },
+        Claims(&worker.board),
     );
     for request in &held {
         let record = Record {
@@ -72,21 +73,39 @@ pub(super) fn account(kid: &Kid, rings: &Rings) {
     }
 }
 
-/// Requests as people read them.
-struct List<'a>(&'a [Held], SystemTime);
+/// Requests as people read them. Those whose code was running come first, behind a word of their own:
+/// whatever has happened, they are next to it.
+struct List<'a> {
+    held: &'a [Held],
+    now: SystemTime,
+    culprit: &'static str,
+}
 
-impl std::fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self(held, now) = self;
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { held, now, culprit } = self;
         match held.len() {
+            0 => return f.write_str("no request"),
             1 => f.write_str("1 request: ")?,
             count => write!(f, "{count} requests: ")?,
         }
         for (at, request) in held.iter().take(NAMED_MAX).enumerate() {
             let comma = if at == 0 { "" } else { ", " };
+            let word = if request.running { culprit } else { "" };
             let age = now.duration_since(request.started).unwrap_or_default().as_secs_f32();
-            write!(f, "{comma}{} {} ({age:.1} s)", request.method, request.target)?;
+            write!(f, "{comma}{word}{} {} ({age:.1} s)", request.method, request.target)?;
         }
         if held.len() > NAMED_MAX { f.write_str(", …") } else { Ok(()) }
+    }
+}
+
+/// What else a worker has said of itself.
+struct Claims<'a>(&'a WorkerBoard);
+
+impl fmt::Display for Claims<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (doing, generation) = self.0.doing();
+        let open = self.0.connections();
+        write!(f, "connections open: {open}; it was {doing}, generation {generation}")
     }
 }

@@ -84,10 +84,11 @@ impl<A: App> Master<A> {
                     // It may have died between its last line and the ring of the bell.
                     self.rings.bell().ring();
                 }
-                let status = self.status(ended);
+                let status = self.status(pid, ended);
                 self.step(Event::Exited { pid: Pid(pid), status });
             }
         }
+        self.look_for_victims();
         for signal in signals.into_iter().filter_map(decode) {
             self.step(Event::Signalled(signal));
         }
@@ -100,16 +101,26 @@ impl<A: App> Master<A> {
         }
     }
 
-    /// How a process ended. A `KILL` that the kernel has counted as its own, for want of memory, is
-    /// told as such.
-    fn status(&mut self, ended: Ended) -> ExitStatus {
+    /// Says so where the kernel has killed somebody else of our control group for want of memory.
+    fn look_for_victims(&mut self) {
+        let others = self.victims.look(super::now(), statistics::out_of_memory_kills);
+        if others > 0 {
+            tracing::warn!(
+                "processes of this control group that the kernel has killed for want of memory and \
+                 that are no children of this server: {others}"
+            );
+        }
+    }
+
+    /// How a process ended. A `KILL` that is not ours and that the kernel has counted as its own, for
+    /// want of memory, is told as such.
+    fn status(&mut self, pid: i32, ended: Ended) -> ExitStatus {
         match ended {
             Ended::Code(code) => ExitStatus::Code(code),
             Ended::Signal { number: signals::KILL, .. }
-                if statistics::out_of_memory_kills() > self.out_of_memory_kills =>
+                if !self.supervisor.has_killed(Pid(pid))
+                    && self.victims.explain(super::now(), statistics::out_of_memory_kills()) =>
             {
-                // One of them is explained; the next death may be another.
-                self.out_of_memory_kills = self.out_of_memory_kills.map(|count| count + 1);
                 ExitStatus::OutOfMemory
             }
             Ended::Signal { number, core } => ExitStatus::Signal { number, core },

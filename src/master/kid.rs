@@ -1,13 +1,12 @@
 //! A child as the master's shell holds it: what the kernel gave for it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::scoreboard::WorkerBoard;
 use crate::supervisor::event::Kept;
 use crate::sys::channel::Channel;
-use crate::sys::statistics;
+use crate::sys::statistics::{self, Thread};
 use crate::time::Instant;
 use crate::wire::{LogOrder, Order};
 
@@ -36,14 +35,14 @@ pub(super) struct Kid {
     pub(super) unsent: Option<SlotSet>,
     /// The logger's order that found none.
     untold: Option<LogOrder>,
-    /// When the time without a processor was read, and how long it was by then.
-    starved: Option<(Instant, u64)>,
+    /// When its threads were looked at last, and what they had done by then.
+    seen: Option<(Instant, Vec<Thread>)>,
 }
 
 impl Kid {
     pub(super) fn new(id: ChildId, pid: i32, channel: Channel, worker: Option<Worker>) -> Self {
-        let (ended, ring, unsent, untold, starved) = (false, None, None, None, None);
-        Self { id, pid, channel, ended, worker, ring, unsent, untold, starved }
+        let (ended, ring, unsent, untold, seen) = (false, None, None, None, None);
+        Self { id, pid, channel, ended, worker, ring, unsent, untold, seen }
     }
 
     /// Sends an order, fire and forget. Only accept sets are kept when there is no room: a blocked
@@ -97,13 +96,16 @@ impl Kid {
         }
     }
 
-    /// Whether the worker was kept from a processor for most of the time since this was asked last.
+    /// Whether a thread of the worker was kept from a processor for most of the time since this was
+    /// asked last: its event loop may be any of them.
     pub(super) fn kept(&mut self, now: Instant) -> Kept {
-        let Ok(waited) = statistics::starved_nanos(self.pid) else { return Kept::ByNothing };
-        let before = self.starved.replace((now, waited));
-        let Some((then, waited_before)) = before else { return Kept::ByNothing };
-        let waited = Duration::from_nanos(waited.saturating_sub(waited_before));
-        if waited > now.since(then) / 2 { Kept::ByStarvation } else { Kept::ByNothing }
+        let Ok(threads) = statistics::threads(self.pid) else { return Kept::ByNothing };
+        let starved = self.seen.as_ref().is_some_and(|(then, before)| {
+            let nanos = u64::try_from(now.since(*then).as_nanos()).unwrap_or(u64::MAX);
+            threads.iter().any(|it| it.was_starved(before, nanos))
+        });
+        self.seen = Some((now, threads));
+        if starved { Kept::ByStarvation } else { Kept::ByNothing }
     }
 }
 

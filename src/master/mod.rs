@@ -9,6 +9,7 @@ mod manager;
 mod perform;
 pub(crate) mod pidfile;
 pub(crate) mod upgrade;
+mod victims;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -26,6 +27,7 @@ use crate::master::kid::Kid;
 use crate::master::manager::Manager;
 use crate::master::pidfile::PidFile;
 use crate::master::upgrade::Inheritance;
+use crate::master::victims::Victims;
 use crate::scoreboard::SlotBoard;
 use crate::supervisor::Supervisor;
 use crate::supervisor::action::ExitReason;
@@ -82,8 +84,7 @@ pub(crate) struct Master<A> {
     ready: Option<File>,
     /// Whether the kernel was said not to let us steer.
     steerless: bool,
-    /// The kernel's count of processes that it killed for want of memory, as far as it is explained.
-    out_of_memory_kills: Option<u64>,
+    victims: Victims,
     exit: Option<ExitReason>,
 }
 
@@ -134,6 +135,7 @@ impl<A: App> Master<A> {
             kids: Vec::new(),
             armed: SlotSet::EMPTY,
             pidfile,
+            victims: Victims::new(statistics::out_of_memory_kills()),
         };
         Self::new(app, beginning, desk).run(Event::Started)
     }
@@ -169,7 +171,7 @@ impl<A: App> Master<A> {
             supervisor: desk.supervisor,
             ready: beginning.ready,
             steerless: false,
-            out_of_memory_kills: statistics::out_of_memory_kills(),
+            victims: desk.victims,
             exit: None,
         }
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Master;
 use super::kid::{Kid, Worker};
 use super::pidfile::PidFile;
+use super::victims::Victims;
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::listeners::{Handed, Listeners};
@@ -29,9 +30,9 @@ use crate::sys::fork::Blocked;
 const STATE_VARIABLE: &str = "FERRICORN_INTERNAL_STATE";
 /// Asks an image whether it could take over state of this version.
 const CHECK_VARIABLE: &str = "FERRICORN_INTERNAL_CHECK";
-/// Rises with every change to [`State`], to the supervisor's own types, and to the messages between
-/// the master and its workers.
-const STATE_VERSION: u32 = 4;
+/// Rises with every change to [`State`], to the supervisor's own types, to what stands where in shared
+/// memory, and to the messages between the master and its workers.
+const STATE_VERSION: u32 = 5;
 
 /// What one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +45,7 @@ pub(crate) struct State {
     kids: Vec<HandedKid>,
     armed: SlotSet,
     pidfile: Option<(PathBuf, i32)>,
+    victims: Victims,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,6 +77,7 @@ pub(crate) struct Inheritance {
     pub(super) kids: Vec<Kid>,
     pub(super) armed: SlotSet,
     pub(crate) pidfile: Option<PidFile>,
+    pub(super) victims: Victims,
 }
 
 /// Why this image was started.
@@ -140,6 +143,7 @@ impl State {
             kids: self.kids.into_iter().map(kid).collect::<io::Result<_>>()?,
             armed: self.armed,
             pidfile: pidfile.transpose()?,
+            victims: self.victims,
         })
     }
 }
@@ -202,6 +206,7 @@ impl<A: App> Master<A> {
             kids: self.kids.iter().map(kid).collect::<io::Result<_>>()?,
             armed: self.armed,
             pidfile: pidfile.transpose()?,
+            victims: self.victims.clone(),
         };
         exec::memory_file("ferricorn-state", serde_json::to_string(&state)?.as_bytes())
     }

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::ids::Generation;
 use crate::sys::shared::Shared;
 use crate::time::Instant;
 
@@ -17,8 +18,8 @@ pub(crate) use requests::{Entry, Held};
 pub(crate) use slots::{Load, Place, SlotBoard};
 
 /// What one worker tells of itself, from before its fork until it is reaped: a line of figures, and an
-/// entry for each connection that it may hold. It alone writes, but for the figure that the master
-/// leaves there, for a worker that is too busy to take an order.
+/// entry for each connection that it may hold. Another line is the master's, for a worker that is too
+/// busy to take an order.
 #[derive(Debug)]
 pub(crate) struct WorkerBoard {
     memory: Shared,
@@ -28,15 +29,40 @@ pub(crate) struct WorkerBoard {
 /// A board has no more entries: 16 MiB, if all of them were used.
 const ENTRIES_MAX: usize = 1 << 16;
 
-/// The numbers in a worker's first line.
+/// Lines before the entries: the worker's own, and the master's.
+const HEAD_LINES: usize = 2;
+
+/// The numbers in them, the worker's first.
 #[derive(Clone, Copy)]
 enum Figure {
     /// When its event loop last ran, in milliseconds of the monotonic clock.
     Beat = 0,
     /// Connections open.
     Connections = 1,
+    /// What it does: a [`Doing`].
+    Doing = 2,
+    /// The generation that it serves for.
+    Generation = 3,
     /// When the master has told it to leave, in milliseconds of the monotonic clock.
-    Dismissed = 2,
+    Dismissed = 8,
+}
+
+/// What a worker says that it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    Booting = 0,
+    Serving = 1,
+    Leaving = 2,
+}
+
+impl std::fmt::Display for Doing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Booting => "booting",
+            Self::Serving => "serving",
+            Self::Leaving => "leaving",
+        })
+    }
 }
 
 impl WorkerBoard {
@@ -47,7 +73,7 @@ impl WorkerBoard {
     /// What the system says about memory and descriptors.
     pub(crate) fn new(connections: usize) -> io::Result<Self> {
         let entries = connections.min(ENTRIES_MAX);
-        let memory = Shared::new("ferricorn-worker", 1 + entries * requests::ENTRY_LINES)?;
+        let memory = Shared::new("ferricorn-worker", HEAD_LINES + entries * requests::ENTRY_LINES)?;
         Ok(Self { memory, entries })
     }
 
@@ -57,7 +83,7 @@ impl WorkerBoard {
     /// When the descriptor is no board.
     pub(crate) fn inherit(memory: OwnedFd, entries: usize) -> io::Result<Self> {
         let entries = entries.min(ENTRIES_MAX);
-        let memory = Shared::map(memory, 1 + entries * requests::ENTRY_LINES)?;
+        let memory = Shared::map(memory, HEAD_LINES + entries * requests::ENTRY_LINES)?;
         Ok(Self { memory, entries })
     }
 
@@ -68,19 +94,30 @@ impl WorkerBoard {
 
     /// The entry of a connection; `None` for one beyond those that were expected.
     pub(crate) fn entry(&self, at: usize) -> Option<Entry<'_>> {
-        let start = 1 + at.checked_mul(requests::ENTRY_LINES)?;
+        let start = HEAD_LINES + at.checked_mul(requests::ENTRY_LINES)?;
         self.memory.get(start..start + requests::ENTRY_LINES).map(Entry::new)
     }
 
-    /// The requests that the worker has in hand, as it says.
+    /// The requests that the worker has in hand, as it says: first those whose code was running, which
+    /// keep the others waiting; then the oldest.
     pub(crate) fn held(&self) -> Vec<Held> {
         let entries = (0..self.entries).filter_map(|at| self.entry(at));
-        entries.filter_map(|entry| entry.read()).collect()
+        let mut held: Vec<Held> = entries.filter_map(|entry| entry.read()).collect();
+        held.sort_by_key(|request| (!request.running, request.started));
+        held
+    }
+
+    /// The code of the request on this connection runs from now on, or has given its thread back.
+    pub(crate) fn set_running(&self, at: usize, running: bool) {
+        if let Some(entry) = self.entry(at) {
+            entry.set_running(running);
+        }
     }
 
     // ORDERING: every figure stands for itself, nothing else is read by it: Relaxed throughout.
     fn figure(&self, figure: Figure) -> &AtomicU64 {
-        &self.memory[0].0[figure as usize]
+        let at = figure as usize;
+        &self.memory[at / 8].0[at % 8]
     }
 
     /// The event loop runs.
@@ -91,6 +128,22 @@ impl WorkerBoard {
     /// When the event loop last ran, as the worker says.
     pub(crate) fn last_beat(&self) -> Instant {
         Instant::from_millis(self.figure(Figure::Beat).load(Ordering::Relaxed))
+    }
+
+    /// The worker is of this generation and does this from now on.
+    pub(crate) fn set_doing(&self, generation: Generation, doing: Doing) {
+        self.figure(Figure::Generation).store(generation.number().into(), Ordering::Relaxed);
+        self.figure(Figure::Doing).store(doing as u64, Ordering::Relaxed);
+    }
+
+    /// What the worker does, and for which generation, as it says.
+    pub(crate) fn doing(&self) -> (Doing, u64) {
+        let doing = match self.figure(Figure::Doing).load(Ordering::Relaxed) {
+            0 => Doing::Booting,
+            1 => Doing::Serving,
+            _ => Doing::Leaving,
+        };
+        (doing, self.figure(Figure::Generation).load(Ordering::Relaxed))
     }
 
     /// The worker is told to leave. It is told by its channel, too.
@@ -123,5 +176,52 @@ impl WorkerBoard {
 impl AsFd for WorkerBoard {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use axum::http::{Method, Uri, Version};
+
+    use super::*;
+
+    #[test]
+    fn who_keeps_the_others_waiting_is_first_and_then_the_oldest() {
+        let board = WorkerBoard::new(4).unwrap();
+        for (at, (began, target)) in
+            [(3, "/third"), (1, "/first"), (4, "/stuck"), (2, "/second")].into_iter().enumerate()
+        {
+            let started = SystemTime::UNIX_EPOCH + Duration::from_secs(began);
+            let entry = board.entry(at).unwrap();
+            let target = Uri::from_static(target);
+            entry.fill(None, started, &Method::GET, &target, Version::HTTP_11);
+        }
+        board.set_running(1, true);
+        board.set_running(1, false);
+        board.set_running(2, true);
+        // One beyond those that were expected.
+        board.set_running(4, true);
+        let targets: Vec<_> = board.held().iter().map(|it| it.target.to_string()).collect();
+        assert_eq!(targets, ["/stuck", "/first", "/second", "/third"]);
+    }
+
+    #[test]
+    fn each_figure_has_a_place_and_no_line_two_writers() {
+        let board = WorkerBoard::new(1).unwrap();
+        assert_eq!(board.doing(), (Doing::Booting, 0));
+        let generation = Generation::FIRST.next();
+        board.beat(Instant::from_millis(7));
+        board.connection_opened();
+        board.set_doing(generation, Doing::Leaving);
+        assert_eq!(board.dismissed(), None);
+        board.dismiss(Instant::from_millis(9));
+        assert_eq!((board.last_beat(), board.connections()), (Instant::from_millis(7), 1));
+        assert_eq!(board.doing(), (Doing::Leaving, u64::from(generation.number())));
+        assert_eq!(board.dismissed(), Some(Instant::from_millis(9)));
+        let by_master = Figure::Dismissed as usize / 8;
+        let by_worker = [Figure::Beat, Figure::Connections, Figure::Doing, Figure::Generation];
+        assert!(by_worker.iter().all(|figure| *figure as usize / 8 != by_master));
     }
 }

@@ -23,7 +23,8 @@ const STARTED: usize = 1;
 const PEER: usize = 2;
 const METHOD: usize = 4;
 const LINE: usize = 6;
-const TARGET: usize = 7;
+const RUNNING: usize = 7;
+const TARGET: usize = 8;
 const METHOD_MAX: usize = (LINE - METHOD) * 8;
 const TARGET_MAX: usize = (WORDS - TARGET) * 8;
 
@@ -51,6 +52,8 @@ pub(crate) struct Held {
     pub(crate) version: Version,
     /// How far its process's ring had come when its access line was about to be written.
     pub(crate) line_at: Option<u64>,
+    /// Whether its code was running, so that nothing else could on that thread.
+    pub(crate) running: bool,
 }
 
 /// The entry of one connection.
@@ -82,6 +85,7 @@ impl<'a> Entry<'a> {
         let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let put = |at: usize, word: u64| self.word(at).store(word, Ordering::Relaxed);
         put(LINE, 0);
+        put(RUNNING, 0);
         put(STARTED, u64::try_from(since.as_micros()).unwrap_or(0));
         match remote {
             Some(IpAddr::V4(address)) => {
@@ -109,6 +113,11 @@ impl<'a> Entry<'a> {
         header |= (kept.len() as u64) << TARGET_LENGTH;
         self.put_bytes(TARGET, kept);
         self.word(HEADER).store(header, Ordering::Release);
+    }
+
+    /// Its code runs from now on, or has given the thread back.
+    pub(super) fn set_running(&self, running: bool) {
+        self.word(RUNNING).store(u64::from(running), Ordering::Relaxed);
     }
 
     /// Its access line is about to be written into the process's ring, which has come so far; or it
@@ -147,6 +156,7 @@ impl<'a> Entry<'a> {
             target: Uri::try_from(target).unwrap_or_default(),
             version: if header & IS_HTTP_10 == 0 { Version::HTTP_11 } else { Version::HTTP_10 },
             line_at,
+            running: self.load(RUNNING) != 0,
         })
     }
 
@@ -217,10 +227,15 @@ mod tests {
                 target,
                 version: Version::HTTP_10,
                 line_at: None,
+                running: false,
             };
             assert_eq!(entry.read(), Some(expected.clone()));
             entry.note_line(Some(0));
             assert_eq!(entry.read(), Some(Held { line_at: Some(0), ..expected.clone() }));
+            entry.set_running(true);
+            let running = Held { line_at: Some(0), running: true, ..expected.clone() };
+            assert_eq!(entry.read(), Some(running));
+            entry.set_running(false);
             entry.note_line(None);
             assert_eq!(entry.read(), Some(expected));
         }

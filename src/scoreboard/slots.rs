@@ -12,16 +12,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::ids::{Slot, SlotSet};
 use crate::sys::shared::Shared;
 
-/// A line for each slot.
+/// Two lines for each slot: what its worker writes, and what siblings write.
 #[derive(Debug)]
 pub(crate) struct SlotBoard(Shared);
 
-/// Requests answered: the first number of a slot's line.
+const LINES: usize = 2;
+
+/// Requests answered: the first number of a slot's lines.
 const SERVED: usize = 0;
 /// The pid of the slot's worker above, its open connections below; 0: nobody takes connections.
 const LOAD: usize = 1;
 /// From here on the set of slots that ask the worker for help.
-const ASKED: usize = 4;
+const ASKED: usize = 8;
 
 /// What a slot's worker has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ impl SlotBoard {
     /// # Errors
     /// What the system says about memory and descriptors.
     pub(crate) fn new() -> io::Result<Self> {
-        Shared::new("ferricorn-slots", usize::from(Slot::MAX)).map(Self)
+        Shared::new("ferricorn-slots", LINES * usize::from(Slot::MAX)).map(Self)
     }
 
     /// The board that an earlier image has begun.
@@ -46,11 +48,11 @@ impl SlotBoard {
     /// # Errors
     /// When the descriptor holds none.
     pub(crate) fn inherit(memory: OwnedFd) -> io::Result<Self> {
-        Shared::map(memory, usize::from(Slot::MAX)).map(Self)
+        Shared::map(memory, LINES * usize::from(Slot::MAX)).map(Self)
     }
 
     fn number(&self, slot: Slot, at: usize) -> &AtomicU64 {
-        &self.0[slot.index()].0[at]
+        &self.0[LINES * slot.index() + at / 8].0[at % 8]
     }
 
     /// One request more was answered in this slot.
@@ -60,7 +62,8 @@ impl SlotBoard {
 
     /// Requests answered in all slots since the start.
     pub(crate) fn served(&self) -> u64 {
-        self.0.iter().map(|line| line.0[SERVED].load(Ordering::Relaxed)).sum()
+        let slots = (0..Slot::MAX).map(Slot::new);
+        slots.map(|slot| self.number(slot, SERVED).load(Ordering::Relaxed)).sum()
     }
 
     /// What the workers of the first slots have to do, for each that takes connections.

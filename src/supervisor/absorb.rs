@@ -3,10 +3,11 @@
 
 use crate::ids::{ChildId, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
+use crate::supervisor::backoff::Refusals;
 use crate::supervisor::event::{Event, ExitStatus, Signal};
 use crate::supervisor::notice::{Ending, Notice};
-use crate::supervisor::policy::FORK_RETRY;
-use crate::supervisor::seat::Seat;
+use crate::supervisor::policy::MEMORY_INTERVAL;
+use crate::supervisor::seat::{Loss, Seat};
 use crate::supervisor::stage::{Child, Due, Stage, Task, Urgency};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::watch::Drainage;
@@ -29,7 +30,7 @@ impl Supervisor {
             Event::Forked { child, pid } => self.note_forked(now, child, pid, out),
             Event::ForkFailed { child, reason } => self.note_fork_failed(now, child, reason, out),
             Event::Ready { child } => self.note_ready(now, child, out),
-            Event::WorkerDue { child, why } => self.note_due(child, why, out),
+            Event::WorkerDue { child, why } => self.note_due(now, child, why, out),
             Event::Exited { pid, status } if self.logger.is(pid) => {
                 self.note_logger_exit(now, (pid, status), out);
             }
@@ -42,7 +43,7 @@ impl Supervisor {
             Event::Queued { slot } => self.note_queued(now, slot),
             Event::QueueLength { slot, length } => self.note_queue_length(now, slot, length),
             Event::Pulse { child, beat, kept } => self.note_pulse(now, child, beat, kept, out),
-            Event::MemoryRead { child, bytes } => self.note_memory(child, bytes, out),
+            Event::MemoryRead { child, bytes } => self.note_memory(now, child, bytes, out),
             Event::UpgradeFailed { reason } => self.refuse_upgrade(reason, out),
             Event::SlotsOpen { count } => self.note_slots(count, out),
         }
@@ -103,8 +104,12 @@ impl Supervisor {
         }
         let Some(child) = self.child(id) else { return };
         if child.stage == Stage::Forking {
+            let task = child.task;
             child.stage = Stage::Booting { pid, deadline };
-            out.push(Action::Log(Notice::Forked { task: child.task, pid }));
+            if let Some(refusals) = self.refusals(task) {
+                *refusals = Refusals::default();
+            }
+            out.push(Action::Log(Notice::Forked { task, pid }));
         }
     }
 
@@ -119,7 +124,8 @@ impl Supervisor {
         else {
             return;
         };
-        let retry_at = now.after(FORK_RETRY);
+        let noted = self.refusals(child.task).map(|refusals| refusals.note(now));
+        let (retry_at, is_said) = noted.unwrap_or((now, true));
         match child.task {
             Task::Worker { slot } => {
                 if let Some(seat) = self.seat(slot) {
@@ -139,7 +145,17 @@ impl Supervisor {
                 return self.refuse_upgrade(format!("its check cannot be forked: {reason}"), out);
             }
         }
-        out.push(Action::Log(Notice::ForkFailed { task: child.task, reason }));
+        out.push(Action::Log(Notice::ForkFailed { task: child.task, reason, is_said }));
+    }
+
+    /// The record of refused forks for this purpose.
+    fn refusals(&mut self, task: Task) -> Option<&mut Refusals> {
+        match task {
+            Task::Worker { slot } => self.seat(slot).map(|seat| &mut seat.refusals),
+            Task::Prepare => Some(&mut self.prepare_refusals),
+            // The logger has its own; a check is not tried again.
+            Task::Logger | Task::Check => None,
+        }
     }
 
     fn note_ready(&mut self, now: Instant, id: ChildId, out: &mut Vec<Action>) {
@@ -161,7 +177,7 @@ impl Supervisor {
             due: None,
             pulse_at: now.after(stall_timeout),
             silent: None,
-            memory_at: now,
+            memory_at: now.after(MEMORY_INTERVAL),
         };
         child.accepting = SlotSet::from_iter([slot]);
         let boot = now.since(child.began);
@@ -172,7 +188,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn note_due(&mut self, id: ChildId, why: Due, out: &mut Vec<Action>) {
+    pub(super) fn note_due(&mut self, now: Instant, id: ChildId, why: Due, out: &mut Vec<Action>) {
         let Some(child) = self.child(id) else { return };
         let slot = child.slot();
         if let (Stage::Serving { pid, due, .. } | Stage::Yielding { pid, due, .. }, Some(slot)) =
@@ -180,6 +196,7 @@ impl Supervisor {
             && due.is_none()
         {
             *due = Some(why);
+            child.due_since = now;
             out.push(Action::Log(Notice::Due { slot, pid: *pid, why }));
         }
     }
@@ -240,10 +257,8 @@ impl Supervisor {
             | Stage::Aborting { .. }
             | Stage::Killed { .. } => false,
         };
-        // A ready worker that somebody has killed says nothing about how its successor will live.
-        let by_hand = status.is_by_hand() && !child.is_starting();
-        if unasked && !by_hand {
-            self.note_lost(now, child, slot);
+        if unasked {
+            self.note_lost(now, child, slot, Loss::Ended(status));
         }
         let deaths = self.deaths(slot);
         out.push(Action::Log(Notice::Exited { slot, pid, status, ending, deaths }));

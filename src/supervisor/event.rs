@@ -73,7 +73,7 @@ pub(crate) enum Signal {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ExitStatus {
     /// By itself, with this code.
     Code(i32),

@@ -9,6 +9,7 @@ use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{
     ABORT, COMPLAINT_INTERVAL, FAILING, HEALTHY_LIFE, MEMORY_INTERVAL, PULSE_AGAIN,
 };
+use crate::supervisor::seat::{Loss, Seat};
 use crate::supervisor::stage::{Child, Due, Kill, Silence, Stage, Urgency};
 use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
@@ -16,6 +17,7 @@ use crate::time::Instant;
 impl Supervisor {
     /// Ends what has had its time.
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.give_up(now, out);
         let mut unfit = Vec::new();
         for child in &mut self.children {
             let (pid, why) = match child.stage {
@@ -30,7 +32,7 @@ impl Supervisor {
                 | Stage::Aborting { .. }
                 | Stage::Killed { .. } => continue,
             };
-            child.stage = Stage::Killed { pid, why };
+            child.stage = Stage::Killed { pid, why, since: now };
             out.push(Action::Log(Notice::Killing { task: child.task, pid, why }));
             out.push(Action::Signal { pid, signal: ChildSignal::Kill });
             if why == Kill::Boot {
@@ -39,8 +41,30 @@ impl Supervisor {
         }
         for child in unfit {
             if let Some(slot) = child.slot() {
-                self.note_lost(now, &child, slot);
+                self.note_lost(now, &child, slot, Loss::NotReady);
                 self.note_unfit(now, &child, "killed", out);
+            }
+        }
+    }
+
+    /// Waits no longer for those whom `KILL` does not end: the kernel does not let go of them.
+    fn give_up(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let is_given_up = |child: &Child| match child.stage {
+            Stage::Killed { since, .. } => self.given_up_at(since).is_some_and(|at| at <= now),
+            Stage::Forking
+            | Stage::Booting { .. }
+            | Stage::Serving { .. }
+            | Stage::Yielding { .. }
+            | Stage::Leaving { .. }
+            | Stage::Aborting { .. } => false,
+        };
+        let given_up: Vec<ChildId> =
+            self.children.iter().filter(|it| is_given_up(it)).map(|it| it.id).collect();
+        for id in given_up {
+            if let Some(child) = self.remove(|child| child.id == id)
+                && let Some(pid) = child.pid()
+            {
+                out.push(Action::Log(Notice::LeftBehind { task: child.task, pid }));
             }
         }
     }
@@ -69,15 +93,36 @@ impl Supervisor {
             }
         }
         for id in old {
-            self.note_due(id, Due::Lifetime, out);
+            self.note_due(now, id, Due::Lifetime, out);
         }
     }
 
-    pub(super) fn note_memory(&mut self, id: ChildId, bytes: u64, out: &mut Vec<Action>) {
+    /// Has a worker replaced that has become too large. One that always was is an early death like
+    /// others: its successor will be no smaller.
+    pub(super) fn note_memory(
+        &mut self,
+        now: Instant,
+        id: ChildId,
+        bytes: u64,
+        out: &mut Vec<Action>,
+    ) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let limit = self.policy(child.generation).max_memory;
-        if limit > 0 && bytes > limit {
-            self.note_due(id, Due::Memory { bytes }, out);
+        let (generation, slot) = (child.generation, child.slot());
+        let limit = self.policy(generation).max_memory;
+        let (Stage::Serving { pid, since, due: None, .. }, Some(slot)) = (&child.stage, slot)
+        else {
+            return;
+        };
+        if limit == 0 || bytes <= limit {
+            return;
+        }
+        let (pid, early) = (*pid, now.since(*since) < HEALTHY_LIFE);
+        self.note_due(now, id, Due::Memory { bytes }, out);
+        if early {
+            self.note_early_death(now, slot, Loss::TooLarge);
+            if self.cramped.replace(generation) != Some(generation) {
+                out.push(Action::Log(Notice::Cramped { slot, pid, bytes }));
+            }
         }
     }
 
@@ -128,13 +173,13 @@ impl Supervisor {
         child.stage = Stage::Aborting { pid, deadline: now.after(ABORT) };
         out.push(Action::Log(Notice::Stalled { slot, pid, silent }));
         out.push(Action::Signal { pid, signal: ChildSignal::Abort });
-        self.note_lost(now, &lost, slot);
+        self.note_lost(now, &lost, slot, Loss::Silent);
         self.note_unfit(now, &lost, "aborted", out);
     }
 
     /// A slot has lost its worker, or one that was to be: for its record, at the moment when it is
     /// lost and not when it is reaped.
-    pub(super) fn note_lost(&mut self, now: Instant, child: &Child, slot: Slot) {
+    pub(super) fn note_lost(&mut self, now: Instant, child: &Child, slot: Slot, loss: Loss) {
         let since = match child.stage {
             Stage::Serving { since, .. } | Stage::Yielding { since, .. } => Some(since),
             Stage::Forking
@@ -145,7 +190,9 @@ impl Supervisor {
         };
         match since {
             Some(since) if now.since(since) >= HEALTHY_LIFE => self.forgive(slot, since),
-            Some(_) | None => self.note_early_death(now, slot),
+            // A ready worker that somebody has killed says nothing about how its successor will live.
+            Some(_) if loss.is_by_hand() && self.excuses_kill(now, slot) => {}
+            Some(_) | None => self.note_early_death(now, slot, loss),
         }
     }
 
@@ -180,13 +227,17 @@ impl Supervisor {
         }
     }
 
+    fn excuses_kill(&mut self, now: Instant, slot: Slot) -> bool {
+        self.seat(slot).is_some_and(|seat| seat.excuse_kill(now))
+    }
+
     /// The pause counts from the last fork: who lived longer than that need not wait.
-    fn note_early_death(&mut self, now: Instant, slot: Slot) {
+    fn note_early_death(&mut self, now: Instant, slot: Slot, loss: Loss) {
         let failing = self.is_failing();
         let seed = self.seed ^ self.next_child;
         let Some(seat) = self.seat(slot) else { return };
         seat.deaths = seat.deaths.saturating_add(1);
-        seat.died_at = now;
+        (seat.died_at, seat.loss) = (now, Some(loss));
         seat.pause = backoff::delay(seat.deaths, seed);
         if !failing && self.is_failing() {
             self.complaint_at = now.after(COMPLAINT_INTERVAL);
@@ -205,21 +256,23 @@ impl Supervisor {
         self.failing().next().is_some()
     }
 
-    fn failing(&self) -> impl Iterator<Item = (Slot, u32)> {
+    fn failing(&self) -> impl Iterator<Item = (Slot, &Seat)> {
         self.slots()
             .zip(&self.seats)
             .take(usize::from(self.wanted))
             .filter(|(_, seat)| seat.deaths >= FAILING)
-            .map(|(slot, seat)| (slot, seat.deaths))
     }
 
     /// Says once in a while which slots cannot get their workers up.
     pub(super) fn complain(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.is_failing() && self.complaint_at <= now {
-            let slots = self.failing().map(|(slot, _)| slot).collect();
-            let deaths = self.failing().map(|(_, deaths)| deaths).max().unwrap_or(0);
+        let worst = self.failing().map(|(_, seat)| seat).max_by_key(|seat| seat.deaths);
+        if let Some(Seat { deaths, loss: Some(last), .. }) = worst
+            && self.complaint_at <= now
+        {
+            let (slots, deaths, last) =
+                (self.failing().map(|(slot, _)| slot).collect(), *deaths, *last);
             self.complaint_at = now.after(COMPLAINT_INTERVAL);
-            out.push(Action::Log(Notice::StillFailing { slots, deaths }));
+            out.push(Action::Log(Notice::StillFailing { slots, deaths, last }));
         }
     }
 

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChildId, Pid};
 use crate::supervisor::action::{Action, ChildSignal};
+use crate::supervisor::backoff::Refusals;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
-use crate::supervisor::policy::{FORK_RETRY, HEALTHY_LIFE};
+use crate::supervisor::policy::{HEALTHY_LIFE, UNKILLABLE};
 use crate::supervisor::stage::{Kill, Task};
 use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
@@ -24,8 +25,9 @@ pub(super) struct Logger {
     deaths: u32,
     /// When the last one was forked.
     began: Instant,
+    refusals: Refusals,
     /// Since when everybody else is gone, and the last lines are to be written.
-    alone_since: Option<Instant>,
+    pub(super) alone_since: Option<Instant>,
 }
 
 /// Where it is in its life.
@@ -40,7 +42,7 @@ pub(super) enum Life {
     /// Told to write what is there, and to leave; killed at the deadline.
     Leaving { pid: Pid, told_at: Instant, deadline: Instant },
     /// Killed; to be reaped.
-    Killed { pid: Pid },
+    Killed { pid: Pid, since: Instant },
     /// Everybody's last line is written.
     Done,
 }
@@ -50,29 +52,37 @@ impl Logger {
         life: Life::Absent { not_before: Instant::from_millis(0) },
         deaths: 0,
         began: Instant::from_millis(0),
+        refusals: Refusals::NONE,
         alone_since: None,
     };
 
     /// Whether this is its pid.
     pub(super) fn is(&self, other: Pid) -> bool {
         match self.life {
-            Life::Writing { pid } | Life::Leaving { pid, .. } | Life::Killed { pid } => {
+            Life::Writing { pid } | Life::Leaving { pid, .. } | Life::Killed { pid, .. } => {
                 pid == other
             }
             Life::Absent { .. } | Life::Forking | Life::Done => false,
         }
     }
 
-    /// Whether it was told to leave, and is there still.
-    #[cfg(test)]
-    pub(super) fn is_leaving(&self) -> bool {
-        matches!(self.life, Life::Leaving { .. })
+    /// Whether this is its pid, and it was killed.
+    pub(super) fn is_killed(&self, other: Pid) -> bool {
+        matches!(self.life, Life::Killed { pid, .. } if pid == other)
     }
 
-    /// Gives it so much longer.
-    pub(super) fn postpone(&mut self, by: Duration) {
-        if let Life::Leaving { deadline, .. } = &mut self.life {
-            *deadline = deadline.after(by);
+    /// Whether it was told to leave, or killed, and is there still.
+    #[cfg(test)]
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.life, Life::Leaving { .. } | Life::Killed { .. })
+    }
+
+    /// Gives it so much longer: nobody ran.
+    pub(super) fn excuse(&mut self, now: Instant, by: Duration) {
+        match &mut self.life {
+            Life::Leaving { deadline, .. } => *deadline = deadline.after(by),
+            Life::Killed { since, .. } => *since = now,
+            Life::Absent { .. } | Life::Forking | Life::Writing { .. } | Life::Done => {}
         }
         self.alone_since = self.alone_since.map(|since| since.after(by));
     }
@@ -95,6 +105,7 @@ impl Supervisor {
     pub(super) fn note_logger_forked(&mut self, pid: Pid, out: &mut Vec<Action>) {
         if self.logger.life == Life::Forking {
             self.logger.life = Life::Writing { pid };
+            self.logger.refusals = Refusals::NONE;
             out.push(Action::Log(Notice::Forked { task: Task::Logger, pid }));
         }
     }
@@ -106,8 +117,9 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         if self.logger.life == Life::Forking {
-            self.logger.life = Life::Absent { not_before: now.after(FORK_RETRY) };
-            out.push(Action::Log(Notice::ForkFailed { task: Task::Logger, reason }));
+            let (not_before, is_said) = self.logger.refusals.note(now);
+            self.logger.life = Life::Absent { not_before };
+            out.push(Action::Log(Notice::ForkFailed { task: Task::Logger, reason, is_said }));
         }
     }
 
@@ -180,12 +192,18 @@ impl Supervisor {
         }
     }
 
-    /// Ends one that has had its time.
+    /// Ends one that has had its time, and waits no longer for one that cannot be ended.
     pub(super) fn expire_logger(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if let Life::Killed { pid, .. } = self.logger.life
+            && self.logger_deadline().is_some_and(|at| at <= now)
+        {
+            self.logger.life = Life::Done;
+            out.push(Action::Log(Notice::LeftBehind { task: Task::Logger, pid }));
+        }
         if let Life::Leaving { pid, deadline, .. } = self.logger.life
             && deadline <= now
         {
-            self.logger.life = Life::Killed { pid };
+            self.logger.life = Life::Killed { pid, since: now };
             out.push(Action::Log(Notice::Killing { task: Task::Logger, pid, why: Kill::Leave }));
             out.push(Action::Signal { pid, signal: ChildSignal::Kill });
         }
@@ -197,7 +215,11 @@ impl Supervisor {
                 Some(self.last_lines_by().map_or(not_before, |by| by.min(not_before)))
             }
             Life::Leaving { deadline, .. } => Some(deadline.max(self.soon())),
-            Life::Forking | Life::Writing { .. } | Life::Killed { .. } | Life::Done => None,
+            // A later one might write what this one could not: until the server has stopped.
+            Life::Killed { since, .. } => {
+                self.last_lines_by().map(|by| by.max(since).after(UNKILLABLE))
+            }
+            Life::Forking | Life::Writing { .. } | Life::Done => None,
         }
     }
 

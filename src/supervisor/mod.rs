@@ -55,9 +55,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
+use crate::supervisor::backoff::Refusals;
 use crate::supervisor::event::Event;
 use crate::supervisor::logger::Logger;
-use crate::supervisor::policy::{ASLEEP, LATE, Policy};
+use crate::supervisor::policy::{ASLEEP, LATE, Policy, UNKILLABLE};
 use crate::supervisor::reload::Reload;
 use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Stage, Task, Urgency};
@@ -102,6 +103,9 @@ pub(crate) struct Supervisor {
     excused: Instant,
     /// When to say next that workers cannot live.
     complaint_at: Instant,
+    prepare_refusals: Refusals,
+    /// The generation whose `max_memory` was last said to be too small.
+    cramped: Option<Generation>,
 }
 
 /// What the server as a whole is about.
@@ -145,6 +149,8 @@ impl Supervisor {
             wakes_at: None,
             excused: Instant::default(),
             complaint_at: Instant::default(),
+            prepare_refusals: Refusals::default(),
+            cramped: None,
         }
     }
 
@@ -185,16 +191,14 @@ impl Supervisor {
                 Stage::Booting { deadline, .. }
                 | Stage::Leaving { deadline, .. }
                 | Stage::Aborting { deadline, .. } => *deadline = deadline.after(missed),
-                Stage::Forking
-                | Stage::Serving { .. }
-                | Stage::Yielding { .. }
-                | Stage::Killed { .. } => {}
+                Stage::Killed { since, .. } => *since = now,
+                Stage::Forking | Stage::Serving { .. } | Stage::Yielding { .. } => {}
             }
         }
         if let Phase::Stopping { deadline, .. } = &mut self.phase {
             *deadline = deadline.after(missed);
         }
-        self.logger.postpone(missed);
+        self.logger.excuse(now, missed);
         if let Some(reload) = &mut self.reload {
             reload.excuse(now, missed);
         }
@@ -212,9 +216,11 @@ impl Supervisor {
         children.chain(seats).chain(self.own_deadline()).filter(|at| *at > self.handled_at).min()
     }
 
-    /// The children that are to be handed over in an upgrade, or counted in a report.
-    pub(crate) fn children(&self) -> &[Child] {
-        &self.children
+    /// Whether it was the master that has killed this child.
+    pub(crate) fn has_killed(&self, pid: Pid) -> bool {
+        let killed =
+            |child: &Child| matches!(child.stage, Stage::Killed { pid: it, .. } if it == pid);
+        self.children.iter().any(killed) || self.logger.is_killed(pid)
     }
 
     /// The generations that somebody uses.
@@ -238,7 +244,8 @@ impl Supervisor {
     fn child_deadline(&self, child: &Child) -> Option<Instant> {
         let policy = self.policy(child.generation);
         match child.stage {
-            Stage::Forking | Stage::Yielding { .. } | Stage::Killed { .. } => None,
+            Stage::Forking | Stage::Yielding { .. } => None,
+            Stage::Killed { since, .. } => self.given_up_at(since).map(|at| at.max(self.soon())),
             Stage::Booting { deadline, .. }
             | Stage::Leaving { deadline, .. }
             | Stage::Aborting { deadline, .. } => Some(deadline.max(self.soon())),
@@ -251,6 +258,18 @@ impl Supervisor {
             .into_iter()
             .flatten()
             .min(),
+        }
+    }
+
+    /// When a stop waits no longer for a child that was killed then.
+    fn given_up_at(&self, killed: Instant) -> Option<Instant> {
+        match self.phase {
+            Phase::Stopping { deadline, .. } => Some(killed.max(deadline).after(UNKILLABLE)),
+            Phase::New
+            | Phase::Preparing { .. }
+            | Phase::Starting
+            | Phase::Running
+            | Phase::Gone => None,
         }
     }
 

@@ -6,31 +6,110 @@ use std::time::Duration;
 use crate::ids::{Generation, Pid, Slot, SlotSet};
 use crate::supervisor::event::{ExitStatus, Signal};
 use crate::supervisor::policy::FAILING;
+use crate::supervisor::seat::Loss;
 use crate::supervisor::stage::{Child, Due, Kill, Stage, Task, Urgency};
 
 /// A line for the error log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    Forked { task: Task, pid: Pid },
-    ForkFailed { task: Task, reason: String },
-    Ready { slot: Slot, pid: Pid, boot: Duration },
-    Exited { slot: Slot, pid: Pid, status: ExitStatus, ending: Ending, deaths: u32 },
-    Killing { task: Task, pid: Pid, why: Kill },
-    Due { slot: Slot, pid: Pid, why: Due },
-    Starved { slot: Slot, pid: Pid, silent: Duration },
-    Stalled { slot: Slot, pid: Pid, silent: Duration },
-    StillFailing { slots: SlotSet, deaths: u32 },
+    Forked {
+        task: Task,
+        pid: Pid,
+    },
+    /// Of refusals in a row only some are to be read.
+    ForkFailed {
+        task: Task,
+        reason: String,
+        is_said: bool,
+    },
+    Ready {
+        slot: Slot,
+        pid: Pid,
+        boot: Duration,
+    },
+    Exited {
+        slot: Slot,
+        pid: Pid,
+        status: ExitStatus,
+        ending: Ending,
+        deaths: u32,
+    },
+    Killing {
+        task: Task,
+        pid: Pid,
+        why: Kill,
+    },
+    Due {
+        slot: Slot,
+        pid: Pid,
+        why: Due,
+    },
+    Starved {
+        slot: Slot,
+        pid: Pid,
+        silent: Duration,
+    },
+    Stalled {
+        slot: Slot,
+        pid: Pid,
+        silent: Duration,
+    },
+    StillFailing {
+        slots: SlotSet,
+        deaths: u32,
+        last: Loss,
+    },
+    /// The worker is above `max_memory` as soon as it serves.
+    Cramped {
+        slot: Slot,
+        pid: Pid,
+        bytes: u64,
+    },
+    /// `KILL` has not ended it, and the server does not wait for it any more.
+    LeftBehind {
+        task: Task,
+        pid: Pid,
+    },
     NobodyBoots,
-    PrepareFailed { status: ExitStatus },
-    Resized { from: u16, to: u16 },
-    SizeKept { workers: u16 },
-    Reloading { generation: Generation },
-    Reloaded { generation: Generation, replaced: u16, took: Duration },
-    ReloadFailed { generation: Generation, kept: Generation, reason: String },
-    LoggerDied { pid: Pid, status: ExitStatus, deaths: u32 },
-    UpgradeRefused { reason: String },
-    Ignored { signal: Signal, why: &'static str },
-    Stopping { urgency: Urgency, patience: Duration },
+    PrepareFailed {
+        status: ExitStatus,
+    },
+    Resized {
+        from: u16,
+        to: u16,
+    },
+    SizeKept {
+        workers: u16,
+    },
+    Reloading {
+        generation: Generation,
+    },
+    Reloaded {
+        generation: Generation,
+        replaced: u16,
+        took: Duration,
+    },
+    ReloadFailed {
+        generation: Generation,
+        kept: Generation,
+        reason: String,
+    },
+    LoggerDied {
+        pid: Pid,
+        status: ExitStatus,
+        deaths: u32,
+    },
+    UpgradeRefused {
+        reason: String,
+    },
+    Ignored {
+        signal: Signal,
+        why: &'static str,
+    },
+    Stopping {
+        urgency: Urgency,
+        patience: Duration,
+    },
     Leaving,
 }
 
@@ -88,10 +167,12 @@ impl Notice {
             {
                 Weight::Debug
             }
+            Self::ForkFailed { is_said: false, .. } => Weight::Debug,
             Self::Exited { ending: Ending::Boot | Ending::Died | Ending::Stalled, .. }
             | Self::ForkFailed { .. }
             | Self::Stalled { .. }
             | Self::StillFailing { .. }
+            | Self::LeftBehind { .. }
             | Self::NobodyBoots
             | Self::LoggerDied { .. }
             | Self::PrepareFailed { .. }
@@ -101,6 +182,7 @@ impl Notice {
             Self::Exited { ending: Ending::DiedLeaving | Ending::Overstayed, .. }
             | Self::Killing { why: Kill::Leave, .. }
             | Self::Starved { .. }
+            | Self::Cramped { .. }
             | Self::SizeKept { .. }
             | Self::Ignored { .. } => Weight::Warning,
             Self::Forked { task: Task::Prepare | Task::Check | Task::Logger, .. } => Weight::Debug,
@@ -127,13 +209,14 @@ impl Notice {
 }
 
 impl fmt::Display for Notice {
+    #[expect(clippy::too_many_lines, reason = "one arm for each notice")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forked { task: Task::Worker { .. }, pid } => {
                 write!(f, "Booting worker with pid: {pid}")
             }
             Self::Forked { task, pid } => write!(f, "{task} begun with pid: {pid}"),
-            Self::ForkFailed { task, reason } => {
+            Self::ForkFailed { task, reason, .. } => {
                 write!(f, "failed to fork {task}: {reason}; trying again")
             }
             Self::Ready { slot, pid, boot } => {
@@ -157,11 +240,23 @@ impl fmt::Display for Notice {
                 let silent = silent.as_secs();
                 write!(f, "worker {slot} (pid {pid}) silent for {silent} s: aborting it")
             }
-            Self::StillFailing { slots, deaths } => {
+            Self::StillFailing { slots, deaths, last } => {
                 write!(
                     f,
-                    "workers of slots {slots} cannot live ({deaths} early deaths in a row); still trying"
+                    "workers of slots {slots} cannot live ({deaths} early deaths in a row, the last \
+                     {last}); still trying"
                 )
+            }
+            Self::Cramped { slot, pid, bytes } => {
+                let mebibytes = bytes / (1 << 20);
+                write!(
+                    f,
+                    "worker {slot} (pid {pid}) takes {mebibytes} MiB as soon as it serves: \
+                     max_memory is less than this application needs"
+                )
+            }
+            Self::LeftBehind { task, pid } => {
+                write!(f, "leaving {task} (pid {pid}) behind: KILL does not end it")
             }
             Self::NobodyBoots => f.write_str("no worker could boot: stopping"),
             Self::PrepareFailed { status } => {
@@ -209,6 +304,17 @@ impl fmt::Display for Ending {
             Self::DiedLeaving => "died while leaving",
             Self::Overstayed => "was killed while leaving",
         })
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(status) => status.fmt(f),
+            Self::NotReady => f.write_str("not ready within boot_timeout"),
+            Self::Silent => f.write_str("silent for longer than stall_timeout"),
+            Self::TooLarge => f.write_str("above max_memory as soon as it served"),
+        }
     }
 }
 

@@ -26,6 +26,9 @@ pub(crate) const QUICK: Duration = Duration::from_secs(2);
 /// Of the time in which a server must have stopped, so much is left to the last lines, and a quarter of
 /// it at most.
 pub(crate) const LAST_LINES: Duration = Duration::from_millis(250);
+/// A process that `KILL` has not ended so long after the deadline of a stop waits in the kernel for
+/// something that may never come: the server leaves without it.
+pub(crate) const UNKILLABLE: Duration = Duration::from_secs(5);
 /// From `ABRT` to `KILL`: time to write a core.
 pub(crate) const ABORT: Duration = Duration::from_secs(2);
 /// A life after readiness from which on a death is no sign of a worker that cannot live. It is the
@@ -37,9 +40,18 @@ pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 pub(crate) const BACKOFF_LAST: Duration = HEALTHY_LIFE;
 /// Early deaths in a row after which a slot is called failing, and its deaths are told in sum.
 pub(crate) const FAILING: u32 = 5;
-/// A fork that the kernel refused is tried again after this.
+/// Ready workers of one slot that somebody may kill in their first moments without its being held
+/// against their successors; then one more in each [`KILL_EXCUSED_AGAIN`]. Who kills by hand does not
+/// come so far; what goes on killing (a guard of the machine's memory, a limit of processor time) must
+/// not have the master fork without a pause.
+pub(crate) const KILLS_EXCUSED: u32 = 100;
+/// After how long one killing more is excused.
+pub(crate) const KILL_EXCUSED_AGAIN: Duration = Duration::from_secs(1);
+/// A fork that the kernel refused is tried again after this; doubles with each refusal in a row.
 pub(crate) const FORK_RETRY: Duration = Duration::from_millis(250);
-/// How often a server that cannot get its workers up says so.
+/// The longest pause after refusals.
+pub(crate) const FORK_RETRY_LAST: Duration = Duration::from_secs(2);
+/// How often a server that cannot get its workers up, or forked, says so.
 pub(crate) const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a reload's first replacement must live beside its predecessor.
 pub(crate) const PROBATION: Duration = Duration::from_millis(100);

@@ -147,7 +147,8 @@ impl Supervisor {
         self.deaths(slot) > 0 && !self.children.iter().any(|child| child.is_serving())
     }
 
-    /// Forks the replacement of the first worker that needs one: one slot at a time, over all causes.
+    /// Forks the replacement of the worker that has needed one for longest: one slot at a time, over all
+    /// causes.
     fn replace(&mut self, now: Instant, out: &mut Vec<Action>) {
         let busy = self.children.iter().any(|child| {
             child.is_yielding()
@@ -162,7 +163,11 @@ impl Supervisor {
         let next = self
             .slots()
             .take(usize::from(self.wanted))
-            .find(|slot| self.needs_replacement(*slot) && roomy(slot) && self.may_fork(now, *slot));
+            .filter(|slot| {
+                self.needs_replacement(*slot) && roomy(slot) && self.may_fork(now, *slot)
+            })
+            // Of those that are of an old generation, the first.
+            .min_by_key(|slot| self.serving(*slot).map(|child| child.due_since));
         if let Some(slot) = next {
             self.fork(now, Task::Worker { slot }, self.target, out);
         }
@@ -215,6 +220,7 @@ impl Supervisor {
             began: now,
             stage: Stage::Forking,
             accepting: SlotSet::EMPTY,
+            due_since: Instant::default(),
         });
         if let Task::Worker { slot } = task {
             if let Some(seat) = self.seat(slot) {

@@ -30,6 +30,8 @@ pub(crate) struct Child {
     pub(crate) stage: Stage,
     /// From which slots a worker was told to accept.
     pub(crate) accepting: SlotSet,
+    /// When it became due to be replaced, if it has.
+    pub(crate) due_since: Instant,
 }
 
 /// Where a child is in its life. Only forward, but for `Yielding`, which a successor's early death
@@ -58,7 +60,7 @@ pub(crate) enum Stage {
     /// Told to abort; killed at the deadline.
     Aborting { pid: Pid, deadline: Instant },
     /// Killed; to be reaped.
-    Killed { pid: Pid, why: Kill },
+    Killed { pid: Pid, why: Kill, since: Instant },
 }
 
 /// What was found of a worker that has been silent for too long.

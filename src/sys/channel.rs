@@ -71,7 +71,9 @@ impl Channel {
             Err(error) => return Err(error.into()),
         };
         let mut descriptor = None;
-        for control in message.cmsgs()? {
+        // Where this process may have no descriptor more, the message comes without the one that it
+        // should bring: that is no reason to lose the message, or the channel.
+        for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(raw) = control {
                 for fd in raw {
                     // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.

@@ -91,6 +91,8 @@ pub(crate) struct Conn {
     /// When the request in hand began, and how many milliseconds more its handler has asked for.
     began: AtomicU64,
     extra: AtomicU64,
+    /// Requests by now.
+    requests: AtomicU64,
     kick: AtomicU8,
     fault: AtomicU8,
     /// The status that the client was told without a request; 0: none.
@@ -112,6 +114,7 @@ impl Conn {
             blocked: AtomicU64::new(0),
             began: AtomicU64::new(now),
             extra: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             fault: AtomicU8::new(Fault::None as u8),
             kick: AtomicU8::new(Kick::None as u8),
             refused: AtomicU16::new(0),
@@ -159,8 +162,16 @@ impl Conn {
         }
     }
 
-    /// Gives the handler so much longer.
-    pub(crate) fn extend(&self, by: Duration) {
+    /// The number of the request in hand.
+    pub(super) fn request(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Gives the handler of this request so much longer, if it is in hand still.
+    pub(crate) fn extend(&self, request: u64, by: Duration) {
+        if request != self.request() {
+            return;
+        }
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.extra.fetch_add(millis, Ordering::Relaxed);
     }
@@ -225,6 +236,7 @@ impl Conn {
 
     /// A request was handed to the service.
     pub(super) fn note_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.extra.store(0, Ordering::Relaxed);
         self.unread.store(false, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
@@ -391,6 +403,22 @@ impl Conns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deadline_that_outlives_its_request_gives_nothing_to_the_next() {
+        let conn = Conn::new(0, 0);
+        let second = Duration::from_secs(1);
+        conn.note_request();
+        let first = conn.request();
+        conn.extend(first, second);
+        conn.extend(first, second);
+        assert_eq!(conn.extra.load(Ordering::Relaxed), 2000);
+        conn.note_request();
+        conn.extend(first, second);
+        assert_eq!(conn.extra.load(Ordering::Relaxed), 0);
+        conn.extend(conn.request(), second);
+        assert_eq!(conn.extra.load(Ordering::Relaxed), 1000);
+    }
 
     #[test]
     fn a_kick_that_comes_too_late_is_forgotten() {

@@ -36,7 +36,7 @@ use crate::embed::{App, PrepareContext, WorkerContext};
 use crate::ids::{Generation, Slot, SlotSet};
 use crate::listeners::Listeners;
 use crate::logging;
-use crate::scoreboard::{SlotBoard, WorkerBoard};
+use crate::scoreboard::{Doing, SlotBoard, WorkerBoard};
 use crate::sys::bell::Bell;
 use crate::sys::channel::{Channel, Received};
 use crate::sys::fork::{InChild, SingleThreaded};
@@ -132,6 +132,7 @@ pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i
             return BOOT_FAILED;
         }
     };
+    worker.board.set_doing(worker.birth.generation, Doing::Booting);
     // 3. The random stream is the master's, as it was in every sibling: a new one.
     reseed();
     // 4. Signals come in now.
@@ -249,6 +250,7 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
     let server = Arc::new(Server::new(place, &config, router, boards, worker.listeners, enough));
     let mut accepting = SlotSet::from_iter([worker.slot]);
     server.place.take();
+    server.board.set_doing(server.generation, Doing::Serving);
     server.accept_from(&accepting);
     let pulse = tokio::spawn(pulse(Arc::clone(&server), worker.board, config.stall_timeout));
     if channel.get_ref().send(&Report::Ready.encode(), None).is_err() {
@@ -277,6 +279,7 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
             },
         }
     };
+    server.board.set_doing(server.generation, Doing::Leaving);
     leaving.finish(&server, &config, told_to_quit(&caught)).await;
     app.stopped(&context).await;
     pulse.abort();
@@ -334,8 +337,9 @@ async fn next_call(
                 let Ok(mut ready) = ready else { return Call::Orphaned };
                 let mut message = [0; MESSAGE_MAX];
                 match channel.get_ref().receive(&mut message) {
-                    Ok(Received::Nothing) => ready.clear_ready(),
-                    Ok(Received::End) | Err(_) => return Call::Orphaned,
+                    // What cannot be received now may be later; only the end is the end.
+                    Ok(Received::Nothing) | Err(_) => ready.clear_ready(),
+                    Ok(Received::End) => return Call::Orphaned,
                     Ok(Received::Message { length, descriptor }) => {
                         match (Order::decode(&message[..length]), descriptor) {
                             (Ok(Order::Listener { address, slot }), Some(listener)) => {

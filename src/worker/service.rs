@@ -86,6 +86,8 @@ impl Service<Request<Incoming>> for Requests {
 #[derive(Clone, Debug)]
 pub(crate) struct InHand {
     pub(crate) conn: Arc<Conn>,
+    /// Which of the connection's requests it is.
+    pub(crate) number: u64,
     pub(crate) client: Client,
     pub(crate) id: RequestId,
 }
@@ -93,7 +95,8 @@ pub(crate) struct InHand {
 impl Requests {
     /// What handlers may ask for.
     fn extend(&self, head: &mut request::Parts, client: Client, id: RequestId) {
-        head.extensions.insert(InHand { conn: Arc::clone(&self.entry.conn), client, id });
+        let (conn, number) = (Arc::clone(&self.entry.conn), self.entry.conn.request());
+        head.extensions.insert(InHand { conn, number, client, id });
         if let Some(peer) = self.peer.peer() {
             head.extensions.insert(ConnectInfo(peer));
         }
@@ -132,7 +135,9 @@ impl Future for Answering {
                 Own::Timeout.response(ticket.scheme())
             }
             RunningProjection::Routed { future } => {
+                ticket.server.board.set_running(conn.number, true);
                 let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+                ticket.server.board.set_running(conn.number, false);
                 match polled {
                     Ok(polled) => match ready!(polled) {
                         Ok(response) => response,
@@ -184,7 +189,12 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let this = &mut *self;
+        let (board, number) = (&this.ticket.server.board, this.ticket.conn.number);
+        board.set_running(number, true);
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        board.set_running(number, false);
+        let frame = ready!(polled);
         if let Some(Ok(frame)) = &frame {
             self.ticket.note_sent(frame.data_ref().map_or(0, Bytes::len));
         }

@@ -58,10 +58,95 @@ fn what_a_dead_worker_held_is_told_and_logged() {
     let exit = server.get("/exit?code=7");
     assert!(exit.is_err());
     server.wait_log(&format!("worker 0 (pid {pid}) died: exited with code 7"));
-    server.wait_log("took with it 2 requests: ");
+    server.wait_log("took with it 2 requests: died in GET /exit?code=7 (");
+    server.wait_log(", GET /never?x=1 (");
+    server.wait_log("; connections open: 2; it was serving, generation 1");
     server.wait_log("\"GET /never?x=1 HTTP/1.1\" - - ");
     server.wait_log("\"GET /exit?code=7 HTTP/1.1\" - - ");
     server.stop();
+}
+
+/// The image that has forked a worker is not the one that buries it: what it held is told all the same.
+#[test]
+fn what_a_worker_of_the_image_before_held_is_told_too() {
+    let server = Ferricorn::unruly().config("workers = 1").start();
+    let old = server.worker(0);
+    let mut held = server.connect();
+    held.send(get("/until?n=1")).unwrap();
+    let begun = server.folder().join("begun-1");
+    eventually("its handler runs", PATIENCE, || begun.exists().then_some(()));
+    server.signal(Signal::SIGUSR2);
+    server.wait_log("reloaded: generation 2 in ");
+    assert!(proc::is_alive(old), "it holds a request");
+    send(old, Signal::SIGKILL);
+    server.wait_log(&format!("worker 0 (pid {old}) died while leaving: ended by signal 9 (KILL)"));
+    server.wait_log(&format!("worker 0 (pid {old}) took with it 1 request: "));
+    server.wait_log("GET /until?n=1 (");
+    server.wait_log("; connections open: 1; it was leaving, generation 1");
+    server.wait_log("\"GET /until?n=1 HTTP/1.1\" - - ");
+    held.response().expect_err("its worker is gone");
+    server.stop();
+}
+
+/// Counters of a slot go on over its replacements: what a worker has served does not go with it.
+#[test]
+fn what_a_killed_worker_had_served_still_counts() {
+    let server = Ferricorn::unruly()
+        .config("workers = 1")
+        .env("UNRULY_PREPARE_FILE", "prepare")
+        .file("prepare", "")
+        .start();
+    fs::write(server.folder().join("prepare"), "held").unwrap();
+    // The time of a reload is the time in which they are counted.
+    server.signal(Signal::SIGHUP);
+    server.wait_log("reloading: generation 2");
+    let ask = |times: u32, pid: i32| {
+        for _ in 0..times {
+            assert_eq!(server.get("/").expect("it serves").pid(), pid);
+        }
+    };
+    let first = server.worker(0);
+    ask(4, first);
+    send(first, Signal::SIGKILL);
+    let second = eventually("another worker", PATIENCE, || {
+        let workers = server.workers();
+        workers.iter().map(|(_, pid)| *pid).find(|pid| *pid != first)
+    });
+    ask(3, second);
+    fs::write(server.folder().join("prepare"), "").unwrap();
+    server.wait_log("workers replaced: 1, requests served meanwhile: 7");
+    server.stop();
+}
+
+/// Who reads the logs goes away for good: nobody ends by that, and nobody waits for it.
+#[test]
+fn without_a_reader_of_its_logs_the_server_serves_on() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut server = Ferricorn::unruly().config("workers = 2").stdout(writer).start();
+    let workers = server.wait_workers(2);
+    drop(reader);
+    for _ in 0..200 {
+        assert_eq!(server.get("/").expect("it serves").status, 200);
+    }
+    assert_eq!(server.workers(), workers);
+    let victim = workers[1].1;
+    send(victim, Signal::SIGKILL);
+    eventually("it is replaced", PATIENCE, || {
+        let now = server.workers();
+        (now.len() == 2 && now[0] == workers[0] && now[1].1 != victim).then_some(())
+    });
+    for _ in 0..200 {
+        // Whoever came while it died may have been in its hands.
+        let _status = server.get("/").map(|answer| answer.status);
+    }
+    server.signal(Signal::SIGHUP);
+    eventually("it reloads", PATIENCE, || {
+        let now = server.workers();
+        (now.len() == 2 && !now.iter().any(|it| workers.contains(it))).then_some(())
+    });
+    assert!(proc::is_alive(server.pid()));
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
 }
 
 #[test]
@@ -76,7 +161,7 @@ fn a_blocked_loop_is_served_by_siblings_reported_aborted_and_replaced() {
     for _ in 0..40 {
         assert_eq!(server.get("/").expect("a sibling answers").status, 200);
     }
-    server.wait_log("holds 1 request: GET /block?s=60");
+    server.wait_log("holds 1 request: stuck in GET /block?s=60");
     server.wait_log("ended after its stall: ended by signal 6 (ABRT)");
     server.wait_served_by(&server.wait_workers(2));
     server.stop();
@@ -251,6 +336,8 @@ fn a_crash_loop_is_braked_and_siblings_are_not_touched() {
         assert_eq!(server.get("/").expect("the sibling serves both slots").pid(), sibling);
     }
     fs::write(server.folder().join("boot"), "").unwrap();
+    // Until one answers, those that are there may be doomed.
+    crate::faults::connect_to(&server, 1);
     server.wait_served_by(&server.wait_workers(2));
     server.stop();
 }

@@ -120,7 +120,7 @@ proptest! {
 fn aim(supervisor: &Supervisor, mut fact: Event) -> Event {
     let some = |number: u64| {
         let at = usize::try_from(number).expect("a small number");
-        let children = supervisor.children();
+        let children = &supervisor.children;
         (at < 9 && !children.is_empty()).then(|| &children[at % children.len()])
     };
     match &mut fact {
@@ -145,7 +145,7 @@ fn check_orders(
     orders: &[Action],
     killed: &mut BTreeSet<ChildId>,
 ) -> Result<(), TestCaseError> {
-    let children = supervisor.children();
+    let children = &supervisor.children;
     for order in orders {
         match order {
             Action::Signal { pid, signal } => {
@@ -179,7 +179,7 @@ fn check_state(supervisor: &Supervisor, now: Instant) -> Result<(), TestCaseErro
         let yielding = count(|it| matches!(it, Stage::Yielding { .. }));
         prop_assert!(yielding <= 1, "{yielding} yield in slot {slot}");
     }
-    for child in supervisor.children() {
+    for child in &supervisor.children {
         let known = supervisor.policies.contains_key(&child.generation);
         prop_assert!(known, "the generation of {} is forgotten", child.id);
     }

@@ -18,6 +18,11 @@ const MODES: [(&str, &str); 5] = [
 /// The deadline for those that hang.
 const SETTINGS: &str = "workers = 2\nboot_timeout = 1";
 
+/// From when the reason is gone until all is well: what is left of a boot that hangs, and of the longest
+/// pause between two. Without optimization it is another program, beside others on one machine.
+const RECOVERY: Duration =
+    if cfg!(debug_assertions) { Duration::from_secs(20) } else { Duration::from_millis(4500) };
+
 #[test]
 fn a_first_start_at_which_nobody_boots_ends_with_3_and_the_reason() {
     for (mode, told) in MODES {
@@ -77,7 +82,7 @@ fn siblings_serve_for_a_slot_whose_workers_do_not_get_up() {
         let recovered = scene.recovers(&[1]);
         let tally = load.finish();
         assert!(tally.failures() <= 4, "what it held, and no more: {:?}", tally.failed);
-        assert!(recovered < Duration::from_secs(20), "{mode}: {recovered:?}");
+        assert!(recovered < RECOVERY, "{mode}: {recovered:?}");
         println!("later boots {mode:?}: served by all {recovered:?} after it was mended");
     }
     server.stop();

@@ -25,7 +25,8 @@ const GROWTH_MAX_KIB: u64 = 256;
 fn kills_in_a_row_leave_no_trace_and_are_soon_made_good() {
     let _alone = crate::machine::alone();
     let kills = std::env::var("FERRICORN_TEST_KILLS").map_or(KILLS, |it| it.parse().unwrap());
-    let server = Ferricorn::unruly().start();
+    // Of a slot whose workers are killed without end the other levels say less.
+    let server = Ferricorn::unruly().config("[log]\nlevel = \"debug\"").start();
     let seed = rand::rng().random();
     let mut dice = StdRng::seed_from_u64(seed);
     let mut times = Vec::new();
@@ -48,6 +49,11 @@ fn kills_in_a_row_leave_no_trace_and_are_soon_made_good() {
         (proc::descriptors(server.pid()).len() <= descriptors).then_some(())
     });
     let (_, now) = size_of_master(&server);
+    // Whose workers are killed without end waits for the back-off.
+    let mut first = times[..times.len().min(KILLS)].to_vec();
+    first.sort_unstable();
+    let of_first = first[(first.len() * 99 / 100).min(first.len() - 1)];
+    println!("of the first {}: p99 {of_first:?}", first.len());
     times.sort_unstable();
     let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)];
     println!(
@@ -62,7 +68,9 @@ fn kills_in_a_row_leave_no_trace_and_are_soon_made_good() {
     println!("master: {descriptors} descriptors, {memory} KiB of its own after {SETTLED} kills");
     println!("master: as many descriptors, {now} KiB of its own after {kills} kills");
     assert!(now <= memory + GROWTH_MAX_KIB, "{memory} KiB have become {now} KiB");
-    assert!(at(99) < Duration::from_secs(2), "p99 {:?}: somebody waits for a back-off", at(99));
+    // Without optimization it is another program; but nobody waits for a back-off there either.
+    let most = if cfg!(debug_assertions) { 2000 } else { 20 };
+    assert!(of_first <= Duration::from_millis(most), "p99 {of_first:?} of {KILLS}");
     eventually("each of them is told", PATIENCE, || {
         (server.log().matches("died: ended by signal 9 (KILL)").count() == kills).then_some(())
     });

@@ -16,6 +16,9 @@ use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 const WORKERS: u16 = 16;
 const ROUNDS: usize = 5;
 const FAULTS: usize = 10;
+/// Other requests in the hands of each victim, all older than the one that it is the fault of: more than
+/// a line names.
+const COMPANY: usize = 10;
 
 /// What a worker is made to die of.
 #[derive(Clone, Copy, Debug)]
@@ -39,16 +42,18 @@ const FAULTS_OF_ALL_KINDS: &[(Fault, &str)] = &[
 
 /// A fault that has befallen somebody: who held which request, and the end that must be told.
 struct Culprit {
+    /// The numbers of the others that it held.
+    company: Vec<usize>,
     slot: u16,
     pid: i32,
     target: String,
     fault: Fault,
     end: &'static str,
-    _client: Connection,
+    _clients: Vec<Connection>,
 }
 
-/// Fifty times, ten at a time: a worker is killed or stalls while a request of its own is in hand, and
-/// so are requests of the others.
+/// Fifty times, ten at a time: a worker is killed or stalls by a request of its own while it holds ten
+/// that are older, and its siblings hold requests too.
 #[test]
 fn culprits_are_named_fifty_times_of_fifty() {
     let server = Ferricorn::unruly()
@@ -60,18 +65,21 @@ fn culprits_are_named_fifty_times_of_fifty() {
     println!("seed {seed}");
     let mut dice = StdRng::seed_from_u64(seed);
     let mut named: BTreeMap<String, usize> = BTreeMap::new();
+    let mut spared = Vec::new();
     for round in 0..ROUNDS {
         settled(&server, WORKERS);
         let mut slots: Vec<u16> = (0..WORKERS).collect();
         slots.shuffle(&mut dice);
         let (victims, others) = slots.split_at(FAULTS);
         let innocents = hold_requests(&server, others, round);
+        let mut clients = clients_of(&server, victims);
         let culprits: Vec<Culprit> = victims
             .iter()
             .enumerate()
             .map(|(at, slot)| {
-                let (fault, end) = *FAULTS_OF_ALL_KINDS.choose(&mut dice).expect("there are some");
-                commit(&server, *slot, fault, end, round * FAULTS + at)
+                let clients = clients.remove(slot).expect("each victim has some");
+                let fault = *FAULTS_OF_ALL_KINDS.choose(&mut dice).expect("there are some");
+                commit(&server, (*slot, clients), fault, round * FAULTS + at)
             })
             .collect();
         for culprit in &culprits {
@@ -79,12 +87,15 @@ fn culprits_are_named_fifty_times_of_fifty() {
             *named.entry(format!("{:?}", culprit.fault)).or_default() += 1;
         }
         for (number, mut client) in innocents {
+            spared.push(number);
             release(&server, number);
             assert_eq!(client.response().expect("its worker lives").status, 200);
         }
     }
     let log = server.log();
-    assert!(!log.contains("/until?n=1000"), "an innocent request is named: {log}");
+    for number in spared {
+        assert!(!log.contains(&format!("/until?n={number} (")), "{number} is named: {log}");
+    }
     assert_eq!(named.values().sum::<usize>(), ROUNDS * FAULTS);
     println!("{} of {} named: {named:?}", ROUNDS * FAULTS, ROUNDS * FAULTS);
     server.stop();
@@ -101,14 +112,38 @@ fn hold_requests(server: &Ferricorn, slots: &[u16], round: usize) -> Vec<(usize,
     each.collect()
 }
 
+/// Clients of these workers, each of which has answered them: enough of every one.
+fn clients_of(server: &Ferricorn, slots: &[u16]) -> BTreeMap<u16, Vec<(i32, Connection)>> {
+    let mut clients: BTreeMap<_, Vec<_>> = slots.iter().map(|slot| (*slot, Vec::new())).collect();
+    // Those of the others are kept until all are found: they would only come back.
+    let mut others = Vec::new();
+    eventually("every victim has enough clients", PATIENCE, || {
+        for _ in 0..WORKERS {
+            let mut client = server.connect();
+            let answer = client.get("/").expect("it serves");
+            match clients.get_mut(&answer.slot()) {
+                Some(of_slot) if of_slot.len() <= COMPANY => of_slot.push((answer.pid(), client)),
+                Some(_) | None => others.push(client),
+            }
+        }
+        clients.values().all(|of_slot| of_slot.len() > COMPANY).then_some(())
+    });
+    clients
+}
+
 fn commit(
     server: &Ferricorn,
-    slot: u16,
-    fault: Fault,
-    end: &'static str,
+    (slot, clients): (u16, Vec<(i32, Connection)>),
+    (fault, end): (Fault, &'static str),
     number: usize,
 ) -> Culprit {
-    let (mut client, pid) = connect_to(server, slot);
+    let pid = clients[0].0;
+    let mut clients: Vec<Connection> = clients.into_iter().map(|(_, client)| client).collect();
+    let mut client = clients.pop().expect("one more than the company");
+    let company: Vec<usize> = (0..COMPANY).map(|at| 2_000_000 + number * 100 + at).collect();
+    for (client, number) in clients.iter_mut().zip(&company) {
+        hold(server, client, &format!("/until?n={number}"), *number);
+    }
     let target = match fault {
         Fault::Request(target) => {
             let target = format!("{target}&n={number}");
@@ -130,18 +165,33 @@ fn commit(
             target
         }
     };
-    Culprit { slot, pid, target, fault, end, _client: client }
+    clients.push(client);
+    Culprit { company, slot, pid, target, fault, end, _clients: clients }
 }
 
 fn assert_named(server: &Ferricorn, culprit: &Culprit) {
-    let Culprit { slot, pid, target, fault, end, .. } = culprit;
+    let Culprit { company, slot, pid, target, fault, end, .. } = culprit;
     let who = format!("worker {slot} (pid {pid})");
+    let count = COMPANY + 1;
     if let Fault::Stall = fault {
         server.wait_log(&format!("{who} silent for "));
-        server.wait_log(&format!("{who} holds 1 request: GET {target} ("));
+        server.wait_log(&format!("{who} holds {count} requests: stuck in GET {target} ("));
     }
     server.wait_log(&format!("{who} {end}"));
-    server.wait_log(&format!("{who} took with it 1 request: GET {target} ("));
+    // Who was killed from outside has died in no request in particular.
+    let first = match fault {
+        Fault::Request(_) | Fault::Stall => format!("died in GET {target} ("),
+        Fault::Signal(_) => String::new(),
+    };
+    server.wait_log(&format!("{who} took with it {count} requests: {first}"));
+    let others = company.iter().map(|number| format!("/until?n={number}"));
+    for target in others.chain([target.clone()]) {
+        assert_lost(server, culprit, &target);
+    }
+}
+
+/// The request has one access line, which says that it was lost with its worker.
+fn assert_lost(server: &Ferricorn, Culprit { slot, pid, .. }: &Culprit, target: &str) {
     eventually("its access line", PATIENCE, || {
         let log = server.log();
         let lines: Vec<serde_json::Value> = log

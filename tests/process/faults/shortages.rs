@@ -1,8 +1,8 @@
 //! The machine has not enough of something: processes, descriptors, room for connections, memory.
 
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::scene::{Scene, connect_to, settled, wait_replaced};
@@ -48,7 +48,9 @@ fn prlimit(pid: i32, arguments: &[&str]) -> String {
 /// A worker cannot be forked: its sibling serves, the master tries on without haste, and says so.
 #[expect(clippy::print_stdout, reason = "the figures are to be read")]
 fn cannot_fork(resource: &'static str, most: impl Fn(&Ferricorn) -> usize, told: &str) {
-    let server = Ferricorn::unruly().config("workers = 2").start();
+    // Of refusals in a row the other levels say one a minute.
+    let config = "workers = 2\n[log]\nlevel = \"debug\"";
+    let server = Ferricorn::unruly().config(config).start();
     // From now on the master has no descriptor to give back.
     let first = server.worker(0);
     send(first, Signal::SIGKILL);
@@ -65,6 +67,7 @@ fn cannot_fork(resource: &'static str, most: impl Fn(&Ferricorn) -> usize, told:
     for _ in 0..20 {
         assert_eq!(server.get("/").expect("the sibling serves for both").pid(), sibling);
     }
+    assert_eq!(server.log().matches(&format!("[ERROR] {told}")).count(), 1, "{}", server.log());
     let used = proc::processor_nanos(server.pid()).expect("it lives") - used;
     let passed = begun.elapsed();
     assert!(u128::from(used) < passed.as_nanos() / 4, "{used} ns in {passed:?}: it spins");
@@ -136,6 +139,26 @@ fn a_worker_without_descriptors_leaves_connections_to_its_siblings() {
     println!(
         "no descriptors: {used} ns of a processor in {passed:?}; all as before in {recovered:?}"
     );
+    server.stop();
+}
+
+/// One that is passed a listener which it has no descriptor for serves on, and finishes what it holds.
+#[test]
+fn a_worker_without_descriptors_that_is_passed_one_stays() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    let workers = settled(&server, 2);
+    let (mut client, poor) = connect_to(&server, 1);
+    super::hold(&server, &mut client, "/until?n=1", 1);
+    let none = Limit::set(poor, "nofile", lowest_free(poor));
+    server.signal(Signal::SIGTTIN);
+    let more = settled(&server, 3);
+    assert_eq!(&more[..2], &workers[..], "nobody has left");
+    none.take_back();
+    super::release(&server, 1);
+    let answer = client.response().expect("its worker has stayed");
+    assert_eq!((answer.status, answer.pid()), (200, poor));
+    server.wait_served_by(&more);
+    assert!(!server.log().contains(" left: "), "{}", server.log());
     server.stop();
 }
 
@@ -228,8 +251,20 @@ impl Drop for Group {
     }
 }
 
+/// A process that is nobody of the server's takes more memory than there is.
+fn befall_a_stranger(group: &Group) {
+    let mut command = Command::new("sh");
+    // It keeps all of a line that never ends.
+    command.args(["-c", "read go; exec tail /dev/zero"]).stdin(Stdio::piped());
+    let mut stranger = command.spawn().expect("a shell");
+    group.enter(i32::try_from(stranger.id()).expect("pids fit"));
+    drop(stranger.stdin.take());
+    let status = stranger.wait().expect("it is our child");
+    assert_eq!(status.signal(), Some(9), "{status:?}");
+}
+
 /// A worker takes more memory than its container has: the kernel kills it, the log says that it was
-/// the kernel, and says so of no other death.
+/// the kernel, and says so of no other death; nor is it misled by a stranger in the container.
 #[test]
 fn a_worker_that_the_kernel_kills_for_want_of_memory_is_told_as_such() {
     let Some(group) = Group::new() else { return };
@@ -258,11 +293,19 @@ fn a_worker_that_the_kernel_kills_for_want_of_memory_is_told_as_such() {
         server.wait_log(&format!(
             "worker 1 (pid {victim}) died: killed by the kernel: out of memory"
         ));
-        server.wait_log(&format!("worker 1 (pid {victim}) took with it 1 request: GET {target} ("));
+        server.wait_log(&format!(
+            "worker 1 (pid {victim}) took with it 1 request: died in GET {target} ("
+        ));
         server.wait_log(&format!("\"GET {target} HTTP/1.1\" - - "));
         let recovered = scene.recovers(&[1]);
         println!("out of memory: served again after {recovered:?}");
     }
+    befall_a_stranger(&group);
+    eventually("it is told that it was nobody of ours", PATIENCE, || {
+        // The master looks when something wakes it.
+        server.signal(Signal::SIGUSR1);
+        server.log().contains("that are no children of this server: 1").then_some(())
+    });
     let by_hand = server.worker(0);
     let scene = Scene::set(&server, 2, Some(0));
     send(by_hand, Signal::SIGKILL);

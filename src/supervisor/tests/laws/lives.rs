@@ -43,7 +43,8 @@ fn the_laws_hold() {
 }
 
 /// What must have happened in some life, or the laws have not been tried by it.
-const MUST_HAPPEN: [&str; 29] = [
+const MUST_HAPPEN: [&str; 31] = [
+    "a child was left behind",
     "a fork after ten early deaths",
     "a fork was refused",
     "a reload failed",
@@ -61,6 +62,7 @@ const MUST_HAPPEN: [&str; 29] = [
     "a worker was starved",
     "a worker was told to leave by hand",
     "a worker was too large",
+    "a worker was too large from the start",
     "a worker was too old",
     "an upgrade was refused",
     "exit 0",

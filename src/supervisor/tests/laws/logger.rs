@@ -31,7 +31,7 @@ impl Judge {
         let logger = scene.machine.process(ChildId::LOGGER);
         let once = logger.is_some_and(|it| !it.orders.any());
         self.holds(Law::OrdersOnce, once, || "a logger finishes once".to_owned());
-        let others = scene.machine.others().count();
+        let others = scene.machine.others().filter(|it| !it.undying).count();
         self.holds(Law::LoggerLast, self.stop.is_none() || others == 0, || {
             format!("the logger leaves before {others} others")
         });

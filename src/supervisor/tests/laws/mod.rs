@@ -103,6 +103,7 @@ pub(crate) struct Judge {
     broken: Option<Broken>,
     counts: Counts,
     clean: bool,
+    undying: bool,
     handled: u64,
     exit: Option<ExitReason>,
     /// No worker was ever ready.
@@ -163,11 +164,34 @@ struct SeatRecord {
     forked_at: Option<u64>,
     forked_before: Option<u64>,
     refused_at: Option<u64>,
+    refusals: u32,
+    /// Killings of ready workers that are not excused any more, and when there was one: a bucket of
+    /// which a second takes one away.
+    killings: f64,
+    killed_at: u64,
     /// Workers in a row that did not live, and when the last of them was lost.
     early_deaths: u32,
     died_at: u64,
     /// It has had a worker since it was wanted last.
     served: bool,
+}
+
+impl SeatRecord {
+    /// Whether forks were refused, the last one so short a time ago that none may be tried.
+    fn was_refused(&self, now: u64) -> bool {
+        let pause = 2000.min(125 << self.refusals.min(10));
+        self.refused_at.is_some_and(|at| now - at < pause)
+    }
+
+    /// Whether one killing more is excused.
+    fn excuses_kill(&mut self, now: u64) -> bool {
+        let passed = Duration::from_millis(now - self.killed_at).as_secs_f64();
+        self.killings = (self.killings - passed).max(0.0);
+        self.killed_at = now;
+        let excused = self.killings + 1.0 <= 100.000_001;
+        self.killings += f64::from(u8::from(excused));
+        excused
+    }
 }
 
 /// When the master did not run.
@@ -195,6 +219,7 @@ impl Judge {
             broken: None,
             counts: Counts::new(),
             clean: plan.clean,
+            undying: plan.undying,
             handled: 0,
             exit: None,
             nobody_ready: true,

@@ -97,7 +97,7 @@ impl Judge {
             deaths => 2000.min(10 << (deaths - 2).min(20)),
         };
         let (deaths, forked_at) = (seat.early_deaths, seat.forked_at);
-        let refused = seat.refused_at.is_some_and(|at| now - at < 250);
+        let refused = seat.was_refused(now);
         (seat.forked_before, seat.forked_at) = (seat.forked_at, Some(now));
         let waited = forked_at.is_none_or(|at| now - at >= pause);
         self.holds(Law::BackOff, waited, || {
@@ -232,7 +232,7 @@ impl Judge {
     }
 
     fn forget(&mut self, scene: &Scene<'_>, generation: Generation) {
-        let used = scene.machine.others().any(|it| it.generation == generation);
+        let used = scene.machine.others().any(|it| it.generation == generation && !it.undying);
         let known = self.remembered.remove(&generation);
         self.holds(Law::Remembered, known && !used && generation != self.in_force, || {
             format!("generation {generation} is forgotten; known: {known}, used: {used}")
@@ -266,8 +266,9 @@ impl Judge {
         reason: ExitReason,
     ) {
         // Killing takes a moment; who was aborted just before has its own two seconds. Before the
-        // deadline there is some time for the last lines.
-        let (deadline, gone_by) = (now + patience, now + patience.max(2000) + 60);
+        // deadline there is some time for the last lines. One whom `KILL` does not end is waited for.
+        let undying = if self.undying { 5000 } else { 0 };
+        let (deadline, gone_by) = (now + patience, now + patience.max(2000) + 60 + undying);
         let others_by = deadline - (patience / 4).min(250);
         let stop = Stop { urgency, deadline, others_by, gone_by, reason };
         let before = self.stop.unwrap_or(stop);
@@ -282,10 +283,13 @@ impl Judge {
 
     fn leave(&mut self, scene: &Scene<'_>, reason: ExitReason) {
         self.exit = Some(reason);
-        let left = scene.machine.processes.len();
+        let left = scene.machine.processes.iter().filter(|it| !it.undying).count();
         self.holds(Law::StopsInTime, left == 0, || format!("{left} children are left behind"));
         let meant = self.stop.map(|stop| stop.reason);
         self.holds(Law::ExitCodes, meant == Some(reason), || format!("{reason:?}, not {meant:?}"));
+        if scene.machine.processes.len() > left {
+            self.count("a child was left behind");
+        }
         self.count(match reason {
             ExitReason::Stopped => "exit 0",
             ExitReason::WorkerBoot => "exit 3",
@@ -335,6 +339,7 @@ fn worth_counting(notice: &Notice) -> Option<&'static str> {
         Notice::Due { why: Due::ByHand, .. } => "a worker was told to leave by hand",
         Notice::ForkFailed { .. } => "a fork was refused",
         Notice::UpgradeRefused { .. } => "an upgrade was refused",
+        Notice::Cramped { .. } => "a worker was too large from the start",
         Notice::Ignored { .. } => "a signal was ignored",
         Notice::Resized { .. } => "the number of workers was changed",
         Notice::SizeKept { .. } => "the number of workers was kept",
@@ -344,6 +349,7 @@ fn worth_counting(notice: &Notice) -> Option<&'static str> {
         | Notice::Ready { .. }
         | Notice::Killing { .. }
         | Notice::Stalled { .. }
+        | Notice::LeftBehind { .. }
         | Notice::NobodyBoots
         | Notice::PrepareFailed { .. }
         | Notice::Reloading { .. }

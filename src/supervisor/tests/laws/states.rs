@@ -35,8 +35,11 @@ impl Judge {
                 self.nobody_ready = false;
             }
             Event::Forked { child, .. } => {
-                self.forking.remove(child);
+                if let Some(Task::Worker { slot }) = self.forking.remove(child) {
+                    self.seats[slot.index()].refusals = 0;
+                }
             }
+            Event::MemoryRead { child, bytes } => self.note_memory(scene, *child, *bytes),
             Event::ForkFailed { child, .. } => self.note_refused(now, *child),
             Event::Loaded(result) => {
                 if let (Some(generation), Ok(_)) = (self.loading.take(), result) {
@@ -53,8 +56,19 @@ impl Judge {
             | Event::SlotsOpen { .. }
             | Event::QueueLength { .. }
             | Event::Pulse { .. }
-            | Event::MemoryRead { .. }
             | Event::UpgradeFailed { .. } => {}
+        }
+    }
+
+    /// A worker that is above its limit as soon as it serves is an early death, although it serves on.
+    fn note_memory(&mut self, scene: &Scene<'_>, id: ChildId, bytes: u64) {
+        let known = scene.supervisor.children.iter().find(|it| it.id == id);
+        let due = known.is_none_or(|it| !matches!(it.stage, Stage::Serving { due: None, .. }));
+        let Some(process) = scene.machine.process(id) else { return };
+        let limit = scene.releases[&process.generation].1.max_memory;
+        let ready_at = process.ready_at.unwrap_or(scene.now);
+        if limit > 0 && bytes > limit && !due && scene.now - ready_at < 2000 {
+            self.lost(scene.now, process, ready_at);
         }
     }
 
@@ -64,6 +78,7 @@ impl Judge {
                 let seat = &mut self.seats[slot.index()];
                 seat.forked_at = seat.forked_before;
                 seat.refused_at = Some(now);
+                seat.refusals += 1;
             }
             Some(Task::Prepare) => self.prepare_refused_at = Some(now),
             Some(Task::Logger) => {
@@ -77,10 +92,14 @@ impl Judge {
     /// A child is about to be reaped.
     pub(crate) fn ended(&mut self, now: u64, process: &Process, status: ExitStatus) {
         match process.task {
-            // Who is ready and killed by somebody says nothing about his successor.
-            Task::Worker { .. } if process.ready_at.is_some() && status.is_by_hand() => {}
-            Task::Worker { .. } if !process.orders.any() => {
-                self.lost(now, process, process.ready_at.unwrap_or(now));
+            Task::Worker { slot } if !process.orders.any() => {
+                let ready_at = process.ready_at.unwrap_or(now);
+                let early = now - ready_at < 2000;
+                // Who is ready and killed by somebody says nothing about his successor, for once.
+                let by_hand = process.ready_at.is_some() && status.is_by_hand();
+                if !(early && by_hand && self.seats[slot.index()].excuses_kill(now)) {
+                    self.lost(now, process, ready_at);
+                }
             }
             Task::Prepare if status.is_clean() => {
                 self.prepared.insert(process.generation);

@@ -296,8 +296,8 @@ fn fork_refused() {
             the kernel refuses to fork
             @0 started
             @300 the kernel forks again
-            @510 exited 103 code 0
-            @520 ready #4
+            @760 exited 103 code 0
+            @770 ready #4
             "
         ),
         @r"
@@ -309,17 +309,17 @@ fn fork_refused() {
         @250     tick
                   → fork #2 prepare g1
         @250     unforked #2 resource temporarily unavailable
-                  → error: failed to fork prepare: resource temporarily unavailable; trying again
+                  → debug: failed to fork prepare: resource temporarily unavailable; trying again
         @300     the kernel forks again
-        @500     tick
+        @750     tick
                   → fork #3 prepare g1
-        @500     forked #3 pid 103
+        @750     forked #3 pid 103
                   → debug: prepare begun with pid: 103
-        @510     exited 103 code 0
+        @760     exited 103 code 0
                   → fork #4 worker 0 g1
-        @510     forked #4 pid 104
+        @760     forked #4 pid 104
                   → info: Booting worker with pid: 104
-        @520     ready #4
+        @770     ready #4
                   → info: worker 0 (pid 104) ready in 10 ms
         "
     );

@@ -135,7 +135,7 @@ fn crash_loop_and_back_off() {
         @10000   forked #14 pid 114
                   → info: Booting worker with pid: 114
         @60220   tick
-                  → error: workers of slots {1} cannot live (11 early deaths in a row); still trying
+                  → error: workers of slots {1} cannot live (11 early deaths in a row, the last exited with code 1); still trying
         @61000   ready #14
                   → info: worker 1 (pid 114) ready in 51000 ms
         @66000   exited 114 signal 7
@@ -217,7 +217,7 @@ fn the_successors_fork_is_refused() {
             the kernel refuses to fork
             @90000 exited 102 signal 9
             @90300 the kernel forks again
-            @90515 ready #5
+            @90765 ready #5
             "
         ),
         @r"
@@ -231,14 +231,34 @@ fn the_successors_fork_is_refused() {
         @90250   tick
                   → fork #4 worker 0 g1
         @90250   unforked #4 resource temporarily unavailable
-                  → error: failed to fork worker 0: resource temporarily unavailable; trying again
+                  → debug: failed to fork worker 0: resource temporarily unavailable; trying again
         @90300   the kernel forks again
-        @90500   tick
+        @90750   tick
                   → fork #5 worker 0 g1
-        @90500   forked #5 pid 105
+        @90750   forked #5 pid 105
                   → info: Booting worker with pid: 105
-        @90515   ready #5
+        @90765   ready #5
                   → info: worker 0 (pid 105) ready in 15 ms
         "
     );
+}
+
+/// The first hundred killings of a slot's ready workers cost nothing; then they are early deaths like
+/// others, but for one in each second.
+#[test]
+fn killings_without_end_are_braked() {
+    let killed = |child: u32| {
+        let (now, pid, next) = (1000 + child * 5, 100 + child, child + 1);
+        format!("@{now} exited {pid} signal 9\n@{} ready #{next}\n", now + 5)
+    };
+    let text = served("workers=1", &(2..110).map(killed).collect::<String>());
+    let forked_at = |child: u32| {
+        let forked = format!("forked #{child} pid {}", 100 + child);
+        let line = text.lines().find(|it| it.ends_with(&forked))?;
+        line.split(' ').next()
+    };
+    assert_eq!([3, 102].map(forked_at), [Some("@1010"), Some("@1505")]);
+    // The first early death says nothing yet; then the back-off begins.
+    assert_eq!([103, 104].map(forked_at), [Some("@1510"), Some("@1523")]);
+    assert_eq!(forked_at(110), None, "{text}");
 }

@@ -304,3 +304,34 @@ fn one_that_is_being_replaced_when_all_leave_is_not_the_last() {
                   → exit 0
         ");
 }
+
+#[test]
+fn one_that_cannot_be_killed_does_not_hold_the_exit() {
+    insta::assert_snapshot!(
+        served_with_logger(
+            "workers=1 graceful=3",
+            "
+            @1000 signal TERM
+            @1200 exited 102 code 0
+            @60000 tick
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal TERM
+                  → stop listening
+                  → info: stopping: workers may finish for 3 s
+                  → dismiss #2 stop
+        @1200    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+                  → info: Shutting down: Master
+                  → finish logs
+        @4000    tick
+                  → warning: killing the logger (pid 100): not gone by its deadline
+                  → send 100 KILL
+        @9000    tick
+                  → error: leaving the logger (pid 100) behind: KILL does not end it
+                  → exit 0
+        "
+    );
+}

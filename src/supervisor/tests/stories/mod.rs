@@ -101,10 +101,10 @@ impl Teller {
         let clean = ExitStatus::Code(0);
         self.step(Event::Started);
         self.step(Event::Exited { pid: Pid(101), status: clean });
-        let workers: Vec<ChildId> = self.supervisor.children().iter().map(|it| it.id).collect();
+        let workers: Vec<ChildId> = self.supervisor.children.iter().map(|it| it.id).collect();
         workers.into_iter().for_each(|child| self.step(Event::Ready { child }));
         self.text.clear();
-        for child in self.supervisor.children() {
+        for child in &self.supervisor.children {
             let (id, task, pid) = (child.id, child.task, child.pid().expect("it was forked"));
             self.text.push_str(&format!("@0       {id} is {task} with pid {pid}\n"));
         }

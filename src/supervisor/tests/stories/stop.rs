@@ -376,3 +376,36 @@ fn nothing_follows_the_end() {
         "
     );
 }
+
+#[test]
+fn who_cannot_be_killed_does_not_hold_the_exit() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2 graceful=3",
+            "
+            @1000 signal TERM
+            @1200 exited 102 code 0
+            @60000 exited 103 signal 9
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @1000    signal TERM
+                  → stop listening
+                  → info: stopping: workers may finish for 3 s
+                  → dismiss #2 stop
+                  → dismiss #3 stop
+        @1200    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+        @4000    tick
+                  → warning: killing worker 1 (pid 103): not gone by its deadline
+                  → send 103 KILL
+        @9000    tick
+                  → error: leaving worker 1 (pid 103) behind: KILL does not end it
+                  → info: Shutting down: Master
+                  → exit 0
+        @60000   exited 103 signal 9
+        "
+    );
+}

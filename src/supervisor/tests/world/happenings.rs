@@ -32,6 +32,11 @@ impl World {
                 for (after, turn) in std::mem::take(&mut process.script.life) {
                     self.schedule(now + after, Happening::Turn(id, turn));
                 }
+                if now < self.machine.killer_until {
+                    let killed = ExitStatus::Signal { number: 9, core: false };
+                    let after = self.dice.below(4);
+                    self.schedule(now + after, Happening::Turn(id, Turn::End(killed)));
+                }
             }
             Turn::Due(why) => self.inbox.push(Event::WorkerDue { child: id, why }),
             Turn::Hang => process.hung = Some(now),
@@ -85,6 +90,8 @@ impl World {
             }
             Deed::NoForks(millis) => self.machine.no_forks_until = now + millis,
             Deed::NoBoots(millis) => self.machine.no_boots_until = now + millis,
+            Deed::Heavy(millis) => self.machine.heavy_until = now + millis,
+            Deed::Killer(millis) => self.machine.killer_until = now + millis,
             Deed::Sleep(millis) => self.sleep(millis),
         }
     }
@@ -92,6 +99,16 @@ impl World {
     pub(super) fn some_worker(&mut self) -> Option<ChildId> {
         let ids: Vec<ChildId> = self.machine.workers().map(|(_, it)| it.id).collect();
         (!ids.is_empty()).then(|| self.dice.pick(&ids))
+    }
+
+    /// Somebody heeds nothing any more, not even `KILL`.
+    pub(super) fn make_undying(&mut self) {
+        let at = self.dice.below(u64::try_from(self.machine.processes.len()).expect("a few"));
+        let at = usize::try_from(at).expect("a few");
+        let process = &mut self.machine.processes[at];
+        let script = &mut process.script;
+        process.undying = true;
+        (script.drains_in, script.quits_in, script.aborts_in) = (None, None, None);
     }
 
     pub(super) fn arrive(&mut self) {
@@ -139,6 +156,8 @@ impl World {
         self.plan.calm_at += millis;
         self.machine.no_forks_until += millis;
         self.machine.no_boots_until += millis;
+        self.machine.heavy_until += millis;
+        self.machine.killer_until += millis;
         let agenda = std::mem::take(&mut self.agenda);
         self.agenda = agenda.into_iter().map(|((at, n), it)| ((at + millis, n), it)).collect();
     }

@@ -25,6 +25,8 @@ pub(crate) struct Process {
     /// Since when it gets no processor.
     pub(crate) starved: Option<u64>,
     pub(crate) grown: bool,
+    /// `KILL` does not end it.
+    pub(crate) undying: bool,
     /// It has ended and waits to be reaped.
     pub(crate) ended: Option<ExitStatus>,
     pub(crate) orders: Orders,
@@ -90,9 +92,11 @@ pub(crate) struct Machine {
     /// Pids that are free again, and the first that was never used.
     free: Vec<Pid>,
     fresh: i32,
-    /// Until when no fork succeeds, and until when no worker boots.
+    /// Until when no fork succeeds, and until when no worker boots, is small or lives.
     pub(crate) no_forks_until: u64,
     pub(crate) no_boots_until: u64,
+    pub(crate) heavy_until: u64,
+    pub(crate) killer_until: u64,
     /// Whether some worker could accept when it was looked last.
     somebody_can: bool,
     /// The last sleep: from when and until when.
@@ -108,6 +112,8 @@ impl Machine {
             fresh: 100,
             no_forks_until: 0,
             no_boots_until: 0,
+            heavy_until: 0,
+            killer_until: 0,
             somebody_can: false,
             slept: (0, 0),
         }

@@ -154,6 +154,9 @@ impl World {
         if self.is_at_rest() {
             self.ending = true;
             self.judge.rests(&self.supervisor);
+            if self.plan.undying {
+                self.make_undying();
+            }
             self.schedule(self.now + 1, Happening::Deed(Deed::Signal(self.plan.end)));
         } else {
             self.judge.awaits_rest(self.now, self.plan.calm_at, &self.supervisor);
@@ -169,7 +172,7 @@ impl World {
             && it.upgrade == Upgrade::Idle
             && self.machine.process(ChildId::LOGGER).is_some()
             && self.machine.processes.iter().all(|it| self.is_orderly(it))
-            && !it.children().iter().any(is_due)
+            && !it.children.iter().any(is_due)
     }
 
     /// Whether it serves and can, or was replaced since the faults have ceased.
@@ -355,6 +358,7 @@ fn newborn(
         hung: None,
         starved: None,
         grown: false,
+        undying: false,
         ended: None,
         orders: machine::Orders::default(),
     }

@@ -79,7 +79,8 @@ impl World {
             self.schedule(self.now + after, Happening::Turn(id, turn));
         }
         let pid = self.machine.new_pid(&mut self.dice);
-        let process = newborn((id, pid), (task, generation), script, self.now);
+        let mut process = newborn((id, pid), (task, generation), script, self.now);
+        process.grown = self.now < self.machine.heavy_until;
         self.machine.processes.push(process);
         Event::Forked { child: id, pid }
     }
@@ -169,7 +170,7 @@ impl World {
             }
             ChildSignal::Kill => {
                 process.orders.killed = Some(now);
-                (Some(self.dice.below(20)), by(9, false))
+                (Some(self.dice.below(20)).filter(|_| !process.undying), by(9, false))
             }
         };
         if let Some(after) = after {

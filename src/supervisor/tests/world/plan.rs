@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) slots_max: u16,
     /// Workers of the calm heed no wish to leave.
     pub(crate) stubborn: bool,
+    /// `KILL` does not end some child when the world ends.
+    pub(crate) undying: bool,
     /// The configuration is read while other things happen.
     pub(crate) loads_slowly: bool,
     /// The signal that ends the world.
@@ -58,6 +60,10 @@ pub(crate) enum Deed {
     NoForks(u64),
     /// No worker boots for so long.
     NoBoots(u64),
+    /// Every worker that is forked for so long is above any limit of memory from the start.
+    Heavy(u64),
+    /// Somebody kills every worker as soon as it is ready, for so long.
+    Killer(u64),
     /// The machine sleeps for so long.
     Sleep(u64),
 }
@@ -109,6 +115,7 @@ impl Plan {
             badness: dice.pick(&[0, 30, 80]),
             slots_max: dice.pick(&[3, 5, 8]),
             stubborn: !clean && dice.percent(20),
+            undying: !clean && dice.percent(5),
             loads_slowly: dice.percent(20),
             end: dice.pick(&[
                 Signal::Terminate,
@@ -151,6 +158,7 @@ impl Plan {
             badness: 0,
             slots_max: 8,
             stubborn: false,
+            undying: false,
             loads_slowly: true,
             end: Signal::Terminate,
         }
@@ -194,7 +202,7 @@ fn clean_deed(dice: &mut Dice) -> Deed {
 }
 
 fn deed(dice: &mut Dice) -> Deed {
-    match dice.below(30) {
+    match dice.below(32) {
         0..6 => Deed::Signal(Signal::Reload),
         6..8 => Deed::Signal(Signal::More),
         8..10 => Deed::Signal(Signal::Fewer),
@@ -213,6 +221,8 @@ fn deed(dice: &mut Dice) -> Deed {
         27 => Deed::NoBoots(dice.between(10, 4000)),
         // Shorter ones than a second nobody can know of.
         28 => Deed::Sleep(dice.between(1200, 8000)),
+        29 => Deed::Heavy(dice.between(1000, 15_000)),
+        30 => Deed::Killer(dice.between(1000, 8000)),
         _ => Deed::Sleep(DEEP_SLEEP),
     }
 }

@@ -3,7 +3,7 @@
 use crate::ids::Slot;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::policy::Policy;
-use crate::supervisor::stage::{Due, Task};
+use crate::supervisor::stage::Due;
 use crate::supervisor::tests::world::dice::Dice;
 use crate::supervisor::tests::world::plan::Release;
 
@@ -166,9 +166,4 @@ pub(crate) fn check(good: bool, dice: &mut Dice) -> Script {
     let after = dice.between(1, 60);
     let bad = [None, Some((after, ExitStatus::Code(127))), Some((after, CRASHES[3]))];
     Script::errand(if good { Some((after, ExitStatus::Code(0))) } else { dice.pick(&bad) })
-}
-
-/// Whether the task is a worker's.
-pub(crate) fn is_worker(task: Task) -> bool {
-    matches!(task, Task::Worker { .. })
 }
