@@ -5,10 +5,8 @@ use std::time::Duration;
 use ferricorn::{BoxError, Config, Setting};
 use serde::Deserialize;
 
-use super::store::Target;
+use super::store::{CONNECTIONS_MIN, Target};
 
-/// One connection for new rows, one for a delete, one for reads: none waits for the others.
-const CONNECTIONS_MIN: u64 = 3;
 /// More than a database server is ever set to admit to one process.
 const CONNECTIONS_MAX: u64 = 1000;
 /// Below a second nothing is waited for; above an hour nobody waits.
@@ -29,8 +27,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "database.max_connections",
         "5",
         CONNECTIONS_MIN..=CONNECTIONS_MAX,
-        "Connections of each worker at the most: one stores new rows, one deletes, the others \
-         read.",
+        "Connections of each worker at the most: one stores new rows, one deletes, one asks \
+         whether the database answers, the others read.",
     ),
     Setting::duration(
         "database.connect_timeout",

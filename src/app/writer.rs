@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::fault::Fault;
-use super::outage::Outage;
+use super::outage::{Outage, Work};
 use super::record::Data;
 use super::store::Store;
 
@@ -41,10 +41,10 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the task, on the current runtime.
-    pub(crate) fn start(store: Arc<Store>) -> Self {
+    pub(crate) fn start(store: Arc<Store>, outage: Arc<Outage>) -> Self {
         let (jobs, inbox) = mpsc::channel(QUEUE_MAX);
         let closing = Arc::new(Notify::new());
-        let task = tokio::spawn(run(inbox, Arc::clone(&closing), store));
+        let task = tokio::spawn(run(inbox, Arc::clone(&closing), store, outage));
         Self { jobs, closing, task: Mutex::new(Some(task)) }
     }
 
@@ -72,8 +72,12 @@ impl Writer {
     }
 }
 
-async fn run(mut inbox: mpsc::Receiver<Job>, closing: Arc<Notify>, store: Arc<Store>) {
-    let outage = Outage::of("store");
+async fn run(
+    mut inbox: mpsc::Receiver<Job>,
+    closing: Arc<Notify>,
+    store: Arc<Store>,
+    outage: Arc<Outage>,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut rows = Vec::with_capacity(BATCH_MAX);
     loop {
@@ -93,9 +97,8 @@ async fn run(mut inbox: mpsc::Receiver<Job>, closing: Arc<Notify>, store: Arc<St
         }
         rows.clear();
         rows.extend(batch.iter().map(|job: &Job| job.data));
-        let stored = store.insert(&rows).await;
+        let answer = outage.watch(Work::Store, store.insert(&rows)).await.map_err(Fault::from);
         drop(turn);
-        let answer = outage.note(stored).map_err(|_| Fault::Unavailable);
         if answer.is_err() {
             // These have waited long enough, and the next try may take as long again.
             batch.extend(std::iter::from_fn(|| inbox.try_recv().ok()));
