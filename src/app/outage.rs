@@ -72,6 +72,13 @@ impl Outage {
         done
     }
 
+    /// Whether the database is away, or was at any time since then, as far as is known.
+    pub(crate) fn was_away_since(&self, then: Instant) -> bool {
+        let state = self.locked();
+        state.back.is_some_and(|back| then < back)
+            || state.known.iter().any(|known| known.fault == Fault::Away)
+    }
+
     fn failed(&self, work: Work, begun: Instant, error: &Error) {
         let fault = if error.is_away() { Fault::Away } else { Fault::Refused(work) };
         let mut state = self.locked();
@@ -181,6 +188,7 @@ mod tests {
     fn what_was_on_its_way_neither_ends_an_outage_nor_begins_one() {
         let outage = Outage::default();
         let early = Instant::now();
+        assert!(!outage.was_away_since(early));
         outage.failed(Work::Store, early, &away());
         outage.succeeded(Work::Read, early);
         assert_eq!(known(&outage), [Fault::Away]);
@@ -188,6 +196,7 @@ mod tests {
         assert_eq!(known(&outage), []);
         outage.failed(Work::Delete, early, &away());
         assert_eq!(known(&outage), []);
+        assert!(outage.was_away_since(early) && !outage.was_away_since(Instant::now()));
         outage.failed(Work::Delete, Instant::now(), &away());
         assert_eq!(known(&outage), [Fault::Away], "it is away again");
     }
@@ -204,14 +213,11 @@ mod tests {
         assert_eq!(known(&outage), []);
     }
 
-    #[test]
-    fn who_found_no_connection_free_tells_nothing() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let outage = Outage::default();
-            let crowded = outage.watch(Work::Read, async { Err::<(), _>(Error::Crowded) }).await;
-            assert!(matches!(crowded, Err(Error::Crowded)));
-            assert_eq!(known(&outage), []);
-        });
+    #[tokio::test]
+    async fn who_found_no_connection_free_tells_nothing() {
+        let outage = Outage::default();
+        let crowded = outage.watch(Work::Read, async { Err::<(), _>(Error::Crowded) }).await;
+        assert!(matches!(crowded, Err(Error::Crowded)));
+        assert_eq!(known(&outage), []);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ferricorn::Slot;
 use tokio::sync::{Mutex, Semaphore, TryAcquireError};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::fault::Fault;
 use super::outage::{Outage, Work};
@@ -18,9 +18,11 @@ use super::writer::Writer;
 /// long until the next time.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long that answer is waited for: together with the interval, or with a read that came to
-/// nothing, no longer than any request.
+/// How long that answer is waited for: together with the interval, no longer than any request.
 const DOUBT_PATIENCE: Duration = Duration::from_millis(1200);
+
+/// The same behind a read that came to nothing.
+const READ_DOUBT_PATIENCE: Duration = Duration::from_millis(800);
 
 /// Deletes that wait at the most; more are answered 503.
 const DELETES_MAX: u32 = 64;
@@ -46,7 +48,7 @@ impl Service {
         let outage = Arc::new(Outage::default());
         Arc::new(Self {
             slot,
-            writer: Writer::start(Arc::clone(&store), Arc::clone(&outage)),
+            writer: Writer::start(Arc::clone(&store), Arc::clone(&outage), database.clients_max),
             store,
             deletes: Mutex::new(()),
             begun: Arc::new(Semaphore::new(DELETES_MAX as usize)),
@@ -116,12 +118,14 @@ impl Service {
     /// # Errors
     /// When the database fails, and when too many read.
     pub(crate) async fn page(&self, span: Span) -> Result<Page, Fault> {
+        let begun = Instant::now();
         let page = self.outage.watch(Work::Read, async {
             match self.store.page(span).await {
                 // It was the others' reads, or a slow one, unless nobody is answered.
                 Err(Error::Crowded | Error::Silent(_)) => {
-                    self.store.ping(DOUBT_PATIENCE).await?;
-                    Err(Error::Crowded)
+                    self.store.ping(READ_DOUBT_PATIENCE).await?;
+                    let was_away = self.outage.was_away_since(begun);
+                    Err(if was_away { Error::Silent(begun.elapsed()) } else { Error::Crowded })
                 }
                 done => done,
             }
@@ -129,11 +133,14 @@ impl Service {
         Ok(page.await?)
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, and rows are taken.
     ///
     /// # Errors
-    /// When it does not.
+    /// When they are not.
     pub(crate) async fn ready(&self) -> Result<(), Fault> {
+        if !self.writer.is_open() {
+            return Err(Fault::Unavailable);
+        }
         Ok(self.outage.watch(Work::Read, self.store.ping(ANSWER_TIMEOUT)).await?)
     }
 

@@ -34,7 +34,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "database.connect_timeout",
         "60",
         WAIT_MS,
-        "How long to wait for the database at start.",
+        "How long to wait for the database at start; at the latest a second before boot_timeout is \
+         over it is given up.",
     ),
 ];
 
@@ -51,6 +52,8 @@ pub(crate) struct Database {
     pub(crate) max_connections: usize,
     /// How long a start waits for the database.
     pub(crate) connect_timeout: Duration,
+    /// Clients that may be connected to a worker at once. It is `worker_connections`, of no table.
+    pub(crate) clients_max: usize,
 }
 
 /// The table as it is read.
@@ -69,6 +72,8 @@ impl Database {
     /// None that the settings' own checks have not met before.
     pub(crate) fn of(config: &Config) -> Result<Self, BoxError> {
         let Table { url, max_connections, connect_timeout } = config.section("database")?;
-        Ok(Self { target: Target::parse(&url)?, max_connections, connect_timeout })
+        let target = Target::parse(&url)?;
+        let clients_max = usize::try_from(config.worker_connections)?;
+        Ok(Self { target, max_connections, connect_timeout, clients_max })
     }
 }

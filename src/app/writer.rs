@@ -20,9 +20,9 @@ use super::store::Store;
 /// Rows in one transaction.
 pub(super) const BATCH_MAX: usize = 128;
 
-/// Rows that wait at the most; more are answered 503. It is what a worker's connections can ask for
-/// at once by default, so that the limit is met by clients that went away, not by those that wait.
-const QUEUE_MAX: usize = 1024;
+/// Rows that may wait in any case. More wait where a worker has more connections, so that the limit
+/// is met by clients that went away, not by those that wait.
+const QUEUE_MIN: usize = 1024;
 
 /// A row, and who waits for it.
 #[derive(Debug)]
@@ -40,9 +40,9 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the task, on the current runtime.
-    pub(crate) fn start(store: Arc<Store>, outage: Arc<Outage>) -> Self {
-        let (jobs, inbox) = mpsc::channel(QUEUE_MAX);
+    /// Starts the task, on the current runtime. So many clients may ask at once.
+    pub(crate) fn start(store: Arc<Store>, outage: Arc<Outage>, clients_max: usize) -> Self {
+        let (jobs, inbox) = mpsc::channel(clients_max.max(QUEUE_MIN));
         let closing = Arc::new(Notify::new());
         let task = tokio::spawn(run(inbox, Arc::clone(&closing), store, outage));
         Self { jobs, closing, task: Mutex::new(Some(task)) }
@@ -59,6 +59,11 @@ impl Writer {
             Err(mpsc::error::TrySendError::Full(_)) => Err(Fault::Overloaded),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Fault::Unavailable),
         }
+    }
+
+    /// Whether it takes rows. It does until it is finished, unless its task has panicked.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.jobs.is_closed()
     }
 
     /// Takes no more rows, and returns when those that wait are stored: also those whose clients

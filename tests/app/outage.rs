@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use crate::client::Answer;
 use crate::logs::Logs;
 use crate::servers::{PASSWORD, Server};
 use crate::world::{Kind, Worker, World, block_on, eventually};
 
-/// What a request may take in the worst case.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// An answer must come. How soon is measured where the machine does nothing else: by the tests of the
+/// real program.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long a server may take to come back: it repairs itself first.
 const RESTART_MAX: Duration = Duration::from_secs(30);
 
@@ -50,15 +51,15 @@ async fn all_requests(worker: &Worker) -> Vec<Answer> {
     for number in 0..40 {
         let worker = worker.clone();
         requests.spawn(async move {
-            let began = Instant::now();
-            let answer = match number % 4 {
-                0 => worker.delete().await,
-                1 => worker.get("/data").await,
-                2 => worker.get("/readyz").await,
-                _ => worker.populate().await,
+            let answer = async {
+                match number % 4 {
+                    0 => worker.delete().await,
+                    1 => worker.get("/data").await,
+                    2 => worker.get("/readyz").await,
+                    _ => worker.populate().await,
+                }
             };
-            assert!(began.elapsed() < ANSWER_MAX, "{number}: {:?}", began.elapsed());
-            answer
+            timeout(ANSWER_MAX, answer).await.unwrap_or_else(|_| panic!("{number} has no answer"))
         });
     }
     requests.join_all().await

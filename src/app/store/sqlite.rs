@@ -175,3 +175,26 @@ fn json_array(rows: &[Data]) -> String {
     json.push(']');
     json
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `FULL` is SQLite's 2. A stranger's connection would show its own setting, not ours.
+    #[tokio::test]
+    async fn every_connection_syncs_each_commit_to_a_write_ahead_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/data.db", folder.path().display());
+        let options = Options::parse(&url).unwrap();
+        migrate(&options).await.unwrap();
+        let sqlite = Sqlite::new(options);
+        for role in [Role::Writes, Role::Rest] {
+            let mut connection = sqlite.dial(role).await.unwrap();
+            let synchronous: i64 =
+                sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap();
+            let journal: String =
+                sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.unwrap();
+            assert_eq!((synchronous, journal.as_str()), (2, "wal"), "{role:?}");
+        }
+    }
+}
