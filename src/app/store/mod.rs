@@ -32,7 +32,7 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(2200);
 
 /// How long a read may take, with the wait for a connection: there must be time left to count, or
 /// else to ask whether it is the database that keeps it waiting.
-const READ_TIMEOUT: Duration = Duration::from_millis(1800);
+const READ_TIMEOUT: Duration = Duration::from_millis(1600);
 
 /// How often a write is tried again that the server broke off because it stood in the way of
 /// another, which was let through. It has stored nothing.

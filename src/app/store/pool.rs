@@ -24,7 +24,7 @@ const TRUSTED_REST: Duration = Duration::from_secs(1);
 const PING_PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long a request waits until a connection is free.
-const FREE_PATIENCE: Duration = Duration::from_millis(1400);
+const FREE_PATIENCE: Duration = Duration::from_millis(1300);
 
 /// Connections for one purpose, at most so many at once, made when they are first needed.
 #[derive(Debug)]

@@ -181,6 +181,7 @@ mod tests {
     use super::*;
 
     /// `FULL` is SQLite's 2. A stranger's connection would show its own setting, not ours.
+    #[expect(clippy::disallowed_methods, reason = "a test has its own runtime")]
     #[tokio::test]
     async fn every_connection_syncs_each_commit_to_a_write_ahead_log() {
         let folder = tempfile::tempdir().unwrap();
