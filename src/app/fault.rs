@@ -6,14 +6,24 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::answer;
+use super::store::Error;
 
 /// Why a request was not done. All are 503: the request was in order, and may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The database cannot be reached, or failed.
     Unavailable,
-    /// More rows wait to be stored than may. Nothing was stored.
+    /// More requests wait than may, or for longer than they may. Nothing was done.
     Overloaded,
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Database(_) | Error::Silent(_) => Self::Unavailable,
+            Error::Crowded => Self::Overloaded,
+        }
+    }
 }
 
 impl IntoResponse for Fault {

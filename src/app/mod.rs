@@ -17,6 +17,7 @@ mod unread;
 mod writer;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use ferricorn::{App, BoxError, PrepareContext, Setting, Slot, WorkerContext};
@@ -24,6 +25,9 @@ use ferricorn::{App, BoxError, PrepareContext, Setting, Slot, WorkerContext};
 pub(crate) use service::Service;
 use settings::Database;
 use store::Start;
+
+/// Who is killed when `boot_timeout` is over cannot say what it has waited for: it says so before.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The application. Each process has its own copy: a worker's service is empty until it is started.
 #[derive(Debug, Default)]
@@ -37,8 +41,15 @@ impl App for Records {
     async fn prepare(&self, context: &PrepareContext) -> Result<(), BoxError> {
         let config = context.config();
         let database = Database::of(config)?;
-        // Who is killed at the deadline cannot say what it has waited for.
-        let patience = database.connect_timeout.min(config.boot_timeout * 9 / 10);
+        let patience = database.connect_timeout.min(config.boot_timeout.saturating_sub(LAST_WORDS));
+        if database.connect_timeout > config.boot_timeout {
+            tracing::warn!(
+                "database.connect_timeout is {:?}, and boot_timeout ends the start after {:?}: the \
+                 database is waited for {patience:?}, unless boot_timeout is raised",
+                database.connect_timeout,
+                config.boot_timeout,
+            );
+        }
         let connections = u64::from(config.workers) * database.max_connections as u64;
         Ok(store::prepare(&database.target, Start { patience, connections }).await?)
     }

@@ -52,7 +52,7 @@ pub(crate) struct Page {
     pub(crate) records: Vec<Record>,
     /// Whether there are older ones.
     pub(crate) more: More,
-    /// All rows there are; `None`: more than [`COUNTED_MAX`].
+    /// All rows there are; `None`: more than [`COUNTED_MAX`], or more than are soon counted.
     pub(crate) total: Option<i64>,
 }
 
@@ -67,7 +67,10 @@ pub(crate) enum More {
 
 /// Rows that are counted for a page. PostgreSQL and InnoDB count by reading: beyond this the count
 /// would cost more than the page is worth.
-pub(crate) const COUNTED_MAX: i64 = 1_000_000;
+pub(crate) const COUNTED_MAX: i64 = 100_000;
+
+/// A row as a database gives it: its id, its text, and when it was stored, in milliseconds.
+pub(crate) type Row = (i64, String, i64);
 
 /// Which rows a page shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +83,7 @@ pub(crate) struct Span {
 
 impl Page {
     /// From one row more than was asked for, which says whether there are older ones.
-    pub(crate) fn new(mut rows: Vec<(i64, String, i64)>, span: Span, counted: i64) -> Self {
+    pub(crate) fn new(mut rows: Vec<Row>, span: Span, counted: Option<i64>) -> Self {
         let limit = usize::from(span.limit);
         let more = if rows.len() > limit { More::Older } else { More::None };
         rows.truncate(limit);
@@ -88,7 +91,7 @@ impl Page {
             .into_iter()
             .map(|(id, data, created_at_ms)| Record { id, data, created_at_ms })
             .collect();
-        let total = (counted <= COUNTED_MAX).then_some(counted);
+        let total = counted.filter(|counted| *counted <= COUNTED_MAX);
         Self { records, more, total }
     }
 }

@@ -5,21 +5,24 @@ use std::time::Duration;
 
 use ferricorn::Slot;
 use tokio::sync::{Mutex, Semaphore, TryAcquireError};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, sleep};
 
 use super::fault::Fault;
-use super::outage::Outage;
+use super::outage::{Outage, Work};
 use super::record::{Data, Page, Span};
 use super::settings::Database;
 use super::store::{ANSWER_TIMEOUT, Error, Store};
 use super::writer::Writer;
 
-/// How long a delete is silent until others are asked whether the database still answers, and how
+/// How long a delete is silent until the database is asked whether it still answers others, and how
 /// long until the next time.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the others are waited for: together with the interval, no longer than any request.
+/// How long that answer is waited for: together with the interval, no longer than any request.
 const DOUBT_PATIENCE: Duration = Duration::from_millis(1200);
+
+/// The same behind a read that came to nothing.
+const READ_DOUBT_PATIENCE: Duration = Duration::from_millis(800);
 
 /// Deletes that wait at the most; more are answered 503.
 const DELETES_MAX: u32 = 64;
@@ -34,8 +37,7 @@ pub(crate) struct Service {
     deletes: Mutex<()>,
     /// Each delete that was begun holds one permit; who has them all has seen the last of them.
     begun: Arc<Semaphore>,
-    deleting: Outage,
-    reading: Outage,
+    outage: Arc<Outage>,
 }
 
 impl Service {
@@ -43,14 +45,14 @@ impl Service {
     /// be there yet.
     pub(crate) fn start(database: Database, slot: Slot) -> Arc<Self> {
         let store = Arc::new(Store::new(database.target, database.max_connections));
+        let outage = Arc::new(Outage::default());
         Arc::new(Self {
             slot,
-            writer: Writer::start(Arc::clone(&store)),
+            writer: Writer::start(Arc::clone(&store), Arc::clone(&outage), database.clients_max),
             store,
             deletes: Mutex::new(()),
             begun: Arc::new(Semaphore::new(DELETES_MAX as usize)),
-            deleting: Outage::of("delete"),
-            reading: Outage::of("read"),
+            outage,
         })
     }
 
@@ -81,46 +83,65 @@ impl Service {
         };
         let service = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let deleted = service.deleting.note(service.delete_while_it_lives().await);
+            let deleted = service.outage.watch(Work::Delete, service.delete_while_it_lives()).await;
             drop(begun);
             deleted
         });
         // A panic in the task has been reported by the runtime.
-        task.await.ok().and_then(Result::ok).ok_or(Fault::Unavailable)
+        Ok(task.await.map_err(|_| Fault::Unavailable)??)
     }
 
     /// A delete of many rows may take as long as it needs, provided that the database still answers
     /// others: a server that hangs is not waited for.
     async fn delete_while_it_lives(&self) -> Result<u64, Error> {
-        let mut delete = std::pin::pin!(async {
+        let delete = async {
             let _alone = self.deletes.lock().await;
             self.store.delete_all().await
-        });
-        let mut doubts = interval_at(Instant::now() + DOUBT_INTERVAL, DOUBT_INTERVAL);
-        doubts.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                deleted = &mut delete => return deleted,
-                _ = doubts.tick() => self.store.ping(DOUBT_PATIENCE).await?,
+        };
+        let doubt = async {
+            loop {
+                sleep(DOUBT_INTERVAL).await;
+                if let Err(error) = self.store.ping(DOUBT_PATIENCE).await {
+                    return error;
+                }
             }
+        };
+        tokio::select! {
+            biased;
+            deleted = delete => deleted,
+            error = doubt => Err(error),
         }
     }
 
     /// Reads some rows.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails, and when too many read.
     pub(crate) async fn page(&self, span: Span) -> Result<Page, Fault> {
-        self.reading.note(self.store.page(span).await).map_err(|_| Fault::Unavailable)
+        let begun = Instant::now();
+        let page = self.outage.watch(Work::Read, async {
+            match self.store.page(span).await {
+                // It was the others' reads, or a slow one, unless nobody is answered.
+                Err(Error::Crowded | Error::Silent(_)) => {
+                    self.store.ping(READ_DOUBT_PATIENCE).await?;
+                    let was_away = self.outage.was_away_since(begun);
+                    Err(if was_away { Error::Silent(begun.elapsed()) } else { Error::Crowded })
+                }
+                done => done,
+            }
+        });
+        Ok(page.await?)
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, and rows are taken.
     ///
     /// # Errors
-    /// When it does not.
+    /// When they are not.
     pub(crate) async fn ready(&self) -> Result<(), Fault> {
-        self.reading.note(self.store.ping(ANSWER_TIMEOUT).await).map_err(|_| Fault::Unavailable)
+        if !self.writer.is_open() {
+            return Err(Fault::Unavailable);
+        }
+        Ok(self.outage.watch(Work::Read, self.store.ping(ANSWER_TIMEOUT)).await?)
     }
 
     /// Finishes the writes that were asked for, also those whose clients have gone, and takes leave

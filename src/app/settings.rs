@@ -5,10 +5,8 @@ use std::time::Duration;
 use ferricorn::{BoxError, Config, Setting};
 use serde::Deserialize;
 
-use super::store::Target;
+use super::store::{CONNECTIONS_MIN, Target};
 
-/// One connection for new rows, one for a delete, one for reads: none waits for the others.
-const CONNECTIONS_MIN: u64 = 3;
 /// More than a database server is ever set to admit to one process.
 const CONNECTIONS_MAX: u64 = 1000;
 /// Below a second nothing is waited for; above an hour nobody waits.
@@ -29,14 +27,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "database.max_connections",
         "5",
         CONNECTIONS_MIN..=CONNECTIONS_MAX,
-        "Connections of each worker at the most: one stores new rows, one deletes, the others \
-         read.",
+        "Connections of each worker at the most: one stores new rows, one deletes, one asks \
+         whether the database answers, the others read.",
     ),
     Setting::duration(
         "database.connect_timeout",
         "60",
         WAIT_MS,
-        "How long to wait for the database at start.",
+        "How long to wait for the database at start; at the latest a second before boot_timeout is \
+         over it is given up.",
     ),
 ];
 
@@ -53,6 +52,8 @@ pub(crate) struct Database {
     pub(crate) max_connections: usize,
     /// How long a start waits for the database.
     pub(crate) connect_timeout: Duration,
+    /// Clients that may be connected to a worker at once. It is `worker_connections`, of no table.
+    pub(crate) clients_max: usize,
 }
 
 /// The table as it is read.
@@ -71,6 +72,8 @@ impl Database {
     /// None that the settings' own checks have not met before.
     pub(crate) fn of(config: &Config) -> Result<Self, BoxError> {
         let Table { url, max_connections, connect_timeout } = config.section("database")?;
-        Ok(Self { target: Target::parse(&url)?, max_connections, connect_timeout })
+        let target = Target::parse(&url)?;
+        let clients_max = usize::try_from(config.worker_connections)?;
+        Ok(Self { target, max_connections, connect_timeout, clients_max })
     }
 }

@@ -13,16 +13,16 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::fault::Fault;
-use super::outage::Outage;
+use super::outage::{Outage, Work};
 use super::record::Data;
 use super::store::Store;
 
 /// Rows in one transaction.
 pub(super) const BATCH_MAX: usize = 128;
 
-/// Rows that wait at the most; more are answered 503. It is what a worker's connections can ask for
-/// at once by default, so that the limit is met by clients that went away, not by those that wait.
-const QUEUE_MAX: usize = 1024;
+/// Rows that may wait in any case. More wait where a worker has more connections, so that the limit
+/// is met by clients that went away, not by those that wait.
+const QUEUE_MIN: usize = 1024;
 
 /// A row, and who waits for it.
 #[derive(Debug)]
@@ -40,11 +40,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the task, on the current runtime.
-    pub(crate) fn start(store: Arc<Store>) -> Self {
-        let (jobs, inbox) = mpsc::channel(QUEUE_MAX);
+    /// Starts the task, on the current runtime. So many clients may ask at once.
+    pub(crate) fn start(store: Arc<Store>, outage: Arc<Outage>, clients_max: usize) -> Self {
+        let (jobs, inbox) = mpsc::channel(clients_max.max(QUEUE_MIN));
         let closing = Arc::new(Notify::new());
-        let task = tokio::spawn(run(inbox, Arc::clone(&closing), store));
+        let task = tokio::spawn(run(inbox, Arc::clone(&closing), store, outage));
         Self { jobs, closing, task: Mutex::new(Some(task)) }
     }
 
@@ -61,6 +61,11 @@ impl Writer {
         }
     }
 
+    /// Whether it takes rows. It does until it is finished, unless its task has panicked.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.jobs.is_closed()
+    }
+
     /// Takes no more rows, and returns when those that wait are stored: also those whose clients
     /// have gone.
     pub(crate) async fn finish(&self) {
@@ -72,8 +77,12 @@ impl Writer {
     }
 }
 
-async fn run(mut inbox: mpsc::Receiver<Job>, closing: Arc<Notify>, store: Arc<Store>) {
-    let outage = Outage::of("store");
+async fn run(
+    mut inbox: mpsc::Receiver<Job>,
+    closing: Arc<Notify>,
+    store: Arc<Store>,
+    outage: Arc<Outage>,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut rows = Vec::with_capacity(BATCH_MAX);
     loop {
@@ -93,9 +102,8 @@ async fn run(mut inbox: mpsc::Receiver<Job>, closing: Arc<Notify>, store: Arc<St
         }
         rows.clear();
         rows.extend(batch.iter().map(|job: &Job| job.data));
-        let stored = store.insert(&rows).await;
+        let answer = outage.watch(Work::Store, store.insert(&rows)).await.map_err(Fault::from);
         drop(turn);
-        let answer = outage.note(stored).map_err(|_| Fault::Unavailable);
         if answer.is_err() {
             // These have waited long enough, and the next try may take as long again.
             batch.extend(std::iter::from_fn(|| inbox.try_recv().ok()));

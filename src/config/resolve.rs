@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::problem::{Origin, Problems};
-use super::setting::{Effect, Setting};
+use super::setting::{Effect, Secrecy, Setting};
 use super::sources::{self, Sources};
 use super::table::Table;
 use super::value::Value;
@@ -77,12 +77,33 @@ fn read_flags(sources: &Sources, table: &Table, problems: &mut Problems) -> Vec<
             continue;
         };
         let origin = Origin::CommandLine { flag: flag.name.clone() };
+        if let Some(error) = shown_by_ps(setting, &flag.texts) {
+            problems.add_for(&origin.place(), setting, error);
+        }
         match setting.read_texts(&flag.texts) {
             Ok(value) => entries.push(Entry { setting, value, origin }),
             Err(error) => problems.add_for(&origin.place(), setting, error),
         }
     }
     entries
+}
+
+/// Why a secret must not be told by an option, where there is a better place for it: the command
+/// line of every process is open to everybody, and stays so.
+fn shown_by_ps(setting: &Setting, texts: &[String]) -> Option<String> {
+    let file = setting.file_env?;
+    let is_secret = |text: &String| {
+        let text = Value::Text(text.clone());
+        text.shown(setting.secrecy) != text.shown(Secrecy::Open)
+    };
+    texts.iter().any(is_secret).then(|| {
+        let own = setting.variable();
+        let variable = setting.env.map_or(own.as_str(), |it| it.name);
+        format!(
+            "it holds a password, and whoever may run ps sees what an option says; put it into \
+             {variable}, or into a file that {file} names"
+        )
+    })
 }
 
 fn read_env_file(

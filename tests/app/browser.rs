@@ -62,12 +62,22 @@ impl Drop for Process {
 
 impl Program {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Each request comes on a connection of its own, so that all workers are seen to answer.
+    pub(crate) async fn without_keepalive() -> Self {
+        Self::start_with(&["--keep-alive", "0"]).await
+    }
+
+    async fn start_with(flags: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let database = folder.path().join("data.db");
         let address = format!("127.0.0.1:{}", free_port());
         let process = Command::new(env!("CARGO_BIN_EXE_ferricorn"))
             .args(["--bind", &address, "--database-url"])
             .arg(format!("sqlite://{}", database.display()))
+            .args(flags)
             .current_dir(folder.path())
             .env_clear()
             .stdout(Stdio::null())
@@ -180,7 +190,8 @@ fn capabilities(profile: &TempDir, look: Look) -> serde_json::Map<String, Value>
         "--disable-gpu".to_owned(),
         "--disable-background-networking".to_owned(),
         "--disable-dev-shm-usage".to_owned(),
-        "--window-size=900,1100".to_owned(),
+        "--hide-scrollbars".to_owned(),
+        "--window-size=900,1240".to_owned(),
         format!("--user-data-dir={}", profile.path().display()),
     ];
     let mut options = json!({});

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use crate::client::Answer;
 use crate::logs::Logs;
 use crate::servers::{PASSWORD, Server};
 use crate::world::{Kind, Worker, World, block_on, eventually};
 
-/// What a request may take in the worst case.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// An answer must come. How soon is measured where the machine does nothing else: by the tests of the
+/// real program.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long a server may take to come back: it repairs itself first.
 const RESTART_MAX: Duration = Duration::from_secs(30);
 
@@ -50,15 +51,15 @@ async fn all_requests(worker: &Worker) -> Vec<Answer> {
     for number in 0..40 {
         let worker = worker.clone();
         requests.spawn(async move {
-            let began = Instant::now();
-            let answer = match number % 4 {
-                0 => worker.delete().await,
-                1 => worker.get("/data").await,
-                2 => worker.get("/readyz").await,
-                _ => worker.populate().await,
+            let answer = async {
+                match number % 4 {
+                    0 => worker.delete().await,
+                    1 => worker.get("/data").await,
+                    2 => worker.get("/readyz").await,
+                    _ => worker.populate().await,
+                }
             };
-            assert!(began.elapsed() < ANSWER_MAX, "{number}: {:?}", began.elapsed());
-            answer
+            timeout(ANSWER_MAX, answer).await.unwrap_or_else(|_| panic!("{number} has no answer"))
         });
     }
     requests.join_all().await
@@ -143,12 +144,8 @@ async fn an_outage_is_logged_once_at_each_end(kind: Kind) {
     assert_available(&worker).await;
 
     let lines = logs.lines();
-    for work in ["store", "delete", "read"] {
-        let began = lines.iter().filter(|line| line.contains(&format!("failed to {work}: ")));
-        let ended = lines.iter().filter(|line| line.contains(&format!("able to {work} again")));
-        assert_eq!((began.count(), ended.count()), (1, 1), "{work}: {lines:#?}");
-    }
-    assert_eq!(lines.len(), 6, "{lines:#?}");
-    assert!(lines.iter().filter(|line| line.starts_with("ERROR")).count() == 3, "{lines:#?}");
+    assert_eq!(lines.len(), 2, "one for whatever failed, and one at the end: {lines:#?}");
+    assert!(lines[0].starts_with("ERROR") && lines[0].contains(": failed to "), "{lines:#?}");
+    assert!(lines[1].starts_with("INFO") && lines[1].contains(" again after "), "{lines:#?}");
     assert!(!logs.all().contains(PASSWORD));
 }

@@ -78,6 +78,11 @@ fn the_keyboard_is_enough() {
             visited.push(browser.focus().await);
         }
         assert_eq!(visited, ["Skip to the rows", "populate", "refresh", "delete"]);
+        browser.press(Key::Enter).await;
+        assert_eq!(browser.run(IS_ASKED).await, false, "there is nothing to delete");
+        browser.run("document.querySelector('.skip').focus()").await;
+        browser.press(Key::Enter).await;
+        assert_eq!(browser.focus().await, "rows", "it is there without a row, too");
 
         browser.run("document.getElementById('populate').focus()").await;
         browser.press(Key::Enter).await;
@@ -95,6 +100,97 @@ fn the_keyboard_is_enough() {
         assert_eq!(browser.focus().await, "Delete all");
         browser.press(Key::Enter).await;
         browser.told(|notice| notice.starts_with("1 rows deleted.")).await;
+        browser.close().await;
+    });
+}
+
+#[test]
+fn the_keyboard_turns_the_pages() {
+    block_on(async {
+        let program = Program::start().await;
+        let browser = Browser::open(&program, Look::Light).await;
+        for _ in 0..12 {
+            let before = browser.text("#notice").await;
+            add(&browser, &before).await;
+        }
+        browser.run("document.getElementById('newer').focus()").await;
+        browser.press(Key::Tab).await;
+        browser.press(Key::Enter).await;
+        browser.told(|notice| notice.starts_with("Page 2. ")).await;
+        assert_eq!(browser.focus().await, "older", "it rests, and keeps the focus");
+        browser.press(Key::Enter).await;
+        assert!(browser.text("#notice").await.starts_with("Page 2. "), "there is no page 3");
+        browser.run("document.getElementById('newer').focus()").await;
+        browser.press(Key::Enter).await;
+        browser.told(|notice| notice.starts_with("Page 1. ")).await;
+        assert_eq!(browser.focus().await, "newer");
+
+        execute(&program, "DELETE FROM records WHERE id > 2").await;
+        browser.press(Key::Tab).await;
+        browser.press(Key::Enter).await;
+        browser.told(|notice| notice.starts_with("Page 2. ")).await;
+        execute(&program, "DELETE FROM records").await;
+        browser.run("document.getElementById('newer').focus()").await;
+        browser.press(Key::Enter).await;
+        browser.told(|notice| notice.starts_with("Page 1. ")).await;
+        assert_eq!(browser.focus().await, "rows", "there are no pages to turn any more");
+        browser.close().await;
+    });
+}
+
+/// Whether the question is open that comes before a delete.
+const IS_ASKED: &str = "return document.getElementById('confirm').open";
+
+/// What somebody else does to the database.
+async fn execute(program: &Program, sql: &'static str) {
+    let file = SqliteConnectOptions::new().filename(&program.database);
+    let mut stranger = file.connect().await.unwrap();
+    sqlx::query(sql).execute(&mut stranger).await.unwrap();
+    stranger.close().await.unwrap();
+}
+
+#[test]
+fn a_page_whose_rows_others_deleted_gives_way_to_the_first() {
+    block_on(async {
+        let program = Program::start().await;
+        let browser = Browser::open(&program, Look::Light).await;
+        let mut added = Vec::new();
+        for _ in 0..12 {
+            let before = browser.text("#notice").await;
+            added.insert(0, add(&browser, &before).await);
+        }
+        browser.click("#older").await;
+        browser.told(|notice| notice.starts_with("Page 2. ")).await;
+        execute(&program, "DELETE FROM records WHERE id <= 9").await;
+        browser.click("#refresh").await;
+        browser.told(|notice| notice.starts_with("Up to date. ")).await;
+        assert_eq!(browser.text("#position").await, "newest first");
+        assert_eq!(rows(&browser).await, added[..3]);
+        assert_eq!(browser.text(".figure").await, "3 rows stored");
+        assert_eq!(browser.text("#empty").await, "");
+        browser.close().await;
+    });
+}
+
+#[test]
+fn what_was_done_is_told_also_when_it_cannot_be_shown() {
+    block_on(async {
+        let program = Program::start().await;
+        let browser = Browser::open(&program, Look::Light).await;
+        let cut = "
+            const real = window.fetch;
+            window.fetch = (path, options) => path.startsWith('/data')
+                ? Promise.reject(new TypeError()) : real(path, options)";
+        add(&browser, "").await;
+        browser.run(cut).await;
+        let late = "But the rows below are not up to date. The server cannot be reached. Check that \
+                    it runs, then try again.";
+        browser.click("#populate").await;
+        let told = browser.told(|notice| notice.ends_with(late)).await;
+        assert!(told.starts_with("Added ") && told.contains(". Worker "), "{told}");
+        browser.click("#delete").await;
+        browser.click("dialog button[value=delete]").await;
+        browser.told(|it| it.starts_with("2 rows deleted. Worker ") && it.ends_with(late)).await;
         browser.close().await;
     });
 }
@@ -161,7 +257,8 @@ const CONTRAST: &str = "
     let least = [99, ''];
     for (const element of document.querySelectorAll('body *')) {
         const own = [...element.childNodes].some((it) => it.nodeType === 3 && it.data.trim());
-        if (!own || !element.checkVisibility() || element.disabled) continue;
+        if (!own || !element.checkVisibility()) continue;
+        if (element.closest('[aria-disabled=true]')) continue;
         const [a, b] = [light(channels(getComputedStyle(element).color)), light(ground(element))];
         const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
         if (ratio < least[0]) least = [ratio, element.textContent.trim().slice(0, 40)];
@@ -171,7 +268,7 @@ const CONTRAST: &str = "
 #[test]
 fn it_is_legible_in_light_and_dark() {
     block_on(async {
-        let program = Program::start().await;
+        let program = Program::without_keepalive().await;
         let mut grounds = HashSet::new();
         for (look, name) in [(Look::Light, "page-light.png"), (Look::Dark, "page-dark.png")] {
             let browser = Browser::open(&program, look).await;
@@ -181,6 +278,7 @@ fn it_is_legible_in_light_and_dark() {
             }
             let least = browser.run(CONTRAST).await;
             assert!(least[0].as_f64().unwrap() >= 4.5, "{look:?}: {least}");
+            assert!(browser.texts("#workers li").await.len() > 1, "one worker has answered all");
             let ground = "return getComputedStyle(document.body).backgroundColor";
             grounds.insert(browser.run(ground).await.to_string());
             browser.picture(name).await;
@@ -226,10 +324,17 @@ fn who_does_not_see_it_is_told() {
 #[test]
 fn it_fits_a_small_telephone() {
     block_on(async {
-        let program = Program::start().await;
+        let program = Program::without_keepalive().await;
         let browser = Browser::open(&program, Look::Narrow(360)).await;
-        let before = browser.text("#notice").await;
-        add(&browser, &before).await;
+        for _ in 0..12 {
+            let before = browser.text("#notice").await;
+            add(&browser, &before).await;
+        }
+        let sizes = "return ['populate', 'delete'].map((id) => {
+            const { width, height } = document.getElementById(id).getBoundingClientRect();
+            return width * height })";
+        let sizes = browser.run(sizes).await;
+        assert!(sizes[0].as_f64() > sizes[1].as_f64(), "a delete is not what is mostly wanted");
         let widths = "return [innerWidth, document.documentElement.scrollWidth]";
         assert_eq!(browser.run(widths).await, serde_json::json!([360, 360]));
         let small = "return [...document.querySelectorAll('button')]

@@ -19,17 +19,6 @@ fn file(world: &World) -> SqliteConnectOptions {
 }
 
 #[test]
-fn commits_are_synced_to_a_write_ahead_log() {
-    run(Kind::Sqlite, async |world: World| {
-        world.prepared().await.populated().await;
-        let mut stranger = file(&world).connect().await.unwrap();
-        let mode: String =
-            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut stranger).await.unwrap();
-        assert_eq!(mode, "wal");
-    });
-}
-
-#[test]
 fn a_stranger_that_holds_the_lock_delays_and_then_fails_writes_for_certain() {
     run(Kind::Sqlite, async |world: World| {
         let worker = world.prepared().await;
@@ -84,6 +73,25 @@ fn more_than_may_wait_are_refused_at_once() {
         assert_eq!(stored + refused.count() + 1, 1500);
         assert!(stored >= 1024, "{stored}");
         assert_eq!(worker.total().await, stored as u64);
+    });
+}
+
+#[test]
+fn as_many_may_wait_as_may_be_connected() {
+    run(Kind::Sqlite, async |mut world: World| {
+        world.clients_max = 1500;
+        let worker = world.prepared().await;
+        let mut stranger = file(&world).connect().await.unwrap();
+        let transaction = stranger.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let mut clients = JoinSet::new();
+        for _ in 0..1500 {
+            let worker = worker.clone();
+            clients.spawn(async move { worker.populate().await });
+        }
+        tokio::task::yield_now().await;
+        transaction.rollback().await.unwrap();
+        assert!(clients.join_all().await.iter().all(|answer| answer.status == 201));
+        assert_eq!(worker.total().await, 1500);
     });
 }
 

@@ -22,6 +22,9 @@ use crate::servers::{DATABASE, Server};
 /// How long a server may take to start, on a machine that does other things too.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// The default.
+const CLIENTS_MAX: usize = 1000;
+
 /// One server for all tests of the suite; those that stop theirs have their own.
 static POSTGRES: LazyLock<Server> = LazyLock::new(|| Server::running(Kind::Postgres));
 static MARIADB: LazyLock<Server> = LazyLock::new(|| Server::running(Kind::Mariadb));
@@ -30,6 +33,8 @@ static MARIADB: LazyLock<Server> = LazyLock::new(|| Server::running(Kind::Mariad
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) url: String,
+    /// Clients that a worker may have at once.
+    pub(crate) clients_max: usize,
     /// Where an SQLite file lives; removed at the end.
     _folder: Option<TempDir>,
 }
@@ -75,7 +80,7 @@ impl World {
     fn with_a_file() -> Self {
         let folder = TempDir::new().unwrap();
         let url = format!("sqlite://{}/new/data.db", folder.path().display());
-        Self { url, _folder: Some(folder) }
+        Self { url, clients_max: CLIENTS_MAX, _folder: Some(folder) }
     }
 
     /// An empty database on a server that is starting or running.
@@ -86,7 +91,7 @@ impl World {
         let admin = server.url(DATABASE);
         let create = format!("CREATE DATABASE {name}");
         eventually(START_MAX, async || execute(&admin, &create).await.ok()).await;
-        Self { url, _folder: None }
+        Self { url, clients_max: CLIENTS_MAX, _folder: None }
     }
 
     /// The `[database]` table.
@@ -95,6 +100,7 @@ impl World {
             target: Target::parse(&self.url).unwrap(),
             max_connections: 5,
             connect_timeout: START_MAX,
+            clients_max: self.clients_max,
         }
     }
 

@@ -46,6 +46,19 @@ fn a_secret_file_that_is_wrong_is_named() {
 }
 
 #[test]
+fn a_password_is_not_taken_from_an_option() {
+    let folder = Folder::new();
+    let said = |url: &str| folder.run(&["check", "--database-url", url]);
+    insta::assert_snapshot!(
+        said(URL).problems(),
+        @"ferricorn: --database-url: database.url: it holds a password, and whoever may run ps sees what an option says; put it into DATABASE_URL, or into a file that DATABASE_URL_FILE names"
+    );
+    assert_eq!(said("sqlite://user@rows.db").code, 0);
+    assert_eq!(said("postgres://user@localhost/rows").code, 0);
+    assert_ne!(said("postgres://user@localhost/rows?password=hunter2").code, 0);
+}
+
+#[test]
 fn nothing_that_is_printed_holds_a_secret() {
     let folder = Folder::new();
     folder.write("a.env", format!("TOKEN=hunter2\nDATABASE_URL={URL}\nwrong hunter2\n"));

@@ -21,7 +21,9 @@ const RECOVERY_MAX: Duration = Duration::from_secs(2);
 const AWAY: Duration = Duration::from_secs(10);
 
 /// The program on a database of this kind, of its own.
-fn start(kind: Kind) -> (Option<Server>, Ferricorn) {
+pub(crate) fn start(kind: Kind) -> (Option<Server>, Ferricorn) {
+    // Its network must be that of the program.
+    let _share = crate::machine::share();
     let server = match kind {
         Kind::Sqlite => return (None, Ferricorn::bundled().start()),
         Kind::Postgres | Kind::Mariadb => Server::running(kind),
@@ -226,6 +228,15 @@ fn is_back(url: &str) -> bool {
     runtime.expect("a runtime").block_on(connect).is_ok()
 }
 
+/// The pids in the error log's lines with this text, sorted.
+fn who_said(log: &str, text: &str) -> Vec<i32> {
+    let pid = |line: &str| line.split('[').nth(2)?.split(']').next()?.parse().ok();
+    let lines = log.lines().filter(|line| line.contains(text));
+    let mut pids: Vec<i32> = lines.map(|line| pid(line).expect("a line has its pid")).collect();
+    pids.sort_unstable();
+    pids
+}
+
 /// The database is stopped, or hangs, for ten seconds, and comes back.
 #[expect(clippy::print_stderr, reason = "figures for who looks at them")]
 fn an_outage_under_load(kind: Kind, away: &str, back: &str) {
@@ -283,6 +294,13 @@ fn an_outage_under_load(kind: Kind, away: &str, back: &str) {
     let unknown = all.iter().filter(|it| it.is_write && it.status == 503).count();
     let count = rows(&program).len();
     assert!((acknowledged..=acknowledged + unknown).contains(&count), "{count} rows are stored");
+    // A worker that nobody asked knows nothing of it.
+    let (began, ended) =
+        (who_said(&program.log(), "failed to "), who_said(&program.log(), " again after "));
+    let mut once = began.clone();
+    once.dedup();
+    assert!(!began.is_empty() && began == once, "a worker says it once: {began:?}");
+    assert_eq!(ended, began, "and once that it is over");
     program.stop();
 }
 

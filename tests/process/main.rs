@@ -32,6 +32,7 @@ mod proc;
 mod program;
 mod recycling;
 mod releases;
+mod rows;
 #[expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
 #[expect(dead_code, reason = "TLS is a matter of the application's own tests")]
 #[path = "../app/servers.rs"]

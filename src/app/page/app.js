@@ -8,14 +8,16 @@ const PATIENCE_MS = 15000;
 const at = (id) => document.getElementById(id);
 const view = {
   total: at("total"), unit: at("total-unit"), notice: at("notice"), position: at("position"),
-  table: at("rows"), body: at("body"), empty: at("empty"), workers: at("workers"),
-  populate: at("populate"), refresh: at("refresh"), erase: at("delete"), confirm: at("confirm"),
-  newer: at("newer"), older: at("older"),
+  rows: at("rows"), table: at("table"), body: at("body"), empty: at("empty"),
+  workers: at("workers"), populate: at("populate"), refresh: at("refresh"), erase: at("delete"),
+  confirm: at("confirm"), pages: at("pages"), newer: at("newer"), older: at("older"),
 };
 
 // Where each page before this one began; the last entry is this page's. null: the newest rows.
 const trail = [null];
 let next = null;
+// Whether there is nothing to delete, as far as is known.
+let empty = true;
 // How often each worker has answered, and which was the last.
 const answered = new Map();
 let last = null;
@@ -49,12 +51,12 @@ function by(worker) {
   return worker === null ? "" : ` Worker ${worker} answered.`;
 }
 
-// Does one thing at a time: the buttons rest meanwhile, and the focus stays where it was.
+// Does one thing at a time. The buttons rest meanwhile, and keep the focus: `aria-disabled` does not
+// take it from them, as `disabled` would.
 let busy = false;
 async function act(doing, work) {
   if (busy) return;
   busy = true;
-  const focused = document.activeElement;
   settle();
   say(doing, "busy");
   try {
@@ -66,28 +68,65 @@ async function act(doing, work) {
   } finally {
     busy = false;
     settle();
-    if (focused && focused !== document.body && !focused.disabled) focused.focus();
   }
 }
 
 function settle() {
-  for (const button of [view.populate, view.refresh, view.erase]) button.disabled = busy;
-  view.newer.disabled = busy || trail.length === 1;
-  view.older.disabled = busy || next === null;
-  view.table.setAttribute("aria-busy", String(busy));
+  const [first, last] = [trail.length === 1, next === null];
+  rest(view.populate, busy);
+  rest(view.refresh, busy);
+  rest(view.erase, busy || empty);
+  rest(view.newer, busy || first);
+  rest(view.older, busy || last);
+  view.rows.setAttribute("aria-busy", String(busy));
+  if (busy) return;
+  const hidden = first && last;
+  if (hidden && view.pages.contains(document.activeElement)) view.rows.focus();
+  view.pages.hidden = hidden;
+}
+
+function rest(button, resting) {
+  button.setAttribute("aria-disabled", String(resting));
+}
+
+function press(button, pressed) {
+  button.addEventListener("click", () => {
+    if (button.getAttribute("aria-disabled") !== "true") pressed();
+  });
 }
 
 async function load(fresh) {
   const before = trail.at(-1);
   const page = await ask("GET", `/data?limit=${LIMIT}${before === null ? "" : `&before=${before}`}`);
+  if (page.rows.length === 0 && trail.length > 1) {
+    // Somebody has deleted them meanwhile.
+    trail.length = 1;
+    return load(fresh);
+  }
   next = page.next;
   show(page, fresh);
 }
 
+// What was done is done, also when it cannot be shown.
+async function done(told, fresh) {
+  trail.length = 1;
+  try {
+    await load(fresh);
+  } catch (failure) {
+    if (!(failure instanceof Failure)) throw failure;
+    throw new Failure(`${told} But the rows below are not up to date. ${failure.message}`);
+  }
+  return told;
+}
+
 function show({ rows, total }, fresh) {
-  view.total.textContent = total === null ? "> 1,000,000" : total.toLocaleString("en");
+  // A page that holds all has counted them, and no other can have come in between.
+  if (trail.length === 1 && next === null) total = rows.length;
+  empty = total === 0;
+  view.total.textContent = total === null ? "Many" : total.toLocaleString("en");
   view.unit.textContent = total === 1 ? "row stored" : "rows stored";
   view.position.textContent = trail.length === 1 ? "newest first" : `page ${trail.length}`;
+  view.empty.textContent = empty ? "There are no rows. “Add a row” makes one." : "";
   view.empty.hidden = rows.length > 0;
   view.table.hidden = rows.length === 0;
   view.body.replaceChildren(...rows.map((row) => line(row, row.data === fresh)));
@@ -133,20 +172,17 @@ function count(worker) {
   }));
 }
 
-view.populate.addEventListener("click", () => act("Adding a row…", async () => {
+press(view.populate, () => act("Adding a row…", async () => {
   const { data } = await ask("POST", "/populate");
-  const worker = last;
-  trail.length = 1;
-  await load(data);
-  return `Added ${data}.${by(worker)}`;
+  return done(`Added ${data}.${by(last)}`, data);
 }));
 
-view.refresh.addEventListener("click", () => act("Loading…", async () => {
+press(view.refresh, () => act("Loading…", async () => {
   await load();
   return `Up to date.${by(last)}`;
 }));
 
-view.erase.addEventListener("click", () => {
+press(view.erase, () => {
   view.confirm.returnValue = "";
   view.confirm.showModal();
 });
@@ -155,15 +191,12 @@ view.confirm.addEventListener("close", () => {
   if (view.confirm.returnValue !== "delete") return;
   act("Deleting…", async () => {
     const { message } = await ask("DELETE", "/delete");
-    const worker = last;
-    trail.length = 1;
-    await load();
-    return `${message[0].toUpperCase()}${message.slice(1)}.${by(worker)}`;
+    return done(`${message[0].toUpperCase()}${message.slice(1)}.${by(last)}`);
   });
 });
 
-view.older.addEventListener("click", () => turn(() => trail.push(next)));
-view.newer.addEventListener("click", () => turn(() => trail.pop()));
+press(view.older, () => turn(() => trail.push(next)));
+press(view.newer, () => turn(() => trail.pop()));
 
 function turn(step) {
   const kept = [...trail];

@@ -4,6 +4,7 @@
 
 mod mysql;
 mod pool;
+mod pools;
 mod postgres;
 mod prepare;
 mod sqlite;
@@ -13,18 +14,25 @@ mod url;
 use std::fmt;
 use std::time::Duration;
 
+use sqlx::Connection;
 use sqlx::migrate::{Migrate, Migrator};
 use tokio::time::timeout;
 use tracing::Dispatch;
 use tracing::instrument::{WithDispatch, WithSubscriber};
 
-use crate::app::record::{Data, Page, Span};
+use crate::app::record::{Data, Page, Row, Span};
 
+pub(crate) use pools::CONNECTIONS_MIN;
+use pools::Pools;
 pub(crate) use prepare::{Start, prepare};
 
-/// How long a read or a batch of writes may take, with the wait for a connection and the making of
-/// one: a request is answered within 3 s, whatever state the server is in, on a busy machine too.
+/// How long a batch of writes may take, with the making of a connection: a request is answered
+/// within 3 s, whatever state the server is in, on a busy machine too.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(2200);
+
+/// How long a read may take, with the wait for a connection: there must be time left to count, or
+/// else to ask whether it is the database that keeps it waiting.
+const READ_TIMEOUT: Duration = Duration::from_millis(1600);
 
 /// How often a write is tried again that the server broke off because it stood in the way of
 /// another, which was let through. It has stored nothing.
@@ -34,11 +42,11 @@ const CONFLICTS_MAX: usize = 5;
 #[derive(Debug)]
 pub(crate) enum Store {
     /// A file.
-    Sqlite(sqlite::Sqlite),
+    Sqlite(Pools<sqlite::Sqlite>),
     /// A server.
-    Postgres(postgres::Postgres),
+    Postgres(Pools<postgres::Options>),
     /// A server, of MySQL's or MariaDB's.
-    Mysql(mysql::Mysql),
+    Mysql(Pools<mysql::Options>),
 }
 
 /// Which database, and how to reach it. Neither its `Display` nor its `Debug` shows who may.
@@ -54,11 +62,55 @@ pub(crate) enum Target {
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug)]
-enum Role {
+pub(crate) enum Role {
     /// The batches of new rows: one connection.
     Writes,
-    /// Deletes and reads.
+    /// Deletes, reads, and the question whether the database answers.
     Rest,
+}
+
+/// What a database's own module does. Each write is one statement, hence its own transaction.
+pub(crate) trait Dialect: fmt::Debug + Send + Sync {
+    /// A connection to it.
+    type Connection: Connection + fmt::Debug;
+
+    /// Makes a connection.
+    fn dial(
+        &self,
+        role: Role,
+    ) -> impl Future<Output = Result<Self::Connection, sqlx::Error>> + Send;
+
+    /// Stores rows, all or none. On return they are durable.
+    fn insert(
+        &self,
+        connection: &mut Self::Connection,
+        rows: &[Data],
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Removes every row and says how many they were.
+    fn delete_all(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
+
+    /// Reads the rows of a span, newest first, and one more.
+    fn rows(
+        &self,
+        connection: &mut Self::Connection,
+        span: Span,
+    ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
+
+    /// Counts the rows, up to one more than [`COUNTED_MAX`](crate::app::record::COUNTED_MAX).
+    fn count(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<i64, sqlx::Error>> + Send;
+
+    /// Asks for something of our table.
+    fn ask(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
 
 /// Why the database did not do what it was asked.
@@ -70,6 +122,26 @@ pub(crate) enum Error {
     /// It said nothing.
     #[error("no answer within {:.1} s", .0.as_secs_f32())]
     Silent(Duration),
+    /// It was not asked: others keep it busy.
+    #[error("no connection was free in time")]
+    Crowded,
+}
+
+impl Error {
+    /// Whether the database is away: not there, or not ready for anybody. What it has against one
+    /// statement is another matter.
+    pub(crate) fn is_away(&self) -> bool {
+        /// SQLSTATE: connection exceptions, a server that starts or stops, a connection killed, too
+        /// many connections. SQLite's own code of a file that cannot be opened.
+        const AWAY: [&str; 5] = ["08", "57P", "70100", "53300", "14"];
+        match self {
+            Self::Database(sqlx::Error::Database(said)) => {
+                said.code().is_some_and(|code| AWAY.iter().any(|away| code.starts_with(away)))
+            }
+            Self::Database(_) | Self::Silent(_) => true,
+            Self::Crowded => false,
+        }
+    }
 }
 
 /// Calls the dialect's own method.
@@ -113,15 +185,15 @@ impl fmt::Display for Target {
 }
 
 impl Store {
-    /// With at most so many connections (2 or more), which are made when they are needed: a worker
-    /// boots while the database is away.
+    /// With at most so many connections, which are made when they are needed: a worker boots while
+    /// the database is away.
     pub(crate) fn new(target: Target, connections_max: usize) -> Self {
         match target {
-            Target::Sqlite(options) => Self::Sqlite(sqlite::Sqlite::new(options, connections_max)),
-            Target::Postgres(options) => {
-                Self::Postgres(postgres::Postgres::new(options, connections_max))
+            Target::Sqlite(options) => {
+                Self::Sqlite(Pools::new(sqlite::Sqlite::new(options), connections_max))
             }
-            Target::Mysql(options) => Self::Mysql(mysql::Mysql::new(options, connections_max)),
+            Target::Postgres(options) => Self::Postgres(Pools::new(options, connections_max)),
+            Target::Mysql(options) => Self::Mysql(Pools::new(options, connections_max)),
         }
     }
 
@@ -129,7 +201,7 @@ impl Store {
     /// taken after it, so that they are as large as the wait was long.
     pub(crate) async fn turn(&self) -> Option<turn::Taken<'_>> {
         match self {
-            Self::Sqlite(sqlite) => Some(sqlite.turn().await),
+            Self::Sqlite(pools) => Some(pools.dialect().turn().await),
             Self::Postgres(_) | Self::Mysql(_) => None,
         }
     }
@@ -167,7 +239,7 @@ impl Store {
         loop {
             match quiet(async { dialect!(self, store => store.delete_all().await) }).await {
                 Err(error) if is_conflict(&error) && conflicts < CONFLICTS_MAX => conflicts += 1,
-                done => return Ok(done?),
+                done => return done,
             }
         }
     }
@@ -177,7 +249,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn page(&self, span: Span) -> Result<Page, Error> {
-        within(ANSWER_TIMEOUT, async { dialect!(self, store => store.page(span).await) }).await
+        quiet(async { dialect!(self, store => store.page(span, READ_TIMEOUT).await) }).await
     }
 
     /// Whether the database answers within some time, and has our table.
@@ -195,11 +267,13 @@ impl Store {
 }
 
 /// A deadlock, or a failure to serialize: SQLSTATE class 40.
-fn is_conflict(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| code == "40001" || code == "40P01")
+fn is_conflict(error: &Error) -> bool {
+    match error {
+        Error::Database(sqlx::Error::Database(said)) => {
+            said.code().is_some_and(|code| code == "40001" || code == "40P01")
+        }
+        Error::Database(_) | Error::Silent(_) | Error::Crowded => false,
+    }
 }
 
 /// Without the log lines of sqlx's own: it repeats what a server says to each connection, such as
@@ -210,12 +284,9 @@ fn quiet<W: Future>(work: W) -> WithDispatch<W> {
 
 async fn within<T>(
     limit: Duration,
-    work: impl Future<Output = Result<T, sqlx::Error>>,
+    work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    match timeout(limit, quiet(work)).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(Error::Silent(limit)),
-    }
+    timeout(limit, quiet(work)).await.unwrap_or(Err(Error::Silent(limit)))
 }
 
 /// Runs what is left of some migrations.

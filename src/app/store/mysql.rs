@@ -1,6 +1,6 @@
 //! MySQL and MariaDB.
 //!
-//! Each write is one statement, hence its own transaction. There are no array parameters: a
+//! There are no array parameters: a
 //! statement for each size of a batch, prepared when it is first met.
 //!
 //! # Why READ COMMITTED
@@ -14,9 +14,8 @@ use sqlx::migrate::Migrator;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 
-use super::pool::{Dial, Pool};
-use super::{Role, url};
-use crate::app::record::{COUNTED_MAX, Data, Page, Span};
+use super::{Dialect, Role, url};
+use crate::app::record::{COUNTED_MAX, Data, Row, Span};
 use crate::app::writer::BATCH_MAX;
 
 const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
@@ -114,20 +113,13 @@ pub(super) async fn connections_max(connection: &mut MySqlConnection) -> Result<
     .await
 }
 
-/// Makes a worker's connections.
-#[derive(Debug)]
-struct Dialler {
-    options: Options,
-    role: Role,
-}
-
-impl Dial for Dialler {
+impl Dialect for Options {
     type Connection = MySqlConnection;
 
-    async fn dial(&self) -> Result<MySqlConnection, sqlx::Error> {
-        let mut connection = self.options.connect().await?;
+    async fn dial(&self, role: Role) -> Result<MySqlConnection, sqlx::Error> {
+        let mut connection = self.connect().await?;
         connection.execute(ISOLATION).await?;
-        match self.role {
+        match role {
             Role::Writes => {
                 connection.execute(LOCK_TIMEOUT).await?;
             }
@@ -135,72 +127,51 @@ impl Dial for Dialler {
         }
         Ok(connection)
     }
-}
 
-/// The database, as a worker uses it.
-#[derive(Debug)]
-pub(crate) struct Mysql {
-    writes: Pool<Dialler>,
-    rest: Pool<Dialler>,
-}
-
-impl Mysql {
-    pub(super) fn new(options: Options, connections_max: usize) -> Self {
-        let dialler = |role| Dialler { options: options.clone(), role };
-        Self {
-            writes: Pool::new(dialler(Role::Writes), 1),
-            rest: Pool::new(dialler(Role::Rest), connections_max - 1),
-        }
-    }
-
-    pub(super) async fn insert(&self, rows: &[Data]) -> Result<(), sqlx::Error> {
-        let mut connection = self.writes.lend().await?;
+    async fn insert(
+        &self,
+        connection: &mut MySqlConnection,
+        rows: &[Data],
+    ) -> Result<(), sqlx::Error> {
         // Placeholders alone: nothing of a row is in the text.
         let mut insert = sqlx::query(AssertSqlSafe(insert_statement(rows.len())));
         for row in rows {
             insert = insert.bind(row.as_str());
         }
-        insert.execute(&mut *connection).await?;
-        connection.keep();
+        insert.execute(connection).await?;
         Ok(())
     }
 
-    pub(super) async fn delete_all(&self) -> Result<u64, sqlx::Error> {
-        let mut connection = self.rest.lend().await?;
-        let done = sqlx::query("DELETE FROM records").execute(&mut *connection).await?;
-        connection.keep();
+    async fn delete_all(&self, connection: &mut MySqlConnection) -> Result<u64, sqlx::Error> {
+        let done = sqlx::query("DELETE FROM records").execute(connection).await?;
         Ok(done.rows_affected())
     }
 
-    pub(super) async fn page(&self, span: Span) -> Result<Page, sqlx::Error> {
-        let mut connection = self.rest.lend().await?;
-        let rows = sqlx::query_as(
+    async fn rows(
+        &self,
+        connection: &mut MySqlConnection,
+        span: Span,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        sqlx::query_as(
             "SELECT id, data, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', created_at) DIV 1000
              FROM records WHERE id < ? ORDER BY id DESC LIMIT ?",
         )
         .bind(span.before)
         .bind(i64::from(span.limit) + 1)
-        .fetch_all(&mut *connection)
-        .await?;
-        let counted =
-            sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT ?) AS counted")
-                .bind(COUNTED_MAX + 1)
-                .fetch_one(&mut *connection)
-                .await?;
-        connection.keep();
-        Ok(Page::new(rows, span, counted))
+        .fetch_all(connection)
+        .await
     }
 
-    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
-        let mut connection = self.rest.lend().await?;
-        sqlx::query("SELECT id FROM records LIMIT 1").execute(&mut *connection).await?;
-        connection.keep();
+    async fn count(&self, connection: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT ?) AS counted")
+            .bind(COUNTED_MAX + 1)
+            .fetch_one(connection)
+            .await
+    }
+
+    async fn ask(&self, connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT id FROM records LIMIT 1").execute(connection).await?;
         Ok(())
-    }
-
-    pub(super) async fn close(&self) {
-        self.writes.close().await;
-        self.rest.close().await;
     }
 }
 

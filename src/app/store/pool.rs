@@ -6,30 +6,31 @@
 //! that was just used.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::Connection;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+use super::{Dialect, Error, Role};
 
 /// A connection that has rested for longer is asked whether it still lives before it is used: the
 /// server, or a firewall between, may have closed it.
 const TRUSTED_REST: Duration = Duration::from_secs(1);
 
-/// How connections of one kind are made.
-pub(super) trait Dial: Send + Sync {
-    /// What is made.
-    type Connection: Connection;
+/// How long that question may take. A firewall that has forgotten a connection says nothing: then a
+/// new one is made, and there is time left for it.
+const PING_PATIENCE: Duration = Duration::from_millis(300);
 
-    /// Makes one.
-    fn dial(&self) -> impl Future<Output = Result<Self::Connection, sqlx::Error>> + Send;
-}
+/// How long a request waits until a connection is free.
+const FREE_PATIENCE: Duration = Duration::from_millis(1300);
 
-/// Connections of one kind, at most so many at once, made when they are first needed.
+/// Connections for one purpose, at most so many at once, made when they are first needed.
 #[derive(Debug)]
-pub(super) struct Pool<D: Dial> {
-    dialler: D,
+pub(super) struct Pool<D: Dialect> {
+    dialect: Arc<D>,
+    role: Role,
     resting: Mutex<Vec<Resting<D::Connection>>>,
     permits: Semaphore,
 }
@@ -40,11 +41,12 @@ struct Resting<C> {
     since: Instant,
 }
 
-impl<D: Dial> Pool<D> {
+impl<D: Dialect> Pool<D> {
     /// At most `connections_max` at once.
-    pub(super) fn new(dialler: D, connections_max: usize) -> Self {
+    pub(super) fn new(dialect: &Arc<D>, role: Role, connections_max: usize) -> Self {
         Self {
-            dialler,
+            dialect: Arc::clone(dialect),
+            role,
             resting: Mutex::new(Vec::with_capacity(connections_max)),
             permits: Semaphore::new(connections_max),
         }
@@ -52,31 +54,31 @@ impl<D: Dial> Pool<D> {
 
     /// Lends a connection: the one that was used last, or a new one.
     ///
-    /// It has no deadline of its own; the caller's covers the wait, the connecting and the use.
+    /// The connecting has no deadline of its own; the caller's covers it, and the use.
     ///
     /// # Errors
-    /// When the server cannot be reached.
-    pub(super) async fn lend(&self) -> Result<Lent<'_, D>, sqlx::Error> {
-        let permit = self.permits.acquire().await.expect("the semaphore is never closed");
+    /// When none is free for a while, and when the server cannot be reached.
+    pub(super) async fn lend(&self) -> Result<Lent<'_, D>, Error> {
+        let free = timeout(FREE_PATIENCE, self.permits.acquire()).await;
+        let permit = free.map_err(|_| Error::Crowded)?.expect("the semaphore is never closed");
         let connection = match self.trusted().await {
             Some(connection) => connection,
-            None => self.dialler.dial().await?,
+            None => self.dialect.dial(self.role).await?,
         };
         Ok(Lent { connection: Some(connection), pool: self, _permit: permit })
     }
 
-    /// A resting connection that can be believed to live.
+    /// The resting connection that was used last, if it can be believed to live.
     async fn trusted(&self) -> Option<D::Connection> {
-        while let Some(Resting { mut connection, since }) = self.pop() {
-            if since.elapsed() < TRUSTED_REST || connection.ping().await.is_ok() {
-                return Some(connection);
-            }
+        let Resting { mut connection, since } = self.locked().pop()?;
+        let is_trusted = since.elapsed() < TRUSTED_REST
+            || timeout(PING_PATIENCE, connection.ping()).await.is_ok_and(|pong| pong.is_ok());
+        if is_trusted {
+            return Some(connection);
         }
+        // The others have rested for longer, and to ask each would take too long.
+        self.locked().clear();
         None
-    }
-
-    fn pop(&self) -> Option<Resting<D::Connection>> {
-        self.locked().pop()
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<Resting<D::Connection>>> {
@@ -85,23 +87,24 @@ impl<D: Dial> Pool<D> {
 
     /// Takes leave of the server. A connection that is lent is closed when it comes back.
     pub(super) async fn close(&self) {
-        while let Some(resting) = self.pop() {
+        let resting = std::mem::take(&mut *self.locked());
+        for Resting { connection, .. } in resting {
             // The server may be gone before us; there is nobody left to tell.
-            drop(resting.connection.close().await);
+            drop(connection.close().await);
         }
     }
 }
 
 /// A connection in use. Dropped, it is closed with whatever it may have half done: only
 /// [`Lent::keep`] gives it back.
-pub(super) struct Lent<'a, D: Dial> {
+pub(super) struct Lent<'a, D: Dialect> {
     /// `None` only while it is given back.
     connection: Option<D::Connection>,
     pool: &'a Pool<D>,
     _permit: SemaphorePermit<'a>,
 }
 
-impl<D: Dial> Lent<'_, D> {
+impl<D: Dialect> Lent<'_, D> {
     /// Gives it back: what was asked of it has been answered.
     pub(super) fn keep(mut self) {
         if let Some(connection) = self.connection.take() {
@@ -110,7 +113,7 @@ impl<D: Dial> Lent<'_, D> {
     }
 }
 
-impl<D: Dial> Deref for Lent<'_, D> {
+impl<D: Dialect> Deref for Lent<'_, D> {
     type Target = D::Connection;
 
     fn deref(&self) -> &D::Connection {
@@ -118,7 +121,7 @@ impl<D: Dial> Deref for Lent<'_, D> {
     }
 }
 
-impl<D: Dial> DerefMut for Lent<'_, D> {
+impl<D: Dialect> DerefMut for Lent<'_, D> {
     fn deref_mut(&mut self) -> &mut D::Connection {
         self.connection.as_mut().expect("it is taken only by `keep`, which consumes this")
     }

@@ -1,6 +1,6 @@
 //! PostgreSQL.
 //!
-//! Each write is one statement, hence its own transaction. A batch is one parameter, an array: the
+//! A batch is one parameter, an array: the
 //! statement is the same for any number of rows, and is prepared once.
 
 use std::fmt;
@@ -10,9 +10,8 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Executor};
 
-use super::pool::{Dial, Pool};
-use super::{Role, url};
-use crate::app::record::{COUNTED_MAX, Data, Page, Span};
+use super::{Dialect, Role, url};
+use crate::app::record::{COUNTED_MAX, Data, Row, Span};
 
 /// How long a new row waits for a lock, that of an `ALTER TABLE` say: less than a request does, so
 /// that its failure is certain and told. Deletes wait for each other, for as long as it takes.
@@ -112,19 +111,12 @@ pub(super) async fn connections_max(connection: &mut PgConnection) -> Result<i64
     .await
 }
 
-/// Makes a worker's connections.
-#[derive(Debug)]
-struct Dialler {
-    options: Options,
-    role: Role,
-}
-
-impl Dial for Dialler {
+impl Dialect for Options {
     type Connection = PgConnection;
 
-    async fn dial(&self) -> Result<PgConnection, sqlx::Error> {
-        let mut connection = self.options.connect().await?;
-        match self.role {
+    async fn dial(&self, role: Role) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.connect().await?;
+        match role {
             Role::Writes => {
                 connection.execute(LOCK_TIMEOUT).await?;
             }
@@ -132,70 +124,49 @@ impl Dial for Dialler {
         }
         Ok(connection)
     }
-}
 
-/// The database, as a worker uses it.
-#[derive(Debug)]
-pub(crate) struct Postgres {
-    writes: Pool<Dialler>,
-    rest: Pool<Dialler>,
-}
-
-impl Postgres {
-    pub(super) fn new(options: Options, connections_max: usize) -> Self {
-        let dialler = |role| Dialler { options: options.clone(), role };
-        Self {
-            writes: Pool::new(dialler(Role::Writes), 1),
-            rest: Pool::new(dialler(Role::Rest), connections_max - 1),
-        }
-    }
-
-    pub(super) async fn insert(&self, rows: &[Data]) -> Result<(), sqlx::Error> {
-        let mut connection = self.writes.lend().await?;
+    async fn insert(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Data],
+    ) -> Result<(), sqlx::Error> {
         let texts: Vec<&str> = rows.iter().map(Data::as_str).collect();
         sqlx::query("INSERT INTO records (data) SELECT unnest($1::text[])")
             .bind(texts)
-            .execute(&mut *connection)
+            .execute(connection)
             .await?;
-        connection.keep();
         Ok(())
     }
 
-    pub(super) async fn delete_all(&self) -> Result<u64, sqlx::Error> {
-        let mut connection = self.rest.lend().await?;
-        let done = sqlx::query("DELETE FROM records").execute(&mut *connection).await?;
-        connection.keep();
+    async fn delete_all(&self, connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+        let done = sqlx::query("DELETE FROM records").execute(connection).await?;
         Ok(done.rows_affected())
     }
 
-    pub(super) async fn page(&self, span: Span) -> Result<Page, sqlx::Error> {
-        let mut connection = self.rest.lend().await?;
-        let rows = sqlx::query_as(
+    async fn rows(
+        &self,
+        connection: &mut PgConnection,
+        span: Span,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        sqlx::query_as(
             "SELECT id, data, (extract(epoch FROM created_at) * 1000)::bigint
              FROM records WHERE id < $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(span.before)
         .bind(i64::from(span.limit) + 1)
-        .fetch_all(&mut *connection)
-        .await?;
-        let counted =
-            sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT $1) AS counted")
-                .bind(COUNTED_MAX + 1)
-                .fetch_one(&mut *connection)
-                .await?;
-        connection.keep();
-        Ok(Page::new(rows, span, counted))
+        .fetch_all(connection)
+        .await
     }
 
-    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
-        let mut connection = self.rest.lend().await?;
-        sqlx::query("SELECT id FROM records LIMIT 1").execute(&mut *connection).await?;
-        connection.keep();
+    async fn count(&self, connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT $1) AS counted")
+            .bind(COUNTED_MAX + 1)
+            .fetch_one(connection)
+            .await
+    }
+
+    async fn ask(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT id FROM records LIMIT 1").execute(connection).await?;
         Ok(())
-    }
-
-    pub(super) async fn close(&self) {
-        self.writes.close().await;
-        self.rest.close().await;
     }
 }

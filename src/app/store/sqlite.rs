@@ -15,9 +15,9 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
-use super::pool::{Dial, Pool};
 use super::turn::{Taken, Turn};
-use crate::app::record::{COUNTED_MAX, Data, Page, Span};
+use super::{Dialect, Role};
+use crate::app::record::{COUNTED_MAX, Data, Row, Span};
 
 /// How long a statement waits for a lock that a stranger holds, a backup or the `sqlite3` shell, or
 /// that a sibling holds whose disk takes long to sync.
@@ -76,14 +76,6 @@ impl fmt::Display for Options {
     }
 }
 
-impl Dial for Options {
-    type Connection = SqliteConnection;
-
-    async fn dial(&self) -> Result<SqliteConnection, sqlx::Error> {
-        self.0.connect().await
-    }
-}
-
 /// Makes the folder, the file and the tables.
 ///
 /// # Errors
@@ -103,70 +95,70 @@ pub(super) async fn migrate(options: &Options) -> Result<(), sqlx::Error> {
 /// The database, as a worker uses it.
 #[derive(Debug)]
 pub(crate) struct Sqlite {
+    options: Options,
     turn: Turn,
-    writes: Pool<Options>,
-    rest: Pool<Options>,
 }
 
 impl Sqlite {
-    pub(super) fn new(options: Options, connections_max: usize) -> Self {
-        Self {
-            turn: Turn::new(options.path()),
-            writes: Pool::new(options.clone(), 1),
-            rest: Pool::new(options, connections_max - 1),
-        }
+    pub(super) fn new(options: Options) -> Self {
+        Self { turn: Turn::new(options.path()), options }
     }
 
     /// Waits until it is this process's turn to write.
     pub(super) async fn turn(&self) -> Taken<'_> {
         self.turn.take(PATIENCE).await
     }
+}
 
-    pub(super) async fn insert(&self, rows: &[Data]) -> Result<(), sqlx::Error> {
-        let mut connection = self.writes.lend().await?;
+impl Dialect for Sqlite {
+    type Connection = SqliteConnection;
+
+    async fn dial(&self, _: Role) -> Result<SqliteConnection, sqlx::Error> {
+        self.options.0.connect().await
+    }
+
+    async fn insert(
+        &self,
+        connection: &mut SqliteConnection,
+        rows: &[Data],
+    ) -> Result<(), sqlx::Error> {
         sqlx::query("INSERT INTO records (data) SELECT value FROM json_each(?1)")
             .bind(json_array(rows))
-            .execute(&mut *connection)
+            .execute(connection)
             .await?;
-        connection.keep();
         Ok(())
     }
 
-    pub(super) async fn delete_all(&self) -> Result<u64, sqlx::Error> {
-        let mut connection = self.rest.lend().await?;
+    async fn delete_all(&self, connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
         let _taken = self.turn().await;
-        let done = sqlx::query("DELETE FROM records").execute(&mut *connection).await?;
-        connection.keep();
+        let done = sqlx::query("DELETE FROM records").execute(connection).await?;
         Ok(done.rows_affected())
     }
 
-    pub(super) async fn page(&self, span: Span) -> Result<Page, sqlx::Error> {
-        let mut connection = self.rest.lend().await?;
-        let rows = sqlx::query_as(
+    async fn rows(
+        &self,
+        connection: &mut SqliteConnection,
+        span: Span,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        sqlx::query_as(
             "SELECT id, data, created_at FROM records WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
         )
         .bind(span.before)
         .bind(i64::from(span.limit) + 1)
-        .fetch_all(&mut *connection)
-        .await?;
-        let counted = sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT ?1)")
+        .fetch_all(connection)
+        .await
+    }
+
+    async fn count(&self, connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT ?1)")
             .bind(COUNTED_MAX + 1)
-            .fetch_one(&mut *connection)
-            .await?;
-        connection.keep();
-        Ok(Page::new(rows, span, counted))
+            .fetch_one(connection)
+            .await
     }
 
-    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
-        let mut connection = self.rest.lend().await?;
-        sqlx::query("SELECT id FROM records LIMIT 1").execute(&mut *connection).await?;
-        connection.keep();
+    async fn ask(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT id FROM records LIMIT 1").execute(connection).await?;
         Ok(())
-    }
-
-    pub(super) async fn close(&self) {
-        self.writes.close().await;
-        self.rest.close().await;
     }
 }
 
@@ -182,4 +174,28 @@ fn json_array(rows: &[Data]) -> String {
     }
     json.push(']');
     json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `FULL` is SQLite's 2. A stranger's connection would show its own setting, not ours.
+    #[expect(clippy::disallowed_methods, reason = "a test has its own runtime")]
+    #[tokio::test]
+    async fn every_connection_syncs_each_commit_to_a_write_ahead_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/data.db", folder.path().display());
+        let options = Options::parse(&url).unwrap();
+        migrate(&options).await.unwrap();
+        let sqlite = Sqlite::new(options);
+        for role in [Role::Writes, Role::Rest] {
+            let mut connection = sqlite.dial(role).await.unwrap();
+            let synchronous: i64 =
+                sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap();
+            let journal: String =
+                sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.unwrap();
+            assert_eq!((synchronous, journal.as_str()), (2, "wal"), "{role:?}");
+        }
+    }
 }

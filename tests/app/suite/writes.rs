@@ -104,6 +104,7 @@ pub(super) async fn a_client_that_goes_away_stops_nothing(world: World) {
     assert_eq!(world.worker(1).total().await, 0);
     assert_eq!(worker.populate().await.status, 503, "it is finished");
     assert_eq!(worker.delete().await.status, 503, "it is finished");
+    assert_eq!(worker.get("/readyz").await.status, 503, "who takes no rows is not ready");
 }
 
 /// Lets the request begin, and drops it as hyper does when the client closes the connection.
