@@ -18,8 +18,8 @@ use crate::sys::clock;
 pub(super) struct Ticket {
     pub(super) server: Arc<Server>,
     pub(super) conn: Arc<Conn>,
-    /// Length of the request's body, as far as it is known.
-    pub(super) body: u64,
+    /// Length of the request's body; `None`: it comes in chunks.
+    pub(super) body: Option<u64>,
     /// Bytes of the answer's body that were handed to the connection.
     pub(super) sent: u64,
     client: Client,
@@ -50,7 +50,7 @@ impl Ticket {
         Box::new(Self {
             server: Arc::clone(server),
             conn: Arc::clone(conn),
-            body: 0,
+            body: None,
             sent: 0,
             client,
             id,
