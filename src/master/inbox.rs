@@ -32,7 +32,8 @@ impl<A: App> Master<A> {
         let mut sources = vec![Source::Signals];
         let mut descriptors = vec![(self.signals.as_fd(), Interest::Read)];
         for kid in self.kids.iter().filter(|kid| !kid.ended) {
-            let interest = if kid.unsent.is_some() { Interest::ReadWrite } else { Interest::Read };
+            let has_all = kid.unsent.is_empty();
+            let interest = if has_all { Interest::Read } else { Interest::ReadWrite };
             sources.push(Source::Kid(kid.pid));
             descriptors.push((kid.channel.as_fd(), interest));
         }
@@ -62,7 +63,7 @@ impl<A: App> Master<A> {
                     if ready.writable
                         && let Some(kid) = self.kids.iter_mut().find(|kid| kid.pid == pid)
                     {
-                        kid.retry();
+                        kid.send_orders(&self.listeners);
                     }
                     if ready.readable {
                         self.hear(pid);

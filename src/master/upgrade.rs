@@ -6,6 +6,7 @@
 //! that it was started by. The new image is an ordinary start that finds the file instead of an empty
 //! desk; it adopts the workers, and replaces them as on a reload.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::supervisor::Supervisor;
 use crate::sys::channel::Channel;
 use crate::sys::exec;
 use crate::sys::fork::Blocked;
+use crate::wire::Order;
 
 /// Names the descriptor with the state, for an image that takes over.
 const STATE_VARIABLE: &str = "FERRICORN_INTERNAL_STATE";
@@ -31,7 +33,7 @@ const STATE_VARIABLE: &str = "FERRICORN_INTERNAL_STATE";
 const CHECK_VARIABLE: &str = "FERRICORN_INTERNAL_CHECK";
 /// Rises with every change to [`State`], to the supervisor's own types, and to the messages between
 /// the master and its workers.
-const STATE_VERSION: u32 = 4;
+const STATE_VERSION: u32 = 5;
 
 /// What one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,7 +56,7 @@ struct HandedKid {
     worker: Option<HandedWorker>,
     ring: Option<usize>,
     ended: bool,
-    unsent: Option<SlotSet>,
+    unsent: VecDeque<Order>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -186,7 +188,7 @@ impl<A: App> Master<A> {
                 worker: kid.worker.as_ref().map(worker).transpose()?,
                 ring: kid.ring,
                 ended: kid.ended,
-                unsent: kid.unsent,
+                unsent: kid.unsent.clone(),
             })
         };
         let pidfile = self.pidfile.as_ref().map(|pidfile| {
