@@ -241,6 +241,11 @@ impl Connection {
         }
     }
 
+    /// Waits until something comes; it is the beginning of the next response.
+    pub(crate) fn wait_for_more(&mut self) -> Result<(), Outcome> {
+        self.read_more()
+    }
+
     fn read_more(&mut self) -> Result<(), Outcome> {
         let mut buffer = [0; 16_384];
         let nothing_yet = self.ahead.is_empty();
@@ -263,7 +268,8 @@ impl Connection {
         while self.ahead.len() < length {
             self.read_more().map_err(inside)?;
         }
-        Ok(self.ahead.drain(..length).collect())
+        let rest = self.ahead.split_off(length);
+        Ok(std::mem::replace(&mut self.ahead, rest))
     }
 
     fn chunks(&mut self) -> Result<Vec<u8>, Outcome> {
