@@ -168,7 +168,10 @@ impl Decisions {
                 let beat = Instant::from_millis(self.now);
                 vec![Event::Pulse { child, beat, kept: Kept::ByNothing }]
             }
-            Action::Look { slot } => vec![Event::QueueLength { slot, length: 0 }],
+            Action::Look { slot } => {
+                let beat = Instant::from_millis(self.now);
+                vec![Event::QueueLength { slot, length: 0, beat }]
+            }
             _ => Vec::new(),
         }
     }

@@ -2,13 +2,15 @@
 //! upwards. What cannot be read is an error, never a panic: a peer may have gone mad, or may be another
 //! version after an upgrade.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{Slot, SlotSet};
 
 /// The longest message of either direction, in bytes.
 pub(crate) const MESSAGE_MAX: usize = 1 + SlotSet::BYTES;
 
 /// From the master to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// Others accept for you: accept nothing more, finish what is open, leave.
     Drain,

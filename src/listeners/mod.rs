@@ -100,6 +100,11 @@ impl Listeners {
         Ok(listeners)
     }
 
+    /// In a worker: closes its sockets of addresses that were let go before it was forked.
+    pub(crate) fn forget_retired(&mut self) {
+        self.retired.clear();
+    }
+
     /// Opens the addresses of a further configuration that are not open yet, all or none; answers
     /// their names.
     ///
@@ -114,24 +119,27 @@ impl Listeners {
             self.open_addresses().any(|(_, address)| address.bind.as_ref() == Some(&name))
         };
         let missing = config.bind.iter().filter(|bind| !is_open(bind));
-        let opened: Vec<Address> = missing
-            .map(|bind| match self.overlapping(bind) {
-                Some(own) => Err(open::overlap(bind, own)),
-                None => open::address(bind, config, self.slots),
-            })
-            .collect::<Result<_, _>>()?;
+        let mut opened: Vec<Address> = Vec::new();
+        for bind in missing {
+            let result = match (
+                overlapping(bind, &opened),
+                overlapping(bind, self.addresses.iter().flatten()),
+            ) {
+                (Some(listed), _) => Err(open::listed_twice(bind, listed)),
+                (None, Some(own)) => Err(open::overlap(bind, own)),
+                (None, None) => open::address(bind, config, self.slots),
+            };
+            match result {
+                Ok(address) => opened.push(address),
+                Err(error) => {
+                    opened.iter().for_each(Address::remove_file);
+                    return Err(error);
+                }
+            }
+        }
         let names = opened.iter().map(|address| address.place.to_string()).collect();
         self.addresses.extend(opened.into_iter().map(Some));
         Ok(names)
-    }
-
-    /// Our own open address that the kernel will not have beside this one.
-    fn overlapping(&self, bind: &Bind) -> Option<SocketAddr> {
-        let Bind::Tcp(new) = bind else { return None };
-        self.open_addresses().find_map(|(_, address)| match address.place {
-            Place::Tcp(own) if open::overlaps(*new, own) => Some(own),
-            Place::Tcp(_) | Place::Unix { .. } | Place::Inherited { .. } => None,
-        })
     }
 
     /// Lets go of the addresses that none of these binds names: nobody may connect there any more,
@@ -173,29 +181,46 @@ impl Listeners {
         }
     }
 
-    /// Opens listeners until there are so many slots; answers which are new, as address and slot.
-    ///
-    /// # Errors
-    /// What the system says; the slots that were opened for every address stay.
-    pub(crate) fn grow(&mut self, slots: u16, backlog: u32) -> io::Result<Vec<(u16, Slot)>> {
+    /// Opens listeners until there are so many slots; answers which are new, as address and slot, and
+    /// what the system says if it refuses: the slots that were opened for every address stay.
+    pub(crate) fn grow(
+        &mut self,
+        slots: u16,
+        backlog: u32,
+    ) -> (Vec<(u16, Slot)>, Option<io::Error>) {
         let mut opened = Vec::new();
-        for number in self.slots..slots {
-            for (at, address) in (0..).zip(&mut self.addresses) {
-                if let Some(Address {
-                    place: Place::Tcp(local),
-                    sockets: Sockets::PerSlot(sockets),
-                    ..
-                }) = address
-                    && sockets.len() == usize::from(number)
-                {
-                    sockets.push(socket::listen_tcp(*local, Join::Further, backlog)?.into());
-                    opened.push((at, Slot::new(number)));
+        while self.slots < slots {
+            match self.open_slot(backlog) {
+                Ok(addresses) => {
+                    opened.extend(addresses.into_iter().map(|at| (at, Slot::new(self.slots))));
+                    self.slots += 1;
                 }
+                Err(error) => return (opened, Some(error)),
             }
-            self.bells.push(Bell::new()?);
-            self.slots = number + 1;
         }
-        Ok(opened)
+        (opened, None)
+    }
+
+    /// Opens the next slot, for every address or none: a socket that nobody accepts from would be given
+    /// connections.
+    fn open_slot(&mut self, backlog: u32) -> io::Result<Vec<u16>> {
+        let bell = Bell::new()?;
+        let next = usize::from(self.slots);
+        let lacking = (0..).zip(&self.addresses).filter_map(|(at, address)| match address {
+            Some(Address {
+                place: Place::Tcp(local), sockets: Sockets::PerSlot(sockets), ..
+            }) if sockets.len() == next => Some((at, *local)),
+            Some(_) | None => None,
+        });
+        let opened: Vec<(u16, OwnedFd)> = lacking
+            .map(|(at, local)| Ok((at, socket::listen_tcp(local, Join::Further, backlog)?.into())))
+            .collect::<io::Result<_>>()?;
+        self.bells.push(bell);
+        let numbers = opened.iter().map(|(at, _)| *at).collect();
+        for (at, socket) in opened {
+            self.receive(at, Slot::new(self.slots), socket);
+        }
+        Ok(numbers)
     }
 
     /// Lets so many connections wait on each listener from now on.
@@ -278,10 +303,9 @@ impl Listeners {
     /// What setsockopt(2) says. Nothing is lost then but evenness.
     pub(crate) fn steer(&self, slots: &SlotSet) -> io::Result<()> {
         let members: Vec<u32> = slots.iter().map(|slot| u32::from(slot.number())).collect();
-        for (_, member) in self.of_slot(Slot::new(0)) {
-            filter::steer(member, &members)?;
-        }
-        Ok(())
+        // Where it fails at one address the others are steered all the same.
+        let steered = self.of_slot(Slot::new(0)).map(|(_, member)| steer(member, &members));
+        steered.fold(Ok(()), Result::and)
     }
 
     /// The server stops: no new TCP connection begins, handshakes that have begun and queued
@@ -300,6 +324,27 @@ impl Listeners {
     }
 }
 
+/// Steers one address. Where that fails nobody knows where the program before it sends them by now: the
+/// kernel's own choice takes its place.
+fn steer(member: BorrowedFd<'_>, members: &[u32]) -> io::Result<()> {
+    filter::steer(member, members).inspect_err(|_| {
+        // There may be none.
+        let _none = filter::unsteer(member);
+    })
+}
+
+/// One of these addresses that the kernel will not have beside this one.
+fn overlapping<'a>(
+    bind: &Bind,
+    addresses: impl IntoIterator<Item = &'a Address>,
+) -> Option<SocketAddr> {
+    let Bind::Tcp(new) = bind else { return None };
+    addresses.into_iter().find_map(|address| match address.place {
+        Place::Tcp(own) if open::overlaps(*new, own) => Some(own),
+        Place::Tcp(_) | Place::Unix { .. } | Place::Inherited { .. } => None,
+    })
+}
+
 impl Address {
     /// Nobody new may connect.
     fn retire(&mut self) {
@@ -315,6 +360,11 @@ impl Address {
                 }
             }
         }
+        self.remove_file();
+    }
+
+    /// Removes the file of a unix socket of ours.
+    fn remove_file(&self) {
         if let Place::Unix { path, file: Some(file) } = &self.place
             && socket::file_id(path) == Some(*file)
         {
@@ -334,3 +384,6 @@ impl fmt::Display for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,14 @@ pub(super) fn overlap(bind: &Bind, own: SocketAddr) -> Error {
     ))
 }
 
+/// What is said of an address that [`overlaps`] one that is listed before it.
+pub(super) fn listed_twice(bind: &Bind, listed: SocketAddr) -> Error {
+    Error::Bind(format!(
+        "failed to bind {bind}: {listed} is listed, too, and the kernel does not have the two side by \
+         side: leave one of them out"
+    ))
+}
+
 fn refusal(bind: &Bind, error: &io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => ": is another server running there?",

@@ -62,7 +62,7 @@ impl<A: App> Master<A> {
                     if ready.writable
                         && let Some(kid) = self.kids.iter_mut().find(|kid| kid.pid == pid)
                     {
-                        kid.retry();
+                        kid.retry(&self.listeners);
                     }
                     if ready.readable {
                         self.hear(pid);

@@ -1,11 +1,16 @@
 //! A child as the master's shell holds it: what the kernel gave for it.
 
+use std::collections::VecDeque;
+use std::io::ErrorKind::WouldBlock;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::ids::{ChildId, Generation, Slot, SlotSet};
+use crate::ids::{ChildId, Generation, Slot};
+use crate::listeners::Listeners;
 use crate::scoreboard::WorkerBoard;
 use crate::supervisor::event::Kept;
 use crate::sys::channel::Channel;
+use crate::sys::socket::is_exhaustion;
 use crate::sys::statistics::{self, Thread};
 use crate::time::Instant;
 use crate::wire::{LogOrder, Order};
@@ -31,8 +36,9 @@ pub(super) struct Kid {
     pub(super) worker: Option<Worker>,
     /// The place of its ring; the logger has none.
     pub(super) ring: Option<usize>,
-    /// The accept set that found no room in the channel. Only the last one counts.
-    pub(super) unsent: Option<SlotSet>,
+    /// The orders that found no room in the channel, in their sequence. Of accept sets only the last
+    /// one counts.
+    pub(super) unsent: VecDeque<Order>,
     /// The logger's order that found none.
     untold: Option<LogOrder>,
     /// When its threads were looked at last, and what they had done by then.
@@ -41,32 +47,35 @@ pub(super) struct Kid {
 
 impl Kid {
     pub(super) fn new(id: ChildId, pid: i32, channel: Channel, worker: Option<Worker>) -> Self {
-        let (ended, ring, unsent, untold, seen) = (false, None, None, None, None);
+        let (ended, ring, unsent, untold, seen) = (false, None, VecDeque::new(), None, None);
         Self { id, pid, channel, ended, worker, ring, unsent, untold, seen }
     }
 
-    /// Sends an order, fire and forget. Only accept sets are kept when there is no room: a blocked
-    /// worker must not delay the others, and needs the last set alone when it comes back.
-    pub(super) fn order(&mut self, order: Order) {
-        let (message, length) = order.encode();
-        let sent = self.channel.send(&message[..length], None);
-        self.unsent = match (order, sent) {
-            (Order::Accept(slots), Err(error))
-                if error.kind() == std::io::ErrorKind::WouldBlock =>
-            {
-                Some(slots)
+    /// Sends an order, fire and forget: a blocked worker must not delay the others. What finds no room
+    /// is kept until there is some.
+    pub(super) fn order(&mut self, order: Order, listeners: &Listeners) {
+        if matches!(order, Order::Accept(_)) {
+            self.unsent.retain(|it| !matches!(it, Order::Accept(_)));
+        }
+        self.unsent.push_back(order);
+        self.send_orders(listeners);
+    }
+
+    /// Sends the orders that are still to be sent, as far as there is room.
+    fn send_orders(&mut self, listeners: &Listeners) {
+        while let Some(order) = self.unsent.front() {
+            let descriptor = match *order {
+                Order::Listener { address, slot } => listeners.get(address, slot),
+                Order::Bell { slot } => listeners.bell(slot).map(AsFd::as_fd),
+                Order::Drain | Order::Stop | Order::Accept(_) | Order::Close { .. } => None,
+            };
+            let (message, length) = order.encode();
+            match self.channel.send(&message[..length], descriptor) {
+                Err(error) if error.kind() == WouldBlock || is_exhaustion(&error) => return,
+                // Whoever cannot be told anything any more is about to be reaped.
+                Ok(()) | Err(_) => drop(self.unsent.pop_front()),
             }
-            (Order::Accept(_), _) => None,
-            // A worker that cannot be told to leave is killed at its deadline.
-            (
-                Order::Drain
-                | Order::Stop
-                | Order::Listener { .. }
-                | Order::Bell { .. }
-                | Order::Close { .. },
-                _,
-            ) => self.unsent,
-        };
+        }
     }
 
     /// Sends the logger an order. It may be waiting in a write, and is told later then.
@@ -77,20 +86,18 @@ impl Kid {
             Some(LogOrder::Reopen) | None => order,
         };
         let sent = self.channel.send(&order.encode(), None);
-        let is_full = sent.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        let is_full = sent.is_err_and(|error| error.kind() == WouldBlock);
         self.untold = is_full.then_some(order);
     }
 
     /// Whether something is still to be sent.
     pub(super) fn has_unsent(&self) -> bool {
-        self.unsent.is_some() || self.untold.is_some()
+        !self.unsent.is_empty() || self.untold.is_some()
     }
 
     /// Sends what is still to be sent.
-    pub(super) fn retry(&mut self) {
-        if let Some(slots) = self.unsent {
-            self.order(Order::Accept(slots));
-        }
+    pub(super) fn retry(&mut self, listeners: &Listeners) {
+        self.send_orders(listeners);
         if let Some(order) = self.untold {
             self.order_logger(order);
         }
@@ -112,13 +119,56 @@ impl Kid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::SlotSet;
     use crate::sys::channel::Received;
+    use crate::wire::MESSAGE_MAX;
+
+    /// What the child reads, until there is nothing more by now.
+    fn read(child: &Channel) -> Vec<Order> {
+        let mut message = [0; MESSAGE_MAX];
+        std::iter::from_fn(|| match child.receive(&mut message).unwrap() {
+            Received::Message { length, .. } => Some(Order::decode(&message[..length]).unwrap()),
+            Received::Nothing | Received::End => None,
+        })
+        .collect()
+    }
+
+    /// A worker that does not read for a while, and has a long life of orders behind it.
+    #[test]
+    fn a_full_channel_loses_no_order_but_accept_sets_that_are_over() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut kid = Kid::new(ChildId(1), 1, ours, None);
+        let nowhere = Listeners::default();
+        let set = |slot: u16| Order::Accept(SlotSet::from_iter([Slot::new(slot)]));
+        let mut sent = 0;
+        while kid.unsent.is_empty() {
+            kid.order(set(1), &nowhere);
+            sent += 1;
+        }
+        let later = [set(2), Order::Close { address: 7 }, set(3), Order::Stop];
+        later.into_iter().for_each(|order| kid.order(order, &nowhere));
+        let before = read(&theirs);
+        assert_eq!(before, vec![set(1); sent - 1]);
+        kid.send_orders(&nowhere);
+        assert_eq!(read(&theirs), [Order::Close { address: 7 }, set(3), Order::Stop]);
+        assert!(kid.unsent.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_whoever_is_gone() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut kid = Kid::new(ChildId(1), 1, ours, None);
+        drop(theirs);
+        kid.order(Order::Stop, &Listeners::default());
+        assert!(kid.unsent.is_empty());
+    }
 
     /// Somebody rotates files again and again while nobody reads stdout.
     #[test]
     fn an_order_to_a_logger_that_does_not_listen_is_not_lost() {
         let (ours, theirs) = Channel::pair().expect("a channel");
         let mut kid = Kid::new(ChildId::LOGGER, 1, ours, None);
+        let nowhere = Listeners::default();
         let sent = (0..10_000).take_while(|_| {
             kid.order_logger(LogOrder::Reopen);
             !kid.has_unsent()
@@ -126,12 +176,12 @@ mod tests {
         let sent = sent.count();
         kid.order_logger(LogOrder::Finish);
         kid.order_logger(LogOrder::Reopen);
-        kid.retry();
+        kid.retry(&nowhere);
         let mut heard = Vec::new();
         let mut message = [0; 8];
         while let Received::Message { length, .. } = theirs.receive(&mut message).unwrap() {
             heard.push(LogOrder::decode(&message[..length]).expect("it is an order"));
-            kid.retry();
+            kid.retry(&nowhere);
         }
         assert_eq!(heard.pop(), Some(LogOrder::Finish));
         assert_eq!(heard, vec![LogOrder::Reopen; sent]);

@@ -1,7 +1,6 @@
 //! One order, one deed: each arm calls the system and answers with the fact that follows, if any.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::kid::{Kid, Worker};
@@ -50,7 +49,12 @@ impl<A: App> Master<A> {
                 None
             }
             Action::Look { slot } => {
-                Some(Event::QueueLength { slot, length: self.listeners.queue_length(slot) })
+                let length = self.listeners.queue_length(slot);
+                Some(Event::QueueLength { slot, length, beat: self.last_beat(slot) })
+            }
+            Action::Rouse { slot } => {
+                self.listeners.bell(slot).inspect(|bell| bell.ring());
+                None
             }
             Action::TakePulse { child } => self.take_pulse(now, child),
             Action::ReadMemory { child } => {
@@ -149,7 +153,8 @@ impl<A: App> Master<A> {
             };
             match (task, theirs_too) {
                 (Task::Worker { .. }, Some(Worker { slot, board, .. })) => {
-                    let listeners = std::mem::take(&mut self.listeners);
+                    let mut listeners = std::mem::take(&mut self.listeners);
+                    listeners.forget_retired();
                     let worker = WorkerBirth { birth, slot, listeners, board, counters };
                     worker::main(child, worker, &self.app)
                 }
@@ -199,7 +204,7 @@ impl<A: App> Master<A> {
 
     fn order(&mut self, child: ChildId, order: Order) -> Option<Event> {
         if let Some(kid) = self.kids.iter_mut().find(|kid| kid.id == child) {
-            kid.order(order);
+            kid.order(order, &self.listeners);
         }
         None
     }
@@ -219,28 +224,17 @@ impl<A: App> Master<A> {
     fn open_slots(&mut self, count: u16) -> Event {
         let backlog = self.config().backlog;
         let before = self.listeners.slots();
-        match self.listeners.grow(count, backlog) {
-            Ok(opened) => {
-                for (address, slot) in opened {
-                    self.pass(Order::Listener { address, slot }, self.listeners.get(address, slot));
-                }
-                for slot in (before..self.listeners.slots()).map(Slot::new) {
-                    self.pass(Order::Bell { slot }, self.listeners.bell(slot).map(AsFd::as_fd));
-                }
-            }
-            Err(error) => tracing::error!("failed to open listeners for {count} workers: {error}"),
+        let (opened, error) = self.listeners.grow(count, backlog);
+        if let Some(error) = error {
+            tracing::error!("failed to open listeners for {count} workers: {error}");
+        }
+        let listeners = opened.into_iter().map(|(address, slot)| Order::Listener { address, slot });
+        let slots = (before..self.listeners.slots()).map(Slot::new);
+        let orders: Vec<_> = listeners.chain(slots.map(|slot| Order::Bell { slot })).collect();
+        for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
+            orders.iter().for_each(|order| kid.order(*order, &self.listeners));
         }
         Event::SlotsOpen { count: self.listeners.slots() }
-    }
-
-    /// Passes every worker a descriptor with this order.
-    fn pass(&self, order: Order, descriptor: Option<BorrowedFd<'_>>) {
-        let Some(descriptor) = descriptor else { return };
-        let (message, length) = order.encode();
-        for kid in self.kids.iter().filter(|kid| kid.worker.is_some()) {
-            // A worker that cannot take it cannot adopt or ask that slot; its siblings can.
-            let _full = kid.channel.send(&message[..length], Some(descriptor));
-        }
     }
 
     /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
@@ -259,9 +253,16 @@ impl<A: App> Master<A> {
         for (address, name) in self.listeners.close_others(now, &used) {
             tracing::info!("No longer listening at: {name}");
             for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
-                kid.order(Order::Close { address });
+                kid.order(Order::Close { address }, &self.listeners);
             }
         }
+    }
+
+    /// When the loop of the newest worker in this slot last ran.
+    fn last_beat(&self, slot: Slot) -> Instant {
+        let workers = self.kids.iter().filter_map(|kid| kid.worker.as_ref());
+        let newest = workers.rev().find(|worker| worker.slot == slot);
+        newest.map_or_else(Instant::default, |worker| worker.board.last_beat())
     }
 
     fn take_pulse(&mut self, now: Instant, child: ChildId) -> Option<Event> {

@@ -6,6 +6,7 @@
 //! that it was started by. The new image is an ordinary start that finds the file instead of an empty
 //! desk; it adopts the workers, and replaces them as on a reload.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::supervisor::Supervisor;
 use crate::sys::channel::Channel;
 use crate::sys::exec;
 use crate::sys::fork::Blocked;
+use crate::wire::Order;
 
 /// Names the descriptor with the state, for an image that takes over.
 const STATE_VARIABLE: &str = "FERRICORN_INTERNAL_STATE";
@@ -56,7 +58,7 @@ struct HandedKid {
     worker: Option<HandedWorker>,
     ring: Option<usize>,
     ended: bool,
-    unsent: Option<SlotSet>,
+    unsent: VecDeque<Order>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -190,7 +192,7 @@ impl<A: App> Master<A> {
                 worker: kid.worker.as_ref().map(worker).transpose()?,
                 ring: kid.ring,
                 ended: kid.ended,
-                unsent: kid.unsent,
+                unsent: kid.unsent.clone(),
             })
         };
         let pidfile = self.pidfile.as_ref().map(|pidfile| {

@@ -41,7 +41,9 @@ impl Supervisor {
             }
             Event::Loaded(result) => self.note_loaded(now, result, out),
             Event::Queued { slot } => self.note_queued(now, slot),
-            Event::QueueLength { slot, length } => self.note_queue_length(now, slot, length),
+            Event::QueueLength { slot, length, beat } => {
+                self.note_queue_length(now, slot, (length, beat));
+            }
             Event::Pulse { child, beat, kept } => self.note_pulse(now, child, beat, kept, out),
             Event::MemoryRead { child, bytes } => self.note_memory(now, child, bytes, out),
             Event::UpgradeFailed { reason } => self.refuse_upgrade(reason, out),

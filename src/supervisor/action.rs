@@ -25,6 +25,8 @@ pub(crate) enum Action {
     Watch { slot: Slot },
     /// Answer with `QueueLength`.
     Look { slot: Slot },
+    /// Have the worker of this slot beat, if its loop turns.
+    Rouse { slot: Slot },
     /// Answer with `Pulse`.
     TakePulse { child: ChildId },
     /// Answer with `MemoryRead`.

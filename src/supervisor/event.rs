@@ -39,8 +39,8 @@ pub(crate) enum Event {
     SlotsOpen { count: u16 },
     /// A connection waits on this slot's listener; nothing more is told until the next `Watch`.
     Queued { slot: Slot },
-    /// So many connections wait on this slot's listener.
-    QueueLength { slot: Slot, length: u32 },
+    /// So many connections wait on this slot's listener, and its own worker's loop last ran then.
+    QueueLength { slot: Slot, length: u32, beat: Instant },
     /// When the worker's event loop last ran, and whether it was kept from running since.
     Pulse { child: ChildId, beat: Instant, kept: Kept },
     /// Resident bytes of the worker.

@@ -19,9 +19,10 @@ impl Supervisor {
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
         self.give_up(now, out);
         let mut unfit = Vec::new();
+        let boot = if self.is_stopping() { Kill::Leave } else { Kill::Boot };
         for child in &mut self.children {
             let (pid, why) = match child.stage {
-                Stage::Booting { pid, deadline } if deadline <= now => (pid, Kill::Boot),
+                Stage::Booting { pid, deadline } if deadline <= now => (pid, boot),
                 Stage::Aborting { pid, deadline } if deadline <= now => (pid, Kill::Stall),
                 Stage::Leaving { pid, deadline, .. } if deadline <= now => (pid, Kill::Leave),
                 Stage::Forking

@@ -119,8 +119,8 @@ enum Phase {
     Starting,
     /// A worker has been ready.
     Running,
-    /// Everybody leaves; at the deadline they are killed.
-    Stopping { urgency: Urgency, deadline: Instant, reason: ExitReason },
+    /// Everybody leaves; at the deadline they are killed. The heir, if there is one, boots first.
+    Stopping { urgency: Urgency, deadline: Instant, reason: ExitReason, heir: Option<ChildId> },
     /// The last order was given.
     Gone,
 }

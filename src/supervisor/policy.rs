@@ -63,6 +63,8 @@ pub(crate) const LEAVING_MAX: usize = 3;
 pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(10);
 /// From one look at an undrained slot to the next.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The same where nobody waits any more, but the slot's own worker shows no sign of life.
+pub(crate) const LOOK_SELDOM: Duration = Duration::from_millis(250);
 /// Looks in a row that must find an undrained slot empty before its siblings release it.
 pub(crate) const QUIET_LOOKS: u8 = 3;
 /// A slot undrained for so long gets no new connections from the kernel.

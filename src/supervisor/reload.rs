@@ -150,6 +150,8 @@ impl Supervisor {
             Ok(policy) => {
                 reload.step = Step::Preparing { retry_at: now };
                 self.policies.insert(reload.to, policy);
+                // It may have opened addresses that nobody has steered.
+                self.steered = SlotSet::EMPTY;
             }
             Err(reason) => self.end_of_reload(now, ReloadEnd::Failed(reason), out),
         }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::ids::Pid;
+use crate::ids::{ChildId, Pid, SlotSet};
 use crate::supervisor::action::{Action, ChildSignal, Dismissal, ExitReason};
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{LAST_LINES, QUICK};
-use crate::supervisor::stage::{Stage, Urgency};
+use crate::supervisor::stage::{Child, Stage, Urgency};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
@@ -26,10 +26,12 @@ impl Supervisor {
             Phase::Gone => return,
             Phase::Stopping { urgency: already, .. } if already >= urgency => return,
             Phase::Stopping { reason, deadline: before, .. } => {
-                self.phase = Phase::Stopping { urgency, deadline: deadline.min(before), reason };
+                let deadline = deadline.min(before);
+                self.phase = Phase::Stopping { urgency, deadline, reason, heir: None };
             }
             Phase::New | Phase::Preparing { .. } | Phase::Starting | Phase::Running => {
-                self.phase = Phase::Stopping { urgency, deadline, reason };
+                let heir = self.heir().filter(|_| urgency == Urgency::Graceful);
+                self.phase = Phase::Stopping { urgency, deadline, reason, heir };
                 self.reload = None;
                 self.reload_again = false;
                 self.upgrade = Upgrade::Idle;
@@ -46,14 +48,27 @@ impl Supervisor {
         }
     }
 
+    /// Where nobody serves any more, the worker that boots in somebody's place: whoever waits in the
+    /// queues waits for it.
+    fn heir(&self) -> Option<ChildId> {
+        let accepts = |child: &Child| child.is_serving() || child.is_yielding();
+        if self.phase != Phase::Running || self.children.iter().any(accepts) {
+            return None;
+        }
+        let boots = |child: &&Child| child.slot().is_some() && child.is_starting();
+        self.children.iter().find(boots).map(|child| child.id)
+    }
+
     /// Tells everybody to leave who was not told so urgently before; when nobody is left, neither is the
     /// master.
     pub(super) fn reconcile_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Phase::Stopping { urgency, deadline, reason } = self.phase else { return };
+        let Phase::Stopping { urgency, deadline, reason, heir } = self.phase else { return };
         // Whoever takes all of the time, and must be killed, leaves the logger some of it.
         let quarter = self.patience(urgency).checked_div(4).unwrap_or_default();
         let deadline = deadline.before(LAST_LINES.min(quarter));
         let quick = now.after(QUICK).min(deadline);
+        // Nobody's queue is left to one worker, which may be stuck, or die: no sibling is told later.
+        let everywhere: SlotSet = self.slots().collect();
         for child in &mut self.children {
             let id = child.id;
             match (&mut child.stage, urgency) {
@@ -64,8 +79,15 @@ impl Supervisor {
                     *own = deadline.min(*own);
                 }
                 (Stage::Serving { pid, .. } | Stage::Yielding { pid, .. }, Urgency::Graceful) => {
+                    if child.accepting != everywhere {
+                        child.accepting = everywhere;
+                        out.push(Action::Accept { child: id, slots: everywhere });
+                    }
                     out.push(Action::Dismiss { child: id, how: Dismissal::Stop });
                     child.stage = Stage::Leaving { pid: *pid, deadline, urgency };
+                }
+                (Stage::Booting { deadline: own, .. }, Urgency::Graceful) if heir == Some(id) => {
+                    *own = deadline.min(*own);
                 }
                 (Stage::Leaving { pid, deadline: own, .. }, _) => {
                     let deadline = quick.min(*own);

@@ -3,14 +3,16 @@
 //! The kernel says once that a connection waits (`Queued`); a moment later the supervisor looks
 //! whether any still does. A worker that runs has taken it by then. One that does not, be it blocked,
 //! stopped or full, has its slot adopted by its siblings until the queue has been seen empty a few
-//! times in a row.
+//! times in a row, and the worker's loop has turned since somebody waited there: that a queue is empty
+//! which its siblings empty, and to which nobody is sent, says nothing about it. The beat is a hint: a worker that
+//! lies has its queue released too early, and is found out again.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Slot, SlotSet};
 use crate::supervisor::Supervisor;
 use crate::supervisor::action::Action;
-use crate::supervisor::policy::{LOOK_AFTER, LOOK_AGAIN, QUIET_LOOKS, STEER_AFTER};
+use crate::supervisor::policy::{LOOK_AFTER, LOOK_AGAIN, LOOK_SELDOM, QUIET_LOOKS, STEER_AFTER};
 use crate::supervisor::seat::Seat;
 use crate::time::Instant;
 
@@ -24,8 +26,9 @@ pub(crate) enum Drainage {
     Watched,
     /// One waited; a look follows.
     Suspect { look_at: Instant },
-    /// It still waited: the siblings have adopted the slot.
-    Undrained { since: Instant, look_at: Instant, quiet: u8 },
+    /// It still waited: the siblings have adopted the slot. The last look that has found somebody was at
+    /// `waited_at`.
+    Undrained { since: Instant, look_at: Instant, quiet: u8, waited_at: Instant },
 }
 
 impl Supervisor {
@@ -37,22 +40,31 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn note_queue_length(&mut self, now: Instant, slot: Slot, length: u32) {
+    /// So many wait; and when the loop of the slot's own worker has turned last.
+    pub(super) fn note_queue_length(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        (length, beat): (u32, Instant),
+    ) {
         let Some(seat) = self.seat(slot) else { return };
         let look_at = now.after(LOOK_AGAIN);
         seat.drainage = match seat.drainage {
             Drainage::Suspect { .. } if length > 0 => {
-                Drainage::Undrained { since: now, look_at, quiet: 0 }
+                Drainage::Undrained { since: now, look_at, quiet: 0, waited_at: now }
             }
             // Unwatched, so that the next reconcile watches it again.
             Drainage::Suspect { .. } => Drainage::Unwatched,
             Drainage::Undrained { since, .. } if length > 0 => {
-                Drainage::Undrained { since, look_at, quiet: 0 }
+                Drainage::Undrained { since, look_at, quiet: 0, waited_at: now }
             }
-            Drainage::Undrained { since, quiet, .. } => {
+            Drainage::Undrained { since, quiet, waited_at, .. } => {
                 let quiet = quiet.saturating_add(1);
                 if quiet < QUIET_LOOKS {
-                    Drainage::Undrained { since, look_at, quiet }
+                    Drainage::Undrained { since, look_at, quiet, waited_at }
+                } else if beat < waited_at {
+                    let look_at = now.after(LOOK_SELDOM);
+                    Drainage::Undrained { since, look_at, quiet, waited_at }
                 } else {
                     Drainage::Unwatched
                 }
@@ -73,12 +85,15 @@ impl Supervisor {
                     *drainage = Drainage::Watched;
                     out.push(Action::Watch { slot });
                 }
-                Drainage::Suspect { look_at } | Drainage::Undrained { look_at, .. }
-                    if *look_at <= now =>
-                {
+                Drainage::Suspect { look_at } if *look_at <= now => {
                     // The answer sets the next look; without one, this is it.
                     *look_at = now.after(LOOK_AGAIN);
                     out.push(Action::Look { slot });
+                }
+                Drainage::Undrained { look_at, .. } if *look_at <= now => {
+                    *look_at = now.after(LOOK_AGAIN);
+                    out.push(Action::Look { slot });
+                    out.push(Action::Rouse { slot });
                 }
                 Drainage::Watched | Drainage::Suspect { .. } | Drainage::Undrained { .. } => {}
             }

@@ -44,6 +44,14 @@ impl Acceptor {
         poll::wait(&listener, Some(std::time::Duration::ZERO)).is_ok_and(|ready| ready[0].readable)
     }
 
+    /// How many connections wait, where the system tells: not for unix sockets.
+    pub(crate) fn queue_length(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(listener) => socket::queue_length(listener.as_fd()).ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// The next connection.
     ///
     /// # Errors

@@ -103,6 +103,26 @@ pub(super) fn steer_with_exception(
     attach(member, &selector_with_exception(ip, port, to, members))
 }
 
+/// Leaves the choice to the kernel again: every member of the group is given connections.
+///
+/// # Errors
+/// What setsockopt(2) says: `ENOENT` where there is no program.
+pub(crate) fn unsteer(member: BorrowedFd<'_>) -> io::Result<()> {
+    let unused: libc::c_int = 0;
+    // SAFETY: the kernel reads one int, which it does not use, and changes the group alone.
+    #[expect(unsafe_code, reason = "no crate offers SO_DETACH_REUSEPORT_BPF")]
+    let status = unsafe {
+        libc::setsockopt(
+            member.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_REUSEPORT_BPF,
+            (&raw const unused).cast(),
+            libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("a few bytes"),
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn attach(member: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let program = assembled(program);
     if program.is_empty() || program.len() > INSTRUCTIONS_MAX {

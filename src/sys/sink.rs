@@ -42,12 +42,11 @@ impl Sink {
         let all: Vec<u32> = (0..members).collect();
         filter::steer(member, &all)?;
         let listener = socket::listen_tcp(address, Join::Further, 0)?;
-        let filled = fill(
-            &listener,
-            address,
-            |exception| filter::steer_with_exception(member, &all, exception),
-            members,
-        );
+        let steer = |exception| filter::steer_with_exception(member, &all, exception);
+        let mut filled = Err(io::ErrorKind::AddrNotAvailable.into());
+        for there in reachable(address) {
+            filled = filled.or_else(|_: io::Error| fill(&listener, there, steer, members));
+        }
         match filled.and_then(|filler| filter::steer(member, &[members]).map(|()| filler)) {
             Ok(filler) => Ok(Self { _listener: listener, _filler: filler }),
             Err(error) => {
@@ -62,11 +61,10 @@ impl Sink {
 /// go where they went: whoever came into that queue before it is full would be reset.
 fn fill(
     listener: &TcpListener,
-    address: SocketAddr,
+    there: SocketAddr,
     steer: impl FnOnce((IpVersion, u16, u32)) -> io::Result<()>,
     to: u32,
 ) -> io::Result<Socket> {
-    let there = reachable(address);
     let filler = Socket::new(Domain::for_address(there), Type::STREAM, Some(Protocol::TCP))?;
     filler.set_nonblocking(true)?;
     let mut here = there;
@@ -89,17 +87,18 @@ fn fill(
     Err(io::Error::new(io::ErrorKind::TimedOut, "a connection to ourselves has not arrived"))
 }
 
-/// An address by which this machine can reach a listener of its own.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+/// The addresses by which this machine can reach a listener of its own. One for every address takes
+/// connections of both kinds, and the machine may have no IPv6 within itself.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let ips: &[IpAddr] = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            &[IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)]
+        }
+        // As it is: the scope of a link-local one is part of it.
+        _ => return vec![address],
     };
-    // The rest of the address stays: the scope of a link-local one is part of it.
-    let mut reachable = address;
-    reachable.set_ip(ip);
-    reachable
+    ips.iter().map(|ip| SocketAddr::new(*ip, address.port())).collect()
 }
 
 #[cfg(test)]
@@ -109,11 +108,11 @@ mod tests {
 
     #[test]
     fn nobody_new_gets_in_and_who_waits_is_not_disturbed() {
-        for any in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0"] {
+        for any in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
             let first = socket::listen_tcp(any.parse().unwrap(), Join::First, 64).unwrap();
             let address = first.local_addr().unwrap();
             let second = socket::listen_tcp(address, Join::Further, 64).unwrap();
-            let there = reachable(address);
+            let there = reachable(address)[0];
             let waiting: Vec<_> = (0..8).map(|_| TcpStream::connect(there).unwrap()).collect();
             let sink = Sink::open(address, first.as_fd(), 2).expect("it needs no privilege");
             for _ in 0..4 {

@@ -7,9 +7,9 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::libc;
@@ -60,14 +60,8 @@ pub(crate) fn listen_unix(
                 "a file that is no socket is there",
             ));
         }
-        Ok(_) => match UnixStream::connect(path) {
-            // A server answers, or is full, or lets us not in: somebody is there.
-            Ok(_) => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
-            Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => {
-                return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
-            }
-            Err(_) => std::fs::remove_file(path)?,
-        },
+        Ok(_) if is_abandoned(path)? => std::fs::remove_file(path)?,
+        Ok(_) => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
         Err(_) => {}
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -78,6 +72,15 @@ pub(crate) fn listen_unix(
     }
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(OwnedFd::from(socket).into())
+}
+
+/// Whether nobody listens at the socket's file. A server may answer, or be full, or let us not in: then
+/// somebody is there. It is not waited for.
+fn is_abandoned(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let connected = socket.connect(&socket2::SockAddr::unix(path)?);
+    Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 /// Lets so many connections wait on a socket that listens already.
@@ -160,6 +163,23 @@ pub(crate) fn queue_length(listener: BorrowedFd<'_>) -> io::Result<u32> {
     if status == 0 { Ok(info.tcpi_unacked) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How many bytes wait to be read on a stream socket (tcp(7) and unix(7), `FIONREAD`); its end does not
+/// count. The number is only looked up: where it names nothing, or something else, the answer is wrong.
+///
+/// # Errors
+/// What ioctl(2) says.
+pub(crate) fn unread_bytes(socket: RawFd) -> io::Result<u64> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to `count`, and changes nothing of the socket.
+    #[expect(unsafe_code, reason = "no crate offers FIONREAD")]
+    let status = unsafe { libc::ioctl(socket, libc::FIONREAD, &raw mut count) };
+    if status == 0 {
+        Ok(u64::try_from(count).unwrap_or(0))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Whether accept(2) failed for want of descriptors or memory.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     let number = error.raw_os_error();
@@ -201,6 +221,13 @@ mod tests {
         assert_eq!((waiting[0], waiting[2]), (0, 0));
         assert_eq!(waiting[1] + waiting[3], 40);
         drop(clients);
+        super::super::filter::unsteer(members[2].as_fd()).expect("nor does this");
+        let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let now: Vec<u32> = members.iter().map(|it| queue_length(it.as_fd()).unwrap()).collect();
+        assert!(now[0] > 0 && now[2] > 0, "the kernel chooses among all again: {now:?}");
+        let none = super::super::filter::unsteer(members[0].as_fd()).expect_err("there is none");
+        assert_eq!(none.raw_os_error(), Some(libc::ENOENT));
+        drop(clients);
     }
 
     #[test]
@@ -217,6 +244,41 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         listen_unix(&file, None, 16).expect_err("a file is not replaced");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "x");
+    }
+
+    /// A server whose queue is full lets nobody in for the time being, and is not waited for.
+    #[test]
+    fn a_live_unix_socket_whose_queue_is_full_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.sock");
+        let _full = listen_unix(&path, None, 0).unwrap();
+        let client = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket.connect(&socket2::SockAddr::unix(&path).unwrap()).map(|()| socket)
+        };
+        let waiting: Vec<_> = std::iter::repeat_with(client).map_while(Result::ok).collect();
+        assert!(!waiting.is_empty());
+        let refused = listen_unix(&path, None, 16).expect_err("it is alive");
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn unread_bytes_are_counted_and_left() {
+        use std::io::{Read, Write};
+        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), Join::First, 16).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_eq!(unread_bytes(stream.as_raw_fd()).unwrap(), 0);
+        client.write_all(b"abc").unwrap();
+        assert_eq!(unread_bytes(stream.as_raw_fd()).unwrap(), 3);
+        drop(client);
+        let mut text = String::new();
+        stream.set_nonblocking(false).unwrap();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abc");
+        assert_eq!(unread_bytes(stream.as_raw_fd()).unwrap(), 0, "its end does not count");
+        assert!(unread_bytes(-1).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
 use tokio::task::coop::consume_budget;
 
 use super::fairness;
@@ -66,7 +67,7 @@ impl Server {
             match Acceptor::new(fd).and_then(readable) {
                 Ok(listener) => {
                     let task = tokio::spawn(Arc::clone(self).accept(slot, listener));
-                    accepting.insert(key, task.abort_handle());
+                    accepting.insert(key, task);
                 }
                 Err(error) => tracing::error!("failed to accept from slot {slot}: {error}"),
             }
@@ -75,24 +76,67 @@ impl Server {
 
     /// Accepts what comes in at this address within a round trip, and then nothing more.
     pub(super) fn close(self: &Arc<Self>, address: u16) {
+        let queues = self.queues(|at| at == address);
         self.listeners().close(address);
         let server = Arc::clone(self);
         lock(&self.closing).insert(address);
         tokio::spawn(async move {
             tokio::time::sleep(SETTLE).await;
-            lock(&server.accepting).retain(|(at, _), task| {
-                if *at == address {
-                    task.abort();
-                }
-                *at != address
-            });
+            server.stop_accepting(|at| at == address).await;
+            server.take_waiting(queues).await;
             lock(&server.closing).remove(&address);
+            server.conns.changed.notify_waiters();
         });
     }
 
-    /// Accepts nothing more.
-    pub(super) fn stop_accepting(&self) {
-        lock(&self.accepting).drain().for_each(|(_, task)| task.abort());
+    /// Whether everything is over: nobody is connected, and nobody is let in any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.conns.count() == 0 && lock(&self.closing).is_empty()
+    }
+
+    /// Accepts nothing more at these addresses. What was accepted by then is counted.
+    pub(super) async fn stop_accepting(&self, addresses: impl Fn(u16) -> bool) {
+        let accepting = |(at, _): &(u16, Slot), _: &mut JoinHandle<()>| addresses(*at);
+        let tasks: Vec<_> = lock(&self.accepting).extract_if(accepting).collect();
+        for (_, task) in tasks {
+            task.abort();
+            // Another thread may be accepting for it just now.
+            let _ended = task.await;
+        }
+    }
+
+    /// The queues at these addresses that are accepted from.
+    pub(super) fn queues(&self, addresses: impl Fn(u16) -> bool) -> Vec<Acceptor> {
+        let listeners = self.listeners();
+        let accepting = lock(&self.accepting);
+        let of_addresses = accepting.keys().filter(|(at, _)| addresses(*at));
+        let fds = of_addresses.filter_map(|(at, slot)| listeners.get(*at, *slot));
+        fds.filter_map(|fd| Acceptor::new(fd).ok()).collect()
+    }
+
+    /// Takes as many connections from these queues as wait there now, as soon as there is room for
+    /// them: not those that come later, where others may still connect.
+    pub(super) async fn take_waiting(self: &Arc<Self>, queues: Vec<Acceptor>) {
+        let length = |it: &Acceptor| it.queue_length().unwrap_or(self.backlog);
+        let queues: Vec<_> = queues.into_iter().map(|it| (length(&it), it)).collect();
+        for (mut left, queue) in queues {
+            while left > 0 {
+                self.until(|open| open < self.connections_max).await;
+                consume_budget().await;
+                match queue.accept() {
+                    Ok(accepted) => self.begin(accepted),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if socket::is_exhaustion(&error) => {
+                        self.complain(&error);
+                        tokio::time::sleep(EXHAUSTED).await;
+                        continue;
+                    }
+                    // It was given up by its client.
+                    Err(_) => {}
+                }
+                left -= 1;
+            }
+        }
     }
 
     async fn accept(self: Arc<Self>, slot: Slot, listener: AsyncFd<Acceptor>) {

@@ -192,13 +192,14 @@ impl Conn {
         if bytes.is_empty() {
             return Ok(());
         }
+        let wait = self.wait();
+        if matches!(wait, Wait::First | Wait::Next) {
+            self.set(Wait::Head);
+            self.heads.begin();
+        }
         let unfinished = self.heads.note(bytes);
-        match self.wait() {
-            Wait::First | Wait::Next => {
-                self.set(Wait::Head);
-                self.heads.begin();
-            }
-            Wait::Head => {}
+        match wait {
+            Wait::First | Wait::Next | Wait::Head => {}
             Wait::Answer | Wait::Body | Wait::Other | Wait::Silence => return Ok(()),
         }
         self.heads.note_line(bytes, room.line)?;
@@ -226,6 +227,15 @@ impl Conn {
     /// What the client was told without a request.
     pub(super) fn refused(&self) -> Option<StatusCode> {
         StatusCode::from_u16(self.refused.load(Ordering::Relaxed)).ok()
+    }
+
+    /// What it is kicked for when nobody waits any more for the rest of its request, if there is one.
+    fn half(&self) -> Option<Kick> {
+        match self.wait() {
+            Wait::Head => Some(Kick::Head),
+            Wait::Body => Some(Kick::Body),
+            Wait::First | Wait::Answer | Wait::Next | Wait::Other | Wait::Silence => None,
+        }
     }
 
     /// For how long it has been waiting.
@@ -386,13 +396,40 @@ impl Conns {
         }
     }
 
-    /// Kicks every connection that has nothing to do: not those whose first request has not come.
-    pub(super) fn close_idle(&self) {
+    /// Kicks every connection that has had nothing to do for so long: not those whose first request has
+    /// not come.
+    pub(super) fn close_idle(&self, grace: Duration) {
         for (_, conn) in self.lock().iter() {
-            if conn.wait() == Wait::Next {
+            if conn.wait() == Wait::Next && conn.waited() >= grace {
                 conn.give(Kick::Idle);
             }
         }
+    }
+
+    /// Kicks every connection on which a request has come in by half.
+    pub(super) fn refuse_halves(&self) {
+        for (_, conn) in self.lock().iter() {
+            if let Some(kick) = conn.half() {
+                conn.give(kick);
+            }
+        }
+    }
+
+    /// On how many a request has come in by half.
+    pub(super) fn halves(&self) -> usize {
+        self.lock().iter().filter(|(_, conn)| conn.half().is_some()).count()
+    }
+
+    /// Kicks every connection that has been answered for the last time.
+    pub(super) fn end_silence(&self) {
+        for (_, conn) in self.lock().iter().filter(|(_, conn)| conn.wait() == Wait::Silence) {
+            conn.give(Kick::Silence);
+        }
+    }
+
+    /// How many are open on which something is still to be said.
+    pub(super) fn unfinished(&self) -> usize {
+        self.lock().iter().filter(|(_, conn)| conn.wait() != Wait::Silence).count()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Slab<Arc<Conn>>> {

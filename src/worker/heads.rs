@@ -3,22 +3,31 @@
 //! # Why
 //! hyper keeps what it has read ahead to itself. But whether a further request waits behind the one
 //! that is being answered decides whether `Connection: close` may be said: it would cut that request
-//! off. So heads are counted as they come in, by their empty lines. A body may contain empty lines too,
-//! then too many are counted, and the connection is closed by its idle grace instead: late, never early.
+//! off. So bytes are counted as they come in, and the ends of heads are found by their empty lines.
+//!
+//! # How far that goes
+//! When hyper reads while no request is in hand, it has used up what came before: the count begins anew
+//! there, and the first empty line is the end of the first head. So where that request's body has a
+//! known length, its end is known, whatever the body holds. Behind it, in what is pipelined, and behind
+//! chunks every empty line counts as the end of a head: there too many may be counted, never too few.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// The bytes of a connection. Written by its own task.
+/// The bytes of a connection since hyper had used up all that came before. Written by its own task.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
+    /// How many came in.
+    read: AtomicU64,
+    /// Where the first whole head ends; 0: none has.
+    first: AtomicU64,
+    /// Where the last one ends; 0: none has.
+    last: AtomicU64,
     /// Heads that came in whole.
     heads: AtomicU64,
-    /// Bytes since the end of the last whole head.
-    tail: AtomicU64,
-    /// Whether the last byte was the end of a line.
-    at_line_start: AtomicU8,
     /// Requests that were handed to the service.
     requests: AtomicU64,
+    /// Whether the last byte was the end of a line.
+    at_line_start: AtomicU8,
     /// Bytes of the request line that is coming in; [`WHOLE`] when it has come.
     line: AtomicU64,
 }
@@ -35,24 +44,32 @@ pub(super) enum TooLong {
     Head,
 }
 
-// ORDERING: each value is for the connection's own task: Relaxed.
+// ORDERING: each value is for the connection's own task, which alone writes it: Relaxed.
 impl Heads {
     /// A request was handed to the service, or its body has ended like a head does.
     pub(super) fn note_end(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        add(&self.requests, 1);
     }
 
     /// Whether a further request has begun to come in behind the last one, whose body has (or had)
-    /// this length.
-    pub(super) fn has_more(&self, body: u64) -> bool {
-        let heads = self.heads.load(Ordering::Relaxed);
-        let requests = self.requests.load(Ordering::Relaxed);
-        heads > requests || self.tail.load(Ordering::Relaxed) > body
+    /// this length, or came in chunks. So many bytes wait in the socket.
+    pub(super) fn has_more(&self, body: Option<u64>, unread: u64) -> bool {
+        let [read, first, last, heads, requests] =
+            [&self.read, &self.first, &self.last, &self.heads, &self.requests]
+                .map(|it| it.load(Ordering::Relaxed));
+        let come = read.saturating_add(unread);
+        match body {
+            Some(length) if requests == 1 => come > first.saturating_add(length),
+            Some(_) | None => heads > requests || come > last.saturating_add(body.unwrap_or(0)),
+        }
     }
 
-    /// The next byte is the first one of a head.
+    /// The next byte is the first one of a head, but for what hyper has of it already.
     pub(super) fn begin(&self) {
-        self.line.store(0, Ordering::Relaxed);
+        for count in [&self.read, &self.first, &self.last, &self.heads, &self.requests, &self.line]
+        {
+            count.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Bytes of a head came in. What hyper has read ahead of it is not counted: a line that is too long
@@ -78,16 +95,18 @@ impl Heads {
     /// has ended in these bytes, since the others may be of its body.
     pub(super) fn note(&self, bytes: &[u8]) -> u64 {
         let mut line_start = self.at_line_start.load(Ordering::Relaxed) != 0;
-        let (mut heads, mut after) = (0, None);
+        let before = self.read.load(Ordering::Relaxed);
+        let (mut heads, mut ends) = (0, None);
         for end in memchr::memchr_iter(b'\n', bytes) {
-            let before = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-            let empty = match before.last() {
+            let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+            let empty = match line.last() {
                 Some(byte) => *byte == b'\n',
                 None => line_start,
             };
             if empty {
                 heads += 1;
-                after = Some(end + 1);
+                let end = before + end as u64 + 1;
+                ends = Some(ends.map_or((end, end), |(first, _)| (first, end)));
             }
         }
         // A lone CR at the start of a read belongs to the line before it.
@@ -97,18 +116,21 @@ impl Heads {
             _ => false,
         };
         self.at_line_start.store(u8::from(line_start), Ordering::Relaxed);
-        self.heads.fetch_add(heads, Ordering::Relaxed);
-        match after {
-            Some(after) => {
-                self.tail.store((bytes.len() - after) as u64, Ordering::Relaxed);
-                0
-            }
-            None => {
-                let length = bytes.len() as u64;
-                self.tail.fetch_add(length, Ordering::Relaxed) + length
-            }
+        let read = before + bytes.len() as u64;
+        self.read.store(read, Ordering::Relaxed);
+        let Some((first, last)) = ends else { return read - self.last.load(Ordering::Relaxed) };
+        if self.first.load(Ordering::Relaxed) == 0 {
+            self.first.store(first, Ordering::Relaxed);
         }
+        self.last.store(last, Ordering::Relaxed);
+        add(&self.heads, heads);
+        0
     }
+}
+
+/// Without a locked instruction: nobody else writes.
+fn add(count: &AtomicU64, more: u64) {
+    count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -122,14 +144,64 @@ mod tests {
         let heads = Heads::default();
         heads.note(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n");
         heads.note_end();
-        assert!(heads.has_more(0));
+        assert!(heads.has_more(Some(0), 0));
         heads.note_end();
-        assert!(!heads.has_more(0));
+        assert!(!heads.has_more(Some(0), 0));
+        assert!(heads.has_more(Some(0), 1), "what hyper has not read yet counts, too");
         heads.note(b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc");
         heads.note_end();
-        assert!(!heads.has_more(3));
+        assert!(!heads.has_more(Some(3), 0));
         heads.note(b"GET");
-        assert!(heads.has_more(3), "half a head is a request that has begun");
+        assert!(heads.has_more(Some(3), 0), "half a head is a request that has begun");
+    }
+
+    #[test]
+    fn a_body_of_known_length_may_hold_what_it_likes() {
+        let heads = Heads::default();
+        for _ in 0..2 {
+            heads.begin();
+            heads.note(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\na\r\n\r");
+            heads.note_end();
+            assert!(!heads.has_more(Some(9), 0));
+            assert!(!heads.has_more(Some(9), 5), "the rest is of its body");
+            assert!(heads.has_more(Some(9), 6));
+            heads.note(b"\nb\r\n\r");
+            assert!(!heads.has_more(Some(10), 0));
+            heads.note(b"\n");
+            assert!(!heads.has_more(Some(10), 0));
+            heads.note(b"G");
+            assert!(heads.has_more(Some(10), 0));
+        }
+    }
+
+    /// A head of which hyper has had the beginning before.
+    #[test]
+    fn a_head_in_pieces_ends_where_it_ends() {
+        let heads = Heads::default();
+        heads.note(b"GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nhost: a\r\n");
+        heads.note_end();
+        heads.begin();
+        assert_eq!(heads.note(b"\r\nabc"), 0);
+        heads.note_end();
+        assert!(!heads.has_more(Some(3), 0));
+        assert!(heads.has_more(Some(2), 0));
+    }
+
+    #[test]
+    fn behind_chunks_too_many_may_be_seen_and_never_too_few() {
+        let heads = Heads::default();
+        heads.note(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        heads.note_end();
+        heads.note_end();
+        assert!(!heads.has_more(None, 0));
+        assert!(heads.has_more(None, 1));
+        heads.note(b"6\r\na\r\n\r\nb\r\n0\r\n\r\n");
+        heads.note_end();
+        assert!(heads.has_more(None, 0));
+        heads.begin();
+        heads.note(b"GET / HTTP/1.1\r\n\r\n");
+        heads.note_end();
+        assert!(!heads.has_more(Some(0), 0), "it is forgotten when the next request comes in");
     }
 
     #[test]
@@ -168,7 +240,10 @@ mod tests {
                 rest = later;
             }
             prop_assert_eq!(heads.heads.load(Ordering::Relaxed), 3);
-            prop_assert_eq!(heads.tail.load(Ordering::Relaxed), 2);
+            let at = |it: &AtomicU64| usize::try_from(it.load(Ordering::Relaxed)).unwrap();
+            prop_assert_eq!(at(&heads.first), 27);
+            prop_assert_eq!(at(&heads.last), stream.len() - 2);
+            prop_assert_eq!(at(&heads.read), stream.len());
         }
     }
 }

@@ -266,7 +266,10 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
                 server.accept_from(&accepting);
             }
             Call::Order(Order::Close { address }) => server.close(address),
-            Call::Asked => server.help(),
+            Call::Asked => {
+                server.board.beat(Instant::from_millis(clock::monotonic_millis()));
+                server.help();
+            }
             Call::Order(Order::Drain) => break Leaving::Drain,
             Call::Order(Order::Stop) => break Leaving::Stop,
             Call::Orphaned => break Leaving::Orphaned,

@@ -10,7 +10,7 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::conns::{Conns, HeadRoom};
 use super::fairness::Asking;
@@ -46,6 +46,8 @@ pub(super) struct Server {
     router: Router,
     builder: auto::Builder<TokioExecutor>,
     pub(super) connections_max: usize,
+    /// Connections that may wait in one queue.
+    pub(super) backlog: u32,
     /// Its place on the slots' board.
     pub(super) place: Place,
     pub(super) board: Arc<WorkerBoard>,
@@ -55,12 +57,13 @@ pub(super) struct Server {
     /// Told when it has served that many.
     pub(super) served_enough: Notify,
     leaving: AtomicBool,
+    insisting: AtomicBool,
     cutting: AtomicBool,
     /// When it was said last that connections cannot be accepted; 0: never.
     pub(super) complained_at: AtomicU64,
     /// Every listener there is, and every slot's bell.
     pub(super) listeners: Mutex<Listeners>,
-    pub(super) accepting: Mutex<HashMap<(u16, Slot), AbortHandle>>,
+    pub(super) accepting: Mutex<HashMap<(u16, Slot), JoinHandle<()>>>,
     /// Addresses that are being let go.
     pub(super) closing: Mutex<HashSet<u16>>,
     /// What is remembered of having asked siblings for help.
@@ -90,12 +93,14 @@ impl Server {
             router,
             builder: builder(config),
             connections_max: connections_max(config.worker_connections, slot),
+            backlog: config.backlog,
             place,
             board,
             served: AtomicU64::new(0),
             enough,
             served_enough: Notify::new(),
             leaving: AtomicBool::new(false),
+            insisting: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             complained_at: AtomicU64::new(0),
             listeners: Mutex::new(listeners),
@@ -116,6 +121,16 @@ impl Server {
         self.place.give_up();
     }
 
+    /// Whether every answer is its connection's last one unless a further request surely waits behind.
+    pub(super) fn is_insisting(&self) -> bool {
+        self.insisting.load(Ordering::Relaxed)
+    }
+
+    /// From now on who is idle is not waited for: an answer that may be the last one is.
+    pub(super) fn insist(&self) {
+        self.insisting.store(true, Ordering::Relaxed);
+    }
+
     /// Whether what ends from now on is cut off by the worker, not by its client.
     pub(super) fn is_cutting(&self) -> bool {
         self.cutting.load(Ordering::Relaxed)
@@ -123,7 +138,6 @@ impl Server {
 
     /// The worker's time is over: what is open ends with it.
     pub(super) fn cut(&self) {
-        self.stop_accepting();
         self.cutting.store(true, Ordering::Relaxed);
     }
 
@@ -174,6 +188,7 @@ impl Server {
         let requests = Requests {
             router: self.router.clone(),
             entry: Arc::clone(watched.entry()),
+            socket: watched.socket(),
             peer,
             is_forwarder: self.forwarders.has_peer(peer.peer()),
         };

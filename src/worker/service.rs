@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,12 +28,15 @@ use super::ticket::{Entry, Ticket};
 use super::{forwarded, strict};
 use crate::client::Client;
 use crate::request_id::{RequestId, X_REQUEST_ID};
+use crate::sys::socket;
 
 /// Answers the requests of one connection.
 #[derive(Debug)]
 pub(super) struct Requests {
     pub(super) router: Router,
     pub(super) entry: Arc<Entry>,
+    /// The number of the connection's socket, which is open as long as a request is in hand.
+    pub(super) socket: RawFd,
     pub(super) peer: Client,
     /// Whether the peer is a proxy whose forwarding headers are believed.
     pub(super) is_forwarder: bool,
@@ -57,7 +61,7 @@ impl Service<Request<Incoming>> for Requests {
         let length = body.size_hint().exact();
         let kept = (client, id.clone(), std::mem::take(&mut seen.named));
         let mut ticket = Ticket::new(&self.entry, &head, kept);
-        ticket.body = length.unwrap_or(0);
+        ticket.body = length;
         let running = match strict::judge(&head, &seen, length, &server.limits) {
             Some(own) => {
                 if !body.is_end_stream() {
@@ -77,7 +81,7 @@ impl Service<Request<Incoming>> for Requests {
                 Running::Routed { future }
             }
         };
-        Answering { running, ticket: Some(ticket) }
+        Answering { running, socket: self.socket, ticket: Some(ticket) }
     }
 }
 
@@ -116,6 +120,7 @@ pin_project_lite::pin_project! {
     pub(super) struct Answering {
         #[pin]
         running: Running,
+        socket: RawFd,
         // Taken by the answer. Dropped with this, it says that the client went away.
         ticket: Option<Ticket>,
     }
@@ -152,12 +157,12 @@ impl Future for Answering {
             }
         };
         let ticket = this.ticket.take().expect("it was there above");
-        Poll::Ready(Ok(finish(response, ticket)))
+        Poll::Ready(Ok(finish(response, ticket, *this.socket)))
     }
 }
 
 /// Puts on the answer what the connection's state asks for.
-fn finish(response: Response<Body>, mut ticket: Ticket) -> Response<Answer> {
+fn finish(response: Response<Body>, mut ticket: Ticket, socket: RawFd) -> Response<Answer> {
     let mut response = match ticket.conn.fault() {
         Fault::None => response,
         Fault::TooLong => Own::BodyTooLong.response(ticket.scheme()),
@@ -165,13 +170,24 @@ fn finish(response: Response<Body>, mut ticket: Ticket) -> Response<Answer> {
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         ticket.conn.set(Wait::Other);
-    } else if ticket.server.is_leaving() && !ticket.conn.heads.has_more(ticket.body) {
+    } else if ticket.server.is_leaving() && !is_followed(&ticket, socket) {
         // Said on the last answer only: what is pipelined behind it is still answered.
         response.headers_mut().insert(CONNECTION, CLOSE);
     }
     response.headers_mut().insert(X_REQUEST_ID, ticket.id().to_value());
     ticket.note_head(&response);
     response.map(|body| Answer { body, ticket })
+}
+
+/// Whether a further request waits behind this one, in the socket or in what hyper has read ahead. Behind
+/// chunks one may be seen that is none: who is not idle for long shall be told of the end even so.
+fn is_followed(ticket: &Ticket, socket: RawFd) -> bool {
+    if ticket.body.is_none() && ticket.server.is_insisting() {
+        return false;
+    }
+    // hyper does not read while a handler runs.
+    let unread = socket::unread_bytes(socket).unwrap_or(0);
+    ticket.conn.heads.has_more(ticket.body, unread)
 }
 
 /// The body of an answer on its way out. When it is dropped hyper has all of it, or nobody wants it.

@@ -153,8 +153,8 @@ pub(super) struct Ticket {
     entry: Arc<Entry>,
     /// Taken when it is dropped.
     account: Option<Box<Account>>,
-    /// Length of the request's body, as far as it is known.
-    pub(super) body: u64,
+    /// Length of the request's body; `None`: it comes in chunks.
+    pub(super) body: Option<u64>,
 }
 
 /// What is told of a request when it is over.
@@ -199,7 +199,7 @@ impl Ticket {
             response_headers: Vec::new(),
             outcome: Outcome::Aborted,
         });
-        Self { entry: Arc::clone(entry), account: Some(account), body: 0 }
+        Self { entry: Arc::clone(entry), account: Some(account), body: None }
     }
 
     fn account(&self) -> &Account {

@@ -241,6 +241,11 @@ impl Connection {
         }
     }
 
+    /// Waits until something comes; it is the beginning of the next response.
+    pub(crate) fn wait_for_more(&mut self) -> Result<(), Outcome> {
+        self.read_more()
+    }
+
     /// A read with a timeout is interrupted by what happens to this process, too: that says nothing
     /// of the server (signal(7), "Interruption of system calls").
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -274,7 +279,8 @@ impl Connection {
         while self.ahead.len() < length {
             self.read_more().map_err(inside)?;
         }
-        Ok(self.ahead.drain(..length).collect())
+        let rest = self.ahead.split_off(length);
+        Ok(std::mem::replace(&mut self.ahead, rest))
     }
 
     fn chunks(&mut self) -> Result<Vec<u8>, Outcome> {

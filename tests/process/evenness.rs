@@ -80,6 +80,18 @@ fn keep_alive_connections_are_spread_over_the_workers() {
     server.stop();
 }
 
+/// One socket for all: whoever is awake first would have nearly all of them.
+#[test]
+fn connections_to_a_shared_socket_are_spread_as_evenly() {
+    let _alone = crate::machine::alone();
+    for _ in 0..3 {
+        let server = Ferricorn::unruly().config("bind = \"unix:f.sock\"").start();
+        let counts = counts(&mut open(&server.address(), 64), 4);
+        assert!(counts.iter().all(|count| FAIR.contains(count)), "{counts:?}");
+        server.stop();
+    }
+}
+
 #[test]
 fn workers_of_several_threads_share_as_evenly() {
     let _alone = crate::machine::alone();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::client::{Address, Connection, Outcome, get};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, parse_address, send};
 use crate::load::{Client, Crowd, Load};
+use crate::proc;
 
 const KEEP_ALIVE: Client = Client::KeepAlive { pause: Duration::from_millis(5), watches: false };
 
@@ -34,6 +35,89 @@ fn several_addresses_of_every_kind_are_served_at_once() {
     }
     server.stop();
     assert!(!path.exists());
+}
+
+#[test]
+fn the_file_of_a_unix_socket_has_the_mode_that_the_umask_leaves() {
+    for (umask, mode) in [("0077", 0o700), ("0002", 0o775)] {
+        let config = format!("bind = \"unix:f.sock\"\numask = \"{umask}\"");
+        let server = Ferricorn::unruly().config(&config).start();
+        let path = server.folder().join("f.sock");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        server.stop();
+    }
+}
+
+#[test]
+fn the_unix_socket_of_a_server_that_lives_is_left_to_it() {
+    let server = Ferricorn::unruly().config("bind = \"unix:f.sock\"\nworkers = 1").start();
+    let path = server.folder().join("f.sock");
+    let config = format!("bind = \"unix:{}\"", path.display());
+    let log = Ferricorn::unruly().config(&config).by_ourselves().fails_with(69);
+    assert!(log.contains("is another server running there?"), "{log}");
+    let answer = Connection::open(&server.address()).unwrap().get("/").unwrap();
+    assert_eq!(answer.status, 200);
+    server.stop();
+}
+
+/// What was opened before the address that cannot be had is given up as if it had never been.
+#[test]
+fn a_start_and_a_reload_that_fail_at_an_address_leave_no_file_behind() {
+    let _share = crate::machine::share();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind = format!("bind = [\"unix:a.sock\", \"{}\"]", taken.local_addr().unwrap());
+    let mut refused = Ferricorn::unruly().config(&bind).launch();
+    assert_eq!(refused.wait_exit(), Exit::Code(69));
+    assert!(!refused.folder().join("a.sock").exists());
+    let server = Ferricorn::unruly().start();
+    std::fs::write(server.folder().join("config.toml"), bind).unwrap();
+    server.signal(Signal::SIGHUP);
+    server.wait_log("serves on: failed to bind ");
+    assert!(!server.folder().join("a.sock").exists());
+    server.stop();
+}
+
+#[test]
+fn addresses_that_overlap_are_said_to() {
+    let _share = crate::machine::share();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = format!("bind = [\"0.0.0.0:{free}\", \"[::]:{free}\"]");
+    let log = Ferricorn::unruly().config(&config).fails_with(69);
+    let told = format!(
+        "failed to bind [::]:{free}: 0.0.0.0:{free} is listed, too, and the kernel does not have the \
+         two side by side: leave one of them out"
+    );
+    assert!(log.contains(&told), "{log}");
+}
+
+/// A kernel that does not let us steer costs evenness: nobody is lost, and it is said once.
+#[test]
+fn without_a_selector_nobody_is_lost() {
+    let _alone = crate::machine::alone();
+    // Programs count against what a socket may have besides its data (bpf_prog_size in the kernel).
+    let room = "/proc/sys/net/core/optmem_max";
+    let Ok(usual) = std::fs::read_to_string(room) else {
+        return println!("not tested: {room} cannot be read");
+    };
+    if !crate::machine::has_own_network() || std::fs::write(room, "64").is_err() {
+        return println!("not tested: only root can change its own network");
+    }
+    let server = Ferricorn::unruly().config("workers = 3").start();
+    let crowds = [Crowd::get(8, KEEP_ALIVE), Crowd::get(8, Client::PerRequest)];
+    let load = Load::begin(&server.address(), &crowds);
+    for _ in 0..3 {
+        server.signal(Signal::SIGTTOU);
+        server.wait_workers(2);
+        load.wait_for_more(50);
+        server.signal(Signal::SIGTTIN);
+        server.wait_workers(3);
+        load.wait_for_more(50);
+    }
+    load.finish().assert_clean();
+    let log = server.log();
+    assert_eq!(log.matches("failed to steer new connections").count(), 1, "{log}");
+    std::fs::write(room, usual).unwrap();
+    server.stop();
 }
 
 #[test]
@@ -289,8 +373,7 @@ fn half_a_request_is_answered_when_its_other_half_comes_during_the_drain() {
     let mut idle = server.connect();
     assert_eq!(idle.get("/").unwrap().status, 200);
     eventually("all is read", PATIENCE, || {
-        std::thread::yield_now();
-        Some(())
+        [&fresh, &kept].iter().all(|it| proc::is_read(it.local_v4())).then_some(())
     });
     server.signal(Signal::SIGTERM);
     // The idle one is closed after its grace; by then the others have waited as long.

@@ -39,6 +39,8 @@ pub(crate) struct Tally {
     pub(crate) times: Vec<Instant>,
     /// Each request that had a connection.
     pub(crate) requests: Vec<Request>,
+    /// Each that had none.
+    pub(crate) unconnected: Vec<Request>,
 }
 
 /// One request as its client saw it.
@@ -135,6 +137,7 @@ impl Tally {
         self.latencies.extend(other.latencies);
         self.times.extend(other.times);
         self.requests.extend(other.requests);
+        self.unconnected.extend(other.unconnected);
     }
 
     fn note(&mut self, begun: Instant, status: u16, result: Result<&Response, Outcome>) -> Request {
@@ -166,6 +169,18 @@ impl Tally {
     /// Requests that failed.
     pub(crate) fn failures(&self) -> u64 {
         self.failed.values().sum()
+    }
+
+    /// The requests that failed, but for those that were let in no more after this moment: a server that
+    /// was told to stop by then refuses them.
+    pub(crate) fn cut_off(&self, since: Instant) -> Vec<&Request> {
+        let is_late = |it: &&Request| match it.failure {
+            Some(Failure::Outcome(Outcome::Refused | Outcome::NotConnected)) => it.ended >= since,
+            Some(_) | None => false,
+        };
+        let unconnected = self.unconnected.iter().filter(|it| !is_late(it));
+        let failed = self.requests.iter().filter(|it| it.failure.is_some());
+        unconnected.chain(failed).collect()
     }
 
     /// No request may have failed.
@@ -210,7 +225,8 @@ fn run(
         let mut connection = match connection {
             Ok(connection) => connection,
             Err(outcome) => {
-                tally.note(begun, status, Err(outcome));
+                let request = tally.note(begun, status, Err(outcome));
+                tally.unconnected.push(request);
                 continue;
             }
         };

@@ -25,6 +25,12 @@ pub(crate) struct Turn {
     _lock: File,
 }
 
+/// Whether this test's thread has a network of its own, whose settings are nobody else's.
+pub(crate) fn has_own_network() -> bool {
+    let network = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    network("thread-self") != network("self")
+}
+
 thread_local! {
     static MINE: RefCell<Weak<Turn>> = const { RefCell::new(Weak::new()) };
 }

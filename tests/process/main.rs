@@ -10,6 +10,7 @@ mod client;
 mod databases;
 mod deaths;
 mod disk;
+mod drains;
 mod effects;
 mod evenness;
 mod faults;

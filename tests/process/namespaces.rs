@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::client::{Address, Connection};
 use crate::faults::settled;
 use crate::harness::{Exit, Ferricorn, NOBODY, PATIENCE, Signal, eventually, send};
-use crate::load::{Client, Crowd, Failure, Load};
+use crate::load::{Client, Crowd, Load};
 use crate::{link, proc};
 
 /// Makes its program process 1 of a namespace, as any user.
@@ -188,10 +188,9 @@ fn over_a_slow_network_a_stop_resets_nobody() {
     ];
     let load = Load::begin(&far, &crowds);
     load.wait_for_more(200);
+    let told = Instant::now();
     server.stop();
     let tally = load.finish();
-    use crate::client::Outcome::{NotConnected, Refused};
-    let late = |it: &Failure| matches!(it, Failure::Outcome(Refused | NotConnected));
-    let cut: Vec<_> = tally.failed.iter().filter(|(failure, _)| !late(failure)).collect();
+    let cut = tally.cut_off(told);
     assert!(cut.is_empty(), "of {} answered, cut off: {cut:?}", tally.answered);
 }

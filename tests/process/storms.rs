@@ -1,7 +1,8 @@
 //! Events in rows while clients count: who may lose a request, and how long anybody waits.
 //!
-//! The bounds on waiting are far above what a quiet machine shows (the figures are printed), and far
-//! below what a server shows that leaves a queue to a worker that cannot drain it.
+//! The bounds on waiting are those that are promised where the program is built to be fast (`--release`).
+//! Elsewhere they are far above what a quiet machine shows (the figures are printed), and far below what a
+//! server shows that leaves a queue to a worker that cannot drain it.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -9,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::client::get;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
-use crate::load::{Client, Crowd, Failure, Load, Request, Tally};
+use crate::load::{Client, Crowd, Load, Request, Tally};
 use crate::log_figures::figure;
 use crate::proc;
 
-/// How long anybody may wait: less on a quiet machine, where `FERRICORN_WAIT_MS` says so.
-fn longest_allowed(otherwise_ms: u64) -> Duration {
-    Duration::from_millis(figure("FERRICORN_WAIT_MS", otherwise_ms))
+/// How long anybody may wait, by what is promised, or where the program is not built to be fast.
+fn longest_allowed(promised_ms: u64, otherwise_ms: u64) -> Duration {
+    Duration::from_millis(if cfg!(debug_assertions) { otherwise_ms } else { promised_ms })
 }
 
 /// Stops a process and waits until it stands still.
@@ -102,7 +103,8 @@ fn longest_wait(tally: &Tally, held: &HashSet<SocketAddrV4>, since: Instant) -> 
     during.map(Request::took).max().expect("some were answered")
 }
 
-/// A worker stands still for two seconds. Who had a connection to it waits; nobody else does.
+/// A worker stands still for two seconds. Who had a connection to it waits; nobody else does, however
+/// long it stands still: its slot is not given back to it before it runs.
 #[test]
 fn only_the_clients_of_a_stopped_worker_wait_for_it() {
     let _alone = crate::machine::alone();
@@ -123,7 +125,7 @@ fn only_the_clients_of_a_stopped_worker_wait_for_it() {
     tally.assert_clean();
     let longest = longest_wait(&tally, &held, since);
     println!("a stopped worker held {}; the others waited {longest:?} at most", held.len());
-    assert!(longest < Duration::from_secs(1), "somebody waited for it for {longest:?}");
+    assert!(longest < longest_allowed(50, 1000), "somebody waited for it for {longest:?}");
     server.stop();
 }
 
@@ -134,7 +136,7 @@ fn a_queue_behind_a_stopped_worker_is_taken_over_at_once() {
     let rounds = u16::try_from(figure("FERRICORN_ROUNDS", 8)).expect("few");
     let longest = queues_behind_stopped_workers(rounds);
     println!("100 connections beside a stopped worker: connected and answered within {longest:?}");
-    assert!(longest < longest_allowed(2000), "somebody waited for {longest:?}");
+    assert!(longest < longest_allowed(50, 2000), "somebody waited for {longest:?}");
 }
 
 /// Stops so many workers in turn, and opens 100 connections while one stands still; the longest time
@@ -170,7 +172,7 @@ fn nobody_waits_for_a_slot_without_a_worker() {
     let _alone = crate::machine::alone();
     let longest = slots_without_a_worker();
     println!("a slot without a worker for 400 ms: nobody waited for more than {longest:?}");
-    assert!(longest < longest_allowed(350), "somebody waited for the boot: {longest:?}");
+    assert!(longest < longest_allowed(50, 350), "somebody waited for the boot: {longest:?}");
 }
 
 /// Each slot in turn is without a worker for 400 ms; the longest time that anybody waited whose
@@ -182,10 +184,7 @@ fn slots_without_a_worker() -> Duration {
     for slot in 0..4 {
         let victim = server.worker(slot);
         let load = Load::begin(&server.address(), &[Crowd::get(16, Client::PerRequest)]);
-        freeze(victim);
-        let held = proc::accepted_clients(victim);
-        let since = Instant::now();
-        send(victim, Signal::SIGKILL);
+        let kill = Kill::now(victim);
         let successor = eventually("a successor", PATIENCE, || {
             let workers = server.workers();
             workers.into_iter().find(|(it, pid)| *it == slot && *pid != victim)
@@ -193,10 +192,10 @@ fn slots_without_a_worker() -> Duration {
         eventually("it answers", PATIENCE, || {
             server.get("/").is_ok_and(|it| it.pid() == successor.1).then_some(())
         });
-        assert!(since.elapsed() >= Duration::from_millis(400), "it has booted too soon");
+        assert!(kill.at.elapsed() >= Duration::from_millis(400), "it has booted too soon");
         let tally = load.finish();
-        assert!(tally.failures() <= held.len() as u64, "{:?}", tally.failed);
-        longest = longest.max(longest_wait(&tally, &held, since));
+        longest = longest.max(longest_wait(&tally, &kill.clients, kill.at));
+        assert_explained(tally, &[kill]);
     }
     server.stop();
     longest
@@ -208,7 +207,7 @@ fn slots_without_a_worker() -> Duration {
 fn fast_requests_seldom_wait_for_a_blocked_loop() {
     let _alone = crate::machine::alone();
     let p99 = fast_ones_beside_blocked_loops();
-    assert!(p99 < longest_allowed(90), "p99 {p99:?}: they wait for blocked loops");
+    assert!(p99 < longest_allowed(25, 90), "p99 {p99:?}: they wait for blocked loops");
 }
 
 /// The p99 of sixteen fast clients beside two that block a loop for 100 ms with each request.
@@ -257,12 +256,6 @@ fn a_stop_answers_everything_that_waits_in_the_queues() {
     server.stop();
 }
 
-/// The outcomes that a client may see when it comes after the end.
-fn is_late(failure: &Failure) -> bool {
-    use crate::client::Outcome::{NotConnected, Refused};
-    matches!(failure, Failure::Outcome(Refused | NotConnected))
-}
-
 /// Stop after stop under load, with clients of every kind: whoever is let in is answered.
 #[test]
 fn stops_in_a_row_cut_nobody_off() {
@@ -278,9 +271,10 @@ fn stops_in_a_row_cut_nobody_off() {
         let server = Ferricorn::unruly().start();
         let load = Load::begin(&server.address(), &crowds);
         load.wait_for_more(500);
+        let told = Instant::now();
         server.stop();
         let tally = load.finish();
-        let cut: Vec<_> = tally.failed.iter().filter(|(failure, _)| !is_late(failure)).collect();
+        let cut = tally.cut_off(told);
         assert!(cut.is_empty(), "cut off: {cut:?}");
         answered += tally.answered;
     }

@@ -4,23 +4,18 @@
 //! `FERRICORN_SECONDS=15 FERRICORN_ROUNDS=20 FERRICORN_SPREADS=100 cargo test --release --test process table::
 //! -- --nocapture --test-threads 1`
 //!
-//! Where time decides, the tests in `storms` print what they see, and hold it to `FERRICORN_WAIT_MS`.
+//! Where time decides, the tests in `storms` print what they see, and hold it to what is promised.
 
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use crate::drains::pass;
 use crate::evenness::{FAIR, spread};
-use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
+use crate::harness::{Ferricorn, Signal, send};
 use crate::load::{Client, Crowd, Load};
 use crate::log_figures::figure;
 use crate::storms::{self, Kill};
-
-/// Lets this much time pass.
-fn pass(time: Duration) {
-    let begun = Instant::now();
-    eventually("time passes", PATIENCE + time, || (begun.elapsed() >= time).then_some(()));
-}
 
 /// 64 keep-alive clients, of whom half look for the end of their connection before they ask again,
 /// and 16 with a connection for each request.

@@ -76,7 +76,8 @@ fn fact() -> impl Strategy<Value = Event> {
         1 => Just(Event::Loaded(Err("unreadable".to_owned()))),
         2 => (0..5_u16).prop_map(|count| Event::SlotsOpen { count }),
         2 => slot().prop_map(|slot| Event::Queued { slot }),
-        2 => (slot(), 0..3_u32).prop_map(|(slot, length)| Event::QueueLength { slot, length }),
+        2 => (slot(), 0..3_u32, (0..9000_u64).prop_map(Instant::from_millis))
+            .prop_map(|(slot, length, beat)| Event::QueueLength { slot, length, beat }),
         3 => (child(), beat, kept)
             .prop_map(|(child, beat, kept)| Event::Pulse { child, beat, kept }),
         2 => (child(), 0..3_u64).prop_map(|(child, bytes)| Event::MemoryRead { child, bytes }),

@@ -50,7 +50,7 @@ fn next_event(event: &Event) -> Option<Event> {
         Event::Exited { .. } => Event::Loaded(Ok(transcript::policy("workers=2 stall=0.5"))),
         Event::Loaded(_) => Event::SlotsOpen { count: 1 },
         Event::SlotsOpen { .. } => Event::Queued { slot },
-        Event::Queued { .. } => Event::QueueLength { slot, length: 1 },
+        Event::Queued { .. } => Event::QueueLength { slot, length: 1, beat: Instant::default() },
         Event::QueueLength { .. } => {
             Event::Pulse { child, beat: Instant::from_millis(1), kept: Kept::ByNothing }
         }

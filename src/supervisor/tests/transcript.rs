@@ -10,6 +10,9 @@ use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::Due;
 use crate::time::Instant;
 
+/// The beat of a worker that is said to be alive.
+const ALWAYS: Instant = Instant::from_millis(u64::MAX);
+
 /// The fact in words. The first word names the variant.
 pub(super) fn fact(event: &Event) -> String {
     match event {
@@ -32,7 +35,8 @@ pub(super) fn fact(event: &Event) -> String {
         Event::Loaded(Err(reason)) => format!("loaded error {reason}"),
         Event::SlotsOpen { count } => format!("open {count}"),
         Event::Queued { slot } => format!("queued {slot}"),
-        Event::QueueLength { slot, length } => format!("length {slot} {length}"),
+        Event::QueueLength { slot, length, beat: ALWAYS } => format!("length {slot} {length}"),
+        Event::QueueLength { slot, length, beat } => format!("length {slot} {length} {beat}"),
         Event::Pulse { child, beat, kept } => {
             let starved = if *kept == Kept::ByStarvation { " starved" } else { "" };
             format!("pulse {child} {beat}{starved}")
@@ -62,9 +66,11 @@ pub(super) fn parse(line: &str) -> Event {
         ("loaded", _) => Event::Loaded(Ok(policy(rest))),
         ("open", [count]) => Event::SlotsOpen { count: number(count) },
         ("queued", [at]) => Event::Queued { slot: Slot::new(number(at)) },
-        ("length", [at, length]) => {
-            Event::QueueLength { slot: Slot::new(number(at)), length: number(length) }
-        }
+        ("length", [at, length, beat @ ..]) => Event::QueueLength {
+            slot: Slot::new(number(at)),
+            length: number(length),
+            beat: beat.first().map_or(ALWAYS, |beat| instant(beat)),
+        },
         ("pulse", [id, beat, kept @ ..]) => Event::Pulse {
             child: child(id),
             beat: instant(beat),
@@ -100,6 +106,7 @@ pub(super) fn order(action: &Action) -> String {
         Action::OpenSlots { count } => format!("open slots {count}"),
         Action::Watch { slot } => format!("watch {slot}"),
         Action::Look { slot } => format!("look {slot}"),
+        Action::Rouse { slot } => format!("rouse {slot}"),
         Action::TakePulse { child } => format!("take pulse {child}"),
         Action::ReadMemory { child } => format!("read memory {child}"),
         Action::Load { generation } => format!("load g{generation}"),

@@ -1,5 +1,7 @@
 //! PROXY headers on real connections.
 
+use std::time::Duration;
+
 use super::client::{body, statuses};
 use super::{Net, run};
 
@@ -145,12 +147,12 @@ fn a_connection_without_its_header_is_fresh() {
             tokio::task::yield_now().await;
         }
         net.server.leave();
-        net.server.conns.close_idle();
+        net.server.conns.close_idle(Duration::ZERO);
         let header = "PROXY TCP4 203.0.113.27 127.0.0.1 50000 80\r\n";
         begun.say(&header["PROXY TCP4 203.0.113.27 127.".len()..]).await;
         silent.say(header).await;
         tokio::task::yield_now().await;
-        net.server.conns.close_idle();
+        net.server.conns.close_idle(Duration::ZERO);
         for talk in [&mut silent, &mut begun] {
             talk.say(WHO).await;
             let answer = talk.rest().await;

@@ -46,10 +46,10 @@ fn workers_that_ignore_term_are_killed_at_their_deadline() {
     println!("ignores TERM: ended after {took:?} of {GRACEFUL:?}");
 }
 
-/// A client that reads nothing, half a body, half a head, and an idle one: cut at the deadline, each
-/// request that had begun with a line.
+/// At the deadline who has sent half a body or half a head is told that it took too long; a client that
+/// reads nothing is cut. Each request that had begun has its line.
 #[test]
-fn clients_that_do_not_play_along_are_cut_at_the_deadline() {
+fn clients_that_do_not_play_along_are_told_or_cut_at_the_deadline() {
     let _alone = crate::machine::alone();
     let server = Ferricorn::unruly().config("graceful_timeout = 1").start();
     let mut never_reads = server.connect();
@@ -70,11 +70,14 @@ fn clients_that_do_not_play_along_are_cut_at_the_deadline() {
     if !cfg!(debug_assertions) {
         assert!(!log.contains("not gone by its deadline"), "its workers are done before: {log}");
     }
-    assert_eq!(log.matches("\"POST /echo HTTP/1.1\" - - ").count(), 1, "{log}");
+    assert_eq!(log.matches("\"POST /echo HTTP/1.1\" 408 ").count(), 1, "{log}");
+    assert_eq!(log.matches("\"-\" 408 ").count(), 1, "{log}");
     assert_eq!(log.matches("\"GET /big?mb=64 HTTP/1.1\" - - ").count(), 1, "{log}");
     assert!(matches!(never_reads.response(), Err(Outcome::CutShort | Outcome::ResetWaiting)));
-    assert!(half_body.response().is_err());
-    assert!(half_head.response().is_err());
+    for half in [&mut half_body, &mut half_head] {
+        let answer = half.response().expect("it is answered, not cut");
+        assert_eq!((answer.status, answer.closes()), (408, true));
+    }
     println!("clients that do not play along: ended after {took:?} of {GRACEFUL:?}");
 }
 

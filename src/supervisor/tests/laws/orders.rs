@@ -60,6 +60,7 @@ impl Judge {
             Action::OpenSlots { .. }
             | Action::Watch { .. }
             | Action::Look { .. }
+            | Action::Rouse { .. }
             | Action::ReopenLogs
             | Action::Upgrade => {}
         }
@@ -202,7 +203,8 @@ impl Judge {
         let tried = self.reload.is_some_and(|it| it.generation == process.generation);
         let in_time = match orders.any() {
             true => over.contains(&Some(true)) || (stopped && orders.aborted.is_none()),
-            false => process.ready_at.is_none() && (booted || tried),
+            // A worker may boot on in a stop, for want of another.
+            false => process.ready_at.is_none() && (booted || tried || stopped),
         };
         self.holds(Law::Patience, in_time, || format!("{} is killed too early", process.id));
         if !orders.any() && process.slot().is_some() {

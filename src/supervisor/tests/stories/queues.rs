@@ -25,13 +25,16 @@ fn undrained_slot_adopted_and_released() {
                   → accept #2 {0,1}
         @1060    tick
                   → look 1
+                  → rouse 1
         @1060    length 1 0
         @1110    tick
                   → look 1
+                  → rouse 1
                   → steer {0}
         @1110    length 1 0
         @1160    tick
                   → look 1
+                  → rouse 1
         @1160    length 1 0
                   → watch 1
                   → accept #2 {0}
@@ -65,23 +68,106 @@ fn a_queue_that_lasts_is_steered_around() {
                   → accept #2 {0,1}
         @1060    tick
                   → look 1
+                  → rouse 1
         @1060    length 1 3
         @1110    tick
                   → look 1
+                  → rouse 1
                   → steer {0}
         @1110    length 1 3
         @1160    tick
                   → look 1
+                  → rouse 1
         @1160    length 1 0
         @1210    tick
                   → look 1
+                  → rouse 1
         @1210    length 1 0
         @1260    tick
                   → look 1
+                  → rouse 1
         @1260    length 1 0
                   → watch 1
                   → accept #2 {0}
                   → steer {0,1}
+        "
+    );
+}
+
+/// That nobody waits behind a worker that stands still is its siblings' doing.
+#[test]
+fn a_slot_is_released_when_its_worker_shows_a_sign_of_life() {
+    insta::assert_snapshot!(
+        served_with_queues(
+            "workers=2",
+            "
+            @1000 queued 1
+            @1010 length 1 3 @900
+            @1060 length 1 0 @900
+            @1110 length 1 0 @900
+            @1160 length 1 0 @900
+            @1410 length 1 0 @900
+            @1660 length 1 0 @1411
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @1000    queued 1
+        @1010    tick
+                  → look 1
+        @1010    length 1 3 @900
+                  → accept #2 {0,1}
+        @1060    tick
+                  → look 1
+                  → rouse 1
+        @1060    length 1 0 @900
+        @1110    tick
+                  → look 1
+                  → rouse 1
+                  → steer {0}
+        @1110    length 1 0 @900
+        @1160    tick
+                  → look 1
+                  → rouse 1
+        @1160    length 1 0 @900
+        @1410    tick
+                  → look 1
+                  → rouse 1
+        @1410    length 1 0 @900
+        @1660    tick
+                  → look 1
+                  → rouse 1
+        @1660    length 1 0 @1411
+                  → watch 1
+                  → accept #2 {0}
+                  → steer {0,1}
+        "
+    );
+}
+
+/// An address that a reload has opened is steered like the others.
+#[test]
+fn a_reload_steers_anew() {
+    insta::assert_snapshot!(
+        served_with_queues(
+            "workers=2",
+            "
+            @1000 signal HUP
+            @1010 loaded workers=2
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @1000    signal HUP
+                  → info: reloading: generation 2
+                  → load g2
+        @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
+                  → fork #4 prepare g2
+                  → steer {0,1}
+        @1010    forked #4 pid 104
+                  → debug: prepare begun with pid: 104
         "
     );
 }

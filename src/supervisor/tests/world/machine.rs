@@ -20,6 +20,8 @@ pub(crate) struct Process {
     /// When the master was first told that it is ready.
     pub(crate) ready_at: Option<u64>,
     pub(crate) accepting: SlotSet,
+    /// When its loop was roused last.
+    pub(crate) roused_at: u64,
     /// Since when its loop stands still.
     pub(crate) hung: Option<u64>,
     /// Since when it gets no processor.

@@ -355,6 +355,7 @@ fn newborn(
         forked_at: now,
         ready_at: None,
         accepting: crate::ids::SlotSet::EMPTY,
+        roused_at: 0,
         hung: None,
         starved: None,
         grown: false,

@@ -28,7 +28,17 @@ impl World {
             Action::Watch { slot } => self.watch(slot),
             Action::Look { slot } => {
                 let length = self.machine.queues.get(slot.index())?.length;
-                Some(Event::QueueLength { slot, length })
+                let mut workers = self.machine.workers();
+                let own = workers.find(|(at, it)| *at == slot && it.serves());
+                let beat = Instant::from_millis(own.map_or(0, |(_, it)| it.roused_at));
+                Some(Event::QueueLength { slot, length, beat })
+            }
+            Action::Rouse { slot } => {
+                // At rest nothing else makes a loop turn.
+                let workers = self.machine.processes.iter_mut();
+                let roused = workers.filter(|it| it.slot() == Some(slot) && it.runs());
+                roused.for_each(|it| it.roused_at = self.now);
+                None
             }
             Action::TakePulse { child } => {
                 let process = self.machine.process(child)?;

@@ -1,0 +1,85 @@
+//! Listeners on real sockets.
+
+use std::net::TcpStream;
+
+use super::*;
+
+/// Listeners at a free port of each of these addresses, for one slot.
+fn open(binds: &[&str]) -> Listeners {
+    let config = format!("bind = {binds:?}");
+    let config = Config::from_toml(&config, &[]).expect("the settings are right");
+    Listeners::open(&config, &[], 1).expect("the ports are free")
+}
+
+fn place(listeners: &mut Listeners, number: usize) -> &mut SocketAddr {
+    match &mut listeners.addresses[number].as_mut().expect("it is open").place {
+        Place::Tcp(address) => address,
+        other => panic!("{other} is no TCP address"),
+    }
+}
+
+/// An address that this machine does not have (RFC 5737).
+const ELSEWHERE: &str = "192.0.2.1:9";
+
+/// A slot is opened at every address or at none: a socket that no worker knows would be given
+/// connections, and nobody would take them.
+#[test]
+fn a_slot_that_cannot_be_opened_everywhere_is_opened_nowhere() {
+    let mut listeners = open(&["127.0.0.1:0", "127.0.0.1:0"]);
+    let there = *place(&mut listeners, 0);
+    let good = std::mem::replace(place(&mut listeners, 1), ELSEWHERE.parse().unwrap());
+    let (opened, error) = listeners.grow(3, 16);
+    assert_eq!(opened, []);
+    assert!(error.is_some());
+    assert_eq!((listeners.slots(), listeners.bells.len()), (1, 1));
+    let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(there).unwrap()).collect();
+    assert_eq!(listeners.queue_length(Slot::new(0)), 32, "nobody waits where nobody is");
+    drop(clients);
+    *place(&mut listeners, 1) = good;
+    let (opened, error) = listeners.grow(2, 16);
+    assert_eq!(opened, [(0, Slot::new(1)), (1, Slot::new(1))]);
+    assert!(error.is_none(), "{error:?}");
+}
+
+/// What was opened before that counts, and is told.
+#[test]
+fn slots_that_were_opened_before_one_that_cannot_be_are_told() {
+    let mut listeners = open(&["127.0.0.1:0", "127.0.0.1:0"]);
+    // The second address has a socket for the second slot, and cannot have one for the third.
+    let (first, _) = listeners.grow(2, 16);
+    assert_eq!(first.len(), 2);
+    listeners.slots = 1;
+    listeners.bells.truncate(1);
+    if let Some(Address { sockets: Sockets::PerSlot(sockets), .. }) = &mut listeners.addresses[0] {
+        sockets.truncate(1);
+    }
+    *place(&mut listeners, 1) = ELSEWHERE.parse().unwrap();
+    let (opened, error) = listeners.grow(4, 16);
+    assert_eq!(opened, [(0, Slot::new(1))]);
+    assert!(error.is_some());
+    assert_eq!((listeners.slots(), listeners.bells.len()), (2, 2));
+}
+
+/// Where one address cannot be steered the others are, and no stale program is left there.
+#[test]
+fn addresses_are_steered_each_for_itself() {
+    let mut listeners = open(&["127.0.0.1:0", "127.0.0.1:0"]);
+    let (_, error) = listeners.grow(2, 64);
+    assert!(error.is_none(), "{error:?}");
+    let there = [0, 1].map(|number| *place(&mut listeners, number));
+    listeners.steer(&SlotSet::from_iter([Slot::new(1)])).expect("it needs no privilege");
+    // More than a program has room for: at the first address nobody can be chosen by it.
+    let (_, first) = listeners.of_slot(Slot::new(0)).next().expect("it is open");
+    let too_many: Vec<u32> = (0..4096).collect();
+    steer(first, &too_many).expect_err("the program is too long");
+    let clients: Vec<_> =
+        there.iter().flat_map(|it| (0..32).map(|_| TcpStream::connect(*it).unwrap())).collect();
+    let waiting = |address, slot| {
+        let listener = listeners.get(address, Slot::new(slot)).expect("it is open");
+        socket::queue_length(listener).unwrap()
+    };
+    assert_eq!((waiting(1, 0), waiting(1, 1)), (0, 32), "the second is steered as it was");
+    let (old, new) = (waiting(0, 0), waiting(0, 1));
+    assert!(old > 0 && old + new == 32, "the kernel chooses at the first: {old}, {new}");
+    drop(clients);
+}
