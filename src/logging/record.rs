@@ -1,7 +1,7 @@
 //! What is known of one request when its access line is written.
 //!
 //! The trap: not every request has a status. One whose client went away, or whose worker died, was
-//! never answered, and a line that says 200 or 499 of it would be an invention.
+//! never answered, or not to the end, and a line that says 200 or 499 of it would be an invention.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -56,9 +56,9 @@ pub enum Outcome {
     /// It was answered with this status before it could be read: nothing is known of its method,
     /// target, protocol and header fields, and what the record has for them means nothing.
     Unread(StatusCode),
-    /// The client went away before the answer.
+    /// The client went away, or was cut off for not reading, before all of the answer was on its way.
     Aborted,
-    /// The worker that held it died.
+    /// The worker that held it died, or left before all of the answer was on its way.
     Lost,
 }
 

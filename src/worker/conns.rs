@@ -26,18 +26,16 @@ pub(super) enum Wait {
     First = 0,
     /// The rest of a request's head.
     Head = 1,
-    /// The handler's answer.
+    /// The handler's answer, and that all of it is with the kernel.
     Answer = 2,
     /// The next piece of a request's body.
     Body = 3,
-    /// That the client takes what is written.
-    Reader = 4,
     /// The next request.
-    Next = 5,
+    Next = 4,
     /// Nothing that we know: it speaks another protocol now.
-    Other = 6,
+    Other = 5,
     /// That the client, which has been answered for the last time, stops speaking.
-    Silence = 7,
+    Silence = 6,
 }
 
 /// Why a connection was kicked.
@@ -87,6 +85,9 @@ pub(crate) struct Conn {
     wait: AtomicU8,
     /// Since when, in milliseconds of the monotonic clock.
     since: AtomicU64,
+    /// Since when, besides, a write waits for the client to read; 0: none does. Of its own: requests
+    /// may come in, and be answered, behind an answer that nobody takes.
+    blocked: AtomicU64,
     /// When the request in hand began, and how many milliseconds more its handler has asked for.
     began: AtomicU64,
     extra: AtomicU64,
@@ -108,6 +109,7 @@ impl Conn {
             number,
             wait: AtomicU8::new(Wait::First as u8),
             since: AtomicU64::new(now),
+            blocked: AtomicU64::new(0),
             began: AtomicU64::new(now),
             extra: AtomicU64::new(0),
             fault: AtomicU8::new(Fault::None as u8),
@@ -138,9 +140,8 @@ impl Conn {
             1 => Wait::Head,
             2 => Wait::Answer,
             3 => Wait::Body,
-            4 => Wait::Reader,
-            5 => Wait::Next,
-            6 => Wait::Other,
+            4 => Wait::Next,
+            5 => Wait::Other,
             _ => Wait::Silence,
         }
     }
@@ -187,12 +188,23 @@ impl Conn {
                 self.heads.begin();
             }
             Wait::Head => {}
-            Wait::Answer | Wait::Body | Wait::Reader | Wait::Other | Wait::Silence => {
-                return Ok(());
-            }
+            Wait::Answer | Wait::Body | Wait::Other | Wait::Silence => return Ok(()),
         }
         self.heads.note_line(bytes, room.line)?;
         if unfinished > room.head as u64 { Err(TooLong::Head) } else { Ok(()) }
+    }
+
+    /// A write waits for the client, or does not any more.
+    pub(super) fn note_blocked(&self, is_blocked: bool) {
+        let since = self.blocked.load(Ordering::Relaxed);
+        if is_blocked && since == 0 {
+            self.blocked.store(clock::coarse_millis().max(1), Ordering::Relaxed);
+        } else if !is_blocked && since != 0 {
+            self.blocked.store(0, Ordering::Relaxed);
+            if self.kick() == Kick::Reader {
+                self.kick.store(Kick::None as u8, Ordering::Relaxed);
+            }
+        }
     }
 
     /// The client was told this without a request.
@@ -282,26 +294,21 @@ impl Timeouts {
                 u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).saturating_add(extra);
             !timeout.is_zero() && now.saturating_sub(since) >= allowed
         };
+        let blocked = conn.blocked.load(Ordering::Relaxed);
+        if blocked != 0 && waited(self.body, blocked, 0) {
+            return Some(Kick::Reader);
+        }
         let answer = || waited(self.answer, began, conn.extra.load(Ordering::Relaxed));
         match conn.wait() {
             Wait::First | Wait::Head => waited(self.head, since, 0).then_some(Kick::Head),
             Wait::Answer => answer().then_some(Kick::Answer),
             Wait::Body if answer() => Some(Kick::Answer),
             Wait::Body => waited(self.body, since, 0).then_some(Kick::Body),
-            Wait::Reader => waited(self.body, since, 0).then_some(Kick::Reader),
             Wait::Next => waited(self.idle, since, 0).then_some(Kick::Idle),
             Wait::Other => None,
             Wait::Silence => waited(SILENCE, since, 0).then_some(Kick::Silence),
         }
     }
-}
-
-/// One connection's entry among the open ones, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) conn: Arc<Conn>,
-    conns: Arc<Conns>,
-    key: usize,
 }
 
 impl Conns {
@@ -322,18 +329,26 @@ impl Conns {
     }
 
     /// A connection was accepted.
-    pub(super) fn enter(self: &Arc<Self>) -> Entry {
+    pub(super) fn enter(&self) -> Arc<Conn> {
         let mut open = self.lock();
         let place = open.vacant_entry();
-        let key = place.key();
-        let conn = Arc::new(Conn::new(key, clock::coarse_millis()));
+        let conn = Arc::new(Conn::new(place.key(), clock::coarse_millis()));
         place.insert(Arc::clone(&conn));
         drop(open);
         let before = self.count.fetch_add(1, Ordering::Relaxed);
         self.board.connection_opened();
         self.place.opened(before + 1);
         self.changed.notify_waiters();
-        Entry { conn, conns: Arc::clone(self), key }
+        conn
+    }
+
+    /// It has ended.
+    pub(super) fn leave(&self, conn: &Conn) {
+        drop(self.lock().remove(conn.number));
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.board.connection_closed();
+        self.place.closed();
+        self.changed.notify_waiters();
     }
 
     /// How many are open.
@@ -370,16 +385,6 @@ impl Conns {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Slab<Arc<Conn>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        drop(self.conns.lock().remove(self.key));
-        self.conns.count.fetch_sub(1, Ordering::Relaxed);
-        self.conns.board.connection_closed();
-        self.conns.place.closed();
-        self.conns.changed.notify_waiters();
     }
 }
 

@@ -21,10 +21,11 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::conns::{Conn, Entry, HeadRoom, Kick, Wait};
+use super::conns::{HeadRoom, Kick, Wait};
 use super::heads::TooLong;
 use super::own::Own;
 use super::proxy::{self, Parsed, Proxied};
+use super::ticket::Entry;
 use crate::sys::clock;
 
 /// Bytes of an answer in pieces that are put together before they are written: to copy so few is
@@ -44,13 +45,11 @@ pub(super) enum Stream {
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: Stream,
-    entry: Entry,
+    entry: Arc<Entry>,
     /// Longer heads would be refused by hyper, without a word.
     room: HeadRoom,
     /// What came in behind the PROXY header.
     ahead: BytesMut,
-    /// What was waited for before the client stopped reading.
-    before: Option<Wait>,
     end: End,
 }
 
@@ -75,13 +74,13 @@ pub(super) enum Unproxied {
 }
 
 impl Watched {
-    pub(super) fn new(stream: Stream, entry: Entry, room: HeadRoom) -> Self {
-        Self { stream, entry, room, ahead: BytesMut::new(), before: None, end: End::NotYet }
+    pub(super) fn new(stream: Stream, entry: Arc<Entry>, room: HeadRoom) -> Self {
+        Self { stream, entry, room, ahead: BytesMut::new(), end: End::NotYet }
     }
 
-    /// What is known of the connection.
-    pub(super) fn conn(&self) -> &Arc<Conn> {
-        &self.entry.conn
+    /// What it shares with its requests.
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
     }
 
     /// Takes the PROXY header from the front. Until it is there the connection waits for its first
@@ -164,21 +163,18 @@ impl Watched {
 
     /// Notes whether a write had to wait for the client.
     fn note_write<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match (&result, self.before) {
-            (Poll::Pending, _) if self.entry.conn.kick() == Kick::Reader => {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            (Poll::Pending, None) => {
-                self.before = Some(self.entry.conn.wait());
-                self.entry.conn.set(Wait::Reader);
-            }
-            (Poll::Ready(_), Some(before)) => {
-                self.before = None;
-                self.entry.conn.set(before);
-            }
-            (Poll::Pending, Some(_)) | (Poll::Ready(_), None) => {}
+        let conn = &self.entry.conn;
+        if result.is_pending() && conn.kick() == Kick::Reader {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        conn.note_blocked(result.is_pending());
         result
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.entry.close();
     }
 }
 
@@ -237,11 +233,16 @@ impl AsyncWrite for Watched {
         self.note_write(result)
     }
 
+    /// hyper calls it only when it has nothing left to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let result = match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        if matches!(result, Poll::Ready(Ok(()))) {
+            self.entry.note_flushed();
         }
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

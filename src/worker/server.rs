@@ -18,6 +18,7 @@ use super::forwarded::Trusted;
 use super::io::{Stream, Unproxied, Watched};
 use super::proxy::Proxied;
 use super::service::Requests;
+use super::ticket::Entry;
 use super::{Chain, own, ticket};
 use crate::client::{Client, Scheme};
 use crate::config::{Config, Limits};
@@ -35,7 +36,7 @@ pub(super) struct Server {
     pub(super) generation: Generation,
     pub(super) pid: u32,
     pub(super) limits: Limits,
-    pub(super) conns: Arc<Conns>,
+    pub(super) conns: Conns,
     /// The header fields that the access log names.
     pub(super) fields: NamedFields,
     /// Whose forwarding headers are believed.
@@ -82,7 +83,7 @@ impl Server {
             generation,
             pid,
             limits: config.limits.clone(),
-            conns: Arc::new(Conns::new(config, Arc::clone(&board), place.clone())),
+            conns: Conns::new(config, Arc::clone(&board), place.clone()),
             fields: logging::named_fields(),
             forwarders: Trusted::new(&config.forwarded_allow_ips),
             proxies: config.proxy_protocol.then(|| Trusted::new(&config.proxy_allow_ips)),
@@ -129,15 +130,14 @@ impl Server {
     /// A request is over.
     pub(super) fn count_request(&self) {
         self.place.board().count_request(self.slot);
-        let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
-        if served == self.enough {
+        if self.enough > 0 && self.served.fetch_add(1, Ordering::Relaxed) + 1 == self.enough {
             self.served_enough.notify_one();
         }
     }
 
     pub(super) fn serve(self: &Arc<Self>, stream: Stream, peer: Option<SocketAddr>) {
         // Entered before anything else runs: who counts connections sees it at once.
-        let entry = self.conns.enter();
+        let entry = Arc::new(Entry::new(self));
         let watched = Watched::new(stream, entry, head_room(&self.limits));
         let server = Arc::clone(self);
         tokio::spawn(async move {
@@ -170,11 +170,10 @@ impl Server {
 
     /// Requests and answers, until the connection ends.
     async fn converse(self: Arc<Self>, watched: Watched, peer: Client) {
-        let conn = Arc::clone(watched.conn());
+        let conn = Arc::clone(&watched.entry().conn);
         let requests = Requests {
             router: self.router.clone(),
-            server: Arc::clone(&self),
-            conn: Arc::clone(&conn),
+            entry: Arc::clone(watched.entry()),
             peer,
             is_forwarder: self.forwarders.has_peer(peer.peer()),
         };

@@ -22,9 +22,8 @@ use tower::Service as _;
 use super::body::Upload;
 use super::conns::{Conn, Fault, Kick, Wait};
 use super::own::{CLOSE, Own};
-use super::server::Server;
 use super::strict::Seen;
-use super::ticket::Ticket;
+use super::ticket::{Entry, Ticket};
 use super::{forwarded, strict};
 use crate::client::Client;
 use crate::request_id::{RequestId, X_REQUEST_ID};
@@ -33,8 +32,7 @@ use crate::request_id::{RequestId, X_REQUEST_ID};
 #[derive(Debug)]
 pub(super) struct Requests {
     pub(super) router: Router,
-    pub(super) server: Arc<Server>,
-    pub(super) conn: Arc<Conn>,
+    pub(super) entry: Arc<Entry>,
     pub(super) peer: Client,
     /// Whether the peer is a proxy whose forwarding headers are believed.
     pub(super) is_forwarder: bool,
@@ -46,23 +44,24 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Answering {
-        self.conn.note_request();
+        let Entry { server, conn, .. } = &*self.entry;
+        self.entry.begin();
         let (mut head, body) = request.into_parts();
-        let mut seen = Seen::new(&head.headers, &self.server.fields.request);
+        let mut seen = Seen::new(&head.headers, &server.fields.request);
         let client = if self.is_forwarder && seen.forwarded {
-            forwarded::client(&head.headers, self.peer, &self.server.forwarders)
+            forwarded::client(&head.headers, self.peer, &server.forwarders)
         } else {
             self.peer
         };
         let id = RequestId::of_request(seen.id());
         let length = body.size_hint().exact();
         let kept = (client, id.clone(), std::mem::take(&mut seen.named));
-        let mut ticket = Ticket::new(&self.server, &self.conn, &head, kept);
+        let mut ticket = Ticket::new(&self.entry, &head, kept);
         ticket.body = length.unwrap_or(0);
-        let running = match strict::judge(&head, &seen, length, &self.server.limits) {
+        let running = match strict::judge(&head, &seen, length, &server.limits) {
             Some(own) => {
                 if !body.is_end_stream() {
-                    self.conn.note_unread();
+                    conn.note_unread();
                 }
                 Running::Own { own }
             }
@@ -72,7 +71,7 @@ impl Service<Request<Incoming>> for Requests {
                 let body = if body.is_end_stream() {
                     Body::empty()
                 } else {
-                    Body::new(Upload::new(body, Arc::clone(&self.conn), self.server.limits.body))
+                    Body::new(Upload::new(body, Arc::clone(conn), server.limits.body))
                 };
                 let future = self.router.clone().call(Request::from_parts(head, body));
                 Running::Routed { future }
@@ -94,7 +93,7 @@ pub(crate) struct InHand {
 impl Requests {
     /// What handlers may ask for.
     fn extend(&self, head: &mut request::Parts, client: Client, id: RequestId) {
-        head.extensions.insert(InHand { conn: Arc::clone(&self.conn), client, id });
+        head.extensions.insert(InHand { conn: Arc::clone(&self.entry.conn), client, id });
         if let Some(peer) = self.peer.peer() {
             head.extensions.insert(ConnectInfo(peer));
         }
@@ -115,7 +114,7 @@ pin_project_lite::pin_project! {
         #[pin]
         running: Running,
         // Taken by the answer. Dropped with this, it says that the client went away.
-        ticket: Option<Box<Ticket>>,
+        ticket: Option<Ticket>,
     }
 }
 
@@ -153,7 +152,7 @@ impl Future for Answering {
 }
 
 /// Puts on the answer what the connection's state asks for.
-fn finish(response: Response<Body>, mut ticket: Box<Ticket>) -> Response<Answer> {
+fn finish(response: Response<Body>, mut ticket: Ticket) -> Response<Answer> {
     let mut response = match ticket.conn.fault() {
         Fault::None => response,
         Fault::TooLong => Own::BodyTooLong.response(),
@@ -165,16 +164,16 @@ fn finish(response: Response<Body>, mut ticket: Box<Ticket>) -> Response<Answer>
         // Said on the last answer only: what is pipelined behind it is still answered.
         response.headers_mut().insert(CONNECTION, CLOSE);
     }
-    response.headers_mut().insert(X_REQUEST_ID, ticket.id.to_value());
+    response.headers_mut().insert(X_REQUEST_ID, ticket.id().to_value());
     ticket.note_head(&response);
     response.map(|body| Answer { body, ticket })
 }
 
-/// The body of an answer on its way out. When it is dropped the request is over, and is logged.
+/// The body of an answer on its way out. When it is dropped hyper has all of it, or nobody wants it.
 #[derive(Debug)]
 pub(super) struct Answer {
     body: Body,
-    ticket: Box<Ticket>,
+    ticket: Ticket,
 }
 
 impl http_body::Body for Answer {
@@ -187,7 +186,7 @@ impl http_body::Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
-            self.ticket.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+            self.ticket.note_sent(frame.data_ref().map_or(0, Bytes::len));
         }
         Poll::Ready(frame)
     }

@@ -1,7 +1,14 @@
 //! What is kept of a request until it is over: for its access line, its limits and its counters.
+//!
+//! # When a request is over
+//! hyper drops an answer as soon as it has taken the last of it, which may be long before the client
+//! has: an answer of 64 MiB is one piece. So the account of a request waits beside its connection until
+//! all that hyper had to write is with the kernel. What is there still when the stream ends was not
+//! answered, whatever its head said; and what a worker had in hand that is killed is on its board.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, Version, request};
@@ -13,17 +20,151 @@ use crate::logging::{self, Field, Outcome, Record};
 use crate::request_id::RequestId;
 use crate::sys::clock;
 
-/// One request in hand. Dropped when its answer is out, or when nobody waits for it any more.
+/// A connection's entry among the open ones, shared by its stream and its requests. Its number is free
+/// for another connection when all of them are gone: a request has its place on the board by it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) conn: Arc<Conn>,
+    pub(super) server: Arc<Server>,
+    departing: Mutex<Departing>,
+}
+
+/// The request whose answer hyper has taken, but not yet the kernel.
+#[derive(Debug, Default)]
+enum Departing {
+    #[default]
+    Nobody,
+    One(Box<Account>),
+    /// There is no stream any more.
+    Closed,
+}
+
+impl Entry {
+    /// A connection was accepted.
+    pub(super) fn new(server: &Arc<Server>) -> Self {
+        let conn = server.conns.enter();
+        Self { conn, server: Arc::clone(server), departing: Mutex::default() }
+    }
+
+    /// A request has come in.
+    pub(super) fn begin(&self) {
+        // The answer before it may be on its way: it was given before all of its request had come.
+        self.note_flushed();
+        self.conn.note_request();
+    }
+
+    /// There is nothing more to write: the kernel has all of it.
+    pub(super) fn note_flushed(&self) {
+        // At other times none is on its way.
+        if !matches!(self.conn.wait(), Wait::Answer | Wait::Body | Wait::Other) {
+            return;
+        }
+        if let Some(account) = self.take() {
+            self.end(&account);
+        }
+    }
+
+    /// The stream has ended.
+    pub(super) fn close(&self) {
+        let before = std::mem::replace(&mut *self.lock(), Departing::Closed);
+        if let Departing::One(account) = before {
+            self.give_up(account);
+        }
+    }
+
+    /// hyper has all of the answer, or nobody waits for it any more.
+    fn depart(&self, account: Box<Account>) {
+        let mut departing = self.lock();
+        if matches!(*departing, Departing::Closed) || account.outcome == Outcome::Aborted {
+            drop(departing);
+            self.give_up(account);
+        } else {
+            *departing = Departing::One(account);
+        }
+    }
+
+    fn take(&self) -> Option<Box<Account>> {
+        let mut departing = self.lock();
+        match std::mem::take(&mut *departing) {
+            Departing::One(account) => Some(account),
+            other @ (Departing::Nobody | Departing::Closed) => {
+                *departing = other;
+                None
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Departing> {
+        self.departing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It was not answered, or not to the end. How much of it has reached the client is not known.
+    fn give_up(&self, mut account: Box<Account>) {
+        account.outcome = if self.server.is_cutting() { Outcome::Lost } else { Outcome::Aborted };
+        account.sent = 0;
+        self.end(&account);
+    }
+
+    /// The request is over.
+    fn end(&self, account: &Account) {
+        if self.conn.wait() != Wait::Other {
+            self.conn.set(Wait::Next);
+        }
+        let server = &self.server;
+        server.count_request();
+        let record = Record {
+            remote: account.client.address(),
+            started: account.started,
+            elapsed: account.elapsed(),
+            method: &account.method,
+            target: &account.target,
+            version: account.version,
+            request_headers: &account.request_headers,
+            outcome: account.outcome,
+            response_headers: &account.response_headers,
+            bytes: account.sent,
+            pid: server.pid,
+            slot: server.slot,
+            generation: server.generation,
+            request_id: Some(account.id.as_str()),
+            scheme: account.client.scheme().as_str(),
+        };
+        // A worker that dies in between has left a note whether the line was written.
+        let entry = server.board.entry(self.conn.number);
+        logging::access(&record, |position| {
+            if let Some(entry) = &entry {
+                entry.note_line(position);
+            }
+        });
+        if let Some(entry) = &entry {
+            entry.clear();
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.server.conns.leave(&self.conn);
+    }
+}
+
+/// One request in hand. Dropped when hyper has its answer, or when nobody waits for it any more.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    pub(super) server: Arc<Server>,
-    pub(super) conn: Arc<Conn>,
+    entry: Arc<Entry>,
+    /// Taken when it is dropped.
+    account: Option<Box<Account>>,
     /// Length of the request's body, as far as it is known.
     pub(super) body: u64,
+}
+
+/// What is told of a request when it is over.
+#[derive(Debug)]
+struct Account {
     /// Bytes of the answer's body that were handed to the connection.
-    pub(super) sent: u64,
+    sent: u64,
     client: Client,
-    pub(super) id: RequestId,
+    id: RequestId,
     started: SystemTime,
     clock: Instant,
     method: Method,
@@ -37,20 +178,16 @@ pub(super) struct Ticket {
 
 impl Ticket {
     pub(super) fn new(
-        server: &Arc<Server>,
-        conn: &Arc<Conn>,
+        entry: &Arc<Entry>,
         head: &request::Parts,
         (client, id, request_headers): (Client, RequestId, Vec<Field>),
-    ) -> Box<Self> {
+    ) -> Self {
         let started = clock::wall();
-        if let Some(entry) = server.board.entry(conn.number) {
+        if let Some(entry) = entry.server.board.entry(entry.conn.number) {
             entry.fill(client.address(), started, &head.method, &head.uri, head.version);
         }
         // In a place of its own: it passes through many hands, each of which would move all of it.
-        Box::new(Self {
-            server: Arc::clone(server),
-            conn: Arc::clone(conn),
-            body: 0,
+        let account = Box::new(Account {
             sent: 0,
             client,
             id,
@@ -62,72 +199,73 @@ impl Ticket {
             request_headers,
             response_headers: Vec::new(),
             outcome: Outcome::Aborted,
-        })
+        });
+        Self { entry: Arc::clone(entry), account: Some(account), body: 0 }
+    }
+
+    fn account(&self) -> &Account {
+        self.account.as_ref().expect("it is there until the end")
+    }
+
+    fn account_mut(&mut self) -> &mut Account {
+        self.account.as_mut().expect("it is there until the end")
+    }
+
+    pub(super) fn id(&self) -> &RequestId {
+        &self.account().id
     }
 
     /// The head of the answer stands.
     pub(super) fn note_head<B>(&mut self, response: &Response<B>) {
-        self.outcome = Outcome::Status(response.status());
-        self.response_headers = kept(response.headers(), &self.server.fields.response);
+        let headers = kept(response.headers(), &self.server.fields.response);
+        let account = self.account_mut();
+        account.outcome = Outcome::Status(response.status());
+        account.response_headers = headers;
+    }
+
+    /// So many bytes more of the answer's body were handed to the connection.
+    pub(super) fn note_sent(&mut self, bytes: usize) {
+        self.account_mut().sent += bytes as u64;
     }
 
     pub(super) fn warn_of_timeout(&self) {
-        let seconds = self.elapsed().as_secs_f32();
+        let account = self.account();
+        let seconds = account.elapsed().as_secs_f32();
         tracing::warn!(
             "answered 504 to {method} {path}: no answer after {seconds:.1} s",
-            method = self.method,
-            path = self.target.path(),
+            method = account.method,
+            path = account.target.path(),
         );
     }
 
     pub(super) fn warn_of_panic(&self) {
+        let account = self.account();
         tracing::error!(
             "answered 500 to {method} {path}: its handler panicked",
-            method = self.method,
-            path = self.target.path(),
+            method = account.method,
+            path = account.target.path(),
         );
     }
+}
 
+impl Account {
     fn elapsed(&self) -> Duration {
         clock::now().duration_since(self.clock)
     }
 }
 
+impl Deref for Ticket {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.conn.wait() != Wait::Other {
-            self.conn.set(Wait::Next);
-        }
-        self.server.count_request();
-        if self.outcome == Outcome::Aborted && self.server.is_cutting() {
-            self.outcome = Outcome::Lost;
-        }
-        let record = Record {
-            remote: self.client.address(),
-            started: self.started,
-            elapsed: self.elapsed(),
-            method: &self.method,
-            target: &self.target,
-            version: self.version,
-            request_headers: &self.request_headers,
-            outcome: self.outcome,
-            response_headers: &self.response_headers,
-            bytes: self.sent,
-            pid: self.server.pid,
-            slot: self.server.slot,
-            generation: self.server.generation,
-            request_id: Some(self.id.as_str()),
-            scheme: self.client.scheme().as_str(),
-        };
-        // A worker that dies in between has left a note whether the line was written.
-        let entry = self.server.board.entry(self.conn.number);
-        logging::access(&record, |position| {
-            if let Some(entry) = &entry {
-                entry.note_line(position);
-            }
-        });
-        if let Some(entry) = &entry {
-            entry.clear();
+        if let Some(account) = self.account.take() {
+            self.entry.depart(account);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Clients that are slow, wrong, greedy or gone.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::client::{Connection, Outcome, get, post};
-use crate::harness::{Ferricorn, PATIENCE, eventually};
+use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
 fn answer(server: &Ferricorn, request: &str) -> (u16, bool) {
@@ -94,6 +96,23 @@ fn slow_heads_bodies_and_readers_are_cut_in_time() {
     };
     eventually("the reader is cut off, too", PATIENCE, || (clients() == 0).then_some(()));
     let _rest = reader.rest();
+    server.stop();
+}
+
+/// An answer that hyper has taken, but nobody else: it dies with its worker, and is told as lost.
+#[test]
+fn an_answer_that_nobody_takes_is_lost_with_its_worker() {
+    let server = Ferricorn::unruly().config("workers = 1").start();
+    let worker = server.worker(0);
+    let mut reader = TcpStream::connect(server.address().tcp()).expect("the server listens");
+    reader.write_all(get("/big?mb=64").as_bytes()).unwrap();
+    // Its first byte is there: the handler and hyper have done what they had to do.
+    assert_eq!(reader.peek(&mut [0]).expect("the answer has begun"), 1);
+    assert_eq!(server.connect().get("/").expect("the worker goes on").status, 200);
+    send(worker, Signal::SIGKILL);
+    server.wait_log("took with it 1 request: GET /big?mb=64 (");
+    server.wait_log("\"GET /big?mb=64 HTTP/1.1\" - - ");
+    drop(reader);
     server.stop();
 }
 

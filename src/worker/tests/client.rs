@@ -18,7 +18,17 @@ pub(super) struct Talk {
 
 impl Talk {
     pub(super) async fn tcp(from: IpAddr, to: SocketAddr) -> Self {
+        Self::open(TcpSocket::new_v4().expect("a socket"), from, to).await
+    }
+
+    /// One that takes in hardly anything until it is read.
+    pub(super) async fn tcp_narrow(from: IpAddr, to: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(1).expect("the kernel makes the least of it");
+        Self::open(socket, from, to).await
+    }
+
+    async fn open(socket: TcpSocket, from: IpAddr, to: SocketAddr) -> Self {
         socket.bind((from, 0).into()).expect("an address of this machine");
         let stream = socket.connect(to).await.expect("the server listens");
         stream.set_nodelay(true).expect("TCP has it");

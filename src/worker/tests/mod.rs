@@ -6,6 +6,7 @@
 
 mod client;
 mod forwarding;
+mod outgoing;
 mod proxied;
 mod smuggling;
 mod timing;
@@ -37,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes that a test's server takes for a body.
 const BODY_MAX: usize = 1000;
+
+/// Bytes of an answer that no socket has room for.
+const BIG: usize = 32 << 20;
 
 /// A worker without its master.
 struct Net {
@@ -176,6 +180,9 @@ fn router() -> Router {
         .route("/", get(|| async { ([("x-mark", "out")], "hello") }))
         .route("/who", get(who))
         .route("/echo", post(|body: Bytes| async { body }))
+        .route("/big", get(|| async { vec![b'b'; BIG] }))
+        .route("/cut-short", get(|| async { outgoing::CutShort::answer() }))
+        .route("/ignore-big", any(|| async { vec![b'b'; BIG] }))
         .route("/ignore", any(|| async { "ignored" }))
         .route("/fail", any(|| async { StatusCode::IM_A_TEAPOT.into_response() }))
         .route("/panic", any(panic))
