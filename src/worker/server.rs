@@ -168,8 +168,20 @@ impl Server {
         }
     }
 
-    /// Requests and answers, until the connection ends.
+    /// Requests and answers, until the connection ends, with rests in between.
     async fn converse(self: Arc<Self>, watched: Watched, peer: Client) {
+        let entry = Arc::clone(watched.entry());
+        let mut awake = watched;
+        loop {
+            // In a place of its own, which is given back while the connection rests.
+            Box::pin(self.speak(awake, peer)).await;
+            let Some(stream) = entry.woken().await else { return };
+            awake = Watched::new(stream, Arc::clone(&entry), head_room(&self.limits));
+        }
+    }
+
+    /// Requests and answers, until the connection ends or rests.
+    async fn speak(self: &Arc<Self>, watched: Watched, peer: Client) {
         let conn = Arc::clone(&watched.entry().conn);
         let requests = Requests {
             router: self.router.clone(),
@@ -189,7 +201,7 @@ impl Server {
         };
         let by_hyper = || own::status_of(result.as_ref().err()?.as_ref());
         if let Some(status) = conn.refused().or_else(by_hyper) {
-            ticket::log_unread(&self, &conn, peer.address(), status);
+            ticket::log_unread(self, &conn, peer.address(), status);
         }
         if let Err(error) = result {
             tracing::debug!("a connection ended badly: {}", Chain(error.as_ref()));
