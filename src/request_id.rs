@@ -2,8 +2,8 @@
 //!
 //! # Why every request has one
 //! It is in every answer, so it cannot be made when somebody asks for it. Making it is cheap instead:
-//! 16 random bytes in hexadecimal, written into a piece of memory that some hundred ids share, so that
-//! hardly any of them asks for memory of its own.
+//! 16 random bytes in hexadecimal, of a fast generator since an id is no secret, written into a piece of
+//! memory that some hundred ids share, so that hardly any of them asks for memory of its own.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -13,6 +13,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderName, HeaderValue};
 use bytes::BytesMut;
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
 
 use crate::worker::InHand;
 
@@ -53,15 +55,15 @@ impl RequestId {
     /// A new one.
     fn new() -> Self {
         thread_local! {
-            static MEMORY: RefCell<BytesMut> = RefCell::default();
+            // Begun by the system's own random source, at the first request: after every fork.
+            static MAKER: RefCell<(SmallRng, BytesMut)> =
+                RefCell::new((rand::make_rng(), BytesMut::new()));
         }
-        // The worker has given its random stream a new beginning after the fork.
-        let digits = hexadecimal(rand::random());
-        let id = MEMORY.with_borrow_mut(|memory| {
+        let id = MAKER.with_borrow_mut(|(random, memory)| {
             if memory.capacity() < LENGTH {
                 memory.reserve(PIECE);
             }
-            memory.extend_from_slice(&digits);
+            memory.extend_from_slice(&hexadecimal(random.random()));
             memory.split().freeze()
         });
         Self(HeaderValue::from_maybe_shared(id).expect("digits are a value"))

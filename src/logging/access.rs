@@ -1,15 +1,23 @@
 //! Writes access lines: a compiled format, the dates it remembers, and the longest line there is.
 
 use super::clock::Clock;
+use super::escape::Address;
 use super::format::{AccessFormat, LINE_MAX, NamedFields, Shape};
 use super::record::Record;
 use super::{json, text};
 
-/// Turns records into lines. One for each process: it remembers dates, so it is not shared.
+/// Turns records into lines. One for each process: it remembers dates and an address, so it is not shared.
 #[derive(Debug)]
 pub struct AccessWriter {
     format: AccessFormat,
-    clock: Clock,
+    memory: Memory,
+}
+
+/// What is remembered from line to line, so that it need not be made again.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) clock: Clock,
+    pub(super) address: Address,
 }
 
 impl AccessWriter {
@@ -20,7 +28,7 @@ impl AccessWriter {
     }
 
     pub(super) fn with_clock(format: AccessFormat, clock: Clock) -> Self {
-        Self { format, clock }
+        Self { format, memory: Memory { clock, address: Address::default() } }
     }
 
     /// The header fields that its lines are made of.
@@ -42,11 +50,11 @@ impl AccessWriter {
     }
 
     fn write_cut(&mut self, record: &Record<'_>, cut: Cut, out: &mut Vec<u8>) {
-        let Self { format, clock } = self;
+        let Self { format, memory } = self;
         match &format.0 {
-            Shape::Json => json::write(record, clock, cut.value_max(json::VALUE_MAX), out),
+            Shape::Json => json::write(record, memory, cut.value_max(json::VALUE_MAX), out),
             Shape::Text { steps, value_max } => {
-                text::write(steps, record, clock, cut.value_max(*value_max), out);
+                text::write(steps, record, memory, cut.value_max(*value_max), out);
             }
         }
     }

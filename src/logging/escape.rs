@@ -65,22 +65,22 @@ fn each(mut bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// Appends an address. One of version 4 is in nearly every line, and put together from its octets:
-/// the `Display` of std formats it elsewhere first.
-pub(super) fn address(address: IpAddr, out: &mut Vec<u8>) {
-    match address {
-        IpAddr::V4(address) => {
-            let mut buffer = itoa::Buffer::new();
-            let [first, rest @ ..] = address.octets();
-            out.extend_from_slice(buffer.format(first).as_bytes());
-            for octet in rest {
-                out.push(b'.');
-                out.extend_from_slice(buffer.format(octet).as_bytes());
-            }
+/// The text of the last address: one client, or one proxy, often sends many requests in a row.
+#[derive(Debug, Default)]
+pub(super) struct Address {
+    last: Option<IpAddr>,
+    text: Vec<u8>,
+}
+
+impl Address {
+    /// An address as text.
+    pub(super) fn text(&mut self, address: IpAddr) -> &[u8] {
+        if self.last != Some(address) {
+            self.last = Some(address);
+            self.text.clear();
+            write!(self.text, "{address}").expect("memory takes every byte");
         }
-        IpAddr::V6(address) => {
-            write!(out, "{address}").expect("memory takes every byte");
-        }
+        &self.text
     }
 }
 

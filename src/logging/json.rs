@@ -13,6 +13,7 @@ use axum::http::HeaderName;
 use axum::http::header::{REFERER, USER_AGENT};
 use serde::Serialize as _;
 
+use super::access::Memory;
 use super::clock::Clock;
 use super::escape::{self, CUT, JSON_GROWTH, JsonBytes, OneLineJson};
 use super::format::LINE_MAX;
@@ -27,13 +28,13 @@ const FRAME_MAX: usize = 1024;
 pub(super) const VALUE_MAX: usize = ((LINE_MAX - FRAME_MAX) / VALUES - CUT.len()) / JSON_GROWTH;
 
 /// Appends one object without a newline; no value in it has more than `value_max` bytes.
-pub(super) fn write(record: &Record<'_>, clock: &mut Clock, value_max: usize, out: &mut Vec<u8>) {
+pub(super) fn write(record: &Record<'_>, memory: &mut Memory, value_max: usize, out: &mut Vec<u8>) {
     let mut object = Object { out, value_max };
-    object.time(record, clock);
+    object.time(record, &mut memory.clock);
     match record.remote {
         Some(address) => {
             object.key(",\"remote\":\"");
-            escape::address(address, object.out);
+            object.out.extend_from_slice(memory.address.text(address));
             object.key("\"");
         }
         None => object.key(",\"remote\":null"),

@@ -29,6 +29,7 @@
 //!
 //! Neither side believes the other's numbers: a process that has gone mad can ruin its own lines.
 
+use std::ops::Range;
 use std::sync::atomic::{self, Ordering};
 use std::time::Duration;
 
@@ -159,16 +160,12 @@ fn place(cells: &impl Cells, position: u64) -> usize {
     DATA + usize::try_from(position % capacity(cells)).unwrap_or(0)
 }
 
-/// The places of so many cells from a position on, of which there are no more than the ring has. A
-/// division for all of them, not for each.
-fn places<C: Cells>(
-    cells: &C,
-    position: u64,
-    count: usize,
-) -> impl Iterator<Item = usize> + use<C> {
+/// Where so many cells from a position on stand: those up to the end of the ring, and those from its
+/// beginning on. There are no more of them than the ring has.
+fn runs(cells: &impl Cells, position: u64, count: usize) -> [Range<usize>; 2] {
     let start = place(cells, position);
     let end = cells.count().min(start + count);
-    (start..end).chain(DATA..DATA + count - (end - start))
+    [start..end, DATA..DATA + count - (end - start)]
 }
 
 /// The end that writes.
@@ -212,8 +209,7 @@ impl<C: Cells> Producer<C> {
     /// # Errors
     /// When there is no room for it, or it is longer than [`RECORD_MAX`].
     pub(super) fn push(&mut self, kind: Kind, line: &[u8]) -> Result<Wake, Full> {
-        let count = 1 + line.len().div_ceil(8);
-        let cells = count as u64;
+        let cells = 1 + line.len().div_ceil(8) as u64;
         // ORDERING: Acquire, so that nothing is overwritten that is still being read; what a mad
         // process has written there looks like a full ring.
         let tail = self.cells.load(TAIL, Ordering::Acquire);
@@ -226,13 +222,20 @@ impl<C: Cells> Producer<C> {
             return Err(Full);
         }
         let header = line.len() as u64 | (kind as u64) << KIND | self.dropped << LOST;
+        self.cells.store(place(&self.cells, self.head), header, Ordering::Relaxed);
         let (whole, rest) = line.as_chunks::<8>();
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let bytes = whole.iter().chain((!rest.is_empty()).then_some(&last));
-        let words = std::iter::once(header).chain(bytes.map(|it| u64::from_ne_bytes(*it)));
-        for (place, word) in places(&self.cells, self.head, count).zip(words) {
-            self.cells.store(place, word, Ordering::Relaxed);
+        let [run, wrapped] = runs(&self.cells, self.head.wrapping_add(1), whole.len());
+        let (before, after) = whole.split_at(run.len());
+        for (run, bytes) in [(run, before), (wrapped, after)] {
+            for (place, bytes) in run.zip(bytes) {
+                self.cells.store(place, u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            }
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            let place = place(&self.cells, self.head.wrapping_add(cells - 1));
+            self.cells.store(place, u64::from_ne_bytes(last), Ordering::Relaxed);
         }
         self.head = self.head.wrapping_add(cells);
         // ORDERING: Release: whoever sees the head sees the record.
@@ -348,9 +351,14 @@ impl<C: Cells> Consumer<C> {
         if let Some(lost) = self.lost_until(low(header >> LOST)) {
             return Next::Lost(lost);
         }
-        line.reserve(length.next_multiple_of(8));
-        for place in places(&self.cells, self.tail, length.div_ceil(8) + 1).skip(1) {
-            line.extend_from_slice(&self.cells.load(place, Ordering::Relaxed).to_ne_bytes());
+        line.resize(length.next_multiple_of(8), 0);
+        let (words, _) = line.as_chunks_mut::<8>();
+        let [run, wrapped] = runs(&self.cells, self.tail.wrapping_add(1), words.len());
+        let (before, after) = words.split_at_mut(run.len());
+        for (run, bytes) in [(run, before), (wrapped, after)] {
+            for (place, bytes) in run.zip(bytes) {
+                *bytes = self.cells.load(place, Ordering::Relaxed).to_ne_bytes();
+            }
         }
         line.truncate(length);
         self.tail = self.tail.wrapping_add(cells);

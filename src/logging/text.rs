@@ -20,7 +20,7 @@ use axum::http::{HeaderName, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::clock::Clock;
+use super::access::Memory;
 use super::escape::{self, CUT};
 use super::format::Step;
 use super::record::{self, Field, Record};
@@ -32,13 +32,13 @@ const CREDENTIALS_MAX: usize = 512;
 pub(super) fn write(
     steps: &[Step],
     record: &Record<'_>,
-    clock: &mut Clock,
+    memory: &mut Memory,
     value_max: usize,
     out: &mut Vec<u8>,
 ) {
     let mut line = Line { out, value_max };
     for step in steps {
-        line.step(step, record, clock);
+        line.step(step, record, memory);
     }
 }
 
@@ -64,19 +64,22 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn step(&mut self, step: &Step, record: &Record<'_>, clock: &mut Clock) {
+    fn step(&mut self, step: &Step, record: &Record<'_>, memory: &mut Memory) {
         let line = || record.request_line();
         match step {
             Step::Literal(text) => self.out.extend_from_slice(text),
             Step::Remote => match record.remote {
-                Some(address) => escape::address(address, self.out),
+                Some(address) => self.out.extend_from_slice(memory.address.text(address)),
                 None => self.dash(),
             },
             Step::User => match user(record.request_headers, &mut None) {
                 Some(user) => self.cut(user.as_bytes(), escape::word),
                 None => self.dash(),
             },
-            Step::Date => self.out.extend_from_slice(clock.at(record.started).0.common.as_bytes()),
+            Step::Date => {
+                let (second, _) = memory.clock.at(record.started);
+                self.out.extend_from_slice(second.common.as_bytes());
+            }
             Step::RequestLine => self.request_line(record),
             Step::Method => self.known(line().map(|(method, _, _)| method)),
             Step::Path => self.known(line().map(|(_, target, _)| target.path())),

@@ -10,6 +10,7 @@ pub(crate) mod clock;
 pub(crate) mod exec;
 pub(crate) mod filter;
 pub(crate) mod fork;
+pub(crate) mod memory;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod readable;

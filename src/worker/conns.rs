@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::heads::{Heads, TooLong};
 use crate::config::Config;
 use crate::scoreboard::{Place, WorkerBoard};
-use crate::sys::clock;
+use crate::sys::{clock, memory};
 
 /// What a connection is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub(super) enum Kick {
     Idle = 5,
     /// It has been answered for the last time, and speaks on.
     Silence = 6,
+    /// It has been idle for a moment, and may give back what is kept to serve it.
+    Rest = 7,
 }
 
 /// What is wrong with the body of the request in hand.
@@ -97,6 +99,8 @@ pub(crate) struct Conn {
     fault: AtomicU8,
     /// The status that the client was told without a request; 0: none.
     refused: AtomicU16,
+    /// Whether what is kept to serve it was given back.
+    resting: AtomicBool,
     /// Wakes the connection's task after a kick.
     pub(super) kicked: Notify,
     /// Whether the client may be sending a body that nobody reads.
@@ -118,6 +122,7 @@ impl Conn {
             fault: AtomicU8::new(Fault::None as u8),
             kick: AtomicU8::new(Kick::None as u8),
             refused: AtomicU16::new(0),
+            resting: AtomicBool::new(false),
             kicked: Notify::new(),
             unread: AtomicBool::new(false),
             heads: Heads::default(),
@@ -158,7 +163,8 @@ impl Conn {
             3 => Kick::Body,
             4 => Kick::Reader,
             5 => Kick::Idle,
-            _ => Kick::Silence,
+            6 => Kick::Silence,
+            _ => Kick::Rest,
         }
     }
 
@@ -224,6 +230,14 @@ impl Conn {
         self.refused.store(status.as_u16(), Ordering::Relaxed);
     }
 
+    /// What is kept to serve it is given back, or needed again.
+    pub(super) fn note_rest(&self, rests: bool) {
+        self.resting.store(rests, Ordering::Relaxed);
+        if !rests && self.kick() == Kick::Rest {
+            self.kick.store(Kick::None as u8, Ordering::Relaxed);
+        }
+    }
+
     /// What the client was told without a request.
     pub(super) fn refused(&self) -> Option<StatusCode> {
         StatusCode::from_u16(self.refused.load(Ordering::Relaxed)).ok()
@@ -287,6 +301,8 @@ pub(super) struct Conns {
     timeouts: Timeouts,
     open: Mutex<Slab<Arc<Conn>>>,
     count: AtomicUsize,
+    /// How many have begun to rest since memory was given back.
+    rested: AtomicUsize,
     /// Where the master sees how many are open.
     board: Arc<WorkerBoard>,
     /// Where siblings see how many are open.
@@ -307,6 +323,13 @@ struct Timeouts {
 /// How long a client may speak on that has been answered for the last time.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// How long a connection is idle before it rests. To wake it costs a request some microseconds, which
+/// clients that ask this seldom do not feel.
+const REST: Duration = Duration::from_secs(1);
+
+/// How many connections leave so much behind, some MiB, that it is worth to give it back.
+const MANY: usize = 256;
+
 impl Timeouts {
     fn overdue(&self, conn: &Conn, now: u64) -> Option<Kick> {
         let since = conn.since.load(Ordering::Relaxed);
@@ -326,7 +349,9 @@ impl Timeouts {
             Wait::Answer => answer().then_some(Kick::Answer),
             Wait::Body if answer() => Some(Kick::Answer),
             Wait::Body => waited(self.body, since, 0).then_some(Kick::Body),
-            Wait::Next => waited(self.idle, since, 0).then_some(Kick::Idle),
+            Wait::Next if waited(self.idle, since, 0) => Some(Kick::Idle),
+            Wait::Next if conn.resting.load(Ordering::Relaxed) => None,
+            Wait::Next => waited(REST, since, 0).then_some(Kick::Rest),
             Wait::Other => None,
             Wait::Silence => waited(SILENCE, since, 0).then_some(Kick::Silence),
         }
@@ -344,6 +369,7 @@ impl Conns {
             },
             open: Mutex::new(Slab::new()),
             count: AtomicUsize::new(0),
+            rested: AtomicUsize::new(0),
             board,
             place,
             changed: Notify::new(),
@@ -373,6 +399,18 @@ impl Conns {
         self.changed.notify_waiters();
     }
 
+    /// One rests from now on.
+    pub(super) fn note_rest(&self, conn: &Conn) {
+        conn.note_rest(true);
+        self.rested.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// For tests: how many rest.
+    #[cfg(test)]
+    pub(super) fn resting(&self) -> usize {
+        self.lock().iter().filter(|(_, conn)| conn.resting.load(Ordering::Relaxed)).count()
+    }
+
     /// How many are open.
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
@@ -386,8 +424,12 @@ impl Conns {
         quarter.clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
-    /// Kicks every connection that has waited too long.
+    /// Kicks every connection that has waited too long, and gives back what many have left who rest.
     pub(super) fn sweep(&self) {
+        if self.rested.load(Ordering::Relaxed) >= MANY {
+            self.rested.store(0, Ordering::Relaxed);
+            memory::give_back();
+        }
         let now = clock::coarse_millis();
         for conn in self.lock().iter().map(|(_, conn)| conn) {
             if let Some(kick) = self.timeouts.overdue(conn, now) {

@@ -6,6 +6,11 @@
 //! whose next request has come in by half. Here the socket is asked first: only where there is nothing
 //! to read does an idle connection end, and to hyper it looks as if the client had left.
 //!
+//! # Rest
+//! hyper keeps two buffers of 8 KiB for each connection, also for one that has nothing to do. So one
+//! that has been idle for a moment ends for hyper, in the same way, and its stream alone is kept until
+//! something comes in; then hyper begins again on it.
+//!
 //! # The trap at the end
 //! The kernel resets a connection that is closed with bytes in it that nobody has read, and a client
 //! that is still speaking may never see its answer. So where that may be we listen for a while.
@@ -40,10 +45,13 @@ const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 const READS_MAX: usize = 16;
 
 /// A stream of either kind.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// It was taken: its connection rests.
+    #[default]
+    Gone,
 }
 
 /// A stream whose moves are noted.
@@ -69,6 +77,8 @@ enum End {
     Said,
     /// By none, or nobody listens.
     Over,
+    /// By both, later: to hyper it looks as if the client had left.
+    Rest,
 }
 
 /// Why a connection that should begin with a PROXY header is not one.
@@ -96,6 +106,8 @@ impl Watched {
         match &self.stream {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
+            // No descriptor has this number.
+            Stream::Gone => -1,
         }
     }
 
@@ -190,6 +202,10 @@ impl Watched {
     fn ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self.entry.conn.kick(), self.entry.conn.wait()) {
             (Kick::Idle, Wait::Next) | (Kick::Head, Wait::First) => Poll::Ready(Ok(())),
+            (Kick::Rest, Wait::Next) => {
+                self.end = End::Rest;
+                Poll::Ready(Ok(()))
+            }
             (Kick::Head, Wait::Head) => self.refuse(cx, Own::HeadTimeout),
             _ => Poll::Pending,
         }
@@ -208,7 +224,11 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.entry.close();
+        if self.end == End::Rest {
+            self.entry.rest(std::mem::take(&mut self.stream));
+        } else {
+            self.entry.close();
+        }
     }
 }
 
@@ -229,10 +249,14 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.end != End::NotYet {
-            // It was refused here, and hyper does not know yet.
-            ready!(this.poll_end(cx))?;
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        match this.end {
+            End::NotYet => {}
+            End::Rest => return Poll::Ready(Ok(())),
+            End::Said | End::Over => {
+                // It was refused here, and hyper does not know yet.
+                ready!(this.poll_end(cx))?;
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
         let before = buffer.filled().len();
         let result = if this.ahead.is_empty() {
@@ -283,6 +307,7 @@ impl AsyncWrite for Watched {
         let result = match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Gone => gone(),
         };
         if matches!(result, Poll::Ready(Ok(()))) {
             self.entry.note_flushed();
@@ -291,6 +316,9 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.end == End::Rest {
+            return Poll::Ready(Ok(()));
+        }
         if self.entry.conn.wait() == Wait::Other {
             // Who speaks another protocol may well read on.
             return self.stream.poll_shutdown(cx);
@@ -319,6 +347,10 @@ impl AsyncWrite for Watched {
     }
 }
 
+fn gone<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+}
+
 impl Stream {
     /// A TCP connection, non-blocking, in this worker's event loop.
     pub(super) fn tcp(stream: std::net::TcpStream) -> io::Result<Self> {
@@ -338,6 +370,16 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Gone => gone(),
+        }
+    }
+
+    /// Waits until there is something to read, if it is only the end.
+    pub(super) async fn has_more(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -364,6 +406,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Gone => gone(),
         }
     }
 
@@ -371,6 +414,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Gone => gone(),
         }
     }
 
@@ -378,6 +422,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Gone => gone(),
         }
     }
 }

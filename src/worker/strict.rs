@@ -145,7 +145,7 @@ fn judge_target(method: &Method, uri: &Uri) -> Option<Own> {
     let is_origin_or_absolute = uri.path().starts_with('/')
         && match (uri.scheme_str(), uri.authority()) {
             (None, None) => true,
-            (Some("http" | "https"), Some(authority)) => is_host(authority.as_str()),
+            (Some("http" | "https"), Some(authority)) => is_host(authority.as_str().as_bytes()),
             (Some(_) | None, _) => false,
         };
     let bytes = uri.path_and_query().map_or("", |path| path.as_str()).as_bytes();
@@ -157,7 +157,7 @@ fn judge_target(method: &Method, uri: &Uri) -> Option<Own> {
 fn is_host_said(hosts: &Said<'_>, version: Version) -> bool {
     match hosts {
         Said::Never => version < Version::HTTP_11,
-        Said::Once(host) => host.to_str().is_ok_and(is_host),
+        Said::Once(host) => is_host(host.as_bytes()),
         Said::Often => false,
     }
 }
@@ -181,17 +181,21 @@ const IN_HOST: [bool; 256] = {
 
 /// RFC 9110 section 7.2 and RFC 3986 section 3.2: an address in brackets or a name, and a port. It may
 /// be empty: a target without an authority has none to repeat.
-fn is_host(host: &str) -> bool {
-    let (name, port) = match host.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => ("", port),
+fn is_host(host: &[u8]) -> bool {
+    let (name, port) = match host.strip_prefix(b"[") {
+        Some(rest) => match rest.iter().position(|byte| *byte == b']') {
+            Some(end) if is_address(&rest[..end]) => (&[][..], &rest[end + 1..]),
             Some(_) | None => return false,
         },
-        None => host.split_at(host.find(':').unwrap_or(host.len())),
+        None => host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len())),
     };
-    let allowed = |byte: u8| IN_HOST[usize::from(byte)];
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    name.bytes().all(allowed) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+    let is_port = |port: &[u8]| port.iter().all(u8::is_ascii_digit);
+    name.iter().all(|byte| IN_HOST[usize::from(*byte)])
+        && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))
+}
+
+fn is_address(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, Version, request};
 
-use super::conns::{Conn, Wait};
+use super::conns::{Conn, Kick, Wait};
+use super::io::Stream;
 use super::server::Server;
 use crate::client::{Client, Scheme};
 use crate::logging::{self, Field, Outcome, Record};
@@ -26,6 +27,8 @@ pub(super) struct Entry {
     pub(super) conn: Arc<Conn>,
     pub(super) server: Arc<Server>,
     departing: Mutex<Departing>,
+    /// The stream, while the connection rests.
+    resting: Mutex<Stream>,
 }
 
 /// The request whose answer hyper has taken, but not yet the kernel.
@@ -42,7 +45,12 @@ impl Entry {
     /// A connection was accepted.
     pub(super) fn new(server: &Arc<Server>) -> Self {
         let conn = server.conns.enter();
-        Self { conn, server: Arc::clone(server), departing: Mutex::default() }
+        Self {
+            conn,
+            server: Arc::clone(server),
+            departing: Mutex::default(),
+            resting: Mutex::default(),
+        }
     }
 
     /// A request has come in.
@@ -61,6 +69,32 @@ impl Entry {
         if let Some(account) = self.take() {
             self.end(&account);
         }
+    }
+
+    /// The connection rests: nobody reads the stream until it is taken back.
+    pub(super) fn rest(&self, stream: Stream) {
+        self.server.conns.note_rest(&self.conn);
+        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = stream;
+    }
+
+    /// The stream of a connection that rests, when it is needed again: something came in, or it is time
+    /// to end it. `None` when it has ended already.
+    pub(super) async fn woken(&self) -> Option<Stream> {
+        let stream =
+            std::mem::take(&mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner));
+        if matches!(stream, Stream::Gone) {
+            return None;
+        }
+        loop {
+            tokio::select! {
+                // An error is hyper's to find.
+                _ = stream.has_more() => break,
+                // What made it rest may be told once more.
+                () = self.conn.kicked.notified() => if self.conn.kick() != Kick::Rest { break },
+            }
+        }
+        self.conn.note_rest(false);
+        Some(stream)
     }
 
     /// The stream has ended.

@@ -112,6 +112,13 @@ impl Net {
         }
     }
 
+    /// Waits until so many connections rest.
+    async fn rested(&self, count: usize) {
+        while self.server.conns.resting() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// The access lines of requests from this address, or of what speaks for it.
     fn access_lines(remote: &str) -> Vec<String> {
         let text = logs().read("access");

@@ -32,6 +32,32 @@ fn an_idle_connection_is_closed_in_silence() {
 }
 
 #[test]
+fn connections_that_rest_are_served_and_closed_like_others() {
+    run([5, 6], "keepalive = 30", |net| async move {
+        let mut talks = [net.connect().await, net.connect_unix().await, net.connect().await];
+        for round in 0..2 {
+            for talk in &mut talks {
+                talk.say(GET).await;
+                assert_eq!(statuses(&talk.answer().await), [200], "round {round}");
+            }
+            net.rested(talks.len()).await;
+        }
+        talks[0].say([GET, GET].concat()).await;
+        for _ in 0..2 {
+            assert_eq!(statuses(&talks[0].answer().await), [200]);
+        }
+        net.rested(talks.len()).await;
+        net.server.leave();
+        net.server.conns.close_idle(Duration::ZERO);
+        for talk in &mut talks {
+            assert_eq!(talk.rest().await, "");
+        }
+        net.counted(8).await;
+        assert_eq!((net.server.conns.count(), net.own_access_lines().len()), (0, 6));
+    });
+}
+
+#[test]
 fn a_body_that_stands_still_is_told_so() {
     run([5, 3], "", |net| async move {
         let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
