@@ -18,6 +18,7 @@
 //! | `/exit?code=N` | ends the worker with this code |
 //! | `/abort`, `/overflow` | ends it by `SIGABRT`; overflows its stack |
 //! | `/leak?mb=N` | holds on to so many mebibytes more |
+//! | `/open?files=N` | holds on to so many open files more |
 //! | `/orphan?code=N` | leaves a grandchild behind that ends with this code |
 //!
 //! A request to `/until` or `/block` with `n=N` writes the file `begun-N` when its handler runs.
@@ -126,6 +127,7 @@ fn routes(worker: &WorkerContext) -> axum::Router {
         .route("/abort", get(abort))
         .route("/overflow", get(overflow))
         .route("/leak", get(leak))
+        .route("/open", get(open))
         .route("/orphan", get(orphan))
         // The limit of the configuration is what is tested.
         .layer(DefaultBodyLimit::disable())
@@ -210,6 +212,14 @@ async fn never() -> &'static str {
 
 async fn big(numbers: Numbers) -> Body {
     Body::from(vec![b'b'; mebibytes(&numbers)])
+}
+
+async fn open(numbers: Numbers) -> Result<&'static str, String> {
+    for _ in 0..number(&numbers, "files") {
+        let file = std::fs::File::open("/dev/null").map_err(|error| error.to_string())?;
+        let _nobodys = std::os::fd::IntoRawFd::into_raw_fd(file);
+    }
+    Ok("open\n")
 }
 
 async fn panics() -> &'static str {

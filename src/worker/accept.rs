@@ -153,6 +153,10 @@ impl Server {
             self.leave_to_sibling(slot, listener.get_ref()).await;
             // A long queue must not keep the connections that are open waiting.
             consume_budget().await;
+            if self.conns.count() >= self.connections_max {
+                // Others have been accepted in the meantime.
+                continue;
+            }
             match ready.try_io(|listener| listener.get_ref().accept()) {
                 Ok(Ok(accepted)) => self.begin(accepted),
                 Ok(Err(error)) if socket::is_exhaustion(&error) => {

@@ -147,14 +147,16 @@ fn a_full_worker_leaves_new_connections_to_its_siblings() {
     server.stop();
 }
 
-/// Without descriptors a worker accepts nothing: it says so once, spins not, and recovers.
+/// Without descriptors, fewer of which may be left than it has reckoned with, a worker accepts nothing:
+/// it says so once, spins not, and recovers.
 #[test]
 fn without_descriptors_a_worker_waits_and_recovers() {
     let server = Ferricorn::unruly()
         .config("workers = 1")
-        .wrapped(&["sh", "-c", "ulimit -n 40; exec \"$@\"", "sh"])
+        .wrapped(&["sh", "-c", "ulimit -n 100; exec \"$@\"", "sh"])
         .start();
     let worker = server.worker(0);
+    assert_eq!(server.get("/open?files=50").expect("it has so many").text(), "open\n");
     let mut held: Vec<Connection> = (0..60).map(|_| server.connect()).collect();
     server.wait_log("failed to accept a connection: Too many open files");
     let before = proc::stat(worker).expect("it lives").ticks;
@@ -180,6 +182,7 @@ fn a_worker_takes_no_more_connections_than_it_can_hold() {
     let said = "worker_connections is 1000, and a process may have 100 files open here: each worker \
                 takes ";
     server.wait_log(said);
+    server.wait_workers(12);
     let log = server.log();
     let room = log.split_once(said).and_then(|(_, rest)| rest.split_once(" connections at the"));
     let room: usize = room.and_then(|(room, _)| room.parse().ok()).expect("it says how many");

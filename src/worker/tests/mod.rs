@@ -54,25 +54,40 @@ struct Net {
     _folder: tempfile::TempDir,
 }
 
+/// For tests of what is late.
+const SHORT: &str = "header_timeout = 0.4\nbody_timeout = 0.4\n";
+/// For tests in which nothing shall be late, on whatever machine.
+const LONG: &str = "header_timeout = 60\nbody_timeout = 60\n";
+
 /// Runs a test against a server with these settings, connecting from 127.0.x.y.
 fn run<F: Future<Output = ()>>(from: [u8; 2], settings: &str, test: impl FnOnce(Net) -> F) {
+    run_within(SHORT, from, settings, test);
+}
+
+/// The same with these timeouts.
+fn run_within<F: Future<Output = ()>>(
+    timeouts: &str,
+    from: [u8; 2],
+    settings: &str,
+    test: impl FnOnce(Net) -> F,
+) {
     // Whoever does not ask for lines leaves them to the next test.
     logs().flush();
     let runtime = super::runtime(1).expect("a runtime");
     runtime.block_on(async {
-        let net = Net::open([127, 0, from[0], from[1]], settings);
+        let net = Net::open([127, 0, from[0], from[1]], settings, timeouts);
         tokio::time::timeout(PATIENCE, test(net)).await.expect("the test takes too long");
     });
 }
 
 impl Net {
-    fn open(from: [u8; 4], settings: &str) -> Self {
+    fn open(from: [u8; 4], settings: &str, timeouts: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let unix = folder.path().join("sock");
         // Settings that are tables of their own stand last.
         let text = format!(
             "bind = ['127.0.0.1:0', 'unix:{}']\n{settings}\n[limits]\nbody = {BODY_MAX}\n\
-             header_timeout = 0.4\nbody_timeout = 0.4\n",
+             {timeouts}",
             unix.display()
         );
         let config = Config::from_toml(&text, &[]).expect("the settings are right");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::client::{body, statuses};
-use super::{Net, run};
+use super::{LONG, Net, run, run_within};
 
 const ON: &str = "proxy_protocol = true\nproxy_allow_ips = '127.0.2.0/28'\n\
     forwarded_allow_ips = ['127.0.2.1', '10.0.0.0/8']";
@@ -37,7 +37,7 @@ fn a_proxy_names_whom_it_speaks_for_once_for_all_requests() {
 
 #[test]
 fn a_header_may_come_in_pieces() {
-    run([2, 2], ON, |net| async move {
+    run_within(LONG, [2, 2], ON, |net| async move {
         for header in [b"PROXY TCP4 203.0.113.22 127.0.0.1 50000 80\r\n".to_vec(), v2(0x21, &[])] {
             let mut talk = net.connect().await;
             for byte in header {

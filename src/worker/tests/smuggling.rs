@@ -2,7 +2,7 @@
 //! this is hyper's doing; here it is held to it.
 
 use super::client::{body, field, statuses};
-use super::{BODY_MAX, Net, run};
+use super::{BODY_MAX, LONG, Net, run, run_within};
 
 /// What an attacker hides in another request.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -147,7 +147,7 @@ fn what_is_no_request_is_refused() {
 /// Behind another request, and in pieces.
 #[test]
 fn a_fragment_is_no_part_of_a_target() {
-    run([3, 10], "", |net| async move {
+    run_within(LONG, [3, 10], "", |net| async move {
         let plain = "GET / HTTP/1.1\r\nHost: a\r\nx: #\r\n\r\n";
         for begun in ["GET /hid", "\r\nGET /hidden", "GET /hidden?x#y HTTP"] {
             let mut talk = net.connect().await;
