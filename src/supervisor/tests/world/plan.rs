@@ -222,7 +222,9 @@ fn deed(dice: &mut Dice) -> Deed {
         // Shorter ones than a second nobody can know of.
         28 => Deed::Sleep(dice.between(1200, 8000)),
         29 => Deed::Heavy(dice.between(1000, 15_000)),
-        30 => Deed::Killer(dice.between(1000, 8000)),
+        // It makes for long lives.
+        30 if dice.percent(20) => Deed::Killer(dice.between(1000, 8000)),
+        30 => Deed::Arrive,
         _ => Deed::Sleep(DEEP_SLEEP),
     }
 }
