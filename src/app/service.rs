@@ -22,7 +22,7 @@ const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 const DOUBT_PATIENCE: Duration = Duration::from_millis(1200);
 
 /// The same behind a read that came to nothing.
-const READ_DOUBT_PATIENCE: Duration = Duration::from_millis(800);
+const READ_DOUBT_PATIENCE: Duration = Duration::from_millis(600);
 
 /// Deletes that wait at the most; more are answered 503.
 const DELETES_MAX: u32 = 64;
