@@ -17,7 +17,7 @@ const JSON: &str = "[log]\naccess_format = \"json\"\nformat = \"json\"\n";
 /// How often the logger is killed.
 const LOGGER_KILLS: u64 = 10;
 /// By how much a busy machine may be late.
-const BUSY: Duration = Duration::from_secs(3);
+const BUSY: Duration = Duration::from_secs(5);
 
 /// A server on whose pipe nobody reads.
 fn start_frozen(config: &str) -> (Ferricorn, PipeReader) {

@@ -1,6 +1,13 @@
 //! How the logger is kept, and parted with.
 
 use super::{Teller, served, served_with_logger};
+use crate::ids::{ChildId, Pid};
+use crate::supervisor::Supervisor;
+use crate::supervisor::action::Action;
+use crate::supervisor::event::{Event, ExitStatus};
+use crate::supervisor::notice::Notice;
+use crate::supervisor::tests::transcript::policy;
+use crate::time::Instant;
 
 /// What a server does from its start, with everything about the logger.
 fn life_with_logger(settings: &str, script: &str) -> String {
@@ -78,6 +85,27 @@ fn one_that_dies_is_replaced_and_one_that_cannot_live_is_waited_for() {
         @60013   forked #0 pid 100
                   → debug: the logger begun with pid: 100
         ");
+}
+
+/// From the second early death on there may be nobody who writes the logs.
+#[test]
+fn a_logger_that_cannot_live_is_told_of_elsewhere_too() {
+    let mut supervisor = Supervisor::new(policy("workers=1"), 7);
+    let mut deaths = Vec::new();
+    for event in [
+        Event::Started,
+        Event::Forked { child: ChildId::LOGGER, pid: Pid(100) },
+        Event::Exited { pid: Pid(100), status: ExitStatus::Code(1) },
+        Event::Forked { child: ChildId::LOGGER, pid: Pid(101) },
+        Event::Exited { pid: Pid(101), status: ExitStatus::Code(1) },
+    ] {
+        for order in supervisor.handle(Instant::from_millis(1000), event) {
+            if let Action::Log(notice @ Notice::LoggerDied { .. }) = order {
+                deaths.push(notice.is_of_mute_logs());
+            }
+        }
+    }
+    assert_eq!(deaths, [false, true]);
 }
 
 #[test]
