@@ -10,7 +10,7 @@ use axum::http::Request;
 use http_body::Frame;
 
 use super::client::{Talk, body, statuses};
-use super::{BIG, Net, run};
+use super::{BIG, LONG, Net, run, run_within};
 use crate::client::Scheme;
 use crate::embed::BoxError;
 use crate::worker::ticket::{Entry, Ticket};
@@ -40,7 +40,7 @@ async fn closed(net: &Net) {
 
 #[test]
 fn an_answer_that_is_taken_is_over_then() {
-    run([6, 1], "", |net| async move {
+    run_within(LONG, [6, 1], "", |net| async move {
         let answer = net.ask("GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         assert_eq!(body(&answer).len(), BIG);
         held(&net, &[]).await;
