@@ -33,7 +33,7 @@ fn an_idle_connection_is_closed_in_silence() {
 
 #[test]
 fn connections_that_rest_are_served_and_closed_like_others() {
-    run([5, 6], "keepalive = 30", |net| async move {
+    run([5, 8], "keepalive = 30", |net| async move {
         let mut talks = [net.connect().await, net.connect_unix().await, net.connect().await];
         for round in 0..2 {
             for talk in &mut talks {

@@ -398,7 +398,7 @@ fn who_cannot_be_killed_does_not_hold_the_exit() {
                   → dismiss #3 stop
         @1200    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
-        @4000    tick
+        @3750    tick
                   → warning: killing worker 1 (pid 103): not gone by its deadline
                   → send 103 KILL
         @9000    tick
@@ -496,7 +496,7 @@ fn term_while_the_only_worker_boots_for_too_long() {
         @1010    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 5 s
-        @6010    tick
+        @5760    tick
                   → warning: killing worker 0 (pid 103): not gone by its deadline
                   → send 103 KILL
         @6020    exited 103 signal 9
