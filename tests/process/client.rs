@@ -230,7 +230,7 @@ impl Connection {
         let mut rest = std::mem::take(&mut self.ahead);
         let mut buffer = vec![0; 65_536];
         loop {
-            match self.stream.read(&mut buffer) {
+            match self.read(&mut buffer) {
                 Ok(0) => return Ok(rest),
                 Ok(length) => rest.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {
@@ -246,10 +246,21 @@ impl Connection {
         self.read_more()
     }
 
+    /// Reads what comes. A read with a timeout is interrupted when this process is stopped for a moment
+    /// (signal(7)), which says nothing about the server.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
     fn read_more(&mut self) -> Result<(), Outcome> {
         let mut buffer = [0; 16_384];
         let nothing_yet = self.ahead.is_empty();
-        match self.stream.read(&mut buffer) {
+        match self.read(&mut buffer) {
             Ok(0) if nothing_yet => Err(Outcome::ClosedWaiting),
             Ok(0) => Err(Outcome::CutShort),
             Ok(length) => {
