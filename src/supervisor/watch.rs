@@ -3,9 +3,9 @@
 //! The kernel says once that a connection waits (`Queued`); a moment later the supervisor looks
 //! whether any still does. A worker that runs has taken it by then. One that does not, be it blocked,
 //! stopped or full, has its slot adopted by its siblings until the queue has been seen empty a few
-//! times in a row, and the worker's loop has turned since somebody waited there: that a queue is empty
-//! which its siblings empty, and to which nobody is sent, says nothing about it. The beat is a hint: a worker that
-//! lies has its queue released too early, and is found out again.
+//! times in a row, and the worker's loop has turned since somebody waited there: that a queue is
+//! empty which its siblings empty, and to which nobody is sent, says nothing about it. The beat is a
+//! hint: a worker that lies has its queue released too early, and is found out again.
 
 use serde::{Deserialize, Serialize};
 

@@ -9,6 +9,7 @@
 mod boot;
 mod canary;
 mod crash;
+mod last_queues;
 mod logger;
 mod queues;
 mod recycle;
@@ -219,9 +220,10 @@ fn is_loggers(fact: &Event) -> bool {
 }
 
 /// Where the stories stand.
-const BOOKS: [&str; 11] = [
+const BOOKS: [&str; 12] = [
     include_str!("boot.rs"),
     include_str!("crash.rs"),
+    include_str!("last_queues.rs"),
     include_str!("logger.rs"),
     include_str!("queues.rs"),
     include_str!("recycle.rs"),
