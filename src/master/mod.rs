@@ -25,7 +25,7 @@ use crate::logging::{self, Rings};
 use crate::master::kid::Kid;
 use crate::master::manager::Manager;
 use crate::master::pidfile::PidFile;
-use crate::master::upgrade::Inheritance;
+use crate::master::upgrade::{Check, Inheritance};
 use crate::scoreboard::SlotBoard;
 use crate::supervisor::Supervisor;
 use crate::supervisor::action::ExitReason;
@@ -75,6 +75,8 @@ pub(crate) struct Master<A> {
     pidfile: Option<PidFile>,
     /// How to start the binary on disk again.
     invocation: Invocation,
+    /// The last check of it.
+    check: Option<Check>,
     manager: Manager,
     /// Where it is told, once, that every worker serves.
     ready: Option<File>,
@@ -132,6 +134,8 @@ impl<A: App> Master<A> {
             kids: Vec::new(),
             armed: SlotSet::EMPTY,
             pidfile,
+            ready: None,
+            path: None,
         };
         Self::new(app, beginning, desk).run(Event::Started)
     }
@@ -162,6 +166,7 @@ impl<A: App> Master<A> {
             identity: beginning.identity,
             pidfile: desk.pidfile,
             invocation: beginning.invocation,
+            check: None,
             manager: Manager::new(now(), desk.supervisor.is_complete()),
             supervisor: desk.supervisor,
             ready: beginning.ready,
@@ -183,6 +188,9 @@ impl<A: App> Master<A> {
             let readiness = self.wait()?;
             self.take_in(&readiness);
             self.step(Event::Tick);
+            if self.supervisor.is_upgrading() {
+                self.upgrade();
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::kid::{Kid, Worker};
+use super::upgrade::Check;
 use super::{Master, policy};
 use crate::config::{self, Bind, Config};
 use crate::embed::App;
@@ -71,11 +72,8 @@ impl<A: App> Master<A> {
                 self.listeners.retire();
                 None
             }
-            Action::Upgrade => {
-                let error = self.replace_image();
-                let path = self.invocation.path().display();
-                Some(Event::UpgradeFailed { reason: format!("failed to execute {path}: {error}") })
-            }
+            // Obeyed when every fact is told, unless one of them takes it back.
+            Action::Upgrade => None,
             Action::Log(notice) => {
                 self.say(&notice);
                 let config = Arc::clone(self.config());
@@ -92,16 +90,22 @@ impl<A: App> Master<A> {
         }
     }
 
-    /// Writes the line. What a reload has let pass meanwhile, the workers alone have counted.
+    /// Writes the line. What a reload has let pass meanwhile, the workers alone have counted; why a new
+    /// binary does not want to, it alone has said.
     fn say(&mut self, notice: &Notice) {
         if let Notice::Reloading { .. } = notice {
             self.served_before = self.counters.served();
         }
-        if let Notice::Reloaded { .. } = notice {
-            let served = self.counters.served().saturating_sub(self.served_before);
-            tracing::info!("{notice}, requests served meanwhile: {served}");
-        } else {
-            log(notice);
+        match notice {
+            Notice::Reloaded { .. } => {
+                let served = self.counters.served().saturating_sub(self.served_before);
+                tracing::info!("{notice}, requests served meanwhile: {served}");
+            }
+            Notice::UpgradeRefused { .. } => match self.check.take().and_then(|it| it.said()) {
+                Some(said) => tracing::error!("{notice}; it says: {said}"),
+                None => log(notice),
+            },
+            _ => log(notice),
         }
     }
 
@@ -126,8 +130,14 @@ impl<A: App> Master<A> {
         // channel, too: a child that held it would never hear the master's end.
         let mut kid = Kid::new(id, FORKING, ours, worker);
         kid.ring = place;
+        if task == Task::Check {
+            self.check = Some(Check::begin(&self.invocation)?);
+        }
         self.kids.push(kid);
         let forked = fork::spawn(&alone, |child| {
+            if task == Task::Check {
+                return self.check_new_binary(child, &theirs);
+            }
             self.kids.clear();
             // A child that lives on for a moment must not hold it against the next server, and whoever
             // waits for the end of `ready_fd` waits for the master's end alone.
@@ -148,11 +158,7 @@ impl<A: App> Master<A> {
                     let worker = WorkerBirth { birth, slot, listeners, board, counters };
                     worker::main(child, worker, &self.app)
                 }
-                (Task::Check, _) => {
-                    child.unblock_signals();
-                    self.check_new_binary()
-                }
-                (Task::Prepare | Task::Worker { .. } | Task::Logger, _) => {
+                (Task::Prepare | Task::Check | Task::Worker { .. } | Task::Logger, _) => {
                     worker::prepare(child, &birth, &self.app)
                 }
             }
