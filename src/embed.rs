@@ -130,10 +130,6 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
         Start::TakeOver(mut desk) => {
             install_logs(&config, &desk.rings)?;
             tracing::info!("Upgraded in place to ferricorn {}", env!("CARGO_PKG_VERSION"));
-            // They could be opened when it was checked. Workers serve: this is no reason to end.
-            if let Err(error) = logging::check(&config.log) {
-                tracing::error!("{error}");
-            }
             let ready = desk.ready.take();
             let invocation = match desk.path.take() {
                 Some(path) => invocation.with_path(path),

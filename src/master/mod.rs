@@ -16,7 +16,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Log};
+use crate::config::{AtStart, Config, Log};
 use crate::embed::App;
 use crate::error::Error;
 use crate::ids::{Generation, SlotSet};
@@ -58,8 +58,8 @@ pub(crate) struct Master<A> {
     supervisor: Supervisor,
     /// The configurations that somebody uses.
     configs: BTreeMap<Generation, Arc<Config>>,
-    /// What is left of the configurations of the image before this one, if there was one.
-    adopted: Option<Adopted>,
+    /// What takes effect at a start only, as it is in force.
+    started: AtStart,
     listeners: Listeners,
     signals: Signals,
     kids: Vec<Kid>,
@@ -85,15 +85,6 @@ pub(crate) struct Master<A> {
     /// The kernel's count of processes that it killed for want of memory, as far as it is explained.
     out_of_memory_kills: Option<u64>,
     exit: Option<ExitReason>,
-}
-
-/// The generations that this image has adopted from the one before. It knows their configurations no
-/// more: [`Master::configs`] has the file of today in their place.
-#[derive(Debug)]
-struct Adopted {
-    newest: Generation,
-    /// Where their workers listen.
-    binds: Vec<String>,
 }
 
 /// What the master begins with, however it was started.
@@ -136,15 +127,30 @@ impl<A: App> Master<A> {
             pidfile,
             ready: None,
             path: None,
+            configs: BTreeMap::new(),
+            started: AtStart::new(),
         };
         Self::new(app, beginning, desk).run(Event::Started)
     }
 
     /// Goes on where the image before has stopped, and rolls its workers.
-    pub(crate) fn take_over(app: A, beginning: Beginning, desk: Inheritance) -> Result<(), Error> {
+    pub(crate) fn take_over(
+        app: A,
+        beginning: Beginning,
+        mut desk: Inheritance,
+    ) -> Result<(), Error> {
+        let (configs, started) =
+            (std::mem::take(&mut desk.configs), std::mem::take(&mut desk.started));
         let mut master = Self::new(app, beginning, desk);
-        let newest = master.configs.keys().next_back().copied();
-        master.adopted = newest.map(|newest| Adopted { newest, binds: master.listeners.binds() });
+        let today = Arc::clone(master.config());
+        master.started = today.at_start_after(started);
+        // Until the file of today has proved itself, everybody goes by what was in force before.
+        let adopted = configs.into_iter().map(|(it, text)| (it, Arc::new(today.adopt(text))));
+        master.configs.extend(adopted);
+        master.log = master.config().log.clone();
+        if let Err(error) = logging::apply(&master.log) {
+            tracing::error!("failed to apply the log settings: {error}");
+        }
         master.run(Event::Upgraded)
     }
 
@@ -154,7 +160,7 @@ impl<A: App> Master<A> {
         Self {
             app,
             configs: generations.map(|it| (it, Arc::clone(&config))).collect(),
-            adopted: None,
+            started: config.at_start(),
             listeners: desk.listeners,
             signals: beginning.signals,
             kids: desk.kids,

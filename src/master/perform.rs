@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::kid::{Kid, Worker};
 use super::upgrade::Check;
 use super::{Master, policy};
-use crate::config::{self, Bind, Config};
+use crate::config::{Bind, Config};
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::logger;
@@ -159,6 +159,8 @@ impl<A: App> Master<A> {
                     worker::main(child, worker, &self.app)
                 }
                 (Task::Prepare | Task::Check | Task::Worker { .. } | Task::Logger, _) => {
+                    // An address that is let go while it runs would be listened at still.
+                    drop(std::mem::take(&mut self.listeners));
                     worker::prepare(child, &birth, &self.app)
                 }
             }
@@ -248,16 +250,8 @@ impl<A: App> Master<A> {
     /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
     /// what has come in there.
     fn close_unused(&mut self, now: Instant) {
-        let mut used = Vec::new();
-        for (generation, config) in &self.configs {
-            match &self.adopted {
-                // Its workers serve where the image before did, whatever the file says by now.
-                Some(adopted) if *generation <= adopted.newest => {
-                    used.extend(adopted.binds.clone());
-                }
-                Some(_) | None => used.extend(config.bind.iter().map(Bind::to_string)),
-            }
-        }
+        let binds = self.configs.values().flat_map(|config| config.bind.iter());
+        let used: Vec<String> = binds.map(Bind::to_string).collect();
         for (address, name) in self.listeners.close_others(now, &used) {
             tracing::info!("No longer listening at: {name}");
             for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
@@ -280,7 +274,7 @@ impl<A: App> Master<A> {
         logging::check(&config.log).map_err(|error| error.to_string())?;
         let opened = self.listeners.open_missing(&config).map_err(|error| error.to_string())?;
         opened.iter().for_each(|name| tracing::info!("Listening at: {name} ({})", process::pid()));
-        for key in config::restart_only(self.config(), &config) {
+        for key in config.not_in_force(&self.started) {
             tracing::warn!("{key} has changed: that takes effect at the next start");
         }
         let loaded = policy(&config);

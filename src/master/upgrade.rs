@@ -7,6 +7,7 @@
 //! new image is an ordinary start that finds the file instead of an empty desk; it adopts the workers,
 //! and replaces them as on a reload.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::kid::{Kid, Worker};
 use super::pidfile::PidFile;
 use super::{Master, SIGNALS};
+use crate::config::AtStart;
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::listeners::{Handed, Listeners};
@@ -54,6 +56,9 @@ pub(crate) struct State {
     ready: Option<i32>,
     /// What is executed at the next upgrade; `None` when it is no text.
     path: Option<String>,
+    /// The configurations that somebody uses, as texts of files.
+    configs: BTreeMap<Generation, String>,
+    started: AtStart,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,6 +92,8 @@ pub(crate) struct Inheritance {
     pub(crate) pidfile: Option<PidFile>,
     pub(crate) ready: Option<File>,
     pub(crate) path: Option<PathBuf>,
+    pub(super) configs: BTreeMap<Generation, String>,
+    pub(super) started: AtStart,
 }
 
 /// Why this image was started.
@@ -225,6 +232,8 @@ impl State {
             pidfile: pidfile.transpose()?,
             ready: self.ready.map(exec::inherited).transpose()?.map(File::from),
             path: self.path.map(PathBuf::from),
+            configs: self.configs,
+            started: self.started,
         })
     }
 }
@@ -334,6 +343,8 @@ impl<A: App> Master<A> {
             pidfile: pidfile.transpose()?,
             ready: ready.transpose()?,
             path: self.invocation.path().to_str().map(str::to_owned),
+            configs: self.configs.iter().map(|(it, config)| (*it, config.hand_over())).collect(),
+            started: self.started.clone(),
         };
         exec::memory_file("ferricorn-state", serde_json::to_string(&state)?.as_bytes())
     }

@@ -295,7 +295,8 @@ fn workers_are_kept_by_an_image_that_cannot_boot_others() {
     let path = |name: &str| Address::Unix(server.folder().join(name));
     let asks = |name: &str| Connection::open(&path(name)).and_then(|mut it| it.get("/"));
     let load = Load::begin(&path("old.sock"), &busy());
-    std::fs::write(server.folder().join("config.toml"), quiet("new")).unwrap();
+    let new = format!("{}[limits]\nrequest_line = 64\n", quiet("new"));
+    std::fs::write(server.folder().join("config.toml"), new).unwrap();
     std::fs::write(server.folder().join("boot"), "exit").unwrap();
     server.signal(Signal::SIGUSR2);
     server.wait_log("failed to reload: generation 2 is dropped, 1 serves on: 3 workers in a row");
@@ -304,8 +305,24 @@ fn workers_are_kept_by_an_image_that_cannot_boot_others() {
     assert_eq!(server.wait_workers(2), before);
     assert_eq!(asks("old.sock").expect("they listen there").status, 200);
     assert!(!server.folder().join("new.sock").exists(), "nobody would serve there");
-    // Mended, it takes the new address, and lets the old one go.
     std::fs::write(server.folder().join("boot"), "").unwrap();
+    // Who takes the place of one of them goes by what was in force, not by what was refused.
+    let (slot, old) = before[1];
+    send(old, Signal::SIGKILL);
+    let after = eventually("another in its place", PATIENCE, || {
+        let now = server.workers();
+        (now.len() == 2 && !now.contains(&(slot, old))).then_some(now)
+    });
+    eventually("it serves", PATIENCE, || {
+        (asks("old.sock").expect("they listen there").pid() == after[1].1).then_some(())
+    });
+    for _ in 0..8 {
+        assert_eq!(asks("old.sock").expect("they listen there").status, 200);
+        let long = format!("/slot?{:x<100}", "");
+        let mut connection = Connection::open(&path("old.sock")).unwrap();
+        assert_eq!(connection.get(&long).expect("it is answered").status, 200);
+    }
+    // Mended, it takes the new address, and lets the old one go.
     server.signal(Signal::SIGHUP);
     server.wait_log("reloaded: generation 3 in ");
     assert_eq!(asks("new.sock").expect("they listen there").status, 200);
