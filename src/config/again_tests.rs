@@ -59,12 +59,11 @@ fn a_host_name_that_is_known_is_not_looked_up_again() {
     assert_eq!(config.reload().unwrap().bind, [bind]);
 }
 
-/// A pipe would make a server wait, and is empty when it is read again.
+/// A pipe would make a server wait, and is empty when it is read again; a socket stands for it here.
 #[test]
 fn what_is_no_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mode = nix::sys::stat::Mode::S_IRWXU;
-    nix::unistd::mkfifo(&folder.path().join("pipe"), mode).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("pipe")).unwrap();
     let config = folder.path().join("config.toml");
     fs::write(&config, "env_file = '/dev/null'\n").unwrap();
     let before = Config::load(sources(folder.path())).unwrap();
