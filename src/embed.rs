@@ -118,21 +118,28 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
         process::set_umask(mask);
     }
     let identity = Identity::find(&config.user, &config.group).map_err(Error::identity)?;
-    let start = upgrade::start().map_err(system("take over from the image before"))?;
-    if let Start::Check { version } = start {
-        return answer_check(version);
+    let start = upgrade::start(&alone).map_err(system("take over from the image before"))?;
+    if let Start::Check(question) = start {
+        logging::check(&config.log).map_err(|source| Error::logs(&source))?;
+        return question.answer().map_err(Error::Usage);
     }
     process::set_name(if config.proc_name.is_empty() { "ferricorn" } else { &config.proc_name });
     let signals = Signals::catch(&master::SIGNALS).map_err(system("catch signals"))?;
-    Signals::let_in(&master::SIGNALS).map_err(system("let signals in"))?;
+    Signals::let_in().map_err(system("let signals in"))?;
     match start {
-        Start::TakeOver(desk) => {
+        Start::TakeOver(mut desk) => {
             install_logs(&config, &desk.rings)?;
             tracing::info!("Upgraded in place to ferricorn {}", env!("CARGO_PKG_VERSION"));
-            let beginning = Beginning { config, signals, identity, invocation, ready: None };
+            let ready = desk.ready.take();
+            let invocation = match desk.path.take() {
+                Some(path) => invocation.with_path(path),
+                None => invocation,
+            };
+            let beginning = Beginning { config, signals, identity, invocation, ready };
             Master::take_over(app, beginning, *desk)
         }
-        Start::Afresh | Start::Check { .. } => {
+        Start::Afresh | Start::Check(_) => {
+            logging::check(&config.log).map_err(|source| Error::logs(&source))?;
             let ready = config.ready_fd.map(exec::inherited).transpose();
             let ready = ready.map_err(system("take over ready_fd"))?.map(File::from);
             let rings = Rings::new().map_err(system("share memory"))?;
@@ -159,16 +166,6 @@ fn open(config: &Config, passed: &[(i32, String)]) -> Result<Opened, Error> {
     let pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
     greet(config, &listeners);
     Ok(Opened { listeners, counters, pidfile, seed: rand::random() })
-}
-
-/// The image before asks whether this one could take over; the configuration has passed by now.
-fn answer_check(version: u32) -> Result<(), Error> {
-    if upgrade::can_take_over(version) {
-        return Ok(());
-    }
-    let why =
-        format!("this binary cannot take over state of version {version}: it needs a restart");
-    Err(Error::Usage(why))
 }
 
 /// A process that forks must be alone in itself: a thread would be missing in the children, and with

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::problem::{Origin, Problems};
 use super::resolve::Entry;
 use super::setting::Setting;
-use super::sources;
+use super::sources::Sources;
 use super::table::Table;
 
 /// What every variable of ours begins with.
@@ -40,14 +40,14 @@ impl Variable {
     }
 }
 
-/// Reads every setting that a variable gives. Files that variables name are relative to `folder`.
+/// Reads every setting that a variable gives.
 pub(super) fn read(
     variables: &[Variable],
-    folder: &Path,
+    sources: &Sources,
     table: &Table,
     problems: &mut Problems,
 ) -> Vec<Entry> {
-    let mut layer = Layer { variables, folder, problems, entries: Vec::new() };
+    let mut layer = Layer { variables, sources, problems, entries: Vec::new() };
     for setting in table.settings() {
         layer.setting(setting);
     }
@@ -60,7 +60,7 @@ pub(super) fn read(
 
 struct Layer<'a> {
     variables: &'a [Variable],
-    folder: &'a Path,
+    sources: &'a Sources,
     problems: &'a mut Problems,
     entries: Vec<Entry>,
 }
@@ -109,7 +109,7 @@ impl Layer<'_> {
             let value = Err("expected UTF-8, found other bytes".to_owned());
             return self.put(setting, value, variable.origin());
         };
-        let value = match sources::read_text(&self.folder.join(&file), SECRET_MAX_BYTES) {
+        let value = match self.sources.read_text(Path::new(&file), SECRET_MAX_BYTES) {
             Ok(text) if text.trim().is_empty() => Err("expected a value, found nothing".to_owned()),
             Ok(text) => setting.read_text(text.trim()),
             Err(error) => Err(error),

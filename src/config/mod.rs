@@ -26,6 +26,7 @@ mod typed;
 mod units;
 pub(crate) mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,8 +35,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use self::problem::Problems;
-use self::resolve::Resolved;
-use self::setting::Setting;
+use self::resolve::{Entry, Resolved};
+use self::setting::{Secrecy, Setting};
 use self::sources::{FileSource, Sources};
 use self::value::Value;
 use crate::error::Error;
@@ -173,6 +174,39 @@ impl Config {
         Ok(fresh)
     }
 
+    /// Every setting, as the text of a file, for another image of the program. Secrets are in it.
+    pub(crate) fn hand_over(&self) -> String {
+        let line = |entry: &Entry| {
+            let value = match entry.setting.key {
+                "bind" => Value::List(self.bind.iter().map(Bind::to_string).collect()),
+                "workers" => Value::Integer(self.workers.into()),
+                // Those of the `env_file` are among them.
+                "env" => {
+                    let pairs = self.env.iter().map(|(name, text)| format!("{name}={text}"));
+                    Value::List(pairs.collect())
+                }
+                "env_file" => Value::Text(String::new()),
+                _ => entry.value.clone(),
+            };
+            format!("{} = {}\n", entry.setting.key, value.shown(Secrecy::Open))
+        };
+        self.settings.entries().iter().map(line).collect()
+    }
+
+    /// What another image has handed over, to be reloaded from where this one was read. What this
+    /// version does not know any more, or would refuse, is left out.
+    pub(crate) fn adopt(&self, text: String) -> Self {
+        let file = FileSource::Text(text);
+        let sources = Sources { file, app: self.sources.app, ..Sources::none() };
+        let mut left_out = Problems::default();
+        let resolved = resolve::resolve(&sources, &mut left_out);
+        let mut config = typed::config(resolved, self.sources.clone(), &mut left_out);
+        config.sources = self.sources.clone();
+        config.pristine = Some(Arc::new(config.clone()));
+        config.carry(self);
+        config
+    }
+
     /// Takes over the fields that were changed after reading. Every field is named, so that a new
     /// one cannot be forgotten.
     fn carry(&mut self, changed: &Self) {
@@ -308,9 +342,36 @@ pub(crate) struct Shown {
     pub(crate) is_default: bool,
 }
 
-/// Keys that differ and take effect at a start only: what a reload must say that it cannot do.
-pub(crate) fn restart_only(old: &Config, new: &Config) -> Vec<&'static str> {
-    new.settings.restart_only(&old.settings)
+/// What takes effect at a start only, as a start has found it: key and value.
+pub(crate) type AtStart = BTreeMap<String, String>;
+
+/// Of what takes effect at a start only, these are not looked at by an image that takes over either.
+const AT_THE_FIRST_START: [&str; 3] = ["pidfile", "ready_fd", "unix_socket_mode"];
+
+/// What takes effect at a start only.
+impl Config {
+    pub(crate) fn at_start(&self) -> AtStart {
+        let shown = |entry: &Entry| {
+            (entry.setting.key.to_owned(), entry.value.shown(entry.setting.secrecy))
+        };
+        self.settings.restart_only().map(shown).collect()
+    }
+
+    /// The same, in an image that takes over from one that was started with that.
+    pub(crate) fn at_start_after(&self, before: AtStart) -> AtStart {
+        let mut now = self.at_start();
+        now.extend(before.into_iter().filter(|(key, _)| {
+            AT_THE_FIRST_START.contains(&key.as_str()) && self.at_start().contains_key(key)
+        }));
+        now
+    }
+
+    /// Keys that differ from what was there at the start: what a reload must say that it cannot do.
+    pub(crate) fn not_in_force(&self, started: &AtStart) -> Vec<String> {
+        let differing =
+            self.at_start().into_iter().filter(|(key, it)| started.get(key) != Some(it));
+        differing.map(|(key, _)| key).collect()
+    }
 }
 
 /// Defaults alone: no file, no environment.
@@ -327,5 +388,7 @@ impl fmt::Debug for Config {
     }
 }
 
+#[cfg(test)]
+mod again_tests;
 #[cfg(test)]
 mod tests;

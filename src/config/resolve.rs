@@ -3,6 +3,7 @@
 //! Every layer is judged whole: a wrong value is an error even where a later layer overrides it.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use super::problem::{Origin, Problems};
@@ -52,13 +53,13 @@ pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
     }
     // The env_file is the layer below the environment, but named by the layers above it, too.
     let mut later = Problems::default();
-    let environment = environment::read(&sources.environment, &sources.folder, &table, &mut later);
+    let environment = environment::read(&sources.environment, sources, &table, &mut later);
     let flags = read_flags(sources, &table, &mut later);
     let above = environment.iter().chain(&flags).rev();
     let mut named = above.chain(&resolved.entries).filter(|entry| entry.setting.key == "env_file");
     if let Some(entry) = named.next().cloned() {
         let variables = read_env_file(&entry, sources, problems);
-        resolved.put(environment::read(&variables, &sources.folder, &table, problems));
+        resolved.put(environment::read(&variables, sources, &table, problems));
         resolved.env_file = variables
             .into_iter()
             .filter_map(|variable| Some((variable.name, variable.text?)))
@@ -115,7 +116,7 @@ fn read_env_file(
     if file.is_empty() {
         return Vec::new();
     }
-    match sources::read_text(&sources.folder.join(&file), sources::FILE_MAX_BYTES) {
+    match sources.read_text(Path::new(&file), sources::FILE_MAX_BYTES) {
         Ok(text) => environment::parse_file(&text, &file, problems),
         Err(error) => {
             problems.add_for(&entry.origin.place(), entry.setting, format!("{file}: {error}"));
@@ -168,14 +169,9 @@ impl Resolved {
         self.entry(key).is_default()
     }
 
-    /// Keys that differ from the other's and take effect at a start only.
-    pub(super) fn restart_only(&self, other: &Self) -> Vec<&'static str> {
-        let differs = |entry: &&Entry| {
-            let same = other.entries.iter().find(|it| it.setting.key == entry.setting.key);
-            same.is_none_or(|same| same.value != entry.value)
-        };
-        let restart = self.entries.iter().filter(|it| it.setting.effect == Effect::Restart);
-        restart.filter(differs).map(|entry| entry.setting.key).collect()
+    /// What takes effect at a start only.
+    pub(super) fn restart_only(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|it| it.setting.effect == Effect::Restart)
     }
 
     /// A table's values, for an application's own type.

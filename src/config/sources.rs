@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::bind::Bind;
 use super::environment::Variable;
 use super::problem::reason;
 use super::setting::Setting;
@@ -29,6 +30,9 @@ pub(crate) struct Sources {
     pub(crate) folder: PathBuf,
     /// The application's settings, once they are known.
     pub(crate) app: Option<&'static [Setting]>,
+    /// What each text of `bind` stands for, once that was asked. The resolver may take its time, and is
+    /// not asked for the same again while a server waits for it.
+    pub(crate) binds: Vec<(String, Vec<Bind>)>,
 }
 
 /// The configuration file.
@@ -64,6 +68,7 @@ impl Sources {
             environment: Vec::new(),
             folder: PathBuf::new(),
             app: None,
+            binds: Vec::new(),
         }
     }
 
@@ -101,10 +106,23 @@ impl Sources {
         if !required && !full.exists() {
             return Ok(None);
         }
-        match read_text(&full, FILE_MAX_BYTES) {
+        match self.read_text(path, FILE_MAX_BYTES) {
             Ok(text) => Ok(Some((text, path.display().to_string()))),
             Err(error) => Err(format!("{}: {error}", path.display())),
         }
+    }
+
+    /// Reads a text file that must not be larger than so many bytes. A pipe may make a server wait that
+    /// reads its configuration again, and has nothing to say the second time.
+    pub(super) fn read_text(&self, path: &Path, max_bytes: u64) -> Result<String, String> {
+        let path = self.folder.join(path);
+        let other = std::fs::metadata(&path).is_ok_and(|it| !it.is_file() && !it.is_dir());
+        if other && path != Path::new("/dev/null") {
+            return Err(
+                "failed to read: it is no regular file, and is read more than once".to_owned()
+            );
+        }
+        read_text(&path, max_bytes)
     }
 
     /// The file as the next reload must find it: one that was there must not be gone.
@@ -124,8 +142,7 @@ impl fmt::Debug for Sources {
     }
 }
 
-/// Reads a text file that must not be larger than so many bytes.
-pub(super) fn read_text(path: &Path, max_bytes: u64) -> Result<String, String> {
+fn read_text(path: &Path, max_bytes: u64) -> Result<String, String> {
     let failed = |error: std::io::Error| format!("failed to read: {}", reason(&error));
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;

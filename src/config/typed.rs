@@ -20,8 +20,9 @@ const GUNICORN_VARIABLE: &str = "GUNICORN_CMD_ARGS";
 
 /// Builds the configuration, and adds what is wrong between settings.
 pub(super) fn config(from: Resolved, sources: Sources, problems: &mut Problems) -> Config {
+    let (bind, known) = binds(&from, &sources, problems);
     let config = Config {
-        bind: binds(&from, problems),
+        bind,
         workers: workers(&from),
         threads: from.number("threads"),
         timeout: from.duration("timeout"),
@@ -50,7 +51,7 @@ pub(super) fn config(from: Resolved, sources: Sources, problems: &mut Problems) 
         log: log(&from),
         limits: limits(&from),
         settings: from,
-        sources,
+        sources: Sources { binds: known, ..sources },
         warnings: Vec::new(),
         pristine: None,
     };
@@ -59,17 +60,19 @@ pub(super) fn config(from: Resolved, sources: Sources, problems: &mut Problems) 
     Config { warnings, ..config }
 }
 
-/// All addresses. A host name is looked up here, once for each reading of the configuration.
-fn binds(from: &Resolved, problems: &mut Problems) -> Vec<Bind> {
-    let mut binds = Vec::new();
+/// All addresses, and what each text stands for. A host name is looked up here, when it is new.
+fn binds(from: &Resolved, sources: &Sources, problems: &mut Problems) -> (Vec<Bind>, Known) {
+    let (mut binds, mut known) = (Vec::new(), Known::new());
     for text in from.list("bind") {
-        let found = match bind::parse(text) {
+        let before = sources.binds.iter().find(|(other, _)| other == text);
+        let found = match before.map_or_else(|| bind::parse(text), |(_, it)| Ok(it.clone())) {
             Ok(found) => found,
             Err(error) => {
                 problems.add_for(&from.place("bind"), from.setting("bind"), error);
                 continue;
             }
         };
+        known.push((text.clone(), found.clone()));
         for bind in found {
             // Port 0 is another port each time.
             let any_port = matches!(bind, Bind::Tcp(address) if address.port() == 0);
@@ -81,8 +84,11 @@ fn binds(from: &Resolved, problems: &mut Problems) -> Vec<Bind> {
             }
         }
     }
-    binds
+    (binds, known)
 }
+
+/// Texts of `bind` and what they stand for.
+type Known = Vec<(String, Vec<Bind>)>;
 
 fn workers(from: &Resolved) -> u16 {
     if *from.value("workers") != Value::Word("auto") {

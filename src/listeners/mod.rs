@@ -159,11 +159,6 @@ impl Listeners {
         closed
     }
 
-    /// What the configuration calls the addresses that are open.
-    pub(crate) fn binds(&self) -> Vec<String> {
-        self.open_addresses().filter_map(|(_, address)| address.bind.clone()).collect()
-    }
-
     /// When the next address that was let go is to be closed.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.retired.iter().map(|(until, _)| *until).min()

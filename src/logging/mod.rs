@@ -103,9 +103,8 @@ struct Logs {
 /// then, and ferricorn's are among them.
 ///
 /// # Errors
-/// As [`check`] and [`apply`].
+/// As [`apply`]. Whether the targets can be opened is not asked: see [`check`].
 pub(crate) fn install(log: &Log, ring: Ring) -> io::Result<()> {
-    check(log)?;
     apply(log)?;
     adopt(ring);
     let subscriber = Registry::default().with(ErrorLayer { write: error });

@@ -72,6 +72,18 @@ impl<A: App> Master<A> {
                 Source::Signals | Source::Queue(_) => {}
             }
         }
+        self.heed(signals);
+        for slot in queued {
+            // Of several addresses, the first tells it.
+            if self.armed.contains(slot) {
+                self.armed.remove(slot);
+                self.step(Event::Queued { slot });
+            }
+        }
+    }
+
+    /// Tells the supervisor what these signals say: first who has ended, then what is wished.
+    pub(super) fn heed(&mut self, signals: Vec<i32>) {
         if signals.contains(&signals::CHLD) {
             while let Some((pid, ended)) = wait::reap() {
                 self.hear(pid);
@@ -91,13 +103,6 @@ impl<A: App> Master<A> {
         self.look_for_victims();
         for signal in signals.into_iter().filter_map(decode) {
             self.step(Event::Signalled(signal));
-        }
-        for slot in queued {
-            // Of several addresses, the first tells it.
-            if self.armed.contains(slot) {
-                self.armed.remove(slot);
-                self.step(Event::Queued { slot });
-            }
         }
     }
 

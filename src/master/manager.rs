@@ -77,10 +77,13 @@ impl Manager {
 
     /// What the error log says, as far as it concerns the manager.
     pub(super) fn note(&mut self, now: Instant, notice: &Notice, config: &Config) {
-        let status = notice.to_string();
+        // A message is made of lines, and a state is one of them.
+        let status = notice.to_string().replace('\n', "; ");
         let status = NotifyState::Status(&status);
         match notice {
-            Notice::Forked { .. } if !self.ready => self.tell(now, &[extend(config.boot_timeout)]),
+            Notice::Forked { .. } if !self.ready => {
+                self.tell(now, &[NotifyState::Custom(&extend(config.boot_timeout))]);
+            }
             Notice::Reloading { .. } => match NotifyState::monotonic_usec_now() {
                 Ok(at) => self.tell(now, &[NotifyState::Reloading, at, status]),
                 Err(_) => self.tell(now, &[NotifyState::Reloading, status]),
@@ -89,7 +92,8 @@ impl Manager {
                 self.tell(now, &[NotifyState::Ready, status]);
             }
             Notice::Stopping { urgency: Urgency::Graceful, patience } => {
-                self.tell(now, &[NotifyState::Stopping, extend(*patience), status]);
+                let longer = extend(*patience);
+                self.tell(now, &[NotifyState::Stopping, NotifyState::Custom(&longer), status]);
             }
             Notice::Stopping { urgency: Urgency::Quick, .. } => {
                 self.tell(now, &[NotifyState::Stopping, status]);
@@ -123,10 +127,10 @@ impl Manager {
     }
 }
 
-/// Asks for so much longer, and a little for what comes after.
-fn extend(by: Duration) -> NotifyState<'static> {
-    let by = by.saturating_add(Duration::from_secs(5)).as_micros();
-    NotifyState::ExtendTimeoutUsec(u32::try_from(by).unwrap_or(u32::MAX))
+/// Asks for so much longer, and a little for what comes after. In our own words: sd-notify's number ends
+/// at 71 minutes.
+fn extend(by: Duration) -> String {
+    format!("EXTEND_TIMEOUT_USEC={}", by.saturating_add(Duration::from_secs(5)).as_micros())
 }
 
 /// Sends a message to the socket that the manager has named, if it has. It never waits.

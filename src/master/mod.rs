@@ -17,7 +17,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Log, PUBLISHED};
+use crate::config::{AtStart, Config, Log, PUBLISHED};
 use crate::embed::App;
 use crate::error::Error;
 use crate::ids::{Generation, SlotSet};
@@ -26,7 +26,7 @@ use crate::logging::{self, Rings};
 use crate::master::kid::Kid;
 use crate::master::manager::Manager;
 use crate::master::pidfile::PidFile;
-use crate::master::upgrade::Inheritance;
+use crate::master::upgrade::{Check, Inheritance};
 use crate::master::victims::Victims;
 use crate::scoreboard::SlotBoard;
 use crate::supervisor::Supervisor;
@@ -60,8 +60,8 @@ pub(crate) struct Master<A> {
     supervisor: Supervisor,
     /// The configurations that somebody uses.
     configs: BTreeMap<Generation, Arc<Config>>,
-    /// What is left of the configurations of the image before this one, if there was one.
-    adopted: Option<Adopted>,
+    /// What takes effect at a start only, as it is in force.
+    started: AtStart,
     listeners: Listeners,
     signals: Signals,
     kids: Vec<Kid>,
@@ -79,6 +79,8 @@ pub(crate) struct Master<A> {
     published: Option<File>,
     /// How to start the binary on disk again.
     invocation: Invocation,
+    /// The last check of it.
+    check: Option<Check>,
     manager: Manager,
     /// Where it is told, once, that every worker serves.
     ready: Option<File>,
@@ -86,15 +88,6 @@ pub(crate) struct Master<A> {
     steerless: bool,
     victims: Victims,
     exit: Option<ExitReason>,
-}
-
-/// The generations that this image has adopted from the one before. It knows their configurations no
-/// more: [`Master::configs`] has the file of today in their place.
-#[derive(Debug)]
-struct Adopted {
-    newest: Generation,
-    /// Where their workers listen.
-    binds: Vec<String>,
 }
 
 /// What the master begins with, however it was started.
@@ -136,15 +129,32 @@ impl<A: App> Master<A> {
             armed: SlotSet::EMPTY,
             pidfile,
             victims: Victims::new(statistics::out_of_memory_kills()),
+            ready: None,
+            path: None,
+            configs: BTreeMap::new(),
+            started: AtStart::new(),
         };
         Self::new(app, beginning, desk).run(Event::Started)
     }
 
     /// Goes on where the image before has stopped, and rolls its workers.
-    pub(crate) fn take_over(app: A, beginning: Beginning, desk: Inheritance) -> Result<(), Error> {
+    pub(crate) fn take_over(
+        app: A,
+        beginning: Beginning,
+        mut desk: Inheritance,
+    ) -> Result<(), Error> {
+        let (configs, started) =
+            (std::mem::take(&mut desk.configs), std::mem::take(&mut desk.started));
         let mut master = Self::new(app, beginning, desk);
-        let newest = master.configs.keys().next_back().copied();
-        master.adopted = newest.map(|newest| Adopted { newest, binds: master.listeners.binds() });
+        let today = Arc::clone(master.config());
+        master.started = today.at_start_after(started);
+        // Until the file of today has proved itself, everybody goes by what was in force before.
+        let adopted = configs.into_iter().map(|(it, text)| (it, Arc::new(today.adopt(text))));
+        master.configs.extend(adopted);
+        master.log = master.config().log.clone();
+        if let Err(error) = logging::apply(&master.log) {
+            tracing::error!("failed to apply the log settings: {error}");
+        }
         master.run(Event::Upgraded)
     }
 
@@ -154,7 +164,7 @@ impl<A: App> Master<A> {
         Self {
             app,
             configs: generations.map(|it| (it, Arc::clone(&config))).collect(),
-            adopted: None,
+            started: config.at_start(),
             listeners: desk.listeners,
             signals: beginning.signals,
             kids: desk.kids,
@@ -167,6 +177,7 @@ impl<A: App> Master<A> {
             pidfile: desk.pidfile,
             published: None,
             invocation: beginning.invocation,
+            check: None,
             manager: Manager::new(now(), desk.supervisor.is_complete()),
             supervisor: desk.supervisor,
             ready: beginning.ready,
@@ -189,6 +200,9 @@ impl<A: App> Master<A> {
             let readiness = self.wait()?;
             self.take_in(&readiness);
             self.step(Event::Tick);
+            if self.supervisor.is_upgrading() {
+                self.upgrade();
+            }
         }
     }
 

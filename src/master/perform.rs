@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::kid::{Kid, Worker};
+use super::upgrade::Check;
 use super::{Master, policy};
-use crate::config::{self, Bind, Config};
+use crate::config::{Bind, Config};
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::logger;
@@ -76,11 +77,8 @@ impl<A: App> Master<A> {
                 self.listeners.retire();
                 None
             }
-            Action::Upgrade => {
-                let error = self.replace_image();
-                let path = self.invocation.path().display();
-                Some(Event::UpgradeFailed { reason: format!("failed to execute {path}: {error}") })
-            }
+            // Obeyed when every fact is told, unless one of them takes it back.
+            Action::Upgrade => None,
             Action::Log(notice) => {
                 self.say(&notice);
                 let config = Arc::clone(self.config());
@@ -97,16 +95,22 @@ impl<A: App> Master<A> {
         }
     }
 
-    /// Writes the line. What a reload has let pass meanwhile, the workers alone have counted.
+    /// Writes the line. What a reload has let pass meanwhile, the workers alone have counted; why a new
+    /// binary does not want to, it alone has said.
     fn say(&mut self, notice: &Notice) {
         if let Notice::Reloading { .. } = notice {
             self.served_before = self.counters.served();
         }
-        if let Notice::Reloaded { .. } = notice {
-            let served = self.counters.served().saturating_sub(self.served_before);
-            tracing::info!("{notice}, requests served meanwhile: {served}");
-        } else {
-            log(notice);
+        match notice {
+            Notice::Reloaded { .. } => {
+                let served = self.counters.served().saturating_sub(self.served_before);
+                tracing::info!("{notice}, requests served meanwhile: {served}");
+            }
+            Notice::UpgradeRefused { .. } => match self.check.take().and_then(|it| it.said()) {
+                Some(said) => tracing::error!("{notice}; it says: {said}"),
+                None => log(notice),
+            },
+            _ => log(notice),
         }
         if notice.is_of_mute_logs() {
             logging::say_aside(notice.to_string());
@@ -134,8 +138,14 @@ impl<A: App> Master<A> {
         // channel, too: a child that held it would never hear the master's end.
         let mut kid = Kid::new(id, FORKING, ours, worker);
         kid.ring = place;
+        if task == Task::Check {
+            self.check = Some(Check::begin(&self.invocation)?);
+        }
         self.kids.push(kid);
         let forked = fork::spawn(&alone, |child| {
+            if task == Task::Check {
+                return self.check_new_binary(child, &theirs);
+            }
             self.kids.clear();
             // A child that lives on for a moment must not hold it against the next server, whoever
             // waits for the end of `ready_fd` waits for the master's end alone, and what is published
@@ -158,11 +168,9 @@ impl<A: App> Master<A> {
                     let worker = WorkerBirth { birth, slot, listeners, board, counters };
                     worker::main(child, worker, &self.app)
                 }
-                (Task::Check, _) => {
-                    child.unblock_signals();
-                    self.check_new_binary()
-                }
-                (Task::Prepare | Task::Worker { .. } | Task::Logger, _) => {
+                (Task::Prepare | Task::Check | Task::Worker { .. } | Task::Logger, _) => {
+                    // An address that is let go while it runs would be listened at still.
+                    drop(std::mem::take(&mut self.listeners));
                     worker::prepare(child, &birth, &self.app)
                 }
             }
@@ -240,16 +248,8 @@ impl<A: App> Master<A> {
     /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
     /// what has come in there.
     fn close_unused(&mut self, now: Instant) {
-        let mut used = Vec::new();
-        for (generation, config) in &self.configs {
-            match &self.adopted {
-                // Its workers serve where the image before did, whatever the file says by now.
-                Some(adopted) if *generation <= adopted.newest => {
-                    used.extend(adopted.binds.clone());
-                }
-                Some(_) | None => used.extend(config.bind.iter().map(Bind::to_string)),
-            }
-        }
+        let binds = self.configs.values().flat_map(|config| config.bind.iter());
+        let used: Vec<String> = binds.map(Bind::to_string).collect();
         for (address, name) in self.listeners.close_others(now, &used) {
             tracing::info!("No longer listening at: {name}");
             for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
@@ -279,7 +279,7 @@ impl<A: App> Master<A> {
         logging::check(&config.log).map_err(|error| error.to_string())?;
         let opened = self.listeners.open_missing(&config).map_err(|error| error.to_string())?;
         opened.iter().for_each(|name| tracing::info!("Listening at: {name} ({})", process::pid()));
-        for key in config::restart_only(self.config(), &config) {
+        for key in config.not_in_force(&self.started) {
             tracing::warn!("{key} has changed: that takes effect at the next start");
         }
         let loaded = policy(&config);

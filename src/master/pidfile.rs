@@ -29,7 +29,8 @@ impl PidFile {
             let reason = format!("failed to write the pid file {}: {error}", path.display());
             Error::Config(reason.into())
         };
-        match Self::try_write(path) {
+        // The folder may be another when it is removed: an upgrade can change `chdir`.
+        match std::path::absolute(path).and_then(|path| Self::try_write(&path)) {
             Ok(Some(pidfile)) => Ok(pidfile),
             Ok(None) => Err(refusal(&"another server holds it")),
             Err(error) => Err(refusal(&error)),
@@ -44,9 +45,8 @@ impl PidFile {
         name.push(format!(".{:08x}", rand::random::<u32>()));
         let elsewhere = PathBuf::from(name);
         let mut file = File::create_new(&elsewhere)?;
-        file.lock()?;
-        writeln!(file, "{}", process::pid())?;
-        let placed = Self::place(&elsewhere, path);
+        let written = file.lock().and_then(|()| writeln!(file, "{}", process::pid()));
+        let placed = written.and_then(|()| Self::place(&elsewhere, path));
         if !matches!(placed, Ok(Placed::Moved)) {
             // Nobody knows it: it is rubbish at the worst.
             let _rubbish = std::fs::remove_file(&elsewhere);

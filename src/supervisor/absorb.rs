@@ -162,6 +162,9 @@ impl Supervisor {
 
     fn note_ready(&mut self, now: Instant, id: ChildId, out: &mut Vec<Action>) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
+        if child.task == Task::Check {
+            return self.note_vouched();
+        }
         let (Stage::Booting { pid, .. }, Some(slot)) = (child.stage.clone(), child.slot()) else {
             return;
         };

@@ -24,9 +24,11 @@ pub(super) enum Upgrade {
     Wanted,
     /// The new binary's check runs.
     Checking,
+    /// It has said that it could take over, and is to end well.
+    Vouched,
     /// The check has passed.
     Passed,
-    /// The order is given; either it succeeds, or its failure is told.
+    /// The order is given; either it succeeds, or its failure is told, or a stop takes it back.
     Ordered,
 }
 
@@ -47,15 +49,28 @@ impl Supervisor {
         }
     }
 
-    /// What the new binary's check says.
-    pub(super) fn note_check_exit(&mut self, status: ExitStatus, out: &mut Vec<Action>) {
-        if self.upgrade != Upgrade::Checking {
-            return;
+    /// Whether the order to upgrade still stands.
+    pub(crate) fn is_upgrading(&self) -> bool {
+        self.upgrade == Upgrade::Ordered
+    }
+
+    /// The new binary says that it could take over. Its exit code alone would prove nothing: any other
+    /// program may end well.
+    pub(super) fn note_vouched(&mut self) {
+        if self.upgrade == Upgrade::Checking {
+            self.upgrade = Upgrade::Vouched;
         }
-        if status.is_clean() {
-            self.upgrade = Upgrade::Passed;
-        } else {
-            self.refuse_upgrade(format!("the new binary's check {status}"), out);
+    }
+
+    /// How the new binary's check has ended.
+    pub(super) fn note_check_exit(&mut self, status: ExitStatus, out: &mut Vec<Action>) {
+        match self.upgrade {
+            Upgrade::Vouched if status.is_clean() => self.upgrade = Upgrade::Passed,
+            Upgrade::Checking | Upgrade::Vouched => {
+                let silent = if status.is_clean() { " and has not said that it could" } else { "" };
+                self.refuse_upgrade(format!("the new binary's check {status}{silent}"), out);
+            }
+            Upgrade::Idle | Upgrade::Wanted | Upgrade::Passed | Upgrade::Ordered => {}
         }
     }
 
@@ -76,7 +91,11 @@ impl Supervisor {
                 self.upgrade = Upgrade::Ordered;
                 out.push(Action::Upgrade);
             }
-            Upgrade::Idle | Upgrade::Checking | Upgrade::Passed | Upgrade::Ordered => {}
+            Upgrade::Idle
+            | Upgrade::Checking
+            | Upgrade::Vouched
+            | Upgrade::Passed
+            | Upgrade::Ordered => {}
         }
     }
 

@@ -9,10 +9,12 @@ use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::process::ACTIVATION;
 
@@ -38,8 +40,10 @@ impl Invocation {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let named = arguments.first().map(PathBuf::from);
         let path = named
-            .filter(|path| path.components().count() > 1)
-            .and_then(|path| std::path::absolute(path).ok())
+            .and_then(|path| match path.components().count() {
+                1 => on_path(&path),
+                _ => std::path::absolute(path).ok(),
+            })
             .or_else(|| std::env::current_exe().ok())
             .unwrap_or_default();
         let folder = std::env::current_dir().unwrap_or_default();
@@ -51,20 +55,30 @@ impl Invocation {
         }
     }
 
+    /// The same, but with this file.
+    pub(crate) fn with_path(self, path: PathBuf) -> Self {
+        Self { path, ..self }
+    }
+
     /// The file that would be executed.
-    pub(crate) fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Executes it in place of this image, with one variable more. Returns only when that fails.
-    pub(crate) fn execute(&self, name: &str, value: &str) -> io::Error {
+    /// Which file that is now.
+    ///
+    /// # Errors
+    /// What stat(2) says.
+    pub(crate) fn file(&self) -> io::Result<FileId> {
+        FileId::of(&self.path)
+    }
+
+    /// Executes it in place of this image, with these variables more. Returns only when that fails.
+    pub(crate) fn execute(&self, further: &[(&str, String)]) -> io::Error {
         let variable = |(name, value): (&[u8], &[u8])| CString::new([name, b"=", value].concat());
-        let others = self.environment.iter().filter(|(other, _)| other != name);
-        let environment: Result<Vec<CString>, _> = others
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
-            .chain([(name.as_bytes(), value.as_bytes())])
-            .map(variable)
-            .collect();
+        let inherited = self.environment.iter().map(|(name, it)| (name.as_bytes(), it.as_bytes()));
+        let further = further.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let environment: Result<Vec<CString>, _> = inherited.chain(further).map(variable).collect();
         let arguments: Result<Vec<CString>, _> =
             self.arguments.iter().map(|it| CString::new(it.clone().into_vec())).collect();
         let path = CString::new(self.path.as_os_str().as_bytes());
@@ -73,7 +87,8 @@ impl Invocation {
         };
         let here = std::env::current_dir();
         if let Err(error) = std::env::set_current_dir(&self.folder) {
-            return error;
+            let folder = self.folder.display();
+            return io::Error::new(error.kind(), format!("its folder {folder}: {error}"));
         }
         let error = match nix::unistd::execve(&path, &arguments, &environment) {
             Ok(never) => match never {},
@@ -84,6 +99,38 @@ impl Invocation {
             let _back = std::env::set_current_dir(here);
         }
         error.into()
+    }
+}
+
+/// The file on the search path that this process runs, by the name that it has there: what it was
+/// started by, unless the path has changed since.
+fn on_path(name: &Path) -> Option<PathBuf> {
+    let running = FileId::of(Path::new("/proc/self/exe")).ok()?;
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders)
+        .filter_map(|folder| std::path::absolute(folder.join(name)).ok())
+        .find(|path| FileId::of(path).is_ok_and(|found| found == running))
+}
+
+/// Which file it is, and in which state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl FileId {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = std::fs::metadata(path)?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        })
     }
 }
 
@@ -124,9 +171,30 @@ pub(crate) fn inherited(number: i32) -> io::Result<OwnedFd> {
 /// What memfd_create(2) and write(2) say.
 pub(crate) fn memory_file(name: &str, content: &[u8]) -> io::Result<std::fs::File> {
     use std::io::{Seek, Write};
-    let memory = nix::sys::memfd::memfd_create(name, nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
+    let memory = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
     let mut file = std::fs::File::from(memory);
     file.write_all(content)?;
     file.rewind()?;
     Ok(file)
+}
+
+/// A file in memory that holds so many bytes, zero at first, and takes no more: whoever writes is not
+/// waited for, and cannot use up the memory.
+///
+/// # Errors
+/// What memfd_create(2) and fcntl(2) say.
+pub(crate) fn notepad(name: &str, bytes: usize) -> io::Result<std::fs::File> {
+    let memory = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let file = std::fs::File::from(memory);
+    file.set_len(u64::try_from(bytes).unwrap_or(u64::MAX))?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK))?;
+    Ok(file)
+}
+
+/// Has this process, and the image that it executes, write its errors there.
+///
+/// # Errors
+/// What dup2(2) says.
+pub(crate) fn replace_stderr(by: &impl AsFd) -> io::Result<()> {
+    Ok(nix::unistd::dup2_stderr(by.as_fd())?)
 }

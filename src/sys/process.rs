@@ -186,7 +186,8 @@ pub(crate) fn activated(proof: &super::fork::SingleThreaded) -> Vec<(i32, String
     (FIRST_PASSED..FIRST_PASSED.saturating_add(count)).zip(names).collect()
 }
 
-fn remove_from_environment(_proof: &super::fork::SingleThreaded, names: &[&str]) {
+/// Removes variables from this process's environment.
+pub(crate) fn remove_from_environment(_proof: &super::fork::SingleThreaded, names: &[&str]) {
     for name in names {
         // SAFETY: the process has one thread, as `_proof` says, so nobody reads the environment.
         #[expect(unsafe_code, reason = "the environment is shared by threads without a lock")]

@@ -47,18 +47,14 @@ impl Signals {
         Ok(Self { reader, hooks })
     }
 
-    /// Lets the caught signals in, whatever the process was started with: another image of the program
-    /// may have left them blocked, with some pending.
+    /// Lets all signals in, now that there are handlers, whatever the process was started with: another
+    /// image of the program has left them blocked, with some pending, and not only those that are
+    /// caught.
     ///
     /// # Errors
-    /// When a number is no signal.
-    pub(crate) fn let_in(numbers: &[i32]) -> io::Result<()> {
-        let mut set = SigSet::empty();
-        for number in numbers {
-            set.add(Signal::try_from(*number)?);
-        }
-        set.thread_unblock()?;
-        Ok(())
+    /// What sigprocmask(2) says.
+    pub(crate) fn let_in() -> io::Result<()> {
+        Ok(SigSet::empty().thread_set_mask()?)
     }
 
     /// The numbers of the signals that have come since the last call, in order.

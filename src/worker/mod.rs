@@ -174,9 +174,6 @@ fn catch(worker: &WorkerBirth<'_>) -> std::io::Result<Signals> {
     // After the change of user, which clears it (prctl(2), PR_SET_PDEATHSIG).
     signals::alarm_when_orphaned(worker.birth.master)?;
     process::die_with_parent(signal::HUP)?;
-    if let Some(mask) = worker.birth.config.umask {
-        process::set_umask(mask);
-    }
     if let Ok(alone) = SingleThreaded::prove() {
         process::set_environment(&alone, &worker.birth.config.env);
     }

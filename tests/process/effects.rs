@@ -326,6 +326,49 @@ fn what_needs_a_restart_is_named_and_the_rest_takes_effect() {
     server.stop();
 }
 
+/// What is compared is what is in force: a change that was taken back needs no restart, and one that was
+/// not is named each time. The workers have the master's mask until then.
+#[test]
+fn what_needs_a_restart_is_named_until_it_is_taken_back() {
+    let server = Ferricorn::unruly().config("workers = 1\numask = \"0022\"").start();
+    let named = "umask has changed: that takes effect at the next start";
+    let rounds = [("0077", 1, "0022"), ("0077", 2, "0022"), ("0022", 2, "0022")];
+    for (at, (mask, times, in_force)) in rounds.into_iter().enumerate() {
+        reload(&server, &format!("workers = 1\numask = \"{mask}\""));
+        server.wait_log(&format!("reloaded: generation {} in ", at + 2));
+        assert_eq!(server.log().matches(named).count(), times, "{mask}");
+        let umask = proc::status(server.worker(0), "Umask");
+        assert_eq!(umask.as_deref(), Some(in_force), "{mask}");
+    }
+    server.stop();
+}
+
+/// It has nothing to do with listening: an address that is let go meanwhile must be free.
+#[test]
+fn prepare_holds_no_listener() {
+    let server = Ferricorn::unruly()
+        .config("workers = 1")
+        .env("UNRULY_PREPARE_FILE", "prepare")
+        .file("prepare", "")
+        .start();
+    std::fs::write(server.folder().join("prepare"), "held").expect("the folder is ours");
+    let sockets = |pid: i32| -> BTreeSet<std::path::PathBuf> {
+        let all = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let targets = all.filter_map(|it| std::fs::read_link(it.path()).ok());
+        targets.filter(|it| it.to_string_lossy().starts_with("socket:")).collect()
+    };
+    server.signal(Signal::SIGHUP);
+    eventually("it holds none of the master's sockets", PATIENCE, || {
+        let children = proc::children(server.pid());
+        let prepare = children.iter().find(|it| it.name == "ferricorn-prep")?;
+        let (own, masters) = (sockets(prepare.pid), sockets(server.pid()));
+        (!own.is_empty() && own.is_disjoint(&masters)).then_some(())
+    });
+    std::fs::write(server.folder().join("prepare"), "").expect("the folder is ours");
+    server.wait_log("reloaded: generation 2 in ");
+    server.stop();
+}
+
 /// The new file's deadline counts for the new workers: they hang, and it is over long before the old
 /// file's minute is.
 #[test]

@@ -15,6 +15,9 @@ use Signal::{SIGTTOU as TTOU, SIGUSR1 as USR1, SIGUSR2 as USR2, SIGWINCH as WINC
 
 const SIGNALS: [Signal; 9] = [HUP, USR2, USR1, TERM, INT, QUIT, TTIN, TTOU, WINCH];
 
+const GRACEFULLY: &str = "stopping: workers may finish for 30 s";
+const QUICKLY: &str = "stopping quickly";
+
 /// Workers in the file.
 const WORKERS: u16 = 2;
 /// Masters that live side by side.
@@ -51,6 +54,8 @@ struct End {
     workers: u16,
     reloads: usize,
     upgrades: usize,
+    /// Lines about how urgently it stops, in their order; the first is certain.
+    stops: Vec<String>,
     /// Lines about signals that were refused or changed a number, in their order.
     said: Vec<String>,
     /// So many of them come before it stops; whether it hears of what comes later, nobody knows.
@@ -72,8 +77,14 @@ fn expected(signals: &[Signal]) -> End {
     for &signal in signals {
         let ignored = |why| format!("ignoring {}: {why}", &signal.as_str()[3..]);
         match signal {
-            TERM | INT | QUIT if end.stopped => {}
-            TERM | INT | QUIT => (end.stopped, end.certain) = (true, end.said.len()),
+            TERM if end.stopped => {}
+            INT | QUIT if end.stops.iter().any(|it| it == QUICKLY) => {}
+            TERM | INT | QUIT => {
+                end.stops.push(if signal == TERM { GRACEFULLY } else { QUICKLY }.to_owned());
+                if !end.stopped {
+                    (end.stopped, end.certain) = (true, end.said.len());
+                }
+            }
             WINCH => end.said.push(ignored("it is not a daemon's terminal")),
             USR1 => {}
             _ if end.stopped => end.said.push(ignored("the server is stopping")),
@@ -212,7 +223,7 @@ fn ended(case: Case) -> End {
     // The log is whole now, and nothing else was begun meanwhile.
     let begun = server.log().matches("reloading: generation").count();
     assert_eq!(begun, wanted.reloads, "{case:?}");
-    End { workers: wanted.workers, stopped: false, ..read(&server) }
+    End { workers: wanted.workers, stopped: false, stops: Vec::new(), ..read(&server) }
 }
 
 /// What the log tells; the number of workers it does not.
@@ -225,8 +236,11 @@ fn read(server: &Ferricorn) -> End {
     let tells = |text: &str| ["ignoring ", "workers: "].into_iter().any(|it| text.starts_with(it));
     let message = |line: &str| line.splitn(4, "] ").nth(3).map(str::to_owned);
     let messages: Vec<String> = log.lines().filter_map(message).collect();
+    let stops: Vec<String> =
+        messages.iter().filter(|it| it.starts_with("stopping")).cloned().collect();
     End {
-        stopped: messages.iter().any(|it| it.starts_with("stopping")),
+        stopped: !stops.is_empty(),
+        stops,
         workers: 0,
         reloads: count("reloaded: generation"),
         upgrades: count("Upgraded in place"),
@@ -252,7 +266,9 @@ fn check(case: Case) {
             return end == *wanted;
         }
         let said = wanted.said.starts_with(&end.said) && end.said.len() >= wanted.certain;
-        said && (end.stopped, end.reloads) == (true, 0)
+        // Nobody else may make it stop more urgently: least of all the check of an upgrade.
+        let stops = wanted.stops.starts_with(&end.stops) && !end.stops.is_empty();
+        said && stops && (end.stopped, end.reloads) == (true, 0)
     };
     assert!(allowed.iter().any(holds), "{case:?} ended as {end:?}, not as any of {allowed:?}");
 }
@@ -280,6 +296,22 @@ fn check_all(moment: Moment) {
         }
     });
     println!("{} pairs, {moment:?}: {:?}", cases.len(), begun.elapsed());
+}
+
+/// Between its fork and its own image the check of an upgrade has the master's handlers: what it is sent
+/// there must not be taken for the master's.
+#[test]
+fn a_stop_right_behind_an_upgrade_is_as_graceful_as_it_was_told_to_be() {
+    for _ in 0..12 {
+        let mut server = Ferricorn::unruly().config("workers = 1").start();
+        server.signal(USR2);
+        eventually("its check is forked", PATIENCE, || {
+            (proc::children(server.pid()).len() > 2).then_some(())
+        });
+        server.signal(TERM);
+        assert_eq!(server.wait_exit(), Exit::Code(0));
+        assert_eq!(read(&server).stops, [GRACEFULLY]);
+    }
 }
 
 #[test]

@@ -35,6 +35,20 @@ fn it_is_held_over_reloads_and_upgrades_and_removed_at_the_end() {
     assert!(!path.exists());
 }
 
+/// It is where it was, wherever the image that takes over goes.
+#[test]
+fn it_is_removed_after_an_upgrade_to_another_folder() {
+    let mut server = Ferricorn::unruly().config("workers = 1").flag("--pid=f.pid").start();
+    let path = server.folder().join("f.pid");
+    server.rewrite_config("workers = 1\nchdir = \"/\"\n");
+    server.signal(Signal::SIGUSR2);
+    server.wait_log("reloaded: generation 2 in ");
+    assert!(holds(&path, server.pid()) && is_held(&path));
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    assert!(!path.exists());
+}
+
 #[test]
 fn a_second_instance_is_refused_and_leaves_it_alone() {
     let first = Ferricorn::unruly().config("workers = 1").flag("--pid=f.pid").start();

@@ -100,12 +100,13 @@ impl Manager {
         assert_eq!(said.value("STATUS"), Some(status.as_str()));
     }
 
-    fn says_ready(&mut self, status: &str) {
+    fn says_ready(&mut self, status: &str) -> String {
         let said = self.next();
         assert_eq!(said.lines.len(), 2, "{said:?}");
         assert_eq!(said.lines[0], "READY=1");
         let found = said.value("STATUS").expect("it tells its state");
         assert!(found.starts_with(status), "{found:?} is not {status:?}");
+        found.to_owned()
     }
 }
 
@@ -130,11 +131,13 @@ fn a_service_manager_is_told_everything() {
     manager.says_reloading(since, 2);
     manager.says_ready("reloaded: generation 2 in ");
 
-    server.rewrite_config("wokers = 2");
+    // Two faults, and still one line.
+    server.rewrite_config("wokers = 2\nthreds = 2");
     let since = monotonic();
     server.signal(Signal::SIGHUP);
     manager.says_reloading(since, 3);
-    manager.says_ready("failed to reload: generation 3 is dropped, 2 serves on: ");
+    let failed = "failed to reload: generation 3 is dropped, 2 serves on: config.toml:2: ";
+    assert!(manager.says_ready(failed).contains("?; config.toml:3: unknown key \"threds\""));
     server.rewrite_config("workers = 2\nboot_timeout = 7\ngraceful_timeout = 9");
 
     let since = monotonic();

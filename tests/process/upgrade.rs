@@ -9,6 +9,7 @@ use crate::client::{Address, Connection};
 use crate::disk;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::Load;
+use crate::proc;
 use crate::releases::{busy, is_at_rest};
 
 const QUIET: &str = "workers = 2\nboot_timeout = 2\n[log]\naccess = \"\"\n";
@@ -75,6 +76,107 @@ fn a_binary_that_is_not_executable_changes_nothing() {
 fn a_binary_for_another_machine_changes_nothing() {
     let reasons = ["release: Exec format error", "the new binary's check exited with code 126"];
     refused(|folder, _| disk::put_file(folder, "\u{7f}ELF and no more", 0o755), QUIET, &reasons);
+}
+
+/// Any other program may end well: it would be executed in the master's place, and the service be gone.
+#[test]
+fn a_program_that_is_no_server_changes_nothing() {
+    let reasons = ["the new binary's check exited with code 0 and has not said that it could"];
+    refused(|folder, _| disk::put_script(folder, "exit 0"), QUIET, &reasons);
+}
+
+#[test]
+fn a_binary_that_is_replaced_while_it_is_checked_changes_nothing() {
+    let reasons = ["release has changed since its check; nothing has changed"];
+    let replace = |folder: &Path, real: &str| {
+        // Whoever takes over does not do it again.
+        let put = "[ -z \"$FERRICORN_INTERNAL_CHECK\" ] || { cp release new && mv new release; }";
+        disk::put_script(folder, &format!("{put}\nexec {real} \"$@\""));
+    };
+    refused(replace, QUIET, &reasons);
+}
+
+/// What the check finds wrong would end the image that takes over.
+#[test]
+fn a_log_that_cannot_be_opened_changes_nothing() {
+    let reasons = [
+        "failed to upgrade: the new binary's check exited with code 78",
+        "it says: ferricorn: failed to open the error log nowhere/error.log: ",
+    ];
+    let config = format!("{QUIET}error = \"nowhere/error.log\"\n");
+    refused(|_, _| {}, &config, &reasons);
+}
+
+/// What the check says on stderr is in the error log, wherever that is.
+#[test]
+fn the_error_log_has_the_checks_own_reason() {
+    let config = "workers = 1\n[log]\nerror = \"error.log\"\n";
+    let server = Ferricorn::unruly().config(config).start();
+    server.rewrite_config(&format!("wokers = 3\n{config}threds = 2\n"));
+    server.signal(Signal::SIGUSR2);
+    let log = eventually("the upgrade is refused", PATIENCE, || {
+        let text = std::fs::read_to_string(server.folder().join("error.log")).ok()?;
+        text.contains("failed to upgrade").then_some(text)
+    });
+    let line = log.lines().find(|it| it.contains("failed to upgrade")).expect("it is there");
+    for reason in ["config.toml:2: unknown key \"wokers\"", "; ferricorn: config.toml:6: "] {
+        assert!(line.contains(reason), "{line}");
+    }
+    server.stop();
+}
+
+/// A stop that comes while the check ends is obeyed, by whichever image.
+#[test]
+fn a_stop_that_comes_as_the_check_ends_is_obeyed() {
+    let builder = Ferricorn::unruly().config(QUIET);
+    let real = builder.binary().display().to_string();
+    let mut server = disk::started_by_link(builder).start();
+    disk::put_script(
+        server.folder(),
+        &format!(
+            "while [ -n \"$FERRICORN_INTERNAL_CHECK\" ] && [ -e hold ]; do sleep 0.01; done\n\
+             exec {real} \"$@\""
+        ),
+    );
+    std::fs::write(server.folder().join("hold"), "").unwrap();
+    let pid = server.pid();
+    let quiet: Vec<i32> = proc::children(pid).iter().map(|it| it.pid).collect();
+    server.signal(Signal::SIGUSR2);
+    let check = eventually("its check", PATIENCE, || {
+        proc::children(pid).into_iter().map(|it| it.pid).find(|it| !quiet.contains(it))
+    });
+    server.signal(Signal::SIGSTOP);
+    eventually("it stands still", PATIENCE, || (proc::stat(pid)?.state == 'T').then_some(()));
+    std::fs::remove_file(server.folder().join("hold")).unwrap();
+    eventually("the check has ended", PATIENCE, || (proc::stat(check)?.state == 'Z').then_some(()));
+    server.signal(Signal::SIGTERM);
+    server.signal(Signal::SIGCONT);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    assert!(!server.log().contains("Upgraded in place"));
+    assert_eq!(server.log().matches("stopping: workers may finish").count(), 1);
+}
+
+/// Found by the search path, it is the link that is executed, not the release to which it led.
+#[test]
+fn a_server_that_was_found_by_the_search_path_takes_the_new_release() {
+    let builder = Ferricorn::unruly().config(QUIET);
+    disk::put_link(builder.folder(), builder.binary());
+    let server = builder.wrapped(&["sh", "-c", "PATH=$PWD:$PATH; exec release \"$@\""]).start();
+    for _ in 0..2 {
+        for (program, text) in &programs()[1..] {
+            let before = server.wait_workers(2);
+            disk::put_link(server.folder(), program);
+            server.signal(Signal::SIGUSR2);
+            eventually("two other workers", PATIENCE, || {
+                let now = server.workers();
+                (now.len() == 2 && now.iter().all(|it| !before.contains(it))).then_some(())
+            });
+            let said = server.get("/").expect("it serves").text();
+            assert!(said.starts_with(text), "{} says {said:?}", program.display());
+            server.wait_workers(2);
+        }
+    }
+    server.stop();
 }
 
 #[test]
@@ -193,7 +295,8 @@ fn workers_are_kept_by_an_image_that_cannot_boot_others() {
     let path = |name: &str| Address::Unix(server.folder().join(name));
     let asks = |name: &str| Connection::open(&path(name)).and_then(|mut it| it.get("/"));
     let load = Load::begin(&path("old.sock"), &busy());
-    std::fs::write(server.folder().join("config.toml"), quiet("new")).unwrap();
+    let new = format!("{}[limits]\nrequest_line = 64\n", quiet("new"));
+    std::fs::write(server.folder().join("config.toml"), new).unwrap();
     std::fs::write(server.folder().join("boot"), "exit").unwrap();
     server.signal(Signal::SIGUSR2);
     server.wait_log("failed to reload: generation 2 is dropped, 1 serves on: 3 workers in a row");
@@ -202,8 +305,24 @@ fn workers_are_kept_by_an_image_that_cannot_boot_others() {
     assert_eq!(server.wait_workers(2), before);
     assert_eq!(asks("old.sock").expect("they listen there").status, 200);
     assert!(!server.folder().join("new.sock").exists(), "nobody would serve there");
-    // Mended, it takes the new address, and lets the old one go.
     std::fs::write(server.folder().join("boot"), "").unwrap();
+    // Who takes the place of one of them goes by what was in force, not by what was refused.
+    let (slot, old) = before[1];
+    send(old, Signal::SIGKILL);
+    let after = eventually("another in its place", PATIENCE, || {
+        let now = server.workers();
+        (now.len() == 2 && !now.contains(&(slot, old))).then_some(now)
+    });
+    eventually("it serves", PATIENCE, || {
+        (asks("old.sock").expect("they listen there").pid() == after[1].1).then_some(())
+    });
+    for _ in 0..8 {
+        assert_eq!(asks("old.sock").expect("they listen there").status, 200);
+        let long = format!("/slot?{:x<100}", "");
+        let mut connection = Connection::open(&path("old.sock")).unwrap();
+        assert_eq!(connection.get(&long).expect("it is answered").status, 200);
+    }
+    // Mended, it takes the new address, and lets the old one go.
     server.signal(Signal::SIGHUP);
     server.wait_log("reloaded: generation 3 in ");
     assert_eq!(asks("new.sock").expect("they listen there").status, 200);

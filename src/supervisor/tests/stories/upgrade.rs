@@ -9,6 +9,7 @@ fn usr2_good() {
             "workers=1",
             "
             @1000 signal USR2
+            @1040 ready #3
             @1040 exited 103 code 0
             @1060 upgraded
             @1070 loaded workers=1
@@ -23,6 +24,7 @@ fn usr2_good() {
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
                   → debug: the new binary's check begun with pid: 103
+        @1040    ready #3
         @1040    exited 103 code 0
                   → upgrade
         @1060    upgraded
@@ -134,9 +136,11 @@ fn usr2_that_cannot_be_executed() {
             "workers=1",
             "
             @1000 signal USR2
+            @1040 ready #3
             @1040 exited 103 code 0
             unupgraded failed to execute /usr/bin/ferricorn: permission denied
             @2000 signal USR2
+            @2010 ready #4
             @2010 exited 104 code 0
             "
         ),
@@ -146,6 +150,7 @@ fn usr2_that_cannot_be_executed() {
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
                   → debug: the new binary's check begun with pid: 103
+        @1040    ready #3
         @1040    exited 103 code 0
                   → upgrade
         @1040    unupgraded failed to execute /usr/bin/ferricorn: permission denied
@@ -154,8 +159,56 @@ fn usr2_that_cannot_be_executed() {
                   → fork #4 the new binary's check g1
         @2000    forked #4 pid 104
                   → debug: the new binary's check begun with pid: 104
+        @2010    ready #4
         @2010    exited 104 code 0
                   → upgrade
+        "
+    );
+}
+
+/// A program that is no server ends well, too.
+#[test]
+fn usr2_whose_check_says_nothing() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal USR2
+            @1040 exited 103 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal USR2
+                  → fork #3 the new binary's check g1
+        @1000    forked #3 pid 103
+                  → debug: the new binary's check begun with pid: 103
+        @1040    exited 103 code 0
+                  → error: failed to upgrade: the new binary's check exited with code 0 and has not said that it could; nothing has changed
+        "
+    );
+}
+
+#[test]
+fn usr2_whose_check_vouches_and_crashes() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 signal USR2
+            @1030 ready #3
+            @1040 exited 103 signal 11
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal USR2
+                  → fork #3 the new binary's check g1
+        @1000    forked #3 pid 103
+                  → debug: the new binary's check begun with pid: 103
+        @1030    ready #3
+        @1040    exited 103 signal 11
+                  → error: failed to upgrade: the new binary's check ended by signal 11 (SEGV); nothing has changed
         "
     );
 }
@@ -218,6 +271,7 @@ fn hup_during_usr2_waits_for_it() {
             "
             @1000 signal USR2
             @1010 signal HUP
+            @1040 ready #3
             @1040 exited 103 code 0
             @1060 upgraded
             "
@@ -229,6 +283,7 @@ fn hup_during_usr2_waits_for_it() {
         @1000    forked #3 pid 103
                   → debug: the new binary's check begun with pid: 103
         @1010    signal HUP
+        @1040    ready #3
         @1040    exited 103 code 0
                   → upgrade
         @1060    upgraded
@@ -239,15 +294,15 @@ fn hup_during_usr2_waits_for_it() {
 }
 
 #[test]
-fn term_between_the_order_to_upgrade_and_its_execution() {
+fn term_takes_the_order_to_upgrade_back() {
     insta::assert_snapshot!(
         served(
             "workers=1",
             "
             @1000 signal USR2
+            @1040 ready #3
             @1040 exited 103 code 0
             signal TERM
-            @1060 upgraded
             @1070 exited 102 code 0
             "
         ),
@@ -257,13 +312,13 @@ fn term_between_the_order_to_upgrade_and_its_execution() {
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
                   → debug: the new binary's check begun with pid: 103
+        @1040    ready #3
         @1040    exited 103 code 0
                   → upgrade
         @1040    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
                   → dismiss #2 stop
-        @1060    upgraded
         @1070    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master

@@ -164,7 +164,6 @@ impl World {
 
     /// The new image takes over, with nothing but the state; or it cannot be executed.
     pub(super) fn upgrade(&mut self) {
-        self.upgrade_ordered = false;
         self.judge.upgrades(&self.supervisor);
         if self.dice.percent(20) {
             return self.step(Event::UpgradeFailed { reason: "permission denied".to_owned() });

@@ -204,7 +204,8 @@ impl World {
         if by_timer || self.dice.percent(20) {
             self.step(Event::Tick);
         }
-        if self.upgrade_ordered && !self.is_over() {
+        // A stop has taken the order back.
+        if std::mem::take(&mut self.upgrade_ordered) && !self.supervisor.is_stopping() {
             self.upgrade();
         }
     }

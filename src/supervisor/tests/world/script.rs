@@ -164,6 +164,13 @@ pub(crate) fn logger(bad: bool, stubborn: bool, dice: &mut Dice) -> Script {
 /// What the check of a new binary does.
 pub(crate) fn check(good: bool, dice: &mut Dice) -> Script {
     let after = dice.between(1, 60);
-    let bad = [None, Some((after, ExitStatus::Code(127))), Some((after, CRASHES[3]))];
-    Script::errand(if good { Some((after, ExitStatus::Code(0))) } else { dice.pick(&bad) })
+    let well = Some((after, ExitStatus::Code(0)));
+    if good {
+        let mut script = Script::errand(well);
+        script.boot.insert(0, (dice.between(0, after), Turn::Ready));
+        return script;
+    }
+    // The last is no server at all: it ends well and has said nothing.
+    let bad = [None, Some((after, ExitStatus::Code(127))), Some((after, CRASHES[3])), well];
+    Script::errand(dice.pick(&bad))
 }
