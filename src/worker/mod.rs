@@ -245,16 +245,31 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
         return BOOT_FAILED;
     };
     let server = Arc::new(Server::new(place, &config, router, boards, worker.listeners, enough));
-    let mut accepting = SlotSet::from_iter([worker.slot]);
     server.place.take();
     server.board.set_doing(server.generation, Doing::Serving);
-    server.accept_from(&accepting);
+    server.accept_from(&SlotSet::from_iter([worker.slot]));
     let pulse = tokio::spawn(pulse(Arc::clone(&server), worker.board, config.stall_timeout));
     if channel.get_ref().send(&Report::Ready.encode(), None).is_err() {
         return 0;
     }
-    let leaving = loop {
-        match next_call(&channel, &caught, &bell, &server).await {
+    let leaving = heed_calls(&channel, &caught, &bell, &server).await;
+    server.board.set_doing(server.generation, Doing::Leaving);
+    leaving.finish(&server, &config, told_to_quit(&caught)).await;
+    app.stopped(&context).await;
+    pulse.abort();
+    0
+}
+
+/// Does what it is told until it is to leave.
+async fn heed_calls(
+    channel: &AsyncFd<Channel>,
+    caught: &AsyncFd<Signals>,
+    bell: &AsyncFd<Bell>,
+    server: &Arc<Server>,
+) -> Leaving {
+    let mut accepting = SlotSet::from_iter([server.slot]);
+    loop {
+        match next_call(channel, caught, bell, server).await {
             Call::Order(Order::Accept(slots)) => {
                 accepting = slots;
                 server.accept_from(&accepting);
@@ -267,23 +282,18 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
                 server.board.beat(Instant::from_millis(clock::monotonic_millis()));
                 server.help();
             }
-            Call::Order(Order::Drain) => break Leaving::Drain,
-            Call::Order(Order::Stop) => break Leaving::Stop,
-            Call::Orphaned => break Leaving::Orphaned,
-            Call::ServedEnough => tell(&channel, Report::ServedEnough),
-            Call::Signals(numbers) => match heed_while_serving(&numbers, &channel) {
+            Call::Order(Order::Drain) => return Leaving::Drain,
+            Call::Order(Order::Stop) => return Leaving::Stop,
+            Call::Orphaned => return Leaving::Orphaned,
+            Call::ServedEnough => tell(channel, Report::ServedEnough),
+            Call::Signals(numbers) => match heed_while_serving(&numbers, channel) {
                 Heeded::Nothing => {}
                 // Others must accept for this slot first; the master says when they do.
-                Heeded::Leave => tell(&channel, Report::ToldToLeave),
-                Heeded::Quit => break Leaving::Now,
+                Heeded::Leave => tell(channel, Report::ToldToLeave),
+                Heeded::Quit => return Leaving::Now,
             },
         }
-    };
-    server.board.set_doing(server.generation, Doing::Leaving);
-    leaving.finish(&server, &config, told_to_quit(&caught)).await;
-    app.stopped(&context).await;
-    pulse.abort();
-    0
+    }
 }
 
 /// What a worker makes of its signals.
