@@ -267,10 +267,13 @@ fn no_test_is_skipped() {
 }
 
 /// Where tests sleep: between two looks at a condition, or to keep the pace that a load, a drip or a
-/// figure is made of. Never for something to have happened.
-const PACED: [&str; 12] = [
+/// figure is made of, or the rest of a connection. Never for something to have happened.
+const PACED: [&str; 15] = [
     "src/worker/tests/mod.rs",
+    "src/worker/tests/outgoing.rs",
     "src/worker/tests/timing.rs",
+    "src/worker/tests/unread.rs",
+    "tests/app/busy.rs",
     "tests/app/world.rs",
     "tests/process/databases.rs",
     "tests/process/faults/shortages.rs",

@@ -3,11 +3,11 @@
 //! built with the same profile: `cargo build --release --examples`):
 //!
 //! ```text
-//! FERRICORN_RATE=5000 FERRICORN_SECONDS=60 FERRICORN_CLIENTS=16 cargo test --release --test process \
+//! FIGURE_RATE=5000 FIGURE_SECONDS=60 FIGURE_CLIENTS=16 cargo test --release --test process \
 //!     a_freeze_is_not_felt -- --nocapture
-//! FERRICORN_REQUESTS=100000 cargo test --release --test process \
+//! FIGURE_REQUESTS=100000 cargo test --release --test process \
 //!     every_request_has_a_line_although_workers_are_killed -- --nocapture
-//! FERRICORN_LINES=100000 cargo test --release --test process lines_of_64_kib -- --nocapture
+//! FIGURE_LINES=100000 cargo test --release --test process lines_of_64_kib -- --nocapture
 //! cargo test --release --test process a_logger_at_rest -- --nocapture
 //! ```
 
@@ -119,8 +119,8 @@ fn summary(answers: &[&Answer]) -> [Duration; 4] {
 #[test]
 fn a_freeze_is_not_felt_and_each_gap_is_counted() {
     let _alone = crate::machine::alone();
-    let (rate, seconds) = (figure("FERRICORN_RATE", 400), figure("FERRICORN_SECONDS", 1));
-    let clients = u32::try_from(figure("FERRICORN_CLIENTS", 4)).expect("a few");
+    let (rate, seconds) = (figure("FIGURE_RATE", 400), figure("FIGURE_SECONDS", 1));
+    let clients = u32::try_from(figure("FIGURE_CLIENTS", 4)).expect("a few");
     let phase = Duration::from_secs(seconds);
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let config = "workers = 4\n[log]\naccess_format = \"json\"\nformat = \"json\"\n";
@@ -166,7 +166,7 @@ fn a_freeze_is_not_felt_and_each_gap_is_counted() {
     }
     let [.., gap] = summary(&answers.iter().collect::<Vec<_>>());
     println!("all of it: gap {gap:?}");
-    if is_in_full_length("FERRICORN_SECONDS") {
+    if is_in_full_length("FIGURE_SECONDS") {
         assert!(gap <= Duration::from_millis(20), "nobody was answered for {gap:?}");
         let within = |tail: &Duration| tail.as_secs_f64() <= tails[0].as_secs_f64() * 1.05;
         assert!(tails.iter().all(within), "the freeze is felt: {tails:?}");
@@ -189,7 +189,7 @@ fn a_freeze_is_not_felt_and_each_gap_is_counted() {
 /// that a request is lost are as many as the deaths have said.
 #[test]
 fn every_request_has_a_line_although_workers_are_killed() {
-    let wanted = figure("FERRICORN_REQUESTS", 8000);
+    let wanted = figure("FIGURE_REQUESTS", 8000);
     let server = Ferricorn::hello()
         .config(&format!("workers = 4\n{BLOCK}access = \"access.log\"\n"))
         .start();
@@ -231,7 +231,7 @@ fn every_request_has_a_line_although_workers_are_killed() {
         sent.failed.len() - of_failed - of_lost,
     );
     assert!(kills > 0, "nobody was killed");
-    if is_in_full_length("FERRICORN_REQUESTS") {
+    if is_in_full_length("FIGURE_REQUESTS") {
         assert!(!said.lost.is_empty(), "no kill has hit anything");
     }
     assert_eq!((said.torn.len(), said.dropped), (0, 0));

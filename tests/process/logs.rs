@@ -81,7 +81,7 @@ fn lines_of_64_kib_from_every_worker_stay_whole() {
             said
         });
         let requests = Numbered::default();
-        let lines = figure("FERRICORN_LINES", 400);
+        let lines = figure("FIGURE_LINES", 400);
         let patience = PATIENCE + Duration::from_millis(20) * u32::try_from(lines).expect("few");
         let clients = connections_to_each(&server.address(), 4, 1);
         let sent = requests.send_over(clients, &server.address(), &agent, || {

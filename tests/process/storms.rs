@@ -133,7 +133,7 @@ fn only_the_clients_of_a_stopped_worker_wait_for_it() {
 #[test]
 fn a_queue_behind_a_stopped_worker_is_taken_over_at_once() {
     let _alone = crate::machine::alone();
-    let rounds = u16::try_from(figure("FERRICORN_ROUNDS", 8)).expect("few");
+    let rounds = u16::try_from(figure("FIGURE_ROUNDS", 8)).expect("few");
     let longest = queues_behind_stopped_workers(rounds);
     println!("100 connections beside a stopped worker: connected and answered within {longest:?}");
     assert!(longest < longest_allowed(50, 2000), "somebody waited for {longest:?}");

@@ -1,7 +1,7 @@
 //! The figures that are promised of listeners, where nothing but counts decides: each with its own
 //! parameters, and as often or as long as the environment says. Their full forms:
 //!
-//! `FERRICORN_SECONDS=15 FERRICORN_ROUNDS=20 FERRICORN_SPREADS=100 cargo test --release --test process table::
+//! `FIGURE_SECONDS=15 FIGURE_ROUNDS=20 FIGURE_SPREADS=100 cargo test --release --test process table::
 //! -- --nocapture --test-threads 1`
 //!
 //! Where time decides, the tests in `storms` print what they see, and hold it to what is promised.
@@ -30,7 +30,7 @@ fn everybody() -> [Crowd; 3] {
 
 #[test]
 fn a_kill_every_250_ms_loses_only_what_the_killed_had_accepted() {
-    let time = Duration::from_secs(figure("FERRICORN_SECONDS", 1));
+    let time = Duration::from_secs(figure("FIGURE_SECONDS", 1));
     let _alone = crate::machine::alone();
     let server = Ferricorn::unruly().start();
     let load = Load::begin(&server.address(), &[Crowd::get(16, Client::PerRequest)]);
@@ -49,7 +49,7 @@ fn a_kill_every_250_ms_loses_only_what_the_killed_had_accepted() {
 
 #[test]
 fn fewer_and_more_workers_fail_no_request() {
-    let rounds = figure("FERRICORN_ROUNDS", 2);
+    let rounds = figure("FIGURE_ROUNDS", 2);
     let _alone = crate::machine::alone();
     let server = Ferricorn::unruly().start();
     let load = Load::begin(&server.address(), &everybody());
@@ -69,7 +69,7 @@ fn fewer_and_more_workers_fail_no_request() {
 
 #[test]
 fn a_worker_told_to_leave_each_second_fails_no_request() {
-    let rounds = u16::try_from(figure("FERRICORN_ROUNDS", 2)).expect("few");
+    let rounds = u16::try_from(figure("FIGURE_ROUNDS", 2)).expect("few");
     let _alone = crate::machine::alone();
     let server = Ferricorn::unruly().start();
     let load = Load::begin(&server.address(), &everybody());
@@ -89,7 +89,7 @@ fn a_worker_told_to_leave_each_second_fails_no_request() {
 
 #[test]
 fn of_64_connections_no_worker_has_fewer_than_8_or_more_than_28() {
-    let spreads = figure("FERRICORN_SPREADS", 2);
+    let spreads = figure("FIGURE_SPREADS", 2);
     let _alone = crate::machine::alone();
     let server = Ferricorn::unruly().start();
     let mut ranges = [(usize::MAX, 0); 2];

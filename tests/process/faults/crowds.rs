@@ -11,7 +11,7 @@ use super::scene::settled;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
-/// How many kills there are, when it is not said: `FERRICORN_TEST_KILLS=1000 cargo test --release
+/// How many kills there are, when it is not said: `FIGURE_KILLS=1000 cargo test --release
 /// --test process kills_in_a_row -- --nocapture` takes a thousand.
 const KILLS: usize = 200;
 /// The kills after which the master has all the memory that it will ever need.
@@ -24,7 +24,7 @@ const GROWTH_MAX_KIB: u64 = 256;
 #[test]
 fn kills_in_a_row_leave_no_trace_and_are_soon_made_good() {
     let _alone = crate::machine::alone();
-    let kills = std::env::var("FERRICORN_TEST_KILLS").map_or(KILLS, |it| it.parse().unwrap());
+    let kills = std::env::var("FIGURE_KILLS").map_or(KILLS, |it| it.parse().unwrap());
     // Of a slot whose workers are killed without end the other levels say less.
     let server = Ferricorn::unruly().config("[log]\nlevel = \"debug\"").start();
     let seed = rand::rng().random();
