@@ -2,6 +2,8 @@
 
 use super::*;
 
+// ORDERING: one thread writes and reads: Relaxed.
+
 #[test]
 fn a_deadline_that_outlives_its_request_gives_nothing_to_the_next() {
     let conn = Conn::new(0, 0);
