@@ -28,7 +28,7 @@ impl AccessWriter {
     }
 
     pub(super) fn with_clock(format: AccessFormat, clock: Clock) -> Self {
-        Self { format, memory: Memory { clock, address: Address::default() } }
+        Self { format, memory: Memory { clock, address: Address::none() } }
     }
 
     /// The header fields that its lines are made of.

@@ -66,13 +66,18 @@ fn each(mut bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The text of the last address: one client, or one proxy, often sends many requests in a row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Address {
     last: Option<IpAddr>,
     text: Vec<u8>,
 }
 
 impl Address {
+    /// None yet, and room for any.
+    pub(super) fn none() -> Self {
+        Self { last: None, text: Vec::with_capacity(48) }
+    }
+
     /// An address as text.
     pub(super) fn text(&mut self, address: IpAddr) -> &[u8] {
         if self.last != Some(address) {
