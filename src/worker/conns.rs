@@ -212,6 +212,11 @@ impl Conn {
         if unfinished > room.head as u64 { Err(TooLong::Head) } else { Ok(()) }
     }
 
+    /// Whether a write waits for the client.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) != 0
+    }
+
     /// A write waits for the client, or does not any more.
     pub(super) fn note_blocked(&self, is_blocked: bool) {
         let since = self.blocked.load(Ordering::Relaxed);

@@ -41,6 +41,9 @@ use crate::sys::clock;
 const GATHERED_MAX: usize = 1024;
 /// How a client begins that knows that a server speaks HTTP/2 (RFC 9113 section 3.4).
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// Bytes that the buffer of a socket has room for, as long as its client reads: the kernel begins with
+/// more (tcp(7), `tcp_wmem`).
+const TAKEN_AT_ONCE: usize = 16 * 1024;
 /// Reads of what is thrown away, until others have their turn.
 const READS_MAX: usize = 16;
 
@@ -211,6 +214,15 @@ impl Watched {
         }
     }
 
+    /// So many bytes are left to be written, and are about to be. Few of them a socket takes at once: then
+    /// what is told of their request is told before, since the kernel may well let the client run, which
+    /// has its answer then, and somebody may kill this worker meanwhile.
+    fn note_writing(&self, length: usize) {
+        if length <= TAKEN_AT_ONCE && !self.entry.conn.is_blocked() {
+            self.entry.note_flushed();
+        }
+    }
+
     /// Notes whether a write had to wait for the client.
     fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let conn = &self.entry.conn;
@@ -298,6 +310,7 @@ impl AsyncWrite for Watched {
         if self.replace(cx, bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
+        self.note_writing(bytes.len());
         let result = self.stream.poll_write(cx, bytes);
         self.note_write(result)
     }
@@ -338,6 +351,7 @@ impl AsyncWrite for Watched {
         if self.replace(cx, slices.first().map_or(&[], |slice| slice)) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
+        self.note_writing(slices.iter().map(|slice| slice.len()).sum());
         let mut room = [0; GATHERED_MAX];
         let result = match gathered(slices, &mut room) {
             Some(bytes) => self.stream.poll_write(cx, bytes),

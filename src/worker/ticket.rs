@@ -3,7 +3,8 @@
 //! # When a request is over
 //! hyper drops an answer as soon as it has taken the last of it, which may be long before the client
 //! has: an answer of 64 MiB is one piece. So the account of a request waits beside its connection until
-//! all that hyper had to write is with the kernel. What is there still when the stream ends was not
+//! all that hyper had to write is with the kernel, or is so little that the next write gives it the kernel
+//! whole. What is there still when the stream ends was not
 //! answered, whatever its head said; and what a worker had in hand that is killed is on its board.
 
 use std::ops::Deref;

@@ -16,7 +16,7 @@ use crate::servers::free_port;
 use crate::world::eventually;
 
 /// How long a browser may take for anything, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program with four workers, on a database of its own.
 #[derive(Debug)]
