@@ -135,7 +135,10 @@ fn reloads_and_upgrades_pass_unnoticed() {
         all.answered,
         all.longest_gap()
     );
-    assert!(all.longest_gap() < Duration::from_secs(1), "nobody was answered for so long");
+    // Without optimization, beside other tests, it is another program on another machine.
+    let gap_max = if cfg!(debug_assertions) { 1000 } else { 50 };
+    let gap = all.longest_gap();
+    assert!(gap <= Duration::from_millis(gap_max), "nobody was answered for {gap:?}");
     let mut connection = server.connect();
     connection.send("DELETE /delete HTTP/1.1\r\nhost: a\r\n\r\n").expect("it is open");
     let deleted = connection.response().expect("it is answered").text();

@@ -232,7 +232,8 @@ fn every_request_has_a_line_although_workers_are_killed() {
     );
     assert!(kills > 0, "nobody was killed");
     if is_in_full_length("FIGURE_REQUESTS") {
-        assert!(!said.lost.is_empty(), "no kill has hit anything");
+        // It may have hit what had come and was not read yet, and is in no log.
+        assert!(!sent.failed.is_empty(), "no kill has hit anything");
     }
     assert_eq!((said.torn.len(), said.dropped), (0, 0));
     let twice = said.answered.values().chain(said.lost.values()).any(|count| *count != 1);
