@@ -219,7 +219,7 @@ impl Watched {
     /// has its answer then, and somebody may kill this worker meanwhile.
     fn note_writing(&self, length: usize) {
         if length <= TAKEN_AT_ONCE && !self.entry.conn.is_blocked() {
-            self.entry.note_flushed();
+            self.entry.note_last_write();
         }
     }
 

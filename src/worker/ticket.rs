@@ -38,6 +38,8 @@ enum Departing {
     #[default]
     Nobody,
     One(Box<Account>),
+    /// It was told of already; the last of its answer is being written.
+    Told,
     /// There is no stream any more.
     Closed,
 }
@@ -67,8 +69,21 @@ impl Entry {
         if !matches!(self.conn.wait(), Wait::Answer | Wait::Body | Wait::Other) {
             return;
         }
-        if let Some(account) = self.take() {
-            self.end(&account);
+        match self.replace(Departing::Nobody) {
+            Some(Departing::One(account)) => self.end(&account),
+            Some(_) => self.await_next(),
+            None => {}
+        }
+    }
+
+    /// The last of an answer is about to be written, and is sure to be taken: what is told of its request
+    /// is told, but the connection waits for nothing else yet.
+    pub(super) fn note_last_write(&self) {
+        if !matches!(self.conn.wait(), Wait::Answer | Wait::Body | Wait::Other) {
+            return;
+        }
+        if let Some(Departing::One(account)) = self.replace(Departing::Told) {
+            self.tell(&account);
         }
     }
 
@@ -117,14 +132,12 @@ impl Entry {
         }
     }
 
-    fn take(&self) -> Option<Box<Account>> {
+    /// Who is departing, if somebody is: this stands in his place from now on.
+    fn replace(&self, by: Departing) -> Option<Departing> {
         let mut departing = self.lock();
-        match std::mem::take(&mut *departing) {
-            Departing::One(account) => Some(account),
-            other @ (Departing::Nobody | Departing::Closed) => {
-                *departing = other;
-                None
-            }
+        match &*departing {
+            Departing::One(_) | Departing::Told => Some(std::mem::replace(&mut *departing, by)),
+            Departing::Nobody | Departing::Closed => None,
         }
     }
 
@@ -141,9 +154,18 @@ impl Entry {
 
     /// The request is over.
     fn end(&self, account: &Account) {
+        self.await_next();
+        self.tell(account);
+    }
+
+    fn await_next(&self) {
         if self.conn.wait() != Wait::Other {
             self.conn.set(Wait::Next);
         }
+    }
+
+    /// Counts the request, and writes its line.
+    fn tell(&self, account: &Account) {
         let server = &self.server;
         server.count_request();
         let record = Record {

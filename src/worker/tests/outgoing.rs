@@ -38,6 +38,19 @@ async fn closed(net: &Net) {
     }
 }
 
+/// The socket takes such answers in pieces, each of which must be one of theirs.
+#[test]
+fn short_answers_to_a_client_that_reads_late_are_whole() {
+    run([6, 99], "", |net| async move {
+        let mut talk = Talk::tcp_narrow(net.from.into(), net.address).await;
+        let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(4000) + last).await;
+        let answers = talk.rest().await;
+        assert_eq!(statuses(&answers), vec![200; 4001]);
+        net.counted(4001).await;
+    });
+}
+
 #[test]
 fn an_answer_that_is_taken_is_over_then() {
     run_within(LONG, [6, 1], "", |net| async move {
