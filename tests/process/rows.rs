@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -45,54 +45,56 @@ fn total(program: &Ferricorn) -> u64 {
     page["total"].as_u64().expect("they are soon counted")
 }
 
-/// All workers store rows, and each of them deletes meanwhile.
+/// All workers store rows, and each of them deletes meanwhile: until each has met rows, however fast
+/// the one is beside the other.
 fn deletes_and_populates_of_all_workers_add_up(kind: Kind) {
     const CLIENTS: u16 = 4 * WORKERS;
     const POPULATES: u64 = 60;
     let (_server, program) = start(kind);
     program.wait_workers(WORKERS);
     let populating = Arc::new(AtomicU64::new(u64::from(CLIENTS)));
+    let without_rows = Arc::new(AtomicU64::new(u64::from(WORKERS)));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let mut connection = connect_to(&program, client % WORKERS);
-            let populating = populating.clone();
+            let (populating, without_rows) = (populating.clone(), without_rows.clone());
             std::thread::spawn(move || {
-                for _ in 0..POPULATES {
+                let begun = Instant::now();
+                let mut populated = 0;
+                while populated < POPULATES || without_rows.load(Ordering::Relaxed) > 0 {
+                    assert!(begun.elapsed() < PATIENCE, "a worker's deletes meet no rows");
                     connection.send(post("/populate", "")).expect("the connection is kept");
                     let answer = connection.response().expect("it is answered");
                     assert_eq!(answer.status, 201, "{}", answer.text());
+                    populated += 1;
                 }
                 populating.fetch_sub(1, Ordering::Relaxed);
+                populated
             })
         })
         .collect();
     let deleters: Vec<_> = (0..WORKERS)
         .map(|slot| {
             let mut connection = connect_to(&program, slot);
-            let populating = populating.clone();
+            let (populating, without_rows) = (populating.clone(), without_rows.clone());
             std::thread::spawn(move || {
-                let (mut deleted, mut met) = (0, 0);
+                let mut deleted = 0;
                 while populating.load(Ordering::Relaxed) > 0 {
                     let rows = delete(&mut connection);
+                    if deleted == 0 && rows > 0 {
+                        without_rows.fetch_sub(1, Ordering::Relaxed);
+                    }
                     deleted += rows;
-                    met += u64::from(rows > 0);
                 }
-                (deleted, met)
+                deleted
             })
         })
         .collect();
-    for client in clients {
-        client.join().expect("every populate is acknowledged");
-    }
-    let (mut deleted, mut met) = (0, 0);
-    for deleter in deleters {
-        let (of_one, met_by_one) = deleter.join().expect("every delete is answered");
-        deleted += of_one;
-        met += met_by_one;
-    }
-    let remaining = total(&program);
-    assert_eq!(deleted + remaining, u64::from(CLIENTS) * POPULATES, "{deleted} deleted");
-    assert!(met >= u64::from(WORKERS), "{met} deletes met rows: the test shows nothing");
+    let populated: u64 =
+        clients.into_iter().map(|it| it.join().expect("every populate is acknowledged")).sum();
+    let deleted: u64 =
+        deleters.into_iter().map(|it| it.join().expect("every delete is answered")).sum();
+    assert_eq!(deleted + total(&program), populated, "{deleted} deleted");
     program.stop();
 }
 

@@ -202,17 +202,19 @@ fn slots_without_a_worker() -> Duration {
 }
 
 /// Two clients block the loops of their workers for 100 ms at a time. A server that leaves a queue to
-/// its own worker makes one request in a hundred wait for about as long.
+/// its own worker makes others wait for about as long.
 #[test]
 fn fast_requests_seldom_wait_for_a_blocked_loop() {
     let _alone = crate::machine::alone();
-    let p99 = fast_ones_beside_blocked_loops();
-    assert!(p99 < longest_allowed(25, 90), "p99 {p99:?}: they wait for blocked loops");
+    let waits = fast_ones_beside_blocked_loops();
+    // Where queues wait for blocked loops, one in five waits for 50 ms and longer.
+    let seldom = waits.percentile(if cfg!(debug_assertions) { 0.9 } else { 0.99 });
+    assert!(seldom < longest_allowed(25, 50), "{seldom:?}: they wait for blocked loops");
 }
 
-/// The p99 of sixteen fast clients beside two that block a loop for 100 ms with each request.
+/// Sixteen fast clients beside two that block a loop for 100 ms with each request.
 #[expect(clippy::print_stdout, reason = "figures for who looks at them")]
-fn fast_ones_beside_blocked_loops() -> Duration {
+fn fast_ones_beside_blocked_loops() -> Tally {
     let server = Ferricorn::unruly().start();
     let block = Client::PerRequest;
     let blocking = Crowd { count: 2, client: block, request: get("/block?ms=100"), status: 200 };
@@ -231,7 +233,7 @@ fn fast_ones_beside_blocked_loops() -> Duration {
         tally.answered
     );
     server.stop();
-    p99
+    tally
 }
 
 /// Everything that the kernel has let in before a stop is answered, also what no worker has seen yet.
