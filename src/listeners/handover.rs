@@ -17,7 +17,7 @@ pub(crate) struct Handed {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum HandedSockets {
+pub(super) enum HandedSockets {
     PerSlot(Vec<i32>),
     Shared(i32),
 }

@@ -111,25 +111,17 @@ impl Listeners {
     /// # Errors
     /// [`Error::Bind`].
     pub(crate) fn open_missing(&mut self, config: &Config) -> Result<Vec<String>, Error> {
-        if self.open_addresses().any(|(_, address)| address.bind.is_none()) {
+        if self.is_passed() {
             return Ok(Vec::new());
         }
         let is_open = |bind: &&Bind| {
             let name = bind.to_string();
             self.open_addresses().any(|(_, address)| address.bind.as_ref() == Some(&name))
         };
-        let missing = config.bind.iter().filter(|bind| !is_open(bind));
+        let missing: Vec<&Bind> = config.bind.iter().filter(|bind| !is_open(bind)).collect();
         let mut opened: Vec<Address> = Vec::new();
-        for bind in missing {
-            let result = match (
-                overlapping(bind, &opened),
-                overlapping(bind, self.addresses.iter().flatten()),
-            ) {
-                (Some(listed), _) => Err(open::listed_twice(bind, listed)),
-                (None, Some(own)) => Err(open::overlap(bind, own)),
-                (None, None) => open::address(bind, config, self.slots),
-            };
-            match result {
+        for bind in missing.iter().filter(|bind| self.kept(bind).is_none()) {
+            match self.open_beside(&opened, bind, config) {
                 Ok(address) => opened.push(address),
                 Err(error) => {
                     opened.iter().for_each(Address::remove_file);
@@ -137,9 +129,54 @@ impl Listeners {
                 }
             }
         }
+        // Nothing can fail any more: whoever waits there must not be cut off.
+        for bind in missing {
+            if let Some(at) = self.kept(bind) {
+                let (_, mut address) = self.retired.remove(at);
+                address.sink = None;
+                opened.push(address);
+            }
+        }
         let names = opened.iter().map(|address| address.place.to_string()).collect();
         self.addresses.extend(opened.into_iter().map(Some));
         Ok(names)
+    }
+
+    /// Opens an address that is not kept, beside those that have just been opened.
+    fn open_beside(
+        &self,
+        opened: &[Address],
+        bind: &Bind,
+        config: &Config,
+    ) -> Result<Address, Error> {
+        let own = self.addresses.iter().flatten();
+        let gone = self.retired.iter().map(|(_, address)| address);
+        if let Some(listed) = overlapping(bind, opened) {
+            Err(open::listed_twice(bind, listed))
+        } else if let Some(own) = overlapping(bind, own) {
+            Err(open::overlap(bind, own))
+        } else if let Some(gone) = overlapping(bind, gone) {
+            Err(open::not_gone_yet(bind, gone))
+        } else {
+            open::address(bind, config, self.slots)
+        }
+    }
+
+    /// Where this address is among those that were let go, when it is as good as open: its sockets are
+    /// there, one for each slot.
+    fn kept(&self, bind: &Bind) -> Option<usize> {
+        let name = bind.to_string();
+        self.retired.iter().position(|(_, address)| match &address.sockets {
+            Sockets::PerSlot(sockets) => {
+                address.bind.as_ref() == Some(&name) && sockets.len() == usize::from(self.slots)
+            }
+            Sockets::Shared(_) => false,
+        })
+    }
+
+    /// Whether a service manager has passed the addresses, and the configuration's do not count.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.open_addresses().any(|(_, address)| address.bind.is_none())
     }
 
     /// Lets go of the addresses that none of these binds names: nobody may connect there any more,
@@ -381,4 +418,4 @@ impl fmt::Display for Place {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

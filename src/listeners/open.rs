@@ -8,7 +8,6 @@ use std::path::Path;
 use super::{Address, Place, Sockets};
 use crate::config::{Bind, Config};
 use crate::error::Error;
-use crate::sys::process;
 use crate::sys::socket::{self, Join, Local};
 
 /// Opens an address of the configuration, with listeners for so many slots.
@@ -40,13 +39,11 @@ fn tcp(address: SocketAddr, slots: u16, backlog: u32) -> io::Result<(Place, Sock
 }
 
 fn unix(path: &Path, config: &Config) -> io::Result<(Place, Sockets)> {
-    let before = config.umask.map(process::set_umask);
-    let listener = socket::listen_unix(path, config.unix_socket_mode, config.backlog);
-    before.map(process::set_umask);
+    let listener = socket::listen_unix(path, config.unix_socket_mode, config.backlog)?;
     // Relative paths are meant from here, whatever the folder is when the file is removed.
     let path = std::path::absolute(path)?;
     let file = socket::file_id(&path);
-    Ok((Place::Unix { path, file }, Sockets::Shared(listener?.into())))
+    Ok((Place::Unix { path, file }, Sockets::Shared(listener.into())))
 }
 
 fn inherited(number: i32) -> io::Result<(Place, Sockets)> {
@@ -75,6 +72,14 @@ pub(super) fn overlap(bind: &Bind, own: SocketAddr) -> Error {
     Error::Bind(format!(
         "failed to bind {bind}: this server listens on {own}, which cannot be let go before: \
          restart it, or take another port"
+    ))
+}
+
+/// What is said of an address that [`overlaps`] one that was let go so late that it is still kept.
+pub(super) fn not_gone_yet(bind: &Bind, gone: SocketAddr) -> Error {
+    Error::Bind(format!(
+        "failed to bind {bind}: this server has let go of {gone} just now, and it is not closed yet: \
+         reload again in a second"
     ))
 }
 

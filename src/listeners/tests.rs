@@ -2,7 +2,18 @@
 
 use std::net::TcpStream;
 
+use serde_reflection::Tracer;
+
+use super::handover::HandedSockets;
 use super::*;
+
+/// Finds out every variant of every enum in what is left to the next image.
+pub(crate) fn trace(tracer: &mut Tracer) -> serde_reflection::Result<()> {
+    tracer.trace_simple_type::<HandedSockets>()?;
+    tracer.trace_simple_type::<Place>()?;
+    tracer.trace_simple_type::<SocketAddr>()?;
+    Ok(())
+}
 
 /// Listeners at a free port of each of these addresses, for one slot.
 fn open(binds: &[&str]) -> Listeners {
@@ -82,4 +93,30 @@ fn addresses_are_steered_each_for_itself() {
     let (old, new) = (waiting(0, 0), waiting(0, 1));
     assert!(old > 0 && old + new == 32, "the kernel chooses at the first: {old}, {new}");
     drop(clients);
+}
+
+/// An address that is let go and wanted again at once is the same sockets: it cannot be opened a second
+/// time, and who waits there stays.
+#[test]
+fn an_address_that_was_just_let_go_is_taken_back() {
+    let mut listeners = open(&["127.0.0.1:0"]);
+    let there = *place(&mut listeners, 0);
+    let config = |bind: &str| {
+        Config::from_toml(&format!("bind = \"{bind}\""), &[]).expect("the setting is right")
+    };
+    let again = config(&there.to_string());
+    let name = again.bind[0].to_string();
+    listeners.addresses[0].as_mut().expect("it is open").bind = Some(name.clone());
+    let waiting = TcpStream::connect(there).expect("it listens");
+    assert_eq!(listeners.close_others(Instant::default(), &[]), [(0, format!("http://{there}"))]);
+    let wider = config(&format!("0.0.0.0:{}", there.port()));
+    let refused = listeners.open_missing(&wider).expect_err("both cannot be open").to_string();
+    assert!(refused.contains("reload again in a second"), "{refused}");
+    assert_eq!(listeners.open_missing(&again).expect("it is kept"), [format!("http://{there}")]);
+    assert!(listeners.retired.is_empty(), "it is not closed any more");
+    let all = SlotSet::from_iter([Slot::new(0)]);
+    listeners.steer(&all).expect("it needs no privilege");
+    let more = TcpStream::connect(there).expect("new connections begin");
+    assert_eq!(listeners.queue_length(Slot::new(0)), 2);
+    drop((waiting, more));
 }

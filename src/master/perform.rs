@@ -277,6 +277,9 @@ impl<A: App> Master<A> {
     ) -> Result<crate::supervisor::policy::Policy, String> {
         let config = self.config().reload().map_err(|error| error.to_string())?;
         logging::check(&config.log).map_err(|error| error.to_string())?;
+        if self.listeners.is_passed() && config.bind != self.config().bind {
+            tracing::warn!("bind has changed, but the service manager's addresses count instead");
+        }
         let opened = self.listeners.open_missing(&config).map_err(|error| error.to_string())?;
         opened.iter().for_each(|name| tracing::info!("Listening at: {name} ({})", process::pid()));
         for key in config.not_in_force(&self.started) {

@@ -41,7 +41,7 @@ const CHECK_VARIABLE: &str = "FERRICORN_INTERNAL_CHECK";
 const ANSWER_VARIABLE: &str = "FERRICORN_INTERNAL_ANSWER";
 /// Rises with every change to [`State`], to the supervisor's own types, to the messages between the
 /// master and its children, and to what lies where in the memory that they share.
-const STATE_VERSION: u32 = 6;
+const STATE_VERSION: u32 = 7;
 
 /// What one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]
@@ -369,3 +369,7 @@ impl<A: App> Master<A> {
 
 /// What a shell answers for a command that it cannot execute.
 const CANNOT_EXECUTE: i32 = 126;
+
+#[cfg(test)]
+#[path = "handed_tests.rs"]
+mod tests;

@@ -94,6 +94,12 @@ pub(crate) enum Notice {
         kept: Generation,
         reason: String,
     },
+    /// A reload waits until one of the slot's old workers has finished.
+    Crowded {
+        slot: Slot,
+        leaving: usize,
+        patience: Duration,
+    },
     LoggerDied {
         pid: Pid,
         status: ExitStatus,
@@ -183,6 +189,7 @@ impl Notice {
             | Self::Killing { why: Kill::Leave, .. }
             | Self::Starved { .. }
             | Self::Cramped { .. }
+            | Self::Crowded { .. }
             | Self::SizeKept { .. }
             | Self::Ignored { .. } => Weight::Warning,
             Self::Forked { task: Task::Prepare | Task::Check | Task::Logger, .. } => Weight::Debug,
@@ -276,6 +283,14 @@ impl fmt::Display for Notice {
                 write!(
                     f,
                     "failed to reload: generation {generation} is dropped, {kept} serves on: {reason}"
+                )
+            }
+            Self::Crowded { slot, leaving, patience } => {
+                let patience = patience.as_secs_f32();
+                write!(
+                    f,
+                    "reload waits: {leaving} workers that left slot {slot} still finish what they hold; \
+                     graceful_timeout gives each {patience} s"
                 )
             }
             Self::UpgradeRefused { reason } => {

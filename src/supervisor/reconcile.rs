@@ -160,16 +160,18 @@ impl Supervisor {
         let roomy = |slot: &Slot| {
             self.in_slot(*slot).filter(|child| child.is_leaving()).count() < LEAVING_MAX
         };
-        let next = self
+        let (roomy, crowded): (Vec<Slot>, Vec<Slot>) = self
             .slots()
             .take(usize::from(self.wanted))
-            .filter(|slot| {
-                self.needs_replacement(*slot) && roomy(slot) && self.may_fork(now, *slot)
-            })
-            // Of those that are of an old generation, the first.
-            .min_by_key(|slot| self.serving(*slot).map(|child| child.due_since));
-        if let Some(slot) = next {
-            self.fork(now, Task::Worker { slot }, self.target, out);
+            .filter(|slot| self.needs_replacement(*slot) && self.may_fork(now, *slot))
+            .partition(roomy);
+        // Of those that are of an old generation, the first.
+        let next =
+            roomy.iter().min_by_key(|slot| self.serving(**slot).map(|child| child.due_since));
+        match (next, crowded.first()) {
+            (Some(slot), _) => self.fork(now, Task::Worker { slot: *slot }, self.target, out),
+            (None, Some(slot)) => self.note_crowded(*slot, out),
+            (None, None) => {}
         }
     }
 

@@ -13,7 +13,7 @@ use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::supervisor::action::Action;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
-use crate::supervisor::policy::{PROBATION, Policy, RELOAD_FAILURES_MAX};
+use crate::supervisor::policy::{LEAVING_MAX, PROBATION, Policy, RELOAD_FAILURES_MAX};
 use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Task};
 use crate::supervisor::upgrade::Upgrade;
@@ -32,12 +32,14 @@ pub(crate) struct Reload {
     wanted_before: u16,
     /// Workers that have left because one of the new generation has taken their place.
     pub(super) replaced: u16,
+    /// Whether it was said that it waits for old workers.
+    is_crowded: bool,
     step: Step,
 }
 
 /// How far a reload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Step {
+pub(super) enum Step {
     /// The file is being read.
     Loading,
     /// `prepare` runs, or is forked at `retry_at`.
@@ -54,7 +56,7 @@ enum Step {
 /// How far the first replacement is. It must live for [`PROBATION`], beside its predecessor if that
 /// is alive, before the new generation counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Trial {
+pub(super) enum Trial {
     /// It is still to be forked.
     Awaited,
     /// It is not ready.
@@ -67,7 +69,7 @@ enum Trial {
 
 /// The replacement that is being tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Attempt {
+pub(super) struct Attempt {
     slot: Slot,
     /// When it must be ready, over all its tries.
     deadline: Instant,
@@ -130,6 +132,7 @@ impl Supervisor {
             to: self.newest,
             wanted_before: self.wanted,
             replaced: 0,
+            is_crowded: false,
             step: Step::Loading,
         });
         out.push(Action::Log(Notice::Reloading { generation: self.newest }));
@@ -240,6 +243,17 @@ impl Supervisor {
             let reason =
                 format!("{failures} workers in a row failed, the last in slot {slot} ({how})");
             self.roll_back(now, reason, out);
+        }
+    }
+
+    /// The next replacement must wait for one of those that leave this slot, said once.
+    pub(super) fn note_crowded(&mut self, slot: Slot, out: &mut Vec<Action>) {
+        let patience = self.policy(self.settled).graceful_timeout;
+        if let Some(reload) = &mut self.reload
+            && !std::mem::replace(&mut reload.is_crowded, true)
+        {
+            let leaving = LEAVING_MAX;
+            out.push(Action::Log(Notice::Crowded { slot, leaving, patience }));
         }
     }
 

@@ -249,13 +249,18 @@ fn old_generations_are_bounded_while_their_clients_stay() {
             server.wait_log(&format!("reloaded: generation {generation} in "));
         }
     }
-    // One that serves, and three that leave: the next replacement waits for one of them.
+    // One that serves, and three that leave: the next replacement waits for one of them, and says so.
+    server.wait_log(
+        "reload waits: 3 workers that left slot 0 still finish what they hold; graceful_timeout gives \
+         each 600 s",
+    );
     eventually("four workers", PATIENCE, || (server.workers().len() == 4).then_some(()));
     let there = server.workers();
     assert_eq!(server.get("/").expect("it serves").pid(), holders[3]);
     server.signal(Signal::SIGWINCH);
     server.wait_log("ignoring WINCH");
     assert_eq!(server.workers(), there);
+    assert_eq!(server.log().matches("reload waits: ").count(), 1);
     server.signal(Signal::SIGQUIT);
     server.wait_exit();
     drop(held);

@@ -1,5 +1,6 @@
 //! The supervisor without a process.
 
+pub(crate) mod handed;
 mod hostile;
 mod laws;
 mod stories;

@@ -43,12 +43,13 @@ fn the_laws_hold() {
 }
 
 /// What must have happened in some life, or the laws have not been tried by it.
-const MUST_HAPPEN: [&str; 31] = [
+const MUST_HAPPEN: [&str; 32] = [
     "a child was left behind",
     "a fork after ten early deaths",
     "a fork was refused",
     "a reload failed",
     "a reload succeeded",
+    "a reload waited for old workers",
     "a signal was ignored",
     "a slot was parked",
     "a worker died",

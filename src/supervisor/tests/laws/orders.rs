@@ -342,6 +342,7 @@ fn worth_counting(notice: &Notice) -> Option<&'static str> {
         Notice::ForkFailed { .. } => "a fork was refused",
         Notice::UpgradeRefused { .. } => "an upgrade was refused",
         Notice::Cramped { .. } => "a worker was too large from the start",
+        Notice::Crowded { .. } => "a reload waited for old workers",
         Notice::Ignored { .. } => "a signal was ignored",
         Notice::Resized { .. } => "the number of workers was changed",
         Notice::SizeKept { .. } => "the number of workers was kept",

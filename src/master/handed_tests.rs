@@ -1,0 +1,111 @@
+//! What one image hands to the next, and what they share with processes of another version, written
+//! down. When one of these texts changes, `STATE_VERSION` rises with it, or an image takes over what it
+//! misreads.
+
+use std::fmt::Write as _;
+use std::os::fd::AsFd;
+use std::time::SystemTime;
+
+use axum::http::{Method, Uri, Version};
+use serde_reflection::{Tracer, TracerConfig};
+
+use super::*;
+use crate::logging::Kind;
+use crate::scoreboard::{Doing, Place};
+use crate::time::Instant;
+use crate::wire::LogOrder;
+use crate::{listeners, supervisor};
+
+/// The words of shared memory that are not zero, each behind its place.
+fn words(memory: impl AsFd) -> String {
+    let mut bytes = Vec::new();
+    let memory = memory.as_fd().try_clone_to_owned().expect("there are descriptors");
+    File::from(memory).read_to_end(&mut bytes).expect("it is memory");
+    let words = bytes.chunks_exact(8).map(|it| u64::from_le_bytes(it.try_into().unwrap()));
+    let mut text = format!("{} words\n", bytes.len() / 8);
+    for (at, word) in words.enumerate().filter(|(_, word)| *word != 0) {
+        writeln!(text, "{at:>4}: {word:016x}").unwrap();
+    }
+    text
+}
+
+/// A text that belongs to the version.
+fn versioned(text: &str) -> String {
+    format!("version {STATE_VERSION}\n{text}")
+}
+
+#[test]
+fn the_state_belongs_to_its_version() {
+    let mut tracer = Tracer::new(TracerConfig::default());
+    tracer.trace_simple_type::<Order>().expect("it can be traced");
+    listeners::tests::trace(&mut tracer).expect("it can be traced");
+    supervisor::tests::handed::trace(&mut tracer).expect("it can be traced");
+    tracer.trace_simple_type::<State>().expect("it can be traced");
+    let registry = tracer.registry().expect("every enum is traced");
+    let text: String =
+        registry.iter().map(|(name, format)| format!("{name}: {format:?}\n")).collect();
+    insta::assert_snapshot!(versioned(&text.replace("Named { name: ", "{ ")));
+}
+
+#[test]
+fn messages_belong_to_the_version() {
+    let slot = Slot::new(200);
+    let orders = [
+        Order::Drain,
+        Order::Stop,
+        Order::Accept(SlotSet::from_iter([Slot::new(1), slot])),
+        Order::Listener { address: 3, slot },
+        Order::Bell { slot },
+        Order::Close { address: 515 },
+    ];
+    let orders = orders.map(|order| {
+        let (message, length) = order.encode();
+        format!("{order:?}: {:?}\n", &message[..length])
+    });
+    let log = [LogOrder::Reopen, LogOrder::Finish].map(|it| format!("{it:?}: {:?}\n", it.encode()));
+    let reports = [Report::Ready, Report::ToldToLeave, Report::ToldToReopen, Report::ServedEnough];
+    let reports = reports.map(|report| format!("{report:?}: {:?}\n", report.encode()));
+    let text = [orders.concat(), log.concat(), reports.concat()].concat();
+    insta::assert_snapshot!(versioned(&text));
+}
+
+#[test]
+fn what_a_worker_tells_belongs_to_the_version() {
+    let board = WorkerBoard::new(2).expect("there is memory");
+    board.beat(Instant::from_millis(1));
+    board.set_doing(Generation::FIRST.next(), Doing::Leaving);
+    board.dismiss(Instant::from_millis(2));
+    board.connection_opened();
+    let entry = board.entry(1).expect("there are two");
+    let target = Uri::from_static("/a?b");
+    entry.fill(None, SystemTime::UNIX_EPOCH, &Method::DELETE, &target, Version::HTTP_10);
+    entry.note_line(Some(3));
+    board.set_running(1, true);
+    let first = board.entry(0).expect("there are two");
+    let remote = Some([1, 2, 3, 4].into());
+    let started = SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(5);
+    first.fill(remote, started, &Method::GET, &target, Version::HTTP_11);
+    insta::assert_snapshot!(versioned(&words(&board)));
+}
+
+#[test]
+fn what_is_told_of_slots_belongs_to_the_version() {
+    let board = std::sync::Arc::new(SlotBoard::new().expect("there is memory"));
+    let place = Place::new(board.clone(), Slot::new(1), 0x1234);
+    place.take();
+    place.opened(5);
+    board.count_request(Slot::new(1));
+    board.ask(Slot::new(1), Slot::new(66));
+    insta::assert_snapshot!(versioned(&words(&*board)));
+}
+
+#[test]
+fn rings_belong_to_the_version() {
+    let rings = Rings::new().expect("there is memory");
+    let mut write = rings.ring(1).expect("there is memory").into_writer();
+    write(Kind::Access, b"a line of the access log");
+    write(Kind::Error, b"one of the error log");
+    let [memory, _] = rings.descriptors();
+    let pid = format!("131076: {:016x}", process::pid());
+    insta::assert_snapshot!(versioned(&words(memory).replacen(&pid, "131076: our pid", 1)));
+}
