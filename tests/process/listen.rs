@@ -1,6 +1,6 @@
 //! Where a server listens, and that nothing which waits there is lost.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -258,6 +258,25 @@ fn a_reload_changes_the_port_and_fails_no_request() {
     });
     load.wait_for_more(50);
     load.finish().assert_clean();
+    server.stop();
+}
+
+/// Who takes a change back at once finds the old address as it was.
+#[test]
+fn a_port_that_was_let_go_just_now_is_taken_back() {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (first, second) = (free(), free());
+    let config = |address: SocketAddr| format!("bind = \"{address}\"\nworkers = 1");
+    let server = Ferricorn::unruly().config(&config(first)).start();
+    for (at, address) in [second, first, second, first].into_iter().enumerate() {
+        let generation = at + 2;
+        std::fs::write(server.folder().join("config.toml"), config(address)).unwrap();
+        server.signal(Signal::SIGHUP);
+        server.wait_log(&format!("reloaded: generation {generation} in "));
+        let answer = Connection::open(&Address::Tcp(address)).unwrap().get("/").unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    assert!(!server.log().contains("failed to bind"), "{}", server.log());
     server.stop();
 }
 

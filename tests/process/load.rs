@@ -41,6 +41,8 @@ pub(crate) struct Tally {
     pub(crate) requests: Vec<Request>,
     /// Each that had none.
     pub(crate) unconnected: Vec<Request>,
+    /// What each POST was answered.
+    pub(crate) posted: Vec<Vec<u8>>,
 }
 
 /// One request as its client saw it.
@@ -138,6 +140,7 @@ impl Tally {
         self.times.extend(other.times);
         self.requests.extend(other.requests);
         self.unconnected.extend(other.unconnected);
+        self.posted.extend(other.posted);
     }
 
     fn note(&mut self, begun: Instant, status: u16, result: Result<&Response, Outcome>) -> Request {
@@ -216,6 +219,7 @@ fn run(
 ) -> Tally {
     let mut tally = Tally::default();
     let mut kept: Option<Connection> = None;
+    let is_post = request.starts_with("POST ");
     while !stop.load(Ordering::Relaxed) {
         if let Client::KeepAlive { watches: true, .. } = client {
             kept = kept.take().filter_map_alive();
@@ -235,9 +239,12 @@ fn run(
             Client::PerRequest => request.replacen("\r\n", "\r\nconnection: close\r\n", 1),
         };
         let result = connection.send(text).and_then(|()| connection.response());
-        let request = tally.note(begun, status, result.as_ref().map_err(|outcome| *outcome));
-        tally.requests.push(Request { client: connection.local(), ..request });
+        let noted = tally.note(begun, status, result.as_ref().map_err(|outcome| *outcome));
+        tally.requests.push(Request { client: connection.local(), ..noted });
         if let Ok(response) = result {
+            if is_post && noted.failure.is_none() {
+                tally.posted.push(response.body.clone());
+            }
             answered.fetch_add(1, Ordering::Relaxed);
             if let Client::KeepAlive { pause, .. } = client {
                 kept = (!response.closes()).then_some(connection);

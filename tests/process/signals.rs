@@ -92,9 +92,10 @@ fn the_end_of_a_reload_is_told_in_one_line() {
         .env("UNRULY_PREPARE_FILE", "prepare")
         .file("prepare", "")
         .start();
-    for generation in 2..=3 {
+    let signals = [Signal::SIGHUP, Signal::SIGUSR2, Signal::SIGHUP];
+    for (generation, signal) in (2..).zip(signals) {
         std::fs::write(server.folder().join("prepare"), "held").unwrap();
-        server.signal(Signal::SIGHUP);
+        server.signal(signal);
         server.wait_log(&format!("reloading: generation {generation}"));
         for _ in 0..7 {
             assert_eq!(server.get("/").unwrap().status, 200);

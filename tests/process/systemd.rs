@@ -303,6 +303,14 @@ fn socket_activation_lasts_over_reloads_and_upgrades() {
         }
     }
     assert_eq!(server.log().matches("Upgraded in place").count(), 2);
+    let told = "bind has changed, but the service manager's addresses count instead";
+    assert_eq!(server.log().matches(told).count(), 0);
+    let changed = "bind = \"127.0.0.1:2\"\nworkers = 2";
+    std::fs::write(server.folder().join("config.toml"), changed).expect("our folder");
+    server.signal(Signal::SIGHUP);
+    server.wait_log("reloaded: generation 5 in ");
+    assert_eq!(server.log().matches(told).count(), 1);
+    assert_eq!(ask(), 200);
     server.stop();
 }
 

@@ -331,3 +331,29 @@ fn workers_are_kept_by_an_image_that_cannot_boot_others() {
     });
     server.stop();
 }
+
+/// Whoever waits for the server to be complete is told so once, by the image that has come so far.
+#[test]
+fn readiness_is_told_by_the_image_that_is_complete() {
+    let mut server = Ferricorn::unruly()
+        .config(QUIET.replace("boot_timeout = 2", "boot_timeout = 600").as_str())
+        .env("UNRULY_BOOT_FILE", "boot")
+        .file("boot", "hang")
+        .launch();
+    let hanging = server.wait_workers(2);
+    let hangs = |pid: i32| proc::stat(pid).is_some_and(|it| it.state == 'S');
+    for (slot, pid) in &hanging {
+        server.wait_log(&format!("Booting worker with pid: {pid}"));
+        eventually(&format!("worker {slot} hangs"), PATIENCE, || hangs(*pid).then_some(()));
+    }
+    std::fs::write(server.folder().join("boot"), "").unwrap();
+    send(hanging[0].1, Signal::SIGKILL);
+    // One of two serves: the server runs, and is not complete.
+    server.wait_log("worker 0 (pid ");
+    server.wait_log(") ready in ");
+    server.signal(Signal::SIGUSR2);
+    server.wait_ready();
+    assert_eq!(server.log().matches("Upgraded in place to ferricorn ").count(), 1);
+    assert!(server.wait_workers(2).iter().all(|it| !hanging.contains(it)));
+    server.stop();
+}

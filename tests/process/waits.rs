@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::client::Connection;
+use crate::effects::reload;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::numbered::{BLOCK, Numbered, Said, connections_to_each};
 use crate::proc;
@@ -120,4 +121,33 @@ fn a_worker_that_is_killed_while_it_waits_is_replaced_and_accounted_for() {
         let wanted = if sent.answered.contains(&number) { 1..=1 } else { 0..=1 };
         assert!(wanted.contains(&(lines[0] + lines[1])), "request {number}: {lines:?}");
     }
+}
+
+/// The file says what becomes of a line that finds no room, and `HUP` has that changed.
+#[test]
+fn hup_changes_what_is_done_when_a_ring_is_full() {
+    let (mut server, reader) = start_frozen("graceful_timeout = 2\n");
+    let config = |log: &str| format!("workers = {WORKERS}\ngraceful_timeout = 2\n{log}");
+    let requests = Numbered::default();
+    let sent = requests.send_over(clients(&server), &server.address(), &agent(), || {
+        await_standstill(&server);
+        reload(&server, &config(""));
+        requests.end();
+    });
+    assert_eq!(sent.failed, BTreeSet::new(), "who waits is answered");
+    let requests = Numbered::default();
+    let sent = requests.send_over(clients(&server), &server.address(), &agent(), || {
+        requests.wait_for(600);
+    });
+    assert_eq!(sent.failed, BTreeSet::new(), "nobody waits for a reader any more");
+    reload(&server, &config(BLOCK));
+    let requests = Numbered::default();
+    let sent = requests.send_over(clients(&server), &server.address(), &agent(), || {
+        await_standstill(&server);
+        requests.end();
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait_exit_within(Duration::from_secs(30)), Exit::Code(0));
+    });
+    assert_eq!(sent.failed, BTreeSet::new(), "who waits is answered");
+    drop(reader);
 }
