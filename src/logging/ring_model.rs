@@ -69,3 +69,39 @@ fn every_interleaving_delivers_or_counts_and_wakes() {
         writer.join().unwrap();
     });
 }
+
+/// Two lines are more than a quarter of the ring: a consumer that naps, and has napped before, is woken
+/// when both are there. Nothing else wakes it here, as time would: left asleep, it is a deadlock.
+#[test]
+fn every_interleaving_wakes_who_naps_when_a_quarter_is_full() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(3));
+    model.check(|| {
+        let cells = (0..DATA + 8).map(|_| loom::sync::atomic::AtomicU64::new(0)).collect();
+        let cells = Model(Arc::new(cells));
+        let bell = Arc::new(loom::sync::Notify::new());
+        let mut producer = Producer::new(cells.clone(), 1);
+        let mut consumer = Consumer::new(cells);
+        // A ring whose consumer has never rested wakes it for any line.
+        consumer.announce(Rest::Nap);
+        let rings = Arc::clone(&bell);
+        let writer = loom::thread::spawn(move || {
+            for line in [b"1", b"2"] {
+                if producer.push(Kind::Error, line).expect("there is room") == Wake::Consumer {
+                    rings.notify();
+                }
+            }
+        });
+        consumer.announce(Rest::Nap);
+        // The bell may ring for nothing, too.
+        while consumer.allows(Rest::Nap) {
+            bell.wait();
+        }
+        let mut line = Vec::new();
+        for wanted in [b"1", b"2"] {
+            assert_eq!(consumer.next(&mut line), Next::Line(Kind::Error));
+            assert_eq!(line, wanted);
+        }
+        writer.join().unwrap();
+    });
+}

@@ -1,5 +1,5 @@
 //! One producer, one consumer: in one thread against a model, and in two threads. Miri can run them,
-//! shorter: `cargo +nightly miri test --no-default-features --lib logging::ring::`.
+//! shorter: `./check miri`.
 
 // ORDERING: where a test writes cells itself, one thread does, or the other end is dead: Relaxed.
 
