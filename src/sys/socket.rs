@@ -83,6 +83,13 @@ fn is_abandoned(path: &Path) -> io::Result<bool> {
     Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
+/// For tests: lets the kernel take as little as it does of what is written to connections that this
+/// listener accepts.
+#[cfg(test)]
+pub(crate) fn narrow(listener: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&listener).set_send_buffer_size(1)
+}
+
 /// Lets so many connections wait on a socket that listens already.
 ///
 /// # Errors

@@ -5,12 +5,13 @@
 use std::time::{Duration, Instant};
 
 use axum::http::{Method, Uri};
-use ferricorn::bench::Board;
+use ferricorn::bench::{AccessFormat, AccessWriter, Board};
 
 use crate::client::get;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually};
 use crate::load::{Client, Crowd, Load};
 use crate::proc;
+use crate::request::{DEFAULT, Request};
 
 /// What a request costs a worker in processor time, and how much of that goes into shared memory.
 /// `cargo bench --bench heartbeat` measures the stores alone, with more care.
@@ -44,6 +45,25 @@ fn the_scoreboard_costs_less_than_a_hundredth_of_a_request() {
     // Without optimization it is another program.
     if !cfg!(debug_assertions) {
         assert!(share < 1.0, "{share} % of a request");
+    }
+}
+
+/// A line of the default format, in processor time. `cargo bench --bench access_log` takes more care.
+#[test]
+fn an_access_line_costs_400_ns_at_most() {
+    let _alone = crate::machine::alone();
+    let request = Request::new();
+    let mut writer = AccessWriter::new(AccessFormat::compile(DEFAULT).expect("it is valid"));
+    let mut out = Vec::with_capacity(4096);
+    let nanos = nanos_each(|_| {
+        out.clear();
+        writer.write(std::hint::black_box(&request.record()), &mut out);
+    });
+    println!("an access line of {} bytes: {nanos:.0} ns", out.len());
+    assert!(out.len() > 200 && out.ends_with(b"\n"));
+    // Without optimization it is another program.
+    if !cfg!(debug_assertions) {
+        assert!(nanos <= 400.0, "{nanos} ns");
     }
 }
 

@@ -33,6 +33,8 @@ mod proc;
 mod program;
 mod recycling;
 mod releases;
+#[path = "../support/request.rs"]
+mod request;
 mod rows;
 #[expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
 #[expect(dead_code, reason = "TLS is a matter of the application's own tests")]

@@ -1,6 +1,7 @@
 //! A request is over when the kernel has its answer, not when hyper has: what nobody takes is in hand
 //! until it is cut off, and then it was not answered.
 
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,12 +9,12 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes};
 use axum::http::Request;
 use http_body::Frame;
-use socket2::SockRef;
 
 use super::client::{Talk, body, statuses};
 use super::{BIG, LONG, Net, run, run_within};
 use crate::client::Scheme;
 use crate::embed::BoxError;
+use crate::sys::socket;
 use crate::worker::ticket::{Entry, Ticket};
 use crate::{Client, RequestId};
 
@@ -44,7 +45,7 @@ async fn closed(net: &Net) {
 #[test]
 fn short_answers_to_a_client_that_reads_late_are_whole() {
     run_within(LONG, [6, 99], "", |net| async move {
-        SockRef::from(&net.listener()).set_send_buffer_size(1).expect("the kernel makes the least");
+        socket::narrow(net.listener().as_fd()).expect("every socket has a buffer");
         let mut talk = narrow(&net).await;
         let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
         talk.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(99) + last).await;
