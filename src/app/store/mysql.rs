@@ -52,7 +52,7 @@ impl Options {
     /// # Errors
     /// What is wrong with it, as the end of a sentence; nothing of a secret.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        url::refuse_stray_at(text)?;
+        url::refuse_misleading(text)?;
         let text = url::without_unknown_options(text, OPTIONS)?;
         let options = MySqlConnectOptions::from_str(&text).map_err(|error| url::fault(&error))?;
         if options.get_database().is_none() {

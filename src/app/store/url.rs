@@ -1,12 +1,19 @@
 //! Database URLs: the mistakes that would let a part of a password be taken for something else.
 
 /// Refuses an `@` behind the host. A `/`, `?` or `#` in a password ends the part of the URL that it
-/// belongs to: its rest would be taken for a database's name, and be shown as one.
+/// belongs to: its rest would be taken for a database's name, and be shown as one. Without `//` all
+/// of it would, and tabs and newlines would be passed over where these signs are looked for.
 ///
 /// # Errors
 /// What to do, as the end of a sentence.
-pub(super) fn refuse_stray_at(url: &str) -> Result<(), String> {
-    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+pub(super) fn refuse_misleading(url: &str) -> Result<(), String> {
+    if url.contains(char::is_control) {
+        return Err("there is a control character in it, a tab or a newline, say".into());
+    }
+    let after_scheme = url.split_once(':').map_or("", |(_, rest)| rest);
+    let Some(rest) = after_scheme.strip_prefix("//") else {
+        return Err("its scheme is not followed by ://".into());
+    };
     match rest.find(['/', '?', '#']) {
         Some(end) if rest[end..].contains('@') => {
             Err("there is an @ behind its host; write / as %2F, ? as %3F, # as %23 and @ as %40 \
@@ -47,17 +54,74 @@ pub(super) fn without_unknown_options(url: &str, known: &[&str]) -> Result<Strin
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Target;
     use super::*;
+
+    /// What must never be seen, and is in no name that a URL may show.
+    const SECRET: &str = "Tr0ub4dor";
+
+    /// A URL with a password, as people write it or nearly: with whatever stands for itself nowhere
+    /// but in a password, and with slips beside it.
+    fn with_a_password() -> impl Strategy<Value = String> {
+        let scheme = prop::sample::select(&["postgres", "postgresql", "mysql", "mariadb"][..]);
+        let slashes =
+            prop_oneof![4 => Just("://"), 1 => prop::sample::select(&[":", ":/", ":///", "//"][..])];
+        let odd = || prop_oneof!["[a-z0-9]{0,3}", "[!-~]{0,3}", "[ -~\\t\\né€]{0,4}"];
+        let host = prop_oneof![3 => "[a-z]{1,4}(:[0-9]{1,6})?", 1 => odd()];
+        let rest = prop_oneof![
+            3 => "/[a-z]{1,4}(\\?[a-z]{1,3}=[a-z]{0,3})?",
+            1 => odd().prop_map(|odd| format!("/d?sslmode={odd}&password={SECRET}&{odd}")),
+            1 => odd(),
+        ];
+        (scheme, slashes, "[a-z]{0,3}", (odd(), odd()), host, rest).prop_map(
+            |(scheme, slashes, user, (before, behind), host, rest)| {
+                format!("{scheme}{slashes}{user}:{before}{SECRET}{behind}@{host}{rest}")
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn no_password_is_seen_of_any_url(url in with_a_password()) {
+            let seen = match Target::parse(&url) {
+                Ok(target) => format!("{target} {target:?}"),
+                Err(error) => error,
+            };
+            prop_assert!(!seen.is_empty() && !seen.contains(SECRET), "{url}: {seen}");
+        }
+
+        #[test]
+        fn any_text_is_a_database_or_an_error(
+            scheme in prop_oneof!["(sqlite|postgres|mysql)(:|://)", ".{0,8}"],
+            rest in prop_oneof!["[a-z:/?#@&=%.\\[\\]0-9]{0,24}", ".{0,24}"],
+        ) {
+            let url = format!("{scheme}{rest}");
+            if let Err(error) = Target::parse(&url) {
+                prop_assert!(error.len() > 8, "{url}: {error:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_password_with_a_slash_is_refused_before_its_rest_is_shown() {
         for url in ["postgres://u:a/b@h/d", "mysql://u:1?b@h/d", "postgres://u:1#b@h/d"] {
-            let error = refuse_stray_at(url).unwrap_err();
+            let error = refuse_misleading(url).unwrap_err();
             assert!(error.starts_with("there is an @ behind its host"), "{error}");
         }
         for url in ["postgres://u:a%2Fb@h/d", "mysql://u:p@h", "postgres://u:p@x@h/d?a=b"] {
-            assert_eq!(refuse_stray_at(url), Ok(()), "{url}");
+            assert_eq!(refuse_misleading(url), Ok(()), "{url}");
         }
+    }
+
+    #[test]
+    fn what_would_be_taken_for_a_name_as_a_whole_is_refused() {
+        for url in ["postgres:/u:p@h/d", "postgres:u:p@h/d", "mysql::u:p@h/d"] {
+            assert_eq!(refuse_misleading(url).unwrap_err(), "its scheme is not followed by ://");
+        }
+        let error = refuse_misleading("postgres:/\t/u:1/p@h/d").unwrap_err();
+        assert_eq!(error, "there is a control character in it, a tab or a newline, say");
     }
 
     #[test]
