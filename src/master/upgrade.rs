@@ -204,9 +204,15 @@ impl State {
     /// # Errors
     /// `InvalidData` when it is another version's.
     fn read(descriptor: i32) -> io::Result<Self> {
-        let mut text = String::new();
-        File::from(exec::inherited(descriptor)?).read_to_string(&mut text)?;
-        let state: Self = serde_json::from_str(&text)?;
+        let mut text = Vec::new();
+        File::from(exec::inherited(descriptor)?).read_to_end(&mut text)?;
+        Self::parse(&text)
+    }
+
+    /// # Errors
+    /// As [`State::read`].
+    fn parse(text: &[u8]) -> io::Result<Self> {
+        let state: Self = serde_json::from_slice(text)?;
         if state.version != STATE_VERSION {
             let error = format!("it is of version {}", state.version);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
@@ -373,3 +379,7 @@ const CANNOT_EXECUTE: i32 = 126;
 #[cfg(test)]
 #[path = "handed_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "upgrade_tests.rs"]
+mod odd_bytes;
