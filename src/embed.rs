@@ -80,6 +80,20 @@ pub struct WorkerContext {
     pub(crate) config: Arc<Config>,
     pub(crate) generation: Generation,
     pub(crate) slot: Slot,
+    pub(crate) counters: Arc<SlotBoard>,
+}
+
+/// That this worker leads: see [`WorkerContext::lead`].
+#[derive(Debug)]
+pub struct Lead {
+    counters: Arc<SlotBoard>,
+    pid: u32,
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.counters.end_lead(self.pid);
+    }
 }
 
 impl WorkerContext {
@@ -99,6 +113,16 @@ impl WorkerContext {
     #[must_use]
     pub fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// Makes this worker the leader, for what one worker is to do for all of them: to tell of an
+    /// outage that each of them meets, say. There is one leader in a server, over all generations: it
+    /// leads until what this answers is dropped, or its process ends. `None`: another one leads, or
+    /// something else in this worker has it lead.
+    #[must_use]
+    pub fn lead(&self) -> Option<Lead> {
+        let pid = std::process::id();
+        self.counters.lead(pid).then(|| Lead { counters: Arc::clone(&self.counters), pid })
     }
 }
 

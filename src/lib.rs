@@ -26,7 +26,7 @@ pub use client::{Client, Scheme};
 pub use config::settings::Setting;
 pub use config::{Config, ConfigError, seconds};
 pub use deadline::Deadline;
-pub use embed::{App, BoxError, PrepareContext, WorkerContext, run};
+pub use embed::{App, BoxError, Lead, PrepareContext, WorkerContext, run};
 pub use error::Error;
 pub use ids::{Generation, Slot};
 pub use request_id::RequestId;

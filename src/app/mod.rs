@@ -5,7 +5,7 @@
 
 mod answer;
 mod fault;
-mod outage;
+pub(crate) mod outage;
 mod page;
 mod record;
 mod routes;
@@ -22,6 +22,7 @@ use std::time::Duration;
 use axum::Router;
 use ferricorn::{App, BoxError, PrepareContext, Setting, Slot, WorkerContext};
 
+use outage::Siblings;
 pub(crate) use service::Service;
 use settings::Database;
 use store::Start;
@@ -55,7 +56,8 @@ impl App for Records {
     }
 
     async fn router(&self, worker: &WorkerContext) -> Result<Router, BoxError> {
-        let (router, service) = start(Database::of(worker.config())?, worker.slot());
+        let database = Database::of(worker.config())?;
+        let (router, service) = start(database, worker.slot(), worker.clone());
         self.service.set(service).map_err(|_| "a worker's routes are built once")?;
         Ok(router)
     }
@@ -68,7 +70,11 @@ impl App for Records {
 }
 
 /// Starts a worker's part, on the current runtime: what is served, and what is finished at the end.
-pub(crate) fn start(database: Database, slot: Slot) -> (Router, Arc<Service>) {
-    let service = Service::start(database, slot);
+pub(crate) fn start(
+    database: Database,
+    slot: Slot,
+    siblings: impl Siblings + 'static,
+) -> (Router, Arc<Service>) {
+    let service = Service::start(database, slot, siblings);
     (routes::router(Arc::clone(&service)), service)
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use ferricorn::Slot;
 use tokio::sync::{Mutex, Semaphore, TryAcquireError};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::fault::Fault;
-use super::outage::{Outage, Work};
+use super::outage::{Outage, Siblings, Work};
 use super::record::{Data, Page, Span};
 use super::settings::Database;
 use super::store::{ANSWER_TIMEOUT, Error, Store};
@@ -24,6 +25,9 @@ const DOUBT_PATIENCE: Duration = Duration::from_millis(1200);
 /// The same behind a read that came to nothing.
 const READ_DOUBT_PATIENCE: Duration = Duration::from_millis(600);
 
+/// How often a database that is away is asked whether it is back.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Deletes that wait at the most; more are answered 503.
 const DELETES_MAX: u32 = 64;
 
@@ -38,14 +42,33 @@ pub(crate) struct Service {
     /// Each delete that was begun holds one permit; who has them all has seen the last of them.
     begun: Arc<Semaphore>,
     outage: Arc<Outage>,
+    follower: AbortHandle,
+}
+
+/// Asks a database that is away until it is back: its return is told though no client should come.
+async fn follow(store: Arc<Store>, outage: Arc<Outage>) {
+    loop {
+        outage.begins().await;
+        while outage.is_away() {
+            sleep(ASK_INTERVAL).await;
+            outage.take_over();
+            // What it says is noted, and nobody waits for it.
+            drop(outage.watch(Work::Read, store.ping(ANSWER_TIMEOUT)).await);
+        }
+    }
 }
 
 impl Service {
     /// Starts the worker's part of the application, on the current runtime. The database need not
     /// be there yet.
-    pub(crate) fn start(database: Database, slot: Slot) -> Arc<Self> {
+    pub(crate) fn start(
+        database: Database,
+        slot: Slot,
+        siblings: impl Siblings + 'static,
+    ) -> Arc<Self> {
         let store = Arc::new(Store::new(database.target, database.max_connections));
-        let outage = Arc::new(Outage::default());
+        let outage = Arc::new(Outage::new(siblings));
+        let follower = tokio::spawn(follow(Arc::clone(&store), Arc::clone(&outage)));
         Arc::new(Self {
             slot,
             writer: Writer::start(Arc::clone(&store), Arc::clone(&outage), database.clients_max),
@@ -53,6 +76,7 @@ impl Service {
             deletes: Mutex::new(()),
             begun: Arc::new(Semaphore::new(DELETES_MAX as usize)),
             outage,
+            follower: follower.abort_handle(),
         })
     }
 
@@ -151,6 +175,7 @@ impl Service {
         let last = self.begun.acquire_many(DELETES_MAX).await;
         self.begun.close();
         drop(last);
+        self.follower.abort();
         self.store.close().await;
     }
 }

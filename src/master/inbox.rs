@@ -90,7 +90,9 @@ impl<A: App> Master<A> {
                 if let Some(at) = self.kids.iter().position(|kid| kid.pid == pid) {
                     let kid = self.kids.remove(at);
                     if let Some(worker) = &kid.worker {
-                        self.counters.vacate(worker.slot, u32::try_from(pid).unwrap_or(0));
+                        let pid = u32::try_from(pid).unwrap_or(0);
+                        self.counters.vacate(worker.slot, pid);
+                        self.counters.end_lead(pid);
                     }
                     held::account(&kid, &self.rings);
                     // It may have died between its last line and the ring of the bell.

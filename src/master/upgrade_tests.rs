@@ -47,8 +47,8 @@ fn written() -> String {
 
 /// The text, most often damaged: what is drawn at random never comes as far as a state.
 fn nearly_written() -> impl Strategy<Value = Vec<u8>> {
-    let piece =
-        prop::sample::select(&["", "-1", "1e99", "null", "[]", "{}", "\"\\u0000\"", "\u{7f}"][..]);
+    let pieces = &["", "-1", "1e99", "null", "[]", "{}", "\"\\u0000\"", "\u{7f}"][..];
+    let piece = prop::sample::select(pieces);
     let bytes = prop::collection::vec(any::<u8>(), 0..3);
     let written_in = prop_oneof![3 => piece.prop_map(|it| it.as_bytes().to_vec()), 1 => bytes];
     let damage = (any::<prop::sample::Index>(), 0..4_usize, written_in);

@@ -1,5 +1,6 @@
 //! What is told of a slot over the lives of its workers: how many requests it has answered, how many
-//! connections its worker has open, and which slots ask that worker for help.
+//! connections its worker has open, and which slots ask that worker for help; and of all of them, which
+//! worker leads.
 //!
 //! The leaving worker of a slot and its successor write at the same time. So requests are added, and
 //! the number of open connections carries the pid of whom it belongs to: nobody else changes it.
@@ -12,11 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::ids::{Slot, SlotSet};
 use crate::sys::shared::Shared;
 
-/// Two lines for each slot: what its worker writes, and what siblings write.
+/// Two lines for each slot: what its worker writes, and what siblings write. One line behind them.
 #[derive(Debug)]
 pub(crate) struct SlotBoard(Shared);
 
 const LINES: usize = 2;
+/// The line behind those of the slots; its first number is the pid of the worker that leads, or 0.
+const LEADER: usize = LINES * Slot::MAX as usize;
 
 /// Requests answered: the first number of a slot's lines.
 const SERVED: usize = 0;
@@ -33,14 +36,15 @@ pub(crate) struct Load {
     pub(crate) open: u32,
 }
 
-// ORDERING: every number stands for itself, and a stale one costs evenness alone: Relaxed throughout.
+// ORDERING: every number stands for itself, and a stale one costs evenness alone: Relaxed throughout,
+// but for who leads. What the last leader has done is done for the next one: Acquire and Release.
 impl SlotBoard {
     /// A board for every slot there can be.
     ///
     /// # Errors
     /// What the system says about memory and descriptors.
     pub(crate) fn new() -> io::Result<Self> {
-        Shared::new("ferricorn-slots", LINES * usize::from(Slot::MAX)).map(Self)
+        Shared::new("ferricorn-slots", LEADER + 1).map(Self)
     }
 
     /// The board that an earlier image has begun.
@@ -48,7 +52,7 @@ impl SlotBoard {
     /// # Errors
     /// When the descriptor holds none.
     pub(crate) fn inherit(memory: OwnedFd) -> io::Result<Self> {
-        Shared::map(memory, LINES * usize::from(Slot::MAX)).map(Self)
+        Shared::map(memory, LEADER + 1).map(Self)
     }
 
     fn number(&self, slot: Slot, at: usize) -> &AtomicU64 {
@@ -92,6 +96,23 @@ impl SlotBoard {
         let gone = |was| (unpack(was).0 == pid).then_some(0);
         // Another one's by now: then it stays.
         let _others = load.fetch_update(Ordering::Relaxed, Ordering::Relaxed, gone);
+    }
+
+    /// Has this worker lead, unless one leads already.
+    pub(crate) fn lead(&self, pid: u32) -> bool {
+        self.leader().compare_exchange(0, pid.into(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// This worker leads no more, if it did.
+    pub(crate) fn end_lead(&self, pid: u32) {
+        let led =
+            self.leader().compare_exchange(pid.into(), 0, Ordering::Release, Ordering::Relaxed);
+        // It was another one, or nobody.
+        let _others = led;
+    }
+
+    fn leader(&self) -> &AtomicU64 {
+        &self.0[LEADER].0[0]
     }
 }
 
@@ -214,6 +235,17 @@ mod tests {
         old.closed();
         old.opened(5);
         assert_eq!(open(&board), [(3, 5)]);
+    }
+
+    #[test]
+    fn one_leads_until_it_ends_that_or_itself() {
+        let board = board();
+        assert!(board.lead(7) && !board.lead(8) && !board.lead(7));
+        board.end_lead(8);
+        assert!(!board.lead(8), "only the leader ends it");
+        board.end_lead(7);
+        assert!(board.lead(8));
+        assert_eq!((board.served(), open(&board)), (0, vec![]), "it stands beside the slots");
     }
 
     #[test]

@@ -223,6 +223,7 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
         config: Arc::clone(&config),
         generation: worker.birth.generation,
         slot: worker.slot,
+        counters: Arc::clone(&worker.counters),
     };
     let router = tokio::select! {
         router = app.router(&context) => router,

@@ -133,15 +133,24 @@ async fn a_worker_boots_while_the_server_is_away(kind: Kind) {
 
 async fn an_outage_is_logged_once_at_each_end(kind: Kind) {
     let server = Server::running(kind);
-    let worker = World::on(&server).await.prepared().await;
-    assert_available(&worker).await;
+    let world = World::on(&server).await;
+    world.prepare().await;
+    let workers = [0, 1, 2].map(|slot| world.worker(slot));
+    for worker in &workers {
+        assert_available(worker).await;
+    }
     let logs = Logs::new();
     server.order("stop");
-    assert_unavailable(&worker).await;
-    assert_unavailable(&worker).await;
+    for worker in workers.iter().cycle().take(6) {
+        assert_unavailable(worker).await;
+    }
     server.order("start");
-    back(&worker).await;
-    assert_available(&worker).await;
+    // Whoever told of it asks by itself.
+    eventually(RESTART_MAX, async || (logs.lines().len() >= 2).then_some(())).await;
+    for worker in &workers {
+        back(worker).await;
+        assert_available(worker).await;
+    }
 
     let lines = logs.lines();
     assert_eq!(lines.len(), 2, "one for whatever failed, and one at the end: {lines:#?}");

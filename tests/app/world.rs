@@ -1,7 +1,7 @@
 //! What a test has: an empty database of its own, and workers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::app::outage::{Lead, Siblings};
 use crate::app::settings::Database;
 use crate::app::store::{Start, Target, prepare};
 use crate::app::{self, Service};
@@ -35,8 +36,21 @@ pub(crate) struct World {
     pub(crate) url: String,
     /// Clients that a worker may have at once.
     pub(crate) clients_max: usize,
+    workers: Workers,
     /// Where an SQLite file lives; removed at the end.
     _folder: Option<TempDir>,
+}
+
+/// All workers of a world, of which one leads.
+#[derive(Clone, Debug, Default)]
+struct Workers(Arc<Mutex<Weak<()>>>);
+
+impl Siblings for Workers {
+    fn lead(&self) -> Option<Lead> {
+        let mut leads = self.0.lock().unwrap();
+        let lead = leads.upgrade().is_none().then(|| Arc::new(()));
+        lead.inspect(|lead| *leads = Arc::downgrade(lead)).map(|lead| Box::new(lead) as Lead)
+    }
 }
 
 /// What a worker is to a test.
@@ -80,7 +94,7 @@ impl World {
     fn with_a_file() -> Self {
         let folder = TempDir::new().unwrap();
         let url = format!("sqlite://{}/new/data.db", folder.path().display());
-        Self { url, clients_max: CLIENTS_MAX, _folder: Some(folder) }
+        Self { url, clients_max: CLIENTS_MAX, workers: Workers::default(), _folder: Some(folder) }
     }
 
     /// An empty database on a server that is starting or running.
@@ -91,7 +105,7 @@ impl World {
         let admin = server.url(DATABASE);
         let create = format!("CREATE DATABASE {name}");
         eventually(START_MAX, async || execute(&admin, &create).await.ok()).await;
-        Self { url, clients_max: CLIENTS_MAX, _folder: None }
+        Self { url, clients_max: CLIENTS_MAX, workers: Workers::default(), _folder: None }
     }
 
     /// The `[database]` table.
@@ -117,7 +131,7 @@ impl World {
 
     /// Starts a worker.
     pub(crate) fn worker(&self, slot: u16) -> Worker {
-        let (router, service) = app::start(self.database(), Slot::new(slot));
+        let (router, service) = app::start(self.database(), Slot::new(slot), self.workers.clone());
         Worker { router, service }
     }
 

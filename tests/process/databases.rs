@@ -294,13 +294,51 @@ fn an_outage_under_load(kind: Kind, away: &str, back: &str) {
     let unknown = all.iter().filter(|it| it.is_write && it.status == 503).count();
     let count = rows(&program).len();
     assert!((acknowledged..=acknowledged + unknown).contains(&count), "{count} rows are stored");
-    // A worker that nobody asked knows nothing of it.
-    let (began, ended) =
-        (who_said(&program.log(), "failed to "), who_said(&program.log(), " again after "));
-    let mut once = began.clone();
-    once.dedup();
-    assert!(!began.is_empty() && began == once, "a worker says it once: {began:?}");
-    assert_eq!(ended, began, "and once that it is over");
+    let began = who_said(&program.log(), "failed to ");
+    assert_eq!(began.len(), 1, "one worker says it once: {began:?}");
+    let ended = || who_said(&program.log(), " again after ");
+    eventually("its end is told", PATIENCE, || (!ended().is_empty()).then_some(()));
+    assert_eq!(ended(), began, "once, by the same");
+    program.stop();
+}
+
+/// The worker that has told of an outage dies in it: another tells of it, and of its end.
+#[test]
+fn an_outage_is_told_again_when_the_worker_that_told_of_it_is_gone() {
+    let (server, program) = start(Kind::Postgres);
+    let server = server.expect("it is a server");
+    let workers = program.wait_workers(4);
+    let all_find = |status: u16| {
+        let mut seen = HashSet::new();
+        eventually("every worker has answered so", PATIENCE, || {
+            let answer = program.get("/readyz").expect("the service is well");
+            if answer.status == status {
+                seen.insert(answer.field("x-worker").to_owned());
+            }
+            (seen.len() == workers.len()).then_some(())
+        });
+    };
+    all_find(200);
+    server.order("stop");
+    all_find(503);
+    let began = || who_said(&program.log(), "failed to ");
+    let first = eventually("one tells of it", PATIENCE, || {
+        let first = began();
+        (!first.is_empty()).then_some(first)
+    });
+    assert_eq!(first.len(), 1, "{}", program.log());
+    send(first[0], Signal::SIGKILL);
+    let both = eventually("another tells of it", PATIENCE, || {
+        let both = began();
+        (both.len() > 1).then_some(both)
+    });
+    server.order("start");
+    all_find(200);
+    let ended = || who_said(&program.log(), " again after ");
+    eventually("its end is told", PATIENCE, || (!ended().is_empty()).then_some(()));
+    assert_eq!((both.len(), began()), (2, both.clone()), "{}", program.log());
+    assert_eq!(ended().len(), 1, "{}", program.log());
+    assert!(ended() != first && both.contains(&ended()[0]), "{}", program.log());
     program.stop();
 }
 
