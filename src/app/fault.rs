@@ -20,7 +20,7 @@ pub(crate) enum Fault {
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
-            Error::Database(_) | Error::Silent(_) => Self::Unavailable,
+            Error::Database(_) | Error::Silent(_) | Error::Moved => Self::Unavailable,
             Error::Crowded => Self::Overloaded,
         }
     }

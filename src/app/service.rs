@@ -37,8 +37,9 @@ pub(crate) struct Service {
     slot: Slot,
     store: Arc<Store>,
     writer: Writer,
-    /// Deletes queue here: two at once would each hold a connection, and wait for the same rows.
-    deletes: Mutex<()>,
+    /// Deletes queue here: two at once would each hold a connection, and wait for the same rows. When
+    /// the last one failed, if it did.
+    deletes: Mutex<Option<Instant>>,
     /// Each delete that was begun holds one permit; who has them all has seen the last of them.
     begun: Arc<Semaphore>,
     outage: Arc<Outage>,
@@ -73,7 +74,7 @@ impl Service {
             slot,
             writer: Writer::start(Arc::clone(&store), Arc::clone(&outage), database.clients_max),
             store,
-            deletes: Mutex::new(()),
+            deletes: Mutex::default(),
             begun: Arc::new(Semaphore::new(DELETES_MAX as usize)),
             outage,
             follower: follower.abort_handle(),
@@ -107,21 +108,29 @@ impl Service {
         };
         let service = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let deleted = service.outage.watch(Work::Delete, service.delete_while_it_lives()).await;
+            let deleted = service.delete_in_turn().await;
             drop(begun);
             deleted
         });
         // A panic in the task has been reported by the runtime.
-        Ok(task.await.map_err(|_| Fault::Unavailable)??)
+        task.await.map_err(|_| Fault::Unavailable)?
+    }
+
+    async fn delete_in_turn(&self) -> Result<u64, Fault> {
+        let begun = Instant::now();
+        let mut failed = self.deletes.lock().await;
+        if failed.is_some_and(|failed| failed > begun) {
+            // It has waited as long as the one that failed, and would wait as long again.
+            return Err(Fault::Unavailable);
+        }
+        let deleted = self.outage.watch(Work::Delete, self.delete_while_it_lives()).await;
+        *failed = deleted.is_err().then(Instant::now);
+        Ok(deleted?)
     }
 
     /// A delete of many rows may take as long as it needs, provided that the database still answers
     /// others: a server that hangs is not waited for.
     async fn delete_while_it_lives(&self) -> Result<u64, Error> {
-        let delete = async {
-            let _alone = self.deletes.lock().await;
-            self.store.delete_all().await
-        };
         let doubt = async {
             loop {
                 sleep(DOUBT_INTERVAL).await;
@@ -132,7 +141,7 @@ impl Service {
         };
         tokio::select! {
             biased;
-            deleted = delete => deleted,
+            deleted = self.store.delete_all() => deleted,
             error = doubt => Err(error),
         }
     }

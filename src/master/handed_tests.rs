@@ -96,6 +96,7 @@ fn what_is_told_of_slots_belongs_to_the_version() {
     place.opened(5);
     board.count_request(Slot::new(1));
     board.ask(Slot::new(1), Slot::new(66));
+    assert!(board.lead(0x1234));
     insta::assert_snapshot!(versioned(&words(&*board)));
 }
 

@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::logs::Logs;
 use crate::servers::Server;
-use crate::world::{Kind, Worker, World, block_on, execute, texts};
+use crate::world::{Kind, Worker, World, block_on, eventually, execute, texts};
 
 const SERVERS: [Kind; 2] = [Kind::Postgres, Kind::Mariadb];
 const ROWS: u64 = 400;
+/// The wait for a lock, and what a busy machine adds: less than two waits.
+const LOCKED_MAX: Duration = Duration::from_secs(9);
 
 /// Makes each row that a statement looks at cost 10 ms.
 async fn slow_down(kind: Kind, url: &str) {
@@ -81,6 +84,85 @@ fn a_busy_server_is_no_outage() {
             let pages: usize = readers.join_all().await.into_iter().sum();
             assert!(pages > 0, "nobody could read");
             assert_eq!(logs.lines(), [""; 0], "{kind:?}");
+        }
+    });
+}
+
+/// A stranger that keeps what it has locked, until this is dropped.
+async fn locked(kind: Kind, url: &str, sql: [&str; 2]) -> Box<dyn Send> {
+    let sql = sql.map(|sql| AssertSqlSafe(sql.to_owned()));
+    match kind {
+        Kind::Sqlite => panic!("SQLite has no server"),
+        Kind::Postgres => {
+            let mut stranger = PgConnection::connect(url).await.unwrap();
+            for sql in sql {
+                stranger.execute(sql).await.unwrap();
+            }
+            Box::new(stranger)
+        }
+        Kind::Mariadb => {
+            let mut stranger = MySqlConnection::connect(url).await.unwrap();
+            for sql in sql {
+                stranger.execute(sql).await.unwrap();
+            }
+            Box::new(stranger)
+        }
+    }
+}
+
+/// Three deletes and a populate against whoever has a row, or the table: none waits for long, and the
+/// populate waits for the table alone.
+async fn assert_refused_in_time(world: &World, kind: Kind, sql: [&str; 2], is_stored: bool) {
+    let worker = world.prepared().await;
+    worker.populated().await;
+    let stranger = locked(kind, &world.url, sql).await;
+    let logs = Logs::new();
+    let began = Instant::now();
+    let mut deletes = JoinSet::new();
+    for _ in 0..3 {
+        let worker = worker.clone();
+        deletes.spawn(async move { worker.delete().await });
+    }
+    let unavailable = (503, "the database is not available".to_owned());
+    let populated = worker.populate().await;
+    if is_stored {
+        assert_eq!(populated.status, 201, "{kind:?} {populated:?}");
+    } else {
+        assert_eq!(populated.error(), unavailable, "{kind:?}");
+    }
+    for answer in deletes.join_all().await {
+        assert_eq!(answer.error(), unavailable, "{kind:?}");
+    }
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(5), "a short lock is waited for: {took:?}");
+    assert!(took < LOCKED_MAX, "{took:?}");
+    assert_eq!(worker.get("/readyz").await.status, 200, "it is no outage");
+    let lines = logs.lines();
+    assert!(lines.iter().all(|it| it.contains("ock")), "the cause is told: {lines:#?}");
+    assert_eq!(lines.len(), if is_stored { 1 } else { 2 }, "once for each: {lines:#?}");
+    drop(stranger);
+    let kept = if is_stored { 2 } else { 1 };
+    assert_eq!(worker.total().await, kept, "what was refused is not done later");
+    let deleted = eventually(LOCKED_MAX, async || {
+        let answer = worker.delete().await;
+        (answer.status == 200).then(|| answer.json()["message"].as_str().unwrap().to_owned())
+    });
+    assert_eq!(deleted.await, format!("{kept} rows deleted"));
+}
+
+#[test]
+fn what_a_stranger_has_locked_is_waited_for_and_then_refused_for_certain() {
+    let row = ["BEGIN", "SELECT id FROM records WHERE id = 1 FOR UPDATE"];
+    block_on(async {
+        for (kind, table) in [
+            (Kind::Postgres, ["BEGIN", "LOCK TABLE records IN SHARE MODE"]),
+            (Kind::Mariadb, ["SELECT 1", "LOCK TABLES records READ"]),
+        ] {
+            let server = Server::running(kind);
+            for (sql, is_stored) in [(row, true), (table, false)] {
+                let world = World::on(&server).await;
+                assert_refused_in_time(&world, kind, sql, is_stored).await;
+            }
         }
     });
 }

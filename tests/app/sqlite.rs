@@ -1,5 +1,6 @@
 //! What is SQLite's own: a file, its folder, and strangers that lock it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
@@ -8,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::app::store::Target;
-use crate::world::{Kind, World, run};
+use crate::logs::Logs;
+use crate::world::{Kind, World, eventually, run};
 
 /// What a request may take in the worst case: a wait for its turn, a wait for the lock, and what a
 /// busy machine adds.
@@ -126,6 +128,79 @@ fn a_file_that_is_gone_is_an_outage_and_not_a_new_database() {
         world.prepare().await;
         worker.populated().await;
         assert_eq!(worker.total().await, 1);
+    });
+}
+
+/// Connections of every kind are open when it happens.
+#[test]
+fn a_file_that_is_taken_away_acknowledges_nothing_and_one_put_there_is_used() {
+    run(Kind::Sqlite, async |world: World| {
+        let worker = world.prepared().await;
+        let path = world.url.strip_prefix("sqlite://").unwrap();
+        let beside = |suffix: &str| PathBuf::from(format!("{path}{suffix}"));
+        let rename = |from: &str, to: &str| {
+            for part in ["", "-wal", "-shm"] {
+                let [from, to] = [from, to].map(|it| beside(&format!("{it}{part}")));
+                std::fs::rename(from, to).unwrap();
+            }
+        };
+        let rows = async || [worker.get("/data").await, worker.get("/readyz").await];
+        worker.populated().await;
+        worker.deleted().await;
+        worker.populated().await;
+        assert!(rows().await.iter().all(|answer| answer.status == 200));
+
+        let logs = Logs::new();
+        rename("", ".away");
+        let [page, ready] = rows().await;
+        for answer in [worker.populate().await, worker.delete().await, page, ready] {
+            assert_eq!(answer.error(), (503, "the database is not available".into()));
+        }
+        assert_eq!(worker.get("/healthz").await.status, 200);
+        assert_eq!(logs.lines().len(), 1, "{:#?}", logs.lines());
+
+        world.prepare().await;
+        assert_eq!(worker.total().await, 0, "it is another one");
+        worker.populated().await;
+        worker.populated().await;
+        assert!(rows().await.iter().all(|answer| answer.status == 200));
+        // Another one is there at once: nothing tells that but which file it is.
+        rename("", ".second");
+        rename(".away", "");
+        worker.populated().await;
+        assert_eq!(worker.total().await, 2);
+        assert_eq!(worker.deleted().await, 2);
+    });
+}
+
+/// It is taken away while a request waits for a lock in it.
+#[test]
+fn a_row_that_went_into_a_file_that_was_taken_away_is_not_acknowledged() {
+    run(Kind::Sqlite, async |world: World| {
+        let worker = world.prepared().await;
+        worker.populated().await;
+        let mut stranger = file(&world).connect().await.unwrap();
+        let transaction = stranger.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let logs = Logs::new();
+        let waiting = tokio::spawn({
+            let worker = worker.clone();
+            async move { worker.populate().await }
+        });
+        let path = world.url.strip_prefix("sqlite://").unwrap();
+        let locks = std::fs::File::open(format!("{path}-turn")).unwrap();
+        // It has its turn: from here on it waits for the lock of the file.
+        eventually(ANSWER_MAX, async || {
+            let taken = locks.try_lock().err();
+            locks.unlock().unwrap();
+            taken
+        })
+        .await;
+        std::fs::remove_file(path).unwrap();
+        transaction.rollback().await.unwrap();
+        let answer = waiting.await.unwrap();
+        assert_eq!(answer.error(), (503, "the database is not available".into()));
+        let lines = logs.lines();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
     });
 }
 

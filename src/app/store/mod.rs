@@ -65,9 +65,14 @@ pub(crate) enum Target {
 pub(crate) enum Role {
     /// The batches of new rows: one connection.
     Writes,
-    /// Deletes, reads, and the question whether the database answers.
-    Rest,
+    /// Deletes: one connection.
+    Deletes,
+    /// Reads, and the question whether the database answers.
+    Reads,
 }
+
+/// Which file it is that a database's path leads to: its device, and its number there.
+type Place = (u64, u64);
 
 /// What a database's own module does. Each write is one statement, hence its own transaction.
 pub(crate) trait Dialect: fmt::Debug + Send + Sync {
@@ -79,6 +84,12 @@ pub(crate) trait Dialect: fmt::Debug + Send + Sync {
         &self,
         role: Role,
     ) -> impl Future<Output = Result<Self::Connection, sqlx::Error>> + Send;
+
+    /// Where new connections lead by now. Those to another place have lost the database: it was moved,
+    /// or another was put there. `None`: nowhere, or whoever is there sees to that.
+    fn place(&self) -> Option<Place> {
+        None
+    }
 
     /// Stores rows, all or none. On return they are durable.
     fn insert(
@@ -122,6 +133,9 @@ pub(crate) enum Error {
     /// It said nothing.
     #[error("no answer within {:.1} s", .0.as_secs_f32())]
     Silent(Duration),
+    /// Its file is not where it was: what was asked was done to a file that nobody will find.
+    #[error("the database's file was removed, or another put in its place")]
+    Moved,
     /// It was not asked: others keep it busy.
     #[error("no connection was free in time")]
     Crowded,
@@ -138,7 +152,7 @@ impl Error {
             Self::Database(sqlx::Error::Database(said)) => {
                 said.code().is_some_and(|code| AWAY.iter().any(|away| code.starts_with(away)))
             }
-            Self::Database(_) | Self::Silent(_) => true,
+            Self::Database(_) | Self::Silent(_) | Self::Moved => true,
             Self::Crowded => false,
         }
     }
@@ -230,7 +244,8 @@ impl Store {
         within(limit, insert).await
     }
 
-    /// Removes every row and says how many they were. It takes as long as it takes.
+    /// Removes every row and says how many they were. It takes as long as it takes, once nobody else has
+    /// a row of them locked.
     ///
     /// # Errors
     /// As [`Store::insert`].
@@ -272,7 +287,7 @@ fn is_conflict(error: &Error) -> bool {
         Error::Database(sqlx::Error::Database(said)) => {
             said.code().is_some_and(|code| code == "40001" || code == "40P01")
         }
-        Error::Database(_) | Error::Silent(_) | Error::Crowded => false,
+        Error::Database(_) | Error::Silent(_) | Error::Moved | Error::Crowded => false,
     }
 }
 

@@ -20,9 +20,15 @@ use crate::app::writer::BATCH_MAX;
 
 const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
 
-/// How long a new row waits for a lock: less than a request does, so that its failure is certain
-/// and told. Deletes wait for each other, for as long as the server lets them.
-const LOCK_TIMEOUT: &str = "SET SESSION innodb_lock_wait_timeout = 2";
+/// How long a new row waits for a lock, that of a row or of the table: less than a request does, so
+/// that its failure is certain and told.
+const INSERT_LOCK_TIMEOUT: &str =
+    "SET SESSION innodb_lock_wait_timeout = 2, SESSION lock_wait_timeout = 2";
+
+/// How long a delete does, for the delete of another worker, too: as long as on SQLite. Whoever has
+/// the rows may keep them for ever.
+const DELETE_LOCK_TIMEOUT: &str =
+    "SET SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 5";
 
 /// What sqlx knows in the query of a URL.
 const OPTIONS: &[&str] = &[
@@ -119,12 +125,12 @@ impl Dialect for Options {
     async fn dial(&self, role: Role) -> Result<MySqlConnection, sqlx::Error> {
         let mut connection = self.connect().await?;
         connection.execute(ISOLATION).await?;
-        match role {
-            Role::Writes => {
-                connection.execute(LOCK_TIMEOUT).await?;
-            }
-            Role::Rest => {}
-        }
+        let lock_timeout = match role {
+            Role::Writes => INSERT_LOCK_TIMEOUT,
+            Role::Deletes => DELETE_LOCK_TIMEOUT,
+            Role::Reads => return Ok(connection),
+        };
+        connection.execute(lock_timeout).await?;
         Ok(connection)
     }
 

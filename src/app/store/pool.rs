@@ -13,7 +13,7 @@ use sqlx::Connection;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
-use super::{Dialect, Error, Role};
+use super::{Dialect, Error, Place, Role};
 
 /// A connection that has rested for longer is asked whether it still lives before it is used: the
 /// server, or a firewall between, may have closed it.
@@ -38,6 +38,7 @@ pub(super) struct Pool<D: Dialect> {
 #[derive(Debug)]
 struct Resting<C> {
     connection: C,
+    place: Option<Place>,
     since: Instant,
 }
 
@@ -61,18 +62,21 @@ impl<D: Dialect> Pool<D> {
     pub(super) async fn lend(&self) -> Result<Lent<'_, D>, Error> {
         let free = timeout(FREE_PATIENCE, self.permits.acquire()).await;
         let permit = free.map_err(|_| Error::Crowded)?.expect("the semaphore is never closed");
-        let connection = match self.trusted().await {
+        // Before a new connection is made: it leads there, or to what has come there since.
+        let place = self.dialect.place();
+        let connection = match self.trusted(place).await {
             Some(connection) => connection,
             None => self.dialect.dial(self.role).await?,
         };
-        Ok(Lent { connection: Some(connection), pool: self, _permit: permit })
+        Ok(Lent { connection: Some(connection), place, pool: self, _permit: permit })
     }
 
-    /// The resting connection that was used last, if it can be believed to live.
-    async fn trusted(&self) -> Option<D::Connection> {
-        let Resting { mut connection, since } = self.locked().pop()?;
-        let is_trusted = since.elapsed() < TRUSTED_REST
-            || timeout(PING_PATIENCE, connection.ping()).await.is_ok_and(|pong| pong.is_ok());
+    /// The resting connection that was used last, if it can be believed to live, and leads there.
+    async fn trusted(&self, there: Option<Place>) -> Option<D::Connection> {
+        let Resting { mut connection, place, since } = self.locked().pop()?;
+        let is_trusted = place == there
+            && (since.elapsed() < TRUSTED_REST
+                || timeout(PING_PATIENCE, connection.ping()).await.is_ok_and(|pong| pong.is_ok()));
         if is_trusted {
             return Some(connection);
         }
@@ -100,16 +104,25 @@ impl<D: Dialect> Pool<D> {
 pub(super) struct Lent<'a, D: Dialect> {
     /// `None` only while it is given back.
     connection: Option<D::Connection>,
+    place: Option<Place>,
     pool: &'a Pool<D>,
     _permit: SemaphorePermit<'a>,
 }
 
 impl<D: Dialect> Lent<'_, D> {
     /// Gives it back: what was asked of it has been answered.
-    pub(super) fn keep(mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.pool.locked().push(Resting { connection, since: Instant::now() });
+    ///
+    /// # Errors
+    /// When it does not lead to the database any more. What it was asked was done elsewhere.
+    pub(super) fn keep(mut self) -> Result<(), Error> {
+        if self.place != self.pool.dialect.place() {
+            return Err(Error::Moved);
         }
+        if let Some(connection) = self.connection.take() {
+            let (place, since) = (self.place, Instant::now());
+            self.pool.locked().push(Resting { connection, place, since });
+        }
+        Ok(())
     }
 }
 

@@ -38,9 +38,9 @@ impl<D: Dialect> Pools<D> {
         let pool = |role, connections_max| Pool::new(&dialect, role, connections_max);
         Self {
             writes: pool(Role::Writes, 1),
-            deletes: pool(Role::Rest, 1),
-            probes: pool(Role::Rest, 1),
-            reads: pool(Role::Rest, connections_max - 3),
+            deletes: pool(Role::Deletes, 1),
+            probes: pool(Role::Reads, 1),
+            reads: pool(Role::Reads, connections_max - 3),
             answered: Mutex::new(None),
             dialect,
         }
@@ -55,15 +55,14 @@ impl<D: Dialect> Pools<D> {
     pub(super) async fn insert(&self, rows: &[Data]) -> Result<(), Error> {
         let mut connection = self.writes.lend().await?;
         self.dialect.insert(&mut connection, rows).await?;
-        connection.keep();
-        Ok(())
+        connection.keep()
     }
 
     /// Removes every row and says how many they were.
     pub(super) async fn delete_all(&self) -> Result<u64, Error> {
         let mut connection = self.deletes.lend().await?;
         let deleted = self.dialect.delete_all(&mut connection).await?;
-        connection.keep();
+        connection.keep()?;
         Ok(deleted)
     }
 
@@ -79,7 +78,7 @@ impl<D: Dialect> Pools<D> {
         let counted = match timeout(COUNT_PATIENCE, self.dialect.count(&mut connection)).await {
             Ok(counted) => {
                 let counted = counted?;
-                connection.keep();
+                connection.keep()?;
                 Some(counted)
             }
             // The server counts on, and the connection with it: it is dropped.
@@ -97,7 +96,7 @@ impl<D: Dialect> Pools<D> {
         }
         let mut connection = self.probes.lend().await?;
         self.dialect.ask(&mut connection).await?;
-        connection.keep();
+        connection.keep()?;
         *answered = Some(Instant::now());
         Ok(())
     }

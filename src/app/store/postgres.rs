@@ -14,8 +14,12 @@ use super::{Dialect, Role, url};
 use crate::app::record::{COUNTED_MAX, Data, Row, Span};
 
 /// How long a new row waits for a lock, that of an `ALTER TABLE` say: less than a request does, so
-/// that its failure is certain and told. Deletes wait for each other, for as long as it takes.
-const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+/// that its failure is certain and told.
+const INSERT_LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+
+/// How long a delete does, for the delete of another worker, too: as long as on SQLite. Whoever has
+/// the rows may keep them for ever.
+const DELETE_LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'";
 
 /// How to reach the server.
 #[derive(Clone)]
@@ -116,12 +120,12 @@ impl Dialect for Options {
 
     async fn dial(&self, role: Role) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.connect().await?;
-        match role {
-            Role::Writes => {
-                connection.execute(LOCK_TIMEOUT).await?;
-            }
-            Role::Rest => {}
-        }
+        let lock_timeout = match role {
+            Role::Writes => INSERT_LOCK_TIMEOUT,
+            Role::Deletes => DELETE_LOCK_TIMEOUT,
+            Role::Reads => return Ok(connection),
+        };
+        connection.execute(lock_timeout).await?;
         Ok(connection)
     }
 

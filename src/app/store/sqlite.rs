@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection};
 
 use super::turn::{Taken, Turn};
-use super::{Dialect, Role};
+use super::{Dialect, Place, Role};
 use crate::app::record::{COUNTED_MAX, Data, Row, Span};
 
 /// How long a statement waits for a lock that a stranger holds, a backup or the `sqlite3` shell, or
@@ -117,6 +118,13 @@ impl Dialect for Sqlite {
         self.options.0.connect().await
     }
 
+    /// The file is asked for by its name before and after each use of a connection: SQLite goes on
+    /// writing to one that was removed, and says that it is done.
+    fn place(&self) -> Option<Place> {
+        let file = fs::metadata(self.options.path()).ok()?;
+        Some((file.dev(), file.ino()))
+    }
+
     async fn insert(
         &self,
         connection: &mut SqliteConnection,
@@ -189,7 +197,7 @@ mod tests {
         let options = Options::parse(&url).unwrap();
         migrate(&options).await.unwrap();
         let sqlite = Sqlite::new(options);
-        for role in [Role::Writes, Role::Rest] {
+        for role in [Role::Writes, Role::Deletes, Role::Reads] {
             let mut connection = sqlite.dial(role).await.unwrap();
             let synchronous: i64 =
                 sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap();
