@@ -73,7 +73,6 @@ fn workers_draw_different_numbers_from_the_first_one_on() {
                 assert!(rows.insert(row), "a row came twice");
                 (answer.field("x-worker") == slot.to_string()).then_some(())
             });
-            let () = ();
             send(pid, Signal::SIGKILL);
             eventually("it is gone", PATIENCE, || {
                 (!server.workers().contains(&(slot, pid))).then_some(())
