@@ -28,6 +28,9 @@ const READ_DOUBT_PATIENCE: Duration = Duration::from_millis(600);
 /// How often a database that is away is asked whether it is back.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a worker that leaves during an outage asks whether it is over.
+const LAST_PATIENCE: Duration = Duration::from_millis(600);
+
 /// Deletes that wait at the most; more are answered 503.
 const DELETES_MAX: u32 = 64;
 
@@ -185,6 +188,10 @@ impl Service {
         self.begun.close();
         drop(last);
         self.follower.abort();
+        if self.outage.is_away() {
+            // Who has told of an outage tells of its end, if it can: a reload may be what ended it.
+            drop(self.outage.watch(Work::Read, self.store.ping(LAST_PATIENCE)).await);
+        }
         self.store.close().await;
     }
 }

@@ -131,6 +131,25 @@ fn a_file_that_is_gone_is_an_outage_and_not_a_new_database() {
     });
 }
 
+/// As on a reload, which makes the file, and replaces the worker at once.
+#[test]
+fn a_worker_that_leaves_tells_of_the_end_of_the_outage_that_it_has_told_of() {
+    run(Kind::Sqlite, async |world: World| {
+        let [first, second] = [0, 1].map(|slot| world.worker(slot));
+        let logs = Logs::new();
+        for worker in [&first, &second] {
+            assert_eq!(worker.populate().await.status, 503);
+        }
+        world.prepare().await;
+        second.service.finish().await;
+        first.service.finish().await;
+        let lines = logs.lines();
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].contains(": failed to store: "), "{lines:#?}");
+        assert!(lines[1].contains(": able to read again after "), "{lines:#?}");
+    });
+}
+
 /// Connections of every kind are open when it happens.
 #[test]
 fn a_file_that_is_taken_away_acknowledges_nothing_and_one_put_there_is_used() {
