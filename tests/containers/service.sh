@@ -210,8 +210,8 @@ parted() {
     say 'the service waits for a database that starts later'
     dc stop web db
     waited=$(said "$web" 'waiting for the database')
-    dc up -d --no-deps web
-    is 'the container' "$(container web)" "$web"
+    # The container that is there, as the engine does when its machine starts: `up` may make another.
+    docker start "$web" >/dev/null
     eventually 20 said_more "$web" "$waited" 'waiting for the database'
     dc start db
     eventually 60 healthy "$web"
