@@ -20,7 +20,7 @@ multiplied() {
         "$(find migrations/postgres -name '*.sql' | wc -l)"
 
     say 'a rolling update'
-    for number in 0 1 2 3; do address_list+=("$(host):$((port + number))"); done
+    for number in 0 1 2 3; do address_list+=("$(host "${project}_outside"):$((port + number))"); done
     begin_load rolling-close 4 close 'POST /populate' "${address_list[@]}"
     begin_load rolling-keep 4 keep-alive 'POST /populate' "${address_list[@]}"
     next_image
@@ -121,8 +121,8 @@ END
     # And through the published port, which Swarm spreads over the replicas by the kernel's IPVS.
     if [ -e /proc/net/ip_vs ]; then
         eventually 20 answers 200 GET /healthz
-        begin_load swarm-port-close 4 close 'POST /populate' "$(host):$port"
-        begin_load swarm-port-keep 4 keep-alive 'POST /populate' "$(host):$port"
+        begin_load swarm-port-close 4 close 'POST /populate' "$(host docker_gwbridge):$port"
+        begin_load swarm-port-keep 4 keep-alive 'POST /populate' "$(host docker_gwbridge):$port"
     else
         say 'left out: load through the published port, since the kernel has no IPVS'
     fi

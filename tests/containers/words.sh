@@ -49,9 +49,9 @@ said() { logs "$1" | grep -cF -- "$2" || true; }
 said_more() { [ "$(said "$1" "$3")" -gt "$2" ]; }
 # The address of a container on the network that is published.
 ip() { inspect "$1" "{{(index .NetworkSettings.Networks \"${project}_outside\").IPAddress}}"; }
-# This machine as containers see it. Not localhost: there the engine's own proxy takes connections for
-# a container that is leaving.
-host() { docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' bridge; }
+# This machine as the containers of a network see it. Not localhost: there the engine's own proxy takes
+# connections for a container that is leaving. And not the engine's `bridge`, which may not say it.
+host() { docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' "$1"; }
 
 # ask METHOD PATH: the status, then the body on a line of its own
 ask() { curl -s -m 10 -w '\n%{http_code}\n' -X "$1" "http://$address$2" | tac; }
