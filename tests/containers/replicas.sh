@@ -25,7 +25,7 @@ multiplied() {
     begin_load rolling-keep 4 keep-alive 'POST /populate' "${address_list[@]}"
     next_image
     export WEB_IMAGE=ferricorn-test:next
-    dc up -d --no-deps --no-recreate --scale web=4 web
+    dc up -d --no-recreate --scale web=4 web
     mapfile -t replicas < <(dc ps -q web)
     is 'replicas, old and new' ${#replicas[@]} 4
     for replica in "${replicas[@]}"; do eventually 60 healthy "$replica"; done
@@ -36,9 +36,13 @@ multiplied() {
     done
     end_load rolling-close failed=0 unreachable=0
     end_load rolling-keep failed=0 unreachable=0
-    for replica in $(dc ps -q web); do
+    mapfile -t replicas < <(dc ps -q web)
+    for replica in "${replicas[@]}"; do
         is 'image of a replica' "$(inspect "$replica" '{{.Config.Image}}')" ferricorn-test:next
     done
+    # The next `up` must find nothing to do: it would make all of them anew at once.
+    dc up -d --scale web=2
+    is 'replicas after another up' "$(dc ps -q web | sort)" "$(printf '%s\n' "${replicas[@]}" | sort)"
     export WEB_IMAGE=ferricorn-test
 }
 
