@@ -93,6 +93,7 @@ END
     service() { docker service "$1" "${project}_web" "${@:2}"; }
     serving() { [ "$(docker ps -q --filter "name=${project}_web" --filter health=healthy | wc -l)" = "$1" ]; }
     updated() { [ "$(service inspect -f '{{.UpdateStatus.State}}')" = completed ]; }
+    ended() { [ -z "$(docker ps -q --filter "name=${project}_$1")" ]; }
     unready() { [[ $(docker exec "$1" ferricorn healthcheck 2>&1) == *'found 503'* ]]; }
     deploy ferricorn-test
     eventually 90 serving 2
@@ -105,6 +106,8 @@ END
     local task failing=0
     task=$(docker ps -q --filter "name=${project}_web" | head -n 1)
     docker service scale -d "${project}_db=0" >/dev/null
+    # Its name goes first: for a while one worker cannot find it, and another has a connection.
+    eventually 30 ended db
     eventually 30 unready "$task"
     # More often than the health check may fail.
     while [ "$failing" -lt 5 ]; do
