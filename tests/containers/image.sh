@@ -114,6 +114,30 @@ counted() {
     done
     line=$(auto)
     [[ $line == *": $(docker info -f '{{.NCPU}}') here" ]] || fail "without a limit: $line"
+
+    # This machine has one version of control groups: this is what the kernel shows of either.
+    local made version
+    made=$(docker create ferricorn-test)
+    docker cp "$made:/usr/local/bin/ferricorn" "$work/ferricorn"
+    docker rm "$made" >/dev/null
+    local -A shown=(
+        [1]='echo 1:cpu:/ >/tmp/groups
+            mkdir cpu
+            echo 100000 | tee cpu/cgroup.procs cpu/cpu.cfs_period_us cpu/cpu.cfs_quota_us'
+        [2]='echo 0::/ >/tmp/groups
+            echo cpu >cgroup.controllers
+            echo 100000 100000 >cpu.max'
+    )
+    for version in "${!shown[@]}"; do
+        line=$(docker run --rm --cap-add SYS_ADMIN --security-opt apparmor=unconfined \
+            -v "$work/ferricorn:/ferricorn:ro" --entrypoint bash postgres:17 -euc "
+                mount -t tmpfs none /sys/fs/cgroup
+                cd /sys/fs/cgroup
+                ${shown[$version]}
+                mount --bind /tmp/groups /proc/\$\$/cgroup
+                exec /ferricorn --workers auto config" | grep '^workers = ')
+        [[ $line == *': 1 here' ]] || fail "with one CPU by version $version of control groups: $line"
+    done
 }
 
 alone() {
