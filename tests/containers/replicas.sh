@@ -145,6 +145,59 @@ END
     gone "label=com.docker.stack.namespace=$project" || fail 'the stack does not go'
 }
 
+podded() {
+    say 'two pods as their manifests have them, on an empty database that starts after them'
+    dc down -v
+    local manifest=deploy/kubernetes/deployment.yaml password=pod-$secret_core url_file pod address
+    url_file=$(sed -n '/name: DATABASE_URL_FILE/{n;s/.*value: //p}' "$manifest")
+    docker network create "$project-pods" >/dev/null
+    # As the kubelet gives files to the group of a pod.
+    docker run -i --rm --network none -v "$project-pods:/secret" --entrypoint bash postgres:17 -euc '
+        cd /secret
+        read -r password
+        printf %s "$password" >password
+        printf %s "postgres://ferricorn:$password@ferricorn-db/ferricorn" >url
+        chown 0:999 password
+        chown 0:65532 url
+        chmod 440 password url' <<<"$password"
+    pod() { # NAME USER OPTION...
+        docker run -d --name "$project-pod-$1" --network "$project-pods" --user "$2:$2" --read-only --cap-drop ALL \
+            --security-opt no-new-privileges --cpu-period 100000 --cpu-quota 200000 --tmpfs /tmp "${@:3}" >/dev/null
+    }
+    for pod in 1 2; do
+        pod "$pod" 65532 --memory 256m --memory-swap 256m -e "DATABASE_URL_FILE=$url_file" \
+            -v "$project-pods:${url_file%/url}:ro" -v "$PWD/deploy/kubernetes:/etc/ferricorn:ro" ferricorn-test
+    done
+    pod db 999 --network-alias ferricorn-db --memory 512m --memory-swap 512m -e POSTGRES_USER=ferricorn \
+        -e POSTGRES_DB=ferricorn -e POSTGRES_PASSWORD_FILE=/run/secrets/ferricorn/password \
+        -e PGDATA=/var/lib/postgresql/data/pgdata -v "$project-pods:/run/secrets/ferricorn:ro" \
+        --tmpfs /run/postgresql:uid=999,gid=999 --tmpfs /var/lib/postgresql/data:uid=999,gid=999 postgres:17
+    for pod in "$project-pod-1" "$project-pod-2"; do
+        address=$(inspect "$pod" "{{(index .NetworkSettings.Networks \"$project-pods\").IPAddress}}"):5000
+        while read -r probe; do
+            eventually 60 answers 200 GET "$probe"
+        done < <(sed -n 's/.*httpGet: {path: \(.*\), port.*/\1/p' "$manifest")
+        is 'POST /populate' "$(status POST /populate)" 201
+        # As many as its CPU limit, where the machine has so many.
+        workers "$pod" "$(($(docker info -f '{{.NCPU}}') > 1 ? 2 : 1))" || fail "workers: $(pids "$pod" | xargs)"
+        is 'lines that are not JSON' "$(logs "$pod" | sed '/^{.*}$/d')" ''
+        ! logs "$pod" | grep -F -e "$password" -e '"level":"ERROR"' || fail 'a pod complains, or says its password'
+    done
+    is 'rows of both' "$(rows)" 2
+    is 'migrations of the database' "$(docker exec "$project-pod-db" psql -U ferricorn -tAc 'SELECT count(*) FROM _sqlx_migrations WHERE success')" \
+        "$(find migrations/postgres -name '*.sql' | wc -l)"
+    for pod in "$project-pod-1" "$project-pod-2"; do
+        docker stop -t 45 "$pod" >/dev/null
+        is 'exit code' "$(inspect "$pod" '{{.State.ExitCode}}')" 0
+    done
+    no_pods
+}
+no_pods() {
+    docker rm -f "$project-pod-1" "$project-pod-2" "$project-pod-db" >/dev/null 2>&1 || true
+    docker volume rm -f "$project-pods" >/dev/null 2>&1 || true
+    docker network rm "$project-pods" >/dev/null 2>&1 || true
+}
+
 exchanged() {
     say 'on MariaDB'
     dc down -v
