@@ -15,6 +15,8 @@ fail() {
             grep -v '" [0-9]* [0-9]* "' | tail -n 40 >&2 || true
     done
     tail -n 5 "$work/compose.log" >&2 || true
+    # In a substitution `exit` would end no more than that.
+    [ "$BASHPID" = $$ ] || kill $$
     exit 1
 }
 
