@@ -49,6 +49,8 @@ manifests() {
     else
         say "left out: their schemas, since there is no kubernetes-validate (PyPI)"
     fi
+    is 'the role of its database' "$(sed -n '/^  role.sql: |$/,/^---$/{s/^    //p;/^$/p}' deploy/kubernetes/postgres.yaml)" \
+        "$(cat deploy/postgres/role.sql)"
     # What the master reads there is what it reads elsewhere.
     is 'what check says' "$(docker run --rm -v "$PWD/deploy/kubernetes:/etc/ferricorn:ro" ferricorn-test check)" \
         "$(docker run --rm ferricorn-test check | sed 's/ok (1 of/ok (6 of/')"

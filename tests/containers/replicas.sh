@@ -156,10 +156,11 @@ podded() {
         cd /secret
         read -r password
         printf %s "$password" >password
+        head -c 24 /dev/urandom | base64 >postgres_root
         printf %s "postgres://ferricorn:$password@ferricorn-db/ferricorn" >url
-        chown 0:999 password
+        chown 0:999 password postgres_root
         chown 0:65532 url
-        chmod 440 password url' <<<"$password"
+        chmod 440 *' <<<"$password"
     pod() { # NAME USER OPTION...
         docker run -d --name "$project-pod-$1" --network "$project-pods" --user "$2:$2" --read-only --cap-drop ALL \
             --security-opt no-new-privileges --cpu-period 100000 --cpu-quota 200000 --tmpfs /tmp "${@:3}" >/dev/null
@@ -168,9 +169,10 @@ podded() {
         pod "$pod" 65532 --memory 256m --memory-swap 256m -e "DATABASE_URL_FILE=$url_file" \
             -v "$project-pods:${url_file%/url}:ro" -v "$PWD/deploy/kubernetes:/etc/ferricorn:ro" ferricorn-test
     done
-    pod db 999 --network-alias ferricorn-db --memory 512m --memory-swap 512m -e POSTGRES_USER=ferricorn \
-        -e POSTGRES_DB=ferricorn -e POSTGRES_PASSWORD_FILE=/run/secrets/ferricorn/password \
+    pod db 999 --network-alias ferricorn-db --memory 512m --memory-swap 512m \
+        -e POSTGRES_PASSWORD_FILE=/run/secrets/ferricorn/postgres_root -e ROLE_PASSWORD_FILE=/run/secrets/ferricorn/password \
         -e PGDATA=/var/lib/postgresql/data/pgdata -v "$project-pods:/run/secrets/ferricorn:ro" \
+        -v "$PWD/deploy/postgres:/docker-entrypoint-initdb.d:ro" \
         --tmpfs /run/postgresql:uid=999,gid=999 --tmpfs /var/lib/postgresql/data:uid=999,gid=999 postgres:17
     for pod in "$project-pod-1" "$project-pod-2"; do
         address=$(inspect "$pod" "{{(index .NetworkSettings.Networks \"$project-pods\").IPAddress}}"):5000
@@ -186,6 +188,9 @@ podded() {
     is 'rows of both' "$(rows)" 2
     is 'migrations of the database' "$(docker exec "$project-pod-db" psql -U ferricorn -tAc 'SELECT count(*) FROM _sqlx_migrations WHERE success')" \
         "$(find migrations/postgres -name '*.sql' | wc -l)"
+    ! logs "$project-pod-db" | grep -F "$password" || fail 'the database says the password'
+    is 'what the service is in its database' "$(docker exec "$project-pod-db" psql -U postgres -tAc \
+        "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'ferricorn'")" 'f|f|f'
     for pod in "$project-pod-1" "$project-pod-2"; do
         docker stop -t 45 "$pod" >/dev/null
         is 'exit code' "$(inspect "$pod" '{{.State.ExitCode}}')" 0
