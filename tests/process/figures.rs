@@ -214,7 +214,8 @@ fn a_reload_of_idle_workers_is_soon_over() {
     times.sort_unstable();
     let (median, longest) = (times[ROUNDS / 2], times[ROUNDS - 1]);
     println!("a reload of 4 idle workers: median {median:?}, longest {longest:?}");
-    // 300 ms are the aim on a machine of one's own; a crowded one takes as long as it takes.
-    assert!(median <= Duration::from_millis(300), "{times:?}");
+    // Without optimization, on a crowded machine, it takes as long as it takes.
+    let most = if cfg!(debug_assertions) { 3000 } else { 300 };
+    assert!(median <= Duration::from_millis(most), "{times:?}");
     server.stop();
 }

@@ -166,20 +166,24 @@ fn queues_behind_stopped_workers(rounds: u16) -> Duration {
     longest
 }
 
+/// How long a worker takes to boot, in milliseconds: long beside whatever else makes somebody wait, on a
+/// machine of any speed.
+const BOOT_MS: u64 = if cfg!(debug_assertions) { 2000 } else { 400 };
+
 /// A slot is without a worker for 400 ms: its siblings accept for it, so that nobody waits so long.
 #[test]
 fn nobody_waits_for_a_slot_without_a_worker() {
     let _alone = crate::machine::alone();
     let longest = slots_without_a_worker();
-    println!("a slot without a worker for 400 ms: nobody waited for more than {longest:?}");
-    assert!(longest < longest_allowed(50, 350), "somebody waited for the boot: {longest:?}");
+    println!("a slot without a worker for {BOOT_MS} ms: nobody waited for more than {longest:?}");
+    assert!(longest < longest_allowed(50, 1500), "somebody waited for the boot: {longest:?}");
 }
 
-/// Each slot in turn is without a worker for 400 ms; the longest time that anybody waited whose
+/// Each slot in turn is without a worker for [`BOOT_MS`]; the longest time that anybody waited whose
 /// request the killed worker did not hold.
 fn slots_without_a_worker() -> Duration {
     let server = Ferricorn::unruly().env("UNRULY_BOOT_FILE", "boot").file("boot", "").start();
-    std::fs::write(server.folder().join("boot"), "slow=400").expect("the folder is ours");
+    std::fs::write(server.folder().join("boot"), format!("slow={BOOT_MS}")).expect("it is ours");
     let mut longest = Duration::ZERO;
     for slot in 0..4 {
         let victim = server.worker(slot);
@@ -192,7 +196,7 @@ fn slots_without_a_worker() -> Duration {
         eventually("it answers", PATIENCE, || {
             server.get("/").is_ok_and(|it| it.pid() == successor.1).then_some(())
         });
-        assert!(kill.at.elapsed() >= Duration::from_millis(400), "it has booted too soon");
+        assert!(kill.at.elapsed() >= Duration::from_millis(BOOT_MS), "it has booted too soon");
         let tally = load.finish();
         longest = longest.max(longest_wait(&tally, &kill.clients, kill.at));
         assert_explained(tally, &[kill]);
