@@ -228,7 +228,7 @@ impl fmt::Display for Work {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::pin::pin;
     use std::sync::{Arc, Weak};
     use std::task::{Context, Poll, Waker};
@@ -236,11 +236,11 @@ mod tests {
 
     use super::*;
 
-    /// Two workers, of which one leads.
+    /// All workers of a server, of which one leads.
     #[derive(Clone, Debug, Default)]
-    struct Pair(Arc<Mutex<Weak<()>>>);
+    pub(crate) struct Workers(Arc<Mutex<Weak<()>>>);
 
-    impl Siblings for Pair {
+    impl Siblings for Workers {
         fn lead(&self) -> Option<Lead> {
             let mut leads = self.0.lock().unwrap();
             let lead = leads.upgrade().is_none().then(|| Arc::new(()));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn alone() -> Outage {
-        Outage::new(Pair::default())
+        Outage::new(Workers::default())
     }
 
     fn has_told(outage: &Outage) -> bool {
@@ -344,8 +344,8 @@ mod tests {
 
     #[test]
     fn one_of_two_workers_tells_and_the_other_when_that_one_is_gone() {
-        let pair = Pair::default();
-        let [first, second] = [pair.clone(), pair].map(Outage::new);
+        let workers = Workers::default();
+        let [first, second] = [workers.clone(), workers].map(Outage::new);
         for outage in [&first, &second] {
             outage.failed(Work::Store, Instant::now(), &away());
             outage.take_over();
@@ -364,8 +364,8 @@ mod tests {
 
     #[test]
     fn who_was_to_take_over_and_finds_the_database_back_leaves_it_to_the_next() {
-        let pair = Pair::default();
-        let [first, second] = [pair.clone(), pair].map(Outage::new);
+        let workers = Workers::default();
+        let [first, second] = [workers.clone(), workers].map(Outage::new);
         for outage in [&first, &second] {
             outage.failed(Work::Store, Instant::now(), &away());
         }
@@ -379,8 +379,8 @@ mod tests {
 
     #[test]
     fn each_worker_tells_what_it_is_refused() {
-        let pair = Pair::default();
-        for outage in [pair.clone(), pair].map(Outage::new) {
+        let workers = Workers::default();
+        for outage in [workers.clone(), workers].map(Outage::new) {
             outage.failed(Work::Store, Instant::now(), &refused());
             assert!(has_told(&outage));
         }

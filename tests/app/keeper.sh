@@ -10,6 +10,13 @@ pid=
 # PostgreSQL's backends are sessions of their own: no process group holds them all.
 family() { echo "$pid" $(cat "/proc/$pid/task/$pid/children"); }
 
+# A process stops when one of its threads comes to it; until then the others answer.
+stands() {
+    for it in $(family); do
+        ! grep -qs '^State:[[:space:]]*[^[:space:]TZX]' "/proc/$it/task/"*/status || return 1
+    done
+}
+
 stop() {
     [ -n "$pid" ] || return
     kill -CONT $(family)
@@ -22,7 +29,10 @@ while read -r order; do
     case $order in
         start) "$@" >>"$folder/log" 2>&1 & pid=$! ;;
         stop) stop ;;
-        pause) kill -STOP $(family) ;;
+        pause)
+            kill -STOP $(family)
+            until stands; do sleep 0.01; done
+            ;;
         resume) kill -CONT $(family) ;;
     esac
     echo done

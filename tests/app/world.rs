@@ -1,7 +1,7 @@
 //! What a test has: an empty database of its own, and workers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::app::outage::{Lead, Siblings};
+use crate::app::outage::tests::Workers;
 use crate::app::settings::Database;
 use crate::app::store::{Start, Target, prepare};
 use crate::app::{self, Service};
@@ -39,18 +39,6 @@ pub(crate) struct World {
     workers: Workers,
     /// Where an SQLite file lives; removed at the end.
     _folder: Option<TempDir>,
-}
-
-/// All workers of a world, of which one leads.
-#[derive(Clone, Debug, Default)]
-struct Workers(Arc<Mutex<Weak<()>>>);
-
-impl Siblings for Workers {
-    fn lead(&self) -> Option<Lead> {
-        let mut leads = self.0.lock().unwrap();
-        let lead = leads.upgrade().is_none().then(|| Arc::new(()));
-        lead.inspect(|lead| *leads = Arc::downgrade(lead)).map(|lead| Box::new(lead) as Lead)
-    }
 }
 
 /// What a worker is to a test.

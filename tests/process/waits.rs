@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::client::Connection;
 use crate::effects::reload;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
-use crate::numbered::{BLOCK, Numbered, Said, connections_to_each};
+use crate::numbered::{BLOCK, Numbered, Said, Sent, connections_to_each};
 use crate::proc;
 
 /// Workers of each server here.
@@ -45,6 +45,18 @@ fn await_standstill(server: &Ferricorn) {
     }
 }
 
+/// Sends requests until all wait for room, and stops the server then.
+fn stop_at_a_standstill(server: &mut Ferricorn) -> Sent {
+    let requests = Numbered::default();
+    let (clients, address) = (clients(server), server.address());
+    requests.send_over(clients, &address, &agent(), || {
+        await_standstill(server);
+        requests.end();
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait_exit_within(Duration::from_secs(30)), Exit::Code(0));
+    })
+}
+
 #[test]
 fn a_worker_that_waits_for_room_is_not_taken_for_stalled_and_loses_nothing() {
     let (server, reader) = start_frozen("stall_timeout = 1\n");
@@ -74,13 +86,7 @@ fn a_worker_that_waits_for_room_is_not_taken_for_stalled_and_loses_nothing() {
 #[test]
 fn workers_that_wait_for_room_do_not_hold_a_stop() {
     let (mut server, reader) = start_frozen("graceful_timeout = 10\n");
-    let requests = Numbered::default();
-    let sent = requests.send_over(clients(&server), &server.address(), &agent(), || {
-        await_standstill(&server);
-        requests.end();
-        server.signal(Signal::SIGTERM);
-        assert_eq!(server.wait_exit_within(Duration::from_secs(30)), Exit::Code(0));
-    });
+    let sent = stop_at_a_standstill(&mut server);
     assert!(!sent.answered.is_empty());
     assert_eq!(sent.failed, BTreeSet::new(), "who waits is answered");
     assert!(server.log().contains("log lines could not be written"), "{}", server.log());
@@ -141,13 +147,7 @@ fn hup_changes_what_is_done_when_a_ring_is_full() {
     });
     assert_eq!(sent.failed, BTreeSet::new(), "nobody waits for a reader any more");
     reload(&server, &config(BLOCK));
-    let requests = Numbered::default();
-    let sent = requests.send_over(clients(&server), &server.address(), &agent(), || {
-        await_standstill(&server);
-        requests.end();
-        server.signal(Signal::SIGTERM);
-        assert_eq!(server.wait_exit_within(Duration::from_secs(30)), Exit::Code(0));
-    });
+    let sent = stop_at_a_standstill(&mut server);
     assert_eq!(sent.failed, BTreeSet::new(), "who waits is answered");
     drop(reader);
 }
