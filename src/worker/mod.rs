@@ -20,6 +20,7 @@ mod server;
 mod service;
 mod strict;
 mod ticket;
+mod turns;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -197,7 +198,7 @@ fn runtime(threads: u16) -> std::io::Result<Runtime> {
     if threads > 1 {
         builder.worker_threads(usize::from(threads));
     }
-    builder.enable_all().build()
+    builder.on_thread_park(turns::end).enable_all().build()
 }
 
 /// What came in while the worker served.

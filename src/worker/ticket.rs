@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, Versi
 use super::conns::{Conn, Kick, Wait};
 use super::io::Stream;
 use super::server::Server;
+use super::turns;
 use crate::client::{Client, Scheme};
 use crate::logging::{self, Field, Outcome, Record};
 use crate::request_id::RequestId;
@@ -61,6 +62,7 @@ impl Entry {
         // The answer before it may be on its way: it was given before all of its request had come.
         self.note_flushed();
         self.conn.note_request();
+        turns::note_request();
     }
 
     /// There is nothing more to write: the kernel has all of it.
