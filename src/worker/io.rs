@@ -173,12 +173,16 @@ impl Watched {
         true
     }
 
-    /// Says that nothing more is said, and listens until the client has stopped, too.
+    /// Says that nothing more is said, and listens until the client has stopped, too. Where it is silent
+    /// already the end of the socket says so, which follows at once.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.end == End::NotYet {
-            ready!(self.stream.poll_shutdown(cx))?;
             let conn = &self.entry.conn;
-            self.end = if conn.may_be_heard() { End::Said } else { End::Over };
+            let is_heard = conn.may_be_heard();
+            if is_heard {
+                ready!(self.stream.poll_shutdown(cx))?;
+            }
+            self.end = if is_heard { End::Said } else { End::Over };
             conn.set(Wait::Silence);
         }
         let mut bytes = [MaybeUninit::uninit(); 8192];

@@ -165,8 +165,7 @@ const TLS_ONLY: &str = "max-age=31536000";
 pub(super) const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// The status that hyper has answered with by itself, if the connection ended so.
-pub(super) fn status_of(error: &(dyn std::error::Error + 'static)) -> Option<StatusCode> {
-    let error: &hyper::Error = error.downcast_ref()?;
+pub(super) fn status_of(error: &hyper::Error) -> Option<StatusCode> {
     if !error.is_parse() || error.is_parse_version_h2() {
         return None;
     }

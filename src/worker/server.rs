@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -44,7 +44,7 @@ pub(super) struct Server {
     /// Who begins with a PROXY header; `None`: nobody.
     proxies: Option<Trusted>,
     router: Router,
-    builder: auto::Builder<TokioExecutor>,
+    builder: http1::Builder,
     pub(super) connections_max: usize,
     /// Connections that may wait in one queue.
     pub(super) backlog: u32,
@@ -205,7 +205,7 @@ impl Server {
             is_forwarder: self.forwarders.has_peer(peer.peer()),
         };
         let io = TokioIo::new(watched);
-        let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, requests));
+        let mut serving = pin!(self.builder.serve_connection(io, requests).with_upgrades());
         let result = loop {
             tokio::select! {
                 biased;
@@ -214,12 +214,12 @@ impl Server {
                 () = conn.kicked.notified() => {}
             }
         };
-        let by_hyper = || own::status_of(result.as_ref().err()?.as_ref());
+        let by_hyper = || own::status_of(result.as_ref().err()?);
         if let Some(status) = conn.refused().or_else(by_hyper) {
             ticket::log_unread(self, &conn, peer, status);
         }
         if let Err(error) = result {
-            tracing::debug!("a connection ended badly: {}", Chain(error.as_ref()));
+            tracing::debug!("a connection ended badly: {}", Chain(&error));
         }
     }
 }
@@ -243,22 +243,20 @@ fn connections_max(configured: u32, slot: Slot) -> usize {
     usize::try_from(room.min(configured.into())).unwrap_or(usize::MAX)
 }
 
-fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
+fn builder(config: &Config) -> http1::Builder {
     let limits = &config.limits;
     // Not `pipeline_flush`: it holds back the answer to a request that cannot be parsed.
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         // Our own sweep has the timeouts.
         .header_read_timeout(None)
-        .timer(hyper_util::rt::TokioTimer::new())
         .keep_alive(!config.keepalive.is_zero())
         // A client that has said all it has to say may still read.
         .half_close(true)
         // For who sends far more than is allowed: hyper's own answer says nothing.
         .max_buf_size(head_max(limits));
     if limits.request_fields > HYPER_FIELDS_MAX {
-        builder.http1().max_headers(limits.request_fields);
+        builder.max_headers(limits.request_fields);
     }
     builder
 }
