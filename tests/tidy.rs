@@ -315,6 +315,8 @@ fn tools_stay_out_of_the_programs_variables() {
         ".ci/run",
         "tests/docker",
         "bench/compare",
+        "bench/profiled",
+        "bench/servers.py",
     ] {
         for (at, _) in read(name).match_indices("FERRICORN_") {
             let text = read(name);
