@@ -197,3 +197,15 @@ pub(crate) fn remove_from_environment(_proof: &super::fork::SingleThreaded, name
         }
     }
 }
+
+/// For tests: this thread runs on one processor from now on, which is the same one for all of them.
+#[cfg(test)]
+pub(crate) fn run_on_one_processor() {
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let this = nix::unistd::Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).expect("this thread runs somewhere");
+    let first = (0..CpuSet::count()).find(|it| allowed.is_set(*it) == Ok(true));
+    let mut one = CpuSet::new();
+    one.set(first.expect("it runs somewhere")).expect("it is one of them");
+    sched_setaffinity(this, &one).expect("it may run there");
+}

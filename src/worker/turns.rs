@@ -37,29 +37,25 @@ mod tests {
     use std::os::unix::net::UnixStream as Pair;
     use std::sync::{Arc, Barrier, Mutex};
 
-    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-    use nix::unistd::Pid;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixStream;
 
+    use super::super::runtime;
     use super::*;
+    use crate::sys::process;
 
     const TURNS: usize = 5000;
 
     /// Two event loops on one processor, each of which always has something to do: the order of their
     /// turns, and how often the one comes after the other.
     fn handovers(requests: u32) -> usize {
-        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("this thread runs somewhere");
-        let first = (0..CpuSet::count()).find(|it| allowed.is_set(*it) == Ok(true));
-        let mut one = CpuSet::new();
-        one.set(first.expect("it runs somewhere")).expect("it is one of the set");
         let order = Arc::new(Mutex::new(Vec::new()));
         let both = Arc::new(Barrier::new(2));
         let threads = [0, 1].map(|name| {
             let (order, both) = (Arc::clone(&order), Arc::clone(&both));
             std::thread::Builder::new().spawn(move || {
-                sched_setaffinity(Pid::from_raw(0), &one).expect("it may run there");
-                let runtime = super::super::runtime(1).expect("a runtime");
+                process::run_on_one_processor();
+                let runtime = runtime(1).expect("a runtime");
                 both.wait();
                 runtime.block_on(turns(requests, || order.lock().unwrap().push(name)));
             })
