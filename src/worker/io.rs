@@ -178,11 +178,12 @@ impl Watched {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.end == End::NotYet {
             let conn = &self.entry.conn;
-            let is_heard = conn.may_be_heard();
-            if is_heard {
+            self.end = if conn.may_be_heard() {
                 ready!(self.stream.poll_shutdown(cx))?;
-            }
-            self.end = if is_heard { End::Said } else { End::Over };
+                End::Said
+            } else {
+                End::Over
+            };
             conn.set(Wait::Silence);
         }
         let mut bytes = [MaybeUninit::uninit(); 8192];
