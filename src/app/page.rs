@@ -4,6 +4,7 @@
 //! no browser mixes the old page with the new script.
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH, VARY,
 };
@@ -61,9 +62,10 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/assets/icon.svg", asset(&ICON))
 }
 
-async fn index(headers: HeaderMap) -> Response {
-    let mut response = if wants_html(&headers) {
-        let mut response = file(&PAGE, &headers);
+async fn index(request: Request) -> Response {
+    let headers = request.headers();
+    let mut response = if wants_html(headers) {
+        let mut response = file(&PAGE, headers);
         response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
         response
     } else {
@@ -81,7 +83,7 @@ fn wants_html(headers: &HeaderMap) -> bool {
 }
 
 fn asset<S: Clone + Send + Sync + 'static>(of: &'static File) -> MethodRouter<S> {
-    get(move |headers: HeaderMap| async move { file(of, &headers) })
+    get(move |request: Request| async move { file(of, request.headers()) })
 }
 
 fn file(of: &'static File, headers: &HeaderMap) -> Response {

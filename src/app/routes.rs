@@ -33,8 +33,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(ReadOut)
-        .layer(Shield::new(slot))
+        .layer((Shield::new(slot), ReadOut))
 }
 
 async fn populate(State(service): State<Arc<Service>>) -> Response {

@@ -160,10 +160,14 @@ fn place(cells: &impl Cells, position: u64) -> usize {
     DATA + usize::try_from(position % capacity(cells)).unwrap_or(0)
 }
 
-/// Where so many cells from a position on stand: those up to the end of the ring, and those from its
-/// beginning on. There are no more of them than the ring has.
-fn runs(cells: &impl Cells, position: u64, count: usize) -> [Range<usize>; 2] {
-    let start = place(cells, position);
+/// The cell behind this one.
+fn behind(cells: &impl Cells, place: usize) -> usize {
+    if place + 1 < cells.count() { place + 1 } else { DATA }
+}
+
+/// So many cells from this one on: those up to the end of the ring, and those from its beginning on.
+/// There are no more of them than the ring has.
+fn runs(cells: &impl Cells, start: usize, count: usize) -> [Range<usize>; 2] {
     let end = cells.count().min(start + count);
     [start..end, DATA..DATA + count - (end - start)]
 }
@@ -222,9 +226,11 @@ impl<C: Cells> Producer<C> {
             return Err(Full);
         }
         let header = line.len() as u64 | (kind as u64) << KIND | self.dropped << LOST;
-        self.cells.store(place(&self.cells, self.head), header, Ordering::Relaxed);
+        let first = place(&self.cells, self.head);
+        self.cells.store(first, header, Ordering::Relaxed);
         let (whole, rest) = line.as_chunks::<8>();
-        let [run, wrapped] = runs(&self.cells, self.head.wrapping_add(1), whole.len());
+        let [run, wrapped] = runs(&self.cells, behind(&self.cells, first), whole.len());
+        let last = if run.end < self.cells.count() { run.end } else { wrapped.end };
         let (before, after) = whole.split_at(run.len());
         for (run, bytes) in [(run, before), (wrapped, after)] {
             for (place, bytes) in run.zip(bytes) {
@@ -232,10 +238,9 @@ impl<C: Cells> Producer<C> {
             }
         }
         if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            let place = place(&self.cells, self.head.wrapping_add(cells - 1));
-            self.cells.store(place, u64::from_ne_bytes(last), Ordering::Relaxed);
+            let mut bytes = [0; 8];
+            bytes[..rest.len()].copy_from_slice(rest);
+            self.cells.store(last, u64::from_ne_bytes(bytes), Ordering::Relaxed);
         }
         self.head = self.head.wrapping_add(cells);
         // ORDERING: Release: whoever sees the head sees the record.
@@ -353,7 +358,8 @@ impl<C: Cells> Consumer<C> {
         }
         line.resize(length.next_multiple_of(8), 0);
         let (words, _) = line.as_chunks_mut::<8>();
-        let [run, wrapped] = runs(&self.cells, self.tail.wrapping_add(1), words.len());
+        let [run, wrapped] =
+            runs(&self.cells, behind(&self.cells, place(&self.cells, self.tail)), words.len());
         let (before, after) = words.split_at_mut(run.len());
         for (run, bytes) in [(run, before), (wrapped, after)] {
             for (place, bytes) in run.zip(bytes) {

@@ -190,13 +190,17 @@ impl Conn {
         }
     }
 
-    /// Bytes came in.
+    /// Bytes came in. Answers those of a request line, as far as that is known.
     ///
     /// # Errors
     /// Where they are of a head that is longer than allowed.
-    pub(super) fn note_read(&self, bytes: &[u8], room: HeadRoom) -> Result<(), TooLong> {
+    pub(super) fn note_read<'a>(
+        &self,
+        bytes: &'a [u8],
+        room: HeadRoom,
+    ) -> Result<&'a [u8], TooLong> {
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(&[]);
         }
         let wait = self.wait();
         if matches!(wait, Wait::First | Wait::Next) {
@@ -206,10 +210,10 @@ impl Conn {
         let unfinished = self.heads.note(bytes);
         match wait {
             Wait::First | Wait::Next | Wait::Head => {}
-            Wait::Answer | Wait::Body | Wait::Other | Wait::Silence => return Ok(()),
+            Wait::Answer | Wait::Body | Wait::Other | Wait::Silence => return Ok(&[]),
         }
-        self.heads.note_line(bytes, room.line)?;
-        if unfinished > room.head as u64 { Err(TooLong::Head) } else { Ok(()) }
+        let line = self.heads.note_line(bytes, room.line)?;
+        if unfinished > room.head as u64 { Err(TooLong::Head) } else { Ok(line) }
     }
 
     /// Whether a write waits for the client.

@@ -10,46 +10,26 @@ use super::conns::Wait;
 /// Where in its requests a stream is.
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
-    /// Whether the next bytes are of a request line, and whether any of it has come.
-    in_line: bool,
-    has_begun: bool,
+    /// Whether it is known where the request line begins that comes in, or came in last.
+    is_known: bool,
     /// The last bytes that came in.
     last: [u8; 3],
 }
 
 impl Fragments {
     /// Whether these bytes, which came in on a connection that was waiting for this, have a fragment in
-    /// a request line.
-    pub(super) fn are_in(&mut self, wait: Wait, bytes: &[u8]) -> bool {
+    /// what seems to be of a request line.
+    pub(super) fn are_in(&mut self, wait: Wait, line: &[u8], bytes: &[u8]) -> bool {
         match wait {
-            Wait::First => self.begin(true),
-            Wait::Next => self.begin(is_empty_line(self.last)),
+            Wait::First => self.is_known = true,
+            Wait::Next => self.is_known = is_empty_line(self.last),
             Wait::Head => {}
-            Wait::Answer | Wait::Body | Wait::Other | Wait::Silence => self.begin(false),
+            Wait::Answer | Wait::Body | Wait::Other | Wait::Silence => self.is_known = false,
         }
-        let found = self.in_line && memchr::memchr(b'#', self.line_of(bytes)).is_some();
         for byte in &bytes[bytes.len().saturating_sub(self.last.len())..] {
             self.last = [self.last[1], self.last[2], *byte];
         }
-        found
-    }
-
-    fn begin(&mut self, in_line: bool) {
-        self.in_line = in_line;
-        self.has_begun = false;
-    }
-
-    /// What of the bytes is of the request line, which is followed to its end.
-    fn line_of<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let mut line = bytes;
-        // Empty lines may stand before it (RFC 9112 section 2.2).
-        while !self.has_begun && matches!(line, [b'\r' | b'\n', ..]) {
-            line = &line[1..];
-        }
-        self.has_begun |= !line.is_empty();
-        let end = memchr::memchr(b'\n', line);
-        self.in_line = end.is_none();
-        &line[..end.unwrap_or(line.len())]
+        self.is_known && memchr::memchr(b'#', line).is_some()
     }
 }
 
@@ -62,13 +42,30 @@ fn is_empty_line(last: [u8; 3]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::heads::Heads;
     use super::*;
 
     const PLAIN: &str = "GET / HTTP/1.1\r\nx: #\r\n\r\n";
 
+    #[derive(Default)]
+    struct Reader {
+        heads: Heads,
+        fragments: Fragments,
+    }
+
+    impl Reader {
+        fn finds(&mut self, wait: Wait, bytes: &str) -> bool {
+            if matches!(wait, Wait::First | Wait::Next) {
+                self.heads.begin();
+            }
+            let line = self.heads.note_line(bytes.as_bytes(), usize::MAX).expect("it is short");
+            self.fragments.are_in(wait, line, bytes.as_bytes())
+        }
+    }
+
     #[test]
     fn a_fragment_is_only_in_a_request_line() {
-        let read = |bytes: &str| Fragments::default().are_in(Wait::First, bytes.as_bytes());
+        let read = |bytes| Reader::default().finds(Wait::First, bytes);
         assert!(!read(PLAIN));
         assert!(read("GET /# HTTP/1.1\r\n\r\n"));
         assert!(read("\r\n\n\r\nGET /#"));
@@ -77,8 +74,8 @@ mod tests {
 
     #[test]
     fn where_hyper_may_have_read_ahead_nothing_is_looked_for() {
-        let mut fragments = Fragments::default();
-        let mut read = |wait, bytes: &str| fragments.are_in(wait, bytes.as_bytes());
+        let mut reader = Reader::default();
+        let mut read = |wait, bytes| reader.finds(wait, bytes);
         assert!(!read(Wait::First, "PUT / HTTP/1.1\r\nContent-Length: 5\r\n\r\n"));
         assert!(!read(Wait::Body, "a#b\r\n"));
         assert!(!read(Wait::Next, "Cookie: a=#\r\n\r\n"));
@@ -95,14 +92,14 @@ mod tests {
         ) {
             let bad = "\r\n".repeat(blank) + "GET /a#b HTTP/1.1\r\n\r\n";
             let mut cuts = cuts.into_iter();
-            let mut fragments = Fragments::default();
+            let mut reader = Reader::default();
             let mut wait = Wait::First;
             for (at, request) in std::iter::repeat_n(PLAIN, plain).chain([bad.as_str()]).enumerate() {
-                let mut rest = request.as_bytes();
+                let mut rest = request;
                 let mut found = false;
                 while !rest.is_empty() {
                     let (now, later) = rest.split_at(cuts.next().unwrap_or(30).min(rest.len()));
-                    found |= fragments.are_in(wait, now);
+                    found |= reader.finds(wait, now);
                     (rest, wait) = (later, Wait::Head);
                 }
                 wait = Wait::Next;

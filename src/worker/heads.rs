@@ -72,23 +72,24 @@ impl Heads {
         }
     }
 
-    /// Bytes of a head came in. What hyper has read ahead of it is not counted: a line that is too long
-    /// is found late then, or by hyper.
+    /// Bytes of a head came in. Answers those of its request line. What hyper has read ahead of it is not
+    /// counted: a line that is too long is found late then, or by hyper.
     ///
     /// # Errors
     /// When they belong to a request line of more than `max` bytes.
-    pub(super) fn note_line(&self, bytes: &[u8], max: usize) -> Result<(), TooLong> {
-        let mut line = self.line.load(Ordering::Relaxed);
-        if line == WHOLE {
-            return Ok(());
+    pub(super) fn note_line<'a>(&self, bytes: &'a [u8], max: usize) -> Result<&'a [u8], TooLong> {
+        let mut length = self.line.load(Ordering::Relaxed);
+        if length == WHOLE {
+            return Ok(&[]);
         }
         // Empty lines may stand before it (RFC 9112 section 2.2).
         let leading = bytes.iter().take_while(|byte| matches!(**byte, b'\r' | b'\n')).count();
-        let bytes = if line == 0 { &bytes[leading..] } else { bytes };
+        let bytes = if length == 0 { &bytes[leading..] } else { bytes };
         let end = memchr::memchr(b'\n', bytes);
-        line += end.unwrap_or(bytes.len()) as u64;
-        self.line.store(if end.is_some() { WHOLE } else { line }, Ordering::Relaxed);
-        if line > max as u64 { Err(TooLong::Line) } else { Ok(()) }
+        let line = &bytes[..end.unwrap_or(bytes.len())];
+        length += line.len() as u64;
+        self.line.store(if end.is_some() { WHOLE } else { length }, Ordering::Relaxed);
+        if length > max as u64 { Err(TooLong::Line) } else { Ok(line) }
     }
 
     /// Bytes came in, of whatever. Answers how many of an unfinished head there are by now; 0 where one
@@ -216,13 +217,13 @@ mod tests {
     #[test]
     fn a_request_line_is_too_long_as_soon_as_it_is() {
         let heads = Heads::default();
-        let read = |bytes: &[u8]| heads.note_line(bytes, 16);
-        assert_eq!(read(b"\r\n\r\n"), Ok(()));
-        assert_eq!(read(b"GET / HTTP/1.1\r\n"), Ok(()), "14 bytes and a CR");
-        assert_eq!(read(b"x-long: 0123456789012345678901234567890\r\n\r\n"), Ok(()));
+        let read = |bytes| heads.note_line(bytes, 16);
+        assert_eq!(read(b"\r\n\r\n"), Ok(&b""[..]));
+        assert_eq!(read(b"GET / HTTP/1.1\r\n"), Ok(&b"GET / HTTP/1.1\r"[..]), "14 bytes and a CR");
+        assert_eq!(read(b"x-long: 0123456789012345678901234567890\r\n\r\n"), Ok(&b""[..]));
         heads.begin();
-        assert_eq!(read(b"GET /01234567"), Ok(()));
-        assert_eq!(read(b"89a"), Ok(()));
+        assert_eq!(read(b"\nGET /01234567"), Ok(&b"GET /01234567"[..]));
+        assert_eq!(read(b"89a"), Ok(&b"89a"[..]));
         assert_eq!(read(b"b"), Err(TooLong::Line));
         heads.begin();
         assert_eq!(read(b"GET /0123 HTTP/1.1\n"), Err(TooLong::Line), "all in one");

@@ -249,14 +249,15 @@ impl Drop for Watched {
     }
 }
 
-/// The pieces as one, if they are that short.
-fn gathered<'a>(slices: &[io::IoSlice<'_>], room: &'a mut [u8; GATHERED_MAX]) -> Option<&'a [u8]> {
-    let mut length = 0;
+/// Puts the pieces together, if the room is enough for all of them.
+fn gather(slices: &[io::IoSlice<'_>], room: &mut ReadBuf<'_>) -> bool {
     for slice in slices {
-        room.get_mut(length..length + slice.len())?.copy_from_slice(slice);
-        length += slice.len();
+        if slice.len() > room.remaining() {
+            return false;
+        }
+        room.put_slice(slice);
     }
-    Some(&room[..length])
+    true
 }
 
 impl AsyncRead for Watched {
@@ -288,15 +289,16 @@ impl AsyncRead for Watched {
             Poll::Ready(Ok(())) => {
                 let bytes = &buffer.filled()[before..];
                 let wait = this.entry.conn.wait();
-                let has_fragment = this.fragments.are_in(wait, bytes);
                 match this.entry.conn.note_read(bytes, this.room) {
                     // It would be taken for a request without its fragment.
-                    Ok(()) if has_fragment => this.refuse(cx, Own::Target),
+                    Ok(line) if this.fragments.are_in(wait, line, bytes) => {
+                        this.refuse(cx, Own::Target)
+                    }
                     // hyper, which speaks HTTP/1.1 only here, would say nothing.
-                    Ok(()) if wait == Wait::First && bytes.starts_with(HTTP_2) => {
+                    Ok(_) if wait == Wait::First && bytes.starts_with(HTTP_2) => {
                         this.refuse(cx, Own::Malformed)
                     }
-                    Ok(()) => result,
+                    Ok(_) => result,
                     Err(TooLong::Line) => this.refuse(cx, Own::LineTooLong),
                     Err(TooLong::Head) => this.refuse(cx, Own::HeadTooLong),
                 }
@@ -357,10 +359,12 @@ impl AsyncWrite for Watched {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         self.note_writing(slices.iter().map(|slice| slice.len()).sum());
-        let mut room = [0; GATHERED_MAX];
-        let result = match gathered(slices, &mut room) {
-            Some(bytes) => self.stream.poll_write(cx, bytes),
-            None => self.stream.poll_write_vectored(cx, slices),
+        let mut room = [MaybeUninit::uninit(); GATHERED_MAX];
+        let mut room = ReadBuf::uninit(&mut room);
+        let result = if gather(slices, &mut room) {
+            self.stream.poll_write(cx, room.filled())
+        } else {
+            self.stream.poll_write_vectored(cx, slices)
         };
         self.note_write(result)
     }

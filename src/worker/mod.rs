@@ -231,7 +231,8 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
         () = told_to_quit(&caught) => return 0,
     };
     let router = match router {
-        Ok(router) => router,
+        // Else axum makes every route anew for each of its requests.
+        Ok(router) => router.with_state(()),
         Err(error) => {
             tracing::error!("failed to boot worker {}: {}", worker.slot, Chain(error.as_ref()));
             return BOOT_FAILED;
