@@ -20,7 +20,7 @@ RUN mkdir src benches \
  && cargo build --release --locked --bin ferricorn
 
 FROM dependencies AS program
-# With `--build-arg PROFILED=yes` a request costs a sixth less processor time, and the build takes three
+# With `--build-arg PROFILED=yes` a request costs an eighth less processor time, and the build takes three
 # times as long: see bench/profiled.
 ARG PROFILED=
 COPY config.toml ./
