@@ -1,4 +1,4 @@
-//! Taking connections from a listening socket, whoever may be taking from it besides.
+//! Taking connections from a listening socket, which others may be taking from besides.
 //!
 //! # The trap
 //! That a socket was ready says nothing: another process may have been faster. So nothing here waits.
@@ -14,7 +14,8 @@ use socket2::{SockAddr, SockAddrStorage};
 use super::poll::{self, Interest};
 use super::socket::{self, Local};
 
-/// A listening socket of either kind, non-blocking. It shares its queue with whoever has the same one.
+/// A listening socket of either kind, non-blocking. It shares its queue with every process that has the
+/// same one.
 #[derive(Debug)]
 pub(crate) enum Acceptor {
     Tcp(TcpListener),
@@ -32,7 +33,7 @@ impl Acceptor {
     /// Takes connections from this socket, too.
     ///
     /// # Errors
-    /// What fcntl(2) and getsockname(2) say: `EMFILE`.
+    /// The errors of fcntl(2) and getsockname(2): `EMFILE`.
     pub(crate) fn new(listener: BorrowedFd<'_>) -> io::Result<Self> {
         let own: OwnedFd = listener.try_clone_to_owned()?;
         Ok(match socket::local(listener)? {
@@ -41,13 +42,13 @@ impl Acceptor {
         })
     }
 
-    /// Whether a connection waits now.
+    /// Returns true if a connection waits now.
     pub(crate) fn has_waiting(&self) -> bool {
         let listener = [(self.as_fd(), Interest::Read)];
         poll::wait(&listener, Some(std::time::Duration::ZERO)).is_ok_and(|ready| ready[0].readable)
     }
 
-    /// How many connections wait, where the system tells: not for unix sockets.
+    /// Returns the number of connections that wait, where the system tells: not for unix sockets.
     pub(crate) fn queue_length(&self) -> Option<u32> {
         match self {
             Self::Tcp(listener) => socket::queue_length(listener.as_fd()).ok(),
@@ -81,7 +82,7 @@ fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
         if stream < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just made it, for nobody else.
+        // SAFETY: the kernel has just made it, for this call alone.
         #[expect(unsafe_code, reason = "accept4(2) answers with a number")]
         let stream = unsafe { OwnedFd::from_raw_fd(stream) };
         Ok(stream)
@@ -124,15 +125,16 @@ mod tests {
         assert_eq!(one.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let clients: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
         assert!(one.has_waiting() && other.has_waiting());
-        let mut taken = [one.accept().unwrap(), other.accept().unwrap()].map(|it| match it {
-            Accepted::Tcp(stream, peer) => {
-                let error = io::Read::read(&mut &stream, &mut [0]).unwrap_err();
-                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-                assert_eq!(fcntl(&stream, FcntlArg::F_GETFD), Ok(libc::FD_CLOEXEC));
-                peer
-            }
-            Accepted::Unix(_) => panic!("it is TCP"),
-        });
+        let mut taken =
+            [one.accept().unwrap(), other.accept().unwrap()].map(|accepted| match accepted {
+                Accepted::Tcp(stream, peer) => {
+                    let error = io::Read::read(&mut &stream, &mut [0]).unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    assert_eq!(fcntl(&stream, FcntlArg::F_GETFD), Ok(libc::FD_CLOEXEC));
+                    peer
+                }
+                Accepted::Unix(_) => panic!("accepted is TCP"),
+            });
         let mut there = [0, 1].map(|at: usize| clients[at].local_addr().unwrap());
         taken.sort_unstable();
         there.sort_unstable();

@@ -78,15 +78,20 @@ const fn plain(code: u16, operand: u32) -> Instruction {
 }
 
 fn assembled(program: &[Instruction]) -> Vec<SockFilter> {
-    program.iter().map(|it| SockFilter::new(it.code, it.if_true, it.if_false, it.operand)).collect()
+    program
+        .iter()
+        .map(|program| {
+            SockFilter::new(program.code, program.if_true, program.if_false, program.operand)
+        })
+        .collect()
 }
 
 /// Sends the group's new connections to these members only, from now on; the program before is
 /// replaced in one step. Any member's descriptor will do.
 ///
 /// # Errors
-/// What setsockopt(2) says: `EINVAL` outside a group or for too many members, `EPERM` when locked. The
-/// program before stays.
+/// The errors of setsockopt(2): `EINVAL` outside a group or for too many members, `EPERM` when locked.
+/// The program before stays.
 pub(crate) fn steer(member: BorrowedFd<'_>, members: &[u32]) -> io::Result<()> {
     attach(member, &selector(members))
 }
@@ -106,7 +111,7 @@ pub(super) fn steer_with_exception(
 /// Leaves the choice to the kernel again: every member of the group is given connections.
 ///
 /// # Errors
-/// What setsockopt(2) says: `ENOENT` where there is no program.
+/// The errors of setsockopt(2): `ENOENT` where there is no program.
 pub(crate) fn unsteer(member: BorrowedFd<'_>) -> io::Result<()> {
     let unused: libc::c_int = 0;
     // SAFETY: the kernel reads one int, which it does not use, and changes the group alone.
@@ -149,7 +154,7 @@ fn attach(member: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What a program answers, given its random number and the client's port.
+    /// Returns the answer of a program, given its random number and the client's port.
     fn run(program: &[Instruction], random: u32, port: u16) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
@@ -176,8 +181,10 @@ mod tests {
                 .map(|random| run(&program, random, 0))
                 .collect();
             answers.sort_unstable();
-            let expected: Vec<u32> =
-                members.iter().flat_map(|it| std::iter::repeat_n(*it, rounds as usize)).collect();
+            let expected: Vec<u32> = members
+                .iter()
+                .flat_map(|member| std::iter::repeat_n(*member, rounds as usize))
+                .collect();
             assert_eq!(answers, expected);
         }
         assert_eq!(selector(&[]), []);

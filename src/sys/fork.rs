@@ -7,13 +7,19 @@
 //!
 //! Signals are blocked around the fork. The child begins with all of them blocked and unblocks them
 //! when it has handlers of its own; before, its `TERM` would run the parent's handlers.
+//!
+//! `rand` has no protection across `fork` since 0.9: without a new seed every child, of whatever kind,
+//! draws the numbers that its parent draws next.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::marker::PhantomData;
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::unistd::ForkResult;
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid};
 
 /// Proof that this process had one thread when it looked. Not `Send`: it says nothing elsewhere.
 #[derive(Debug)]
@@ -52,14 +58,14 @@ impl InChild {
     }
 }
 
-/// What a child exits with that panicked: `EX_SOFTWARE` of sysexits.h, an internal error.
+/// The exit code of a child that panicked: `EX_SOFTWARE` of sysexits.h, an internal error.
 pub(crate) const PANICKED: i32 = 70;
 
 /// Forks. The child runs `child` and leaves with its code: it never returns into the parent's code,
 /// nor unwinds into it. Answers the child's pid.
 ///
 /// # Errors
-/// What fork(2) says: `EAGAIN`, `ENOMEM`.
+/// The error of fork(2): `EAGAIN`, `ENOMEM`.
 pub(crate) fn spawn(
     _proof: &SingleThreaded,
     child: impl FnOnce(InChild) -> i32,
@@ -75,9 +81,89 @@ pub(crate) fn spawn(
             Ok(child.as_raw())
         }
         ForkResult::Child => {
+            reseed();
             let code = catch_unwind(AssertUnwindSafe(|| child(InChild(PhantomData))));
             leave(code.unwrap_or(PANICKED))
         }
+    }
+}
+
+/// Asks a child, which ends with its answer, and waits for that.
+///
+/// # Errors
+/// The child's own, in words, or that it could not be asked.
+pub(crate) fn ask(
+    proof: &SingleThreaded,
+    question: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    let asked = || {
+        let (mut reader, mut writer) = io::pipe()?;
+        let pid = spawn(proof, |_| {
+            let answer = question().err().unwrap_or_default();
+            // The end of the text says that it is whole.
+            i32::from(writeln!(writer, "{answer}").is_err())
+        })?;
+        drop(writer);
+        let mut answer = String::new();
+        reader.read_to_string(&mut answer)?;
+        while waitpid(Pid::from_raw(pid), None) == Err(nix::Error::EINTR) {}
+        Ok::<_, io::Error>(answer)
+    };
+    let answer = asked().map_err(|error| format!("a child could not be asked: {error}"))?;
+    match answer.strip_suffix('\n') {
+        Some("") => Ok(()),
+        Some(reason) => Err(reason.to_owned()),
+        None => Err("the child that was asked has died".to_owned()),
+    }
+}
+
+/// Closes every descriptor but standard input, output and error and these. What the parent's values
+/// own goes with them: none of those is dropped in a child, which leaves without unwinding into its
+/// parent's code.
+///
+/// # Errors
+/// Where the kernel cannot close ranges, and there is no `/proc` either.
+pub(crate) fn close_all_but(_child: &InChild, kept: &[RawFd]) -> io::Result<()> {
+    let mut kept = kept.to_vec();
+    kept.extend(0..3);
+    kept.sort_unstable();
+    let after = kept.iter().map(|number| number.saturating_add(1));
+    let before = kept.iter().skip(1).map(|number| number - 1).chain([RawFd::MAX]);
+    let closed: Option<()> =
+        after.zip(before).filter(|(first, last)| first <= last).try_for_each(close_range);
+    match closed {
+        Some(()) => Ok(()),
+        None => close_each_but(&kept),
+    }
+}
+
+/// Closes the descriptors with these numbers, the last one included; `None` where the kernel does not
+/// have that call (close_range(2), from Linux 5.9 on).
+fn close_range((first, last): (RawFd, RawFd)) -> Option<()> {
+    // SAFETY: in a fresh child, which uses no descriptor any more but those that its caller keeps.
+    #[expect(unsafe_code, reason = "a closed descriptor may have an owner")]
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    (closed == 0).then_some(())
+}
+
+/// The same, one by one.
+fn close_each_but(kept: &[RawFd]) -> io::Result<()> {
+    let names = std::fs::read_dir("/proc/self/fd")?;
+    let number =
+        |name: io::Result<std::fs::DirEntry>| name.ok()?.file_name().to_str()?.parse().ok();
+    let open: Vec<RawFd> = names.filter_map(number).collect();
+    for number in open.into_iter().filter(|number| !kept.contains(number)) {
+        // The folder that was read is closed already.
+        let _closed = nix::unistd::close(number);
+    }
+    Ok(())
+}
+
+/// Gives this process a random stream of its own.
+fn reseed() {
+    if rand::rng().reseed().is_err() {
+        // The system's source is gone; a stream that processes share must not be used.
+        std::process::abort();
     }
 }
 
@@ -111,7 +197,7 @@ pub(crate) fn leave(code: i32) -> ! {
     // SAFETY: _exit(2) takes any code, touches no memory and never returns.
     #[expect(unsafe_code, reason = "std has no _exit")]
     unsafe {
-        nix::libc::_exit(code)
+        libc::_exit(code)
     }
 }
 

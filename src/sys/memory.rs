@@ -1,4 +1,4 @@
-//! What this process holds of memory without need.
+//! Memory that this process holds without need.
 
 /// Gives the kernel back the pages in which nothing lives any more (malloc_trim(3)). The C library does
 /// so by itself only at the end of its heap, and what lives there for long keeps all that was before it.

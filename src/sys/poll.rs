@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-/// What is waited for.
+/// The events that are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
     /// Something to read, or the end.
     Read,
-    /// Something to read, the end, or room to write.
-    ReadWrite,
+    /// Room to write, or the end.
+    Write,
 }
 
-/// What has come.
+/// The events that have come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Readiness {
     /// Reading would not block: data, the end, or an error.
@@ -28,7 +28,7 @@ pub(crate) struct Readiness {
 /// with nothing ready. Answers one readiness for each descriptor.
 ///
 /// # Errors
-/// What poll(2) says, but for `EINTR`.
+/// The error of poll(2), but for `EINTR`.
 pub(crate) fn wait(
     descriptors: &[(BorrowedFd<'_>, Interest)],
     timeout: Option<Duration>,
@@ -53,16 +53,25 @@ pub(crate) fn wait(
     Ok(polled.iter().map(readiness).collect())
 }
 
-/// Whether a write would not block now. What is no pipe, socket or terminal never blocks.
+/// Returns true if a write would not block now. What is no pipe, socket or terminal never blocks.
 pub(crate) fn is_writable(descriptor: &impl AsFd) -> bool {
     let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLOUT)];
     nix::poll::poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
+/// Returns true if nothing more can come in.
+pub(crate) fn has_end(descriptor: BorrowedFd<'_>) -> bool {
+    // nix has no name for the flag, and answers `None` where the kernel has set it.
+    let end_of_input = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+    let mut polled = [PollFd::new(descriptor, end_of_input)];
+    nix::poll::poll(&mut polled, PollTimeout::ZERO).is_ok()
+        && polled[0].revents().is_none_or(|found| found.contains(PollFlags::POLLHUP))
+}
+
 /// Sleeps until a write does not block any more, or a signal has come.
 ///
 /// # Errors
-/// What poll(2) says, but for `EINTR`.
+/// The error of poll(2), but for `EINTR`.
 pub(crate) fn wait_writable(descriptor: &impl AsFd) -> io::Result<()> {
     let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLOUT)];
     match nix::poll::poll(&mut polled, PollTimeout::NONE) {
@@ -75,7 +84,7 @@ impl Interest {
     fn flags(self) -> PollFlags {
         match self {
             Self::Read => PollFlags::POLLIN,
-            Self::ReadWrite => PollFlags::POLLIN | PollFlags::POLLOUT,
+            Self::Write => PollFlags::POLLOUT,
         }
     }
 }

@@ -1,13 +1,15 @@
-//! What a process is: its name, its user, its environment, its end.
+//! The properties of a process: its name, its user, its environment, its end.
 
 use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::{fs, io};
 
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Group, Uid, User};
+use socket2::{SockRef, Type};
 
 /// The longest name that the kernel keeps (prctl(2), `PR_SET_NAME`).
 const NAME_MAX_BYTES: usize = 15;
@@ -36,7 +38,7 @@ pub(crate) fn extend_name(suffix: &str) {
 /// privilege to be likelier.
 ///
 /// # Errors
-/// What proc(5) says: `EACCES` after a change of user.
+/// The error of proc(5): `EACCES` after a change of user.
 pub(crate) fn be_expendable(thousandths: i32) -> io::Result<()> {
     const FILE: &str = "/proc/self/oom_score_adj";
     const MAX: i32 = 1000;
@@ -49,11 +51,31 @@ pub(crate) fn be_expendable(thousandths: i32) -> io::Result<()> {
 /// takes that back.
 ///
 /// # Errors
-/// What prctl(2) says.
+/// The error of prctl(2).
 pub(crate) fn die_with_parent(signal: i32) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::try_from(signal)?)?;
     Ok(())
 }
+
+/// Makes this process the parent of descendants whose own parents end before them.
+///
+/// # Errors
+/// The error of prctl(2).
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// Keeps this process's memory out of core dumps, and from other processes of its user
+/// (`PR_SET_DUMPABLE`). It lasts until the next `execve` or change of user.
+///
+/// # Errors
+/// The error of prctl(2).
+pub(crate) fn forbid_core_dump() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
+}
+
+/// For `open(2)`: does not wait for another end, and reading does not wait either.
+pub(crate) const NONBLOCK: i32 = nix::libc::O_NONBLOCK;
 
 /// The pid of this process.
 pub(crate) fn pid() -> i32 {
@@ -65,6 +87,56 @@ pub(crate) fn parent_pid() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
+/// Has writes to standard output and standard error go to the end of the file, where they are regular
+/// files: a shell's `>` opens without `O_APPEND`, and a file that is truncated under its writer would
+/// begin with a hole.
+pub(crate) fn append_to_standard_files() {
+    for descriptor in [io::stdout().as_fd(), io::stderr().as_fd()] {
+        let is_file = nix::sys::stat::fstat(descriptor)
+            .is_ok_and(|found| found.st_mode & nix::libc::S_IFMT == nix::libc::S_IFREG);
+        if is_file && let Ok(flags) = fcntl(descriptor, FcntlArg::F_GETFL) {
+            let flags = OFlag::from_bits_retain(flags) | OFlag::O_APPEND;
+            // Where it is refused, the file is written to as before.
+            let _as_before = fcntl(descriptor, FcntlArg::F_SETFL(flags));
+        }
+    }
+}
+
+/// A connected stream socket of this process, with its descriptor and its peer.
+///
+/// # Why only some
+/// What was inherited over `execve` is the starter's business, and has no `FD_CLOEXEC`; std opens every
+/// socket with it. A datagram socket may be shared: a message is whole. sssd's own library keeps a
+/// connection and looks at the pid before each use.
+pub(crate) fn connected_socket() -> Option<String> {
+    let entries = fs::read_dir("/proc/self/fd").ok()?;
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(|number: &i32| *number > 2).find_map(|number| {
+        // SAFETY: the descriptor is looked at while this process has one thread that could close it.
+        #[expect(unsafe_code, reason = "descriptors of unknown owners are numbers")]
+        let socket = unsafe { BorrowedFd::borrow_raw(number) };
+        let flags = FdFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFD).ok()?);
+        let socket = SockRef::from(&socket);
+        let peer = socket.peer_addr().ok()?;
+        let is_stream = socket.r#type().is_ok_and(|kind| kind != Type::DGRAM);
+        let path = peer.as_pathname().map(|path| path.display().to_string());
+        let is_shared = path.as_ref().is_some_and(|path| path.starts_with("/var/lib/sss/"));
+        if !flags.contains(FdFlag::FD_CLOEXEC) || !is_stream || is_shared {
+            return None;
+        }
+        let peer = peer.as_socket().map(|peer| peer.to_string()).or(path);
+        let peer = peer.unwrap_or_else(|| "a socket without a name".to_owned());
+        Some(format!("descriptor {number}, connected to {peer}"))
+    })
+}
+
+/// Returns true if this process has a controlling terminal.
+pub(crate) fn has_terminal() -> bool {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = nix::libc::O_NOCTTY | nix::libc::O_NONBLOCK;
+    fs::File::options().read(true).write(true).custom_flags(flags).open("/dev/tty").is_ok()
+}
+
 /// Sets the file mode creation mask and answers the one before.
 pub(crate) fn set_umask(mask: u32) -> u32 {
     nix::sys::stat::umask(Mode::from_bits_truncate(mask)).bits()
@@ -73,7 +145,7 @@ pub(crate) fn set_umask(mask: u32) -> u32 {
 /// Lets this process have as many files open as it may allow itself, and answers how many that is.
 ///
 /// # Errors
-/// What getrlimit(2) says. That it cannot be raised is no error.
+/// The error of getrlimit(2). That it cannot be raised is no error.
 pub(crate) fn raise_files_max() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
@@ -82,7 +154,7 @@ pub(crate) fn raise_files_max() -> io::Result<u64> {
     }
 }
 
-/// How many files this process has open.
+/// Returns the number of files that this process has open.
 ///
 /// # Errors
 /// Where there is no `/proc`.
@@ -97,72 +169,12 @@ pub(crate) fn set_environment(
     variables: &[(String, String)],
 ) {
     for (name, value) in variables {
-        // SAFETY: the process has one thread, as `_proof` says, so nobody reads the environment.
+        // SAFETY: the process has one thread, as `_proof` says, so no other thread reads the environment.
         #[expect(unsafe_code, reason = "the environment is shared by threads without a lock")]
         #[expect(clippy::disallowed_methods, reason = "no thread can race with it")]
         unsafe {
             std::env::set_var(name, value);
         }
-    }
-}
-
-/// A user and a group to become, found by name or number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    uid: Option<Uid>,
-    gid: Option<Gid>,
-    name: Option<CString>,
-}
-
-impl Identity {
-    /// Looks both up; an empty text is nobody in particular.
-    ///
-    /// # Errors
-    /// Which of the two is not known, in words.
-    pub(crate) fn find(user: &str, group: &str) -> Result<Self, String> {
-        let mut identity = Self { uid: None, gid: None, name: None };
-        if !user.is_empty() {
-            let by_number =
-                || user.parse().ok().and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok()?);
-            match User::from_name(user).ok().flatten().or_else(by_number) {
-                Some(found) => {
-                    identity.uid = Some(found.uid);
-                    identity.gid = Some(found.gid);
-                    identity.name = CString::new(found.name).ok();
-                }
-                // A number needs no name: containers often run as users that nobody has listed.
-                None => match user.parse() {
-                    Ok(uid) => identity.uid = Some(Uid::from_raw(uid)),
-                    Err(_) => return Err(format!("user: no user is called {user:?}")),
-                },
-            }
-        }
-        if !group.is_empty() {
-            let named = Group::from_name(group).ok().flatten().map(|found| found.gid);
-            let gid = named.or_else(|| group.parse().ok().map(Gid::from_raw));
-            identity.gid = Some(gid.ok_or_else(|| format!("group: no group is called {group:?}"))?);
-        }
-        Ok(identity)
-    }
-
-    /// Becomes it: first the groups, then the user, since the user may not change groups any more.
-    ///
-    /// # Errors
-    /// What setgroups(2), setgid(2) or setuid(2) says. The process must not go on then.
-    pub(crate) fn assume(&self) -> io::Result<()> {
-        let root = Uid::effective().is_root();
-        if let Some(gid) = self.gid.filter(|gid| *gid != Gid::effective() || root) {
-            match &self.name {
-                Some(name) if root => nix::unistd::initgroups(name, gid)?,
-                _ if root => nix::unistd::setgroups(&[gid])?,
-                _ => {}
-            }
-            nix::unistd::setgid(gid)?;
-        }
-        if let Some(uid) = self.uid.filter(|uid| *uid != Uid::effective()) {
-            nix::unistd::setuid(uid)?;
-        }
-        Ok(())
     }
 }
 
@@ -175,21 +187,38 @@ pub(crate) const ACTIVATION: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FD
 /// The listening sockets that a service manager has passed to this process, by number and name
 /// (sd_listen_fds_with_names(3)); none when the variables are meant for another process. The
 /// variables are removed: they are meant for no child either.
-pub(crate) fn activated(proof: &super::fork::SingleThreaded) -> Vec<(i32, String)> {
+///
+/// # Errors
+/// When they name descriptors that are not there, in words: their count is not believed.
+pub(crate) fn activated(
+    proof: &super::fork::SingleThreaded,
+    passed: &super::exec::Passed,
+) -> Result<Vec<(i32, String)>, String> {
     let [pid, count, names] = ACTIVATION.map(|name| std::env::var(name).unwrap_or_default());
     remove_from_environment(proof, &ACTIVATION);
     if pid.parse() != Ok(self::pid()) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let count: i32 = count.parse().unwrap_or(0);
+    let Ok(parsed) = count.parse::<u32>() else {
+        return Err(format!("LISTEN_FDS: expected a number of descriptors, found {count:?}"));
+    };
     let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
-    (FIRST_PASSED..FIRST_PASSED.saturating_add(count)).zip(names).collect()
+    let numbers = FIRST_PASSED..FIRST_PASSED.saturating_add_unsigned(parsed);
+    let found = numbers.zip(names).map(|(number, name)| {
+        let absent = || {
+            format!(
+                "LISTEN_FDS is {parsed}, but descriptor {number} was not passed to this process"
+            )
+        };
+        if passed.has(number) { Ok((number, name)) } else { Err(absent()) }
+    });
+    found.collect()
 }
 
 /// Removes variables from this process's environment.
 pub(crate) fn remove_from_environment(_proof: &super::fork::SingleThreaded, names: &[&str]) {
     for name in names {
-        // SAFETY: the process has one thread, as `_proof` says, so nobody reads the environment.
+        // SAFETY: the process has one thread, as `_proof` says, so no other thread reads the environment.
         #[expect(unsafe_code, reason = "the environment is shared by threads without a lock")]
         #[expect(clippy::disallowed_methods, reason = "no thread can race with it")]
         unsafe {
@@ -204,7 +233,7 @@ pub(crate) fn run_on_one_processor() {
     use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
     let this = nix::unistd::Pid::from_raw(0);
     let allowed = sched_getaffinity(this).expect("this thread runs somewhere");
-    let first = (0..CpuSet::count()).find(|it| allowed.is_set(*it) == Ok(true));
+    let first = (0..CpuSet::count()).find(|number| allowed.is_set(*number) == Ok(true));
     let mut one = CpuSet::new();
     one.set(first.expect("it runs somewhere")).expect("it is one of them");
     sched_setaffinity(this, &one).expect("it may run there");

@@ -8,20 +8,22 @@ use tokio::io::unix::AsyncFd;
 
 use super::acceptor::Acceptor;
 use super::bell::Bell;
-use super::channel::Channel;
+use super::channel::Lower;
+use super::notes::NoteSocket;
 use super::signals::Signals;
 
 /// Types that own one descriptor, the same one for as long as they live.
 pub(crate) trait Owner: AsRawFd {}
 impl Owner for Acceptor {}
 impl Owner for Bell {}
-impl Owner for Channel {}
+impl Owner for Lower {}
+impl Owner for NoteSocket {}
 impl Owner for Signals {}
 
 /// Has the event loop tell when there is something to read.
 ///
 /// # Errors
-/// What epoll_ctl(2) says.
+/// The error of epoll_ctl(2).
 ///
 /// # Panics
 /// Outside a runtime.

@@ -2,26 +2,72 @@
 //!
 //! # The trap
 //! Anything in it may change at any moment, by a process that has gone mad. So only atomics may be in
-//! it, every bit pattern of them is valid, and nobody may believe what he reads. It cannot be made
-//! shorter, by anybody: whoever touched what is gone would be killed.
+//! it, every bit pattern of them is valid, and no reader may believe them. It cannot be made
+//! shorter, by any process: a touch of what is gone would be killed.
 
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::resource::{Resource, getrlimit};
 
-/// What shared memory is made of: a cache line of atomic numbers. Who writes what is for the user to
+/// The unit of shared memory: a cache line of atomic numbers. Who writes what is for the user to
 /// name; lines keep writers out of each other's way.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [AtomicU64; 8]);
+
+/// Reads a number that stands for itself.
+// ORDERING: nothing else is read by it: Relaxed.
+pub(crate) fn claim(number: &AtomicU64) -> Claim {
+    Claim::new(number.load(Ordering::Relaxed))
+}
+
+/// A number that any process which maps the memory may have written: any number. It has no operators,
+/// so that none of them can overflow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Claim(u64);
+
+impl Claim {
+    /// As it was read.
+    pub(crate) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The sum, or the largest number there is.
+    pub(crate) const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// The difference, or zero.
+    pub(crate) const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// The lower half and the upper half.
+    pub(crate) const fn halves(self) -> (u32, u32) {
+        let [a, b, c, d, e, f, g, h] = self.0.to_le_bytes();
+        (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+    }
+
+    /// The number itself, for code that compares or bounds it, or whose own type saturates.
+    pub(crate) const fn unchecked(self) -> u64 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// Lines, zero at first, in a memfd, of which every process maps what it needs. It lives as long as
 /// a descriptor or a mapping of it, and survives an `execve` in its descriptor.
@@ -32,7 +78,7 @@ impl Memory {
     /// Makes one without any line.
     ///
     /// # Errors
-    /// What memfd_create(2) and fcntl(2) say.
+    /// The error of memfd_create(2) and fcntl(2).
     pub(crate) fn new(name: &str) -> io::Result<Self> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let memory = memfd_create(name, flags)?;
@@ -40,10 +86,10 @@ impl Memory {
         Ok(Self(memory))
     }
 
-    /// How many lines it has.
+    /// Returns the number of lines.
     ///
     /// # Errors
-    /// What fstat(2) says.
+    /// The error of fstat(2).
     pub(crate) fn count(&self) -> io::Result<usize> {
         let bytes = usize::try_from(nix::sys::stat::fstat(&self.0)?.st_size).unwrap_or(0);
         Ok(bytes / size_of::<Line>())
@@ -52,10 +98,29 @@ impl Memory {
     /// Gives it so many lines in all. Pages take memory when they are first written.
     ///
     /// # Errors
-    /// `EPERM` when it has more; what ftruncate(2) says.
+    /// `EPERM` when it has more; `EFBIG` when `ulimit -f` allows less, which also a file in memory is
+    /// held to; what ftruncate(2) says.
     pub(crate) fn grow(&self, count: usize) -> io::Result<()> {
         let bytes = libc::off_t::try_from(bytes(count)?).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // Past the limit the kernel would send SIGXFSZ, which ends a process that has not begun to
+        // ignore it.
+        let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+        if bytes.cast_unsigned() > limit {
+            let text =
+                format!("{bytes} bytes are more than `ulimit -f` allows ({limit}); raise it");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
         Ok(nix::unistd::ftruncate(&self.0, bytes)?)
+    }
+
+    /// Fixes its size, and what any process may do with it, for as long as it exists.
+    ///
+    /// # Errors
+    /// The error of fcntl(2).
+    pub(crate) fn seal(&self) -> io::Result<()> {
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&self.0, FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(())
     }
 
     /// Maps `count` lines from `first` on, which must begin a page.
@@ -118,7 +183,7 @@ impl Deref for Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         let bytes = self.count * size_of::<Line>();
-        // SAFETY: the mapping was made by `map` with this length, and nobody borrows it any more.
+        // SAFETY: the mapping was made by `map` with this length, and nothing borrows it any more.
         #[expect(unsafe_code, reason = "munmap(2) can unmap what is in use")]
         let result = unsafe { munmap(self.start.cast(), bytes) };
         debug_assert!(result.is_ok(), "our own mapping can be unmapped");
@@ -140,13 +205,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Makes `count` lines.
+    /// Makes `count` lines. No process can change how many there are, nor forbid another one to write.
     ///
     /// # Errors
     /// As [`Memory::new`], [`Memory::grow`] and [`Memory::map`].
     pub(crate) fn new(name: &str, count: usize) -> io::Result<Self> {
         let memory = Memory::new(name)?;
         memory.grow(count)?;
+        memory.seal()?;
         Ok(Self { mapping: memory.map(0, count)?, memory })
     }
 
@@ -176,8 +242,6 @@ impl AsFd for Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
 
     #[test]
@@ -205,6 +269,26 @@ mod tests {
         let all = memory.map(0, 2 * page).unwrap();
         assert_eq!(all[0].0[0].load(Ordering::Relaxed), 1);
         assert_eq!(all[2 * page - 1].0[7].load(Ordering::Relaxed), 2);
+    }
+
+    /// A process that has the descriptor can neither change the size nor keep others from writing.
+    #[test]
+    fn sealed_memory_keeps_its_size_and_its_writers() {
+        let shared = Shared::new("test", 2).unwrap();
+        for count in [1, 3] {
+            let error = shared.memory.grow(count).expect_err("it is sealed");
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{count}");
+        }
+        let seals = FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE);
+        assert_eq!(fcntl(&shared.memory, seals), Err(nix::Error::EPERM));
+        shared.memory.map(0, 2).expect("another image can map it");
+    }
+
+    #[test]
+    fn claims_do_not_overflow() {
+        let (max, one) = (Claim::new(u64::MAX), Claim::new(1));
+        assert_eq!((max.saturating_add(one), one.saturating_sub(max)), (max, Claim::new(0)));
+        assert_eq!(Claim::new(7 << 32 | 5).halves(), (5, 7));
     }
 
     #[test]

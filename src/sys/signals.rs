@@ -12,8 +12,7 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use signal_hook::SigId;
-use signal_hook::low_level;
+use signal_hook_registry::SigId;
 
 /// The signals that are caught, until this is dropped or forgotten.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ impl Signals {
     /// Catches these signals, by number.
     ///
     /// # Errors
-    /// What pipe(2) or sigaction(2) says.
+    /// The error of pipe(2) or sigaction(2).
     pub(crate) fn catch(numbers: &[i32]) -> io::Result<Self> {
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let writer = Arc::new(writer);
@@ -34,14 +33,15 @@ impl Signals {
         for &number in numbers {
             let writer = Arc::clone(&writer);
             let byte = u8::try_from(number).expect("signal numbers are below 65");
-            let tell = move || {
-                // A full pipe holds 65,536 signals that nobody has looked at: one more says nothing.
-                let _full = nix::unistd::write(&writer, &[byte]);
+            let tell = move |info: &libc::siginfo_t| {
+                // A full pipe holds 65,536 signals that are not looked at: one more says nothing.
+                let _full = nix::unistd::write(&writer, &[byte | origin(info)]);
             };
-            // SAFETY: the action calls write(2) alone, which signal-safety(7) lists, on a descriptor
-            // that lives as long as the action. signal-hook saves and restores errno.
+            // SAFETY: the action makes system calls alone: write(2), which signal-safety(7) lists, on
+            // a descriptor that lives as long as the action, and getsid(2). signal-hook saves and
+            // restores errno.
             #[expect(unsafe_code, reason = "a signal handler's restrictions cannot be typed")]
-            let hook = unsafe { low_level::register(number, tell) }?;
+            let hook = unsafe { signal_hook_registry::register_sigaction(number, tell) }?;
             hooks.push(hook);
         }
         Ok(Self { reader, hooks })
@@ -52,7 +52,7 @@ impl Signals {
     /// caught.
     ///
     /// # Errors
-    /// What sigprocmask(2) says.
+    /// The error of sigprocmask(2).
     pub(crate) fn let_in() -> io::Result<()> {
         Ok(SigSet::empty().thread_set_mask()?)
     }
@@ -60,7 +60,7 @@ impl Signals {
     /// The numbers of the signals that have come since the last call, in order.
     ///
     /// # Errors
-    /// What read(2) says, but for `EAGAIN`.
+    /// The error of read(2), but for `EAGAIN`.
     pub(crate) fn take(&self) -> io::Result<Vec<i32>> {
         let mut taken = Vec::new();
         let mut buffer = [0; 64];
@@ -79,7 +79,7 @@ impl Signals {
     pub(crate) fn forget(&self) {
         for hook in &self.hooks {
             // It answers whether the hook was still there.
-            let _was_there = low_level::unregister(*hook);
+            let _was_there = signal_hook_registry::unregister(*hook);
         }
     }
 }
@@ -102,10 +102,63 @@ impl Drop for Signals {
     }
 }
 
+/// Flags a signal that the kernel has sent for the controlling terminal: `HUP` when it is gone, `TTIN`
+/// and `TTOU` when a process in the background reads or writes, `WINCH` when it has another size.
+pub(crate) const FROM_TERMINAL: i32 = 0x80;
+/// Flags a `HUP` from the session's leader: a shell passes on its own, when its terminal is gone.
+pub(crate) const FROM_LEADER: i32 = 0x40;
+
+/// The flag of a signal, by its sender.
+fn origin(info: &libc::siginfo_t) -> u8 {
+    // SAFETY: a signal from a process has its sender's pid; others' bytes there are a number, too.
+    #[expect(unsafe_code, reason = "the fields of a signal are a union")]
+    let sender = unsafe { info.si_pid() };
+    // SAFETY: getsid(2) is a system call that changes nothing.
+    #[expect(unsafe_code, reason = "libc's binding is unsafe")]
+    let leader = unsafe { libc::getsid(0) };
+    let flag = match (info.si_signo, info.si_code) {
+        (HUP | TTIN | TTOU | WINCH, libc::SI_KERNEL) => FROM_TERMINAL,
+        (HUP, libc::SI_USER) if sender == leader => FROM_LEADER,
+        _ => 0,
+    };
+    u8::try_from(flag).unwrap_or(0)
+}
+
+/// Returns true if the signal is ignored, as nohup(1) has it for `HUP`.
+pub(crate) fn is_ignored(number: i32) -> bool {
+    // SAFETY: all zeroes is a valid `sigaction`: the default action, and an empty mask.
+    #[expect(unsafe_code, reason = "sigaction has no constructor")]
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new action the call writes the one in force, and changes nothing.
+    #[expect(unsafe_code, reason = "nix can only replace an action")]
+    let status = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut now) };
+    status == 0 && now.sa_sigaction == libc::SIG_IGN
+}
+
+/// Ignores these signals from now on; over `execve`, too.
+///
+/// # Errors
+/// The error of sigaction(2).
+pub(crate) fn ignore(numbers: &[i32]) -> io::Result<()> {
+    let ignored = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for &number in numbers {
+        let signal = Signal::try_from(number)?;
+        // SAFETY: to ignore a signal runs no code of ours.
+        #[expect(unsafe_code, reason = "sigaction(2) can install code that is not signal-safe")]
+        unsafe { sigaction(signal, &ignored) }?;
+    }
+    Ok(())
+}
+
+/// The signals whose default is death and which a limit sends: a file would become larger than
+/// `ulimit -f` allows, or processor time is over (`ulimit -t`, its soft limit). Where they are ignored,
+/// the first is an error of write(2) like a full disk (`EFBIG`). And a reader that is gone.
+pub(crate) const OF_LIMITS: [i32; 3] = [libc::SIGXFSZ, libc::SIGXCPU, libc::SIGPIPE];
+
 /// Gives these signals the effect that they have in a new process.
 ///
 /// # Errors
-/// What sigaction(2) says.
+/// The error of sigaction(2).
 pub(crate) fn reset(numbers: &[i32]) -> io::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for &number in numbers {
@@ -114,16 +167,6 @@ pub(crate) fn reset(numbers: &[i32]) -> io::Result<()> {
         #[expect(unsafe_code, reason = "sigaction(2) can install code that is not signal-safe")]
         unsafe { sigaction(signal, &default) }?;
     }
-    Ok(())
-}
-
-/// Sends a signal to one process.
-///
-/// # Errors
-/// What kill(2) says.
-pub(crate) fn send(pid: i32, number: i32) -> io::Result<()> {
-    debug_assert!(pid > 0, "0 and below name process groups");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::try_from(number)?)?;
     Ok(())
 }
 
@@ -140,7 +183,27 @@ pub(crate) const TTIN: i32 = libc::SIGTTIN;
 pub(crate) const TTOU: i32 = libc::SIGTTOU;
 pub(crate) const WINCH: i32 = libc::SIGWINCH;
 
-/// How long a process whose parent has died may go on, in case it is too stuck to notice.
+/// Gives every signal the effect that it has in a new process, real-time signals left alone.
+///
+/// # Errors
+/// The error of sigaction(2).
+pub(crate) fn reset_all() -> io::Result<()> {
+    let all =
+        Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP));
+    reset(&all.map(|signal| signal as i32).collect::<Vec<_>>())
+}
+
+/// Ends this process by a signal, as another has ended, without a core dump. Returns where the signal
+/// does not end it.
+pub(crate) fn die_by(number: i32) {
+    let Ok(signal) = Signal::try_from(number) else { return };
+    // KILL has no action that could be reset.
+    let _reset = reset(&[number]);
+    let _no_core = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    let _never = nix::sys::signal::raise(signal);
+}
+
+/// The time for which a process whose parent has died may go on, in case it is too stuck to notice.
 static ORPHAN: libc::itimerval = libc::itimerval {
     it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
     it_value: libc::timeval { tv_sec: 1, tv_usec: 750_000 },
@@ -148,10 +211,10 @@ static ORPHAN: libc::itimerval = libc::itimerval {
 
 /// Makes `HUP` the news that the parent has died, as [`super::process::die_with_parent`] can have it
 /// sent: it starts the process's alarm clock, which ends it even if its event loop is blocked. A `HUP`
-/// from anybody else, while the parent lives, does nothing.
+/// from any other process, while the parent lives, does nothing.
 ///
 /// # Errors
-/// What sigaction(2) says.
+/// The error of sigaction(2).
 pub(crate) fn alarm_when_orphaned(parent: i32) -> io::Result<()> {
     let wake = move || {
         // SAFETY: getppid(2) is async-signal-safe and cannot fail.
@@ -168,6 +231,6 @@ pub(crate) fn alarm_when_orphaned(parent: i32) -> io::Result<()> {
     reset(&[libc::SIGALRM])?;
     // SAFETY: the action makes two system calls and touches no memory but its own copy of a number.
     #[expect(unsafe_code, reason = "a signal handler's restrictions cannot be typed")]
-    unsafe { low_level::register(HUP, wake) }?;
+    unsafe { signal_hook_registry::register(HUP, wake) }?;
     Ok(())
 }

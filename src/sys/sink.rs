@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::filter::{self, IpVersion};
 use super::poll::{self, Interest};
-use super::socket::{self, Join};
+use super::socket;
 
 /// Where new connections of an address end, as long as this lives.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Sink {
     /// them.
     ///
     /// # Errors
-    /// What socket(2), listen(2), connect(2) and setsockopt(2) say. Then nothing has changed.
+    /// The error of socket(2), listen(2), connect(2) and setsockopt(2). Then nothing has changed.
     pub(crate) fn open(
         address: SocketAddr,
         member: BorrowedFd<'_>,
@@ -41,10 +41,10 @@ impl Sink {
         // With a selector in place, the new member gets nothing before its queue is full.
         let all: Vec<u32> = (0..members).collect();
         filter::steer(member, &all)?;
-        let listener = socket::listen_tcp(address, Join::Further, 0)?;
+        let listener = socket::listen_beside(member, address, 0)?;
         let steer = |exception| filter::steer_with_exception(member, &all, exception);
         let mut filled = Err(io::ErrorKind::AddrNotAvailable.into());
-        for there in reachable(address) {
+        for there in reachable(address, socket::is_v6_only(member)) {
             filled = filled.or_else(|_: io::Error| fill(&listener, there, steer, members));
         }
         match filled.and_then(|filler| filter::steer(member, &[members]).map(|()| filler)) {
@@ -58,7 +58,7 @@ impl Sink {
 }
 
 /// Puts a connection of our own into the new member's queue, and sees it there. Meanwhile all others
-/// go where they went: whoever came into that queue before it is full would be reset.
+/// go where they went: a connection that came into that queue before it is full would be reset.
 fn fill(
     listener: &TcpListener,
     there: SocketAddr,
@@ -89,9 +89,10 @@ fn fill(
 
 /// The addresses by which this machine can reach a listener of its own. One for every address takes
 /// connections of both kinds, and the machine may have no IPv6 within itself.
-fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+fn reachable(address: SocketAddr, v6_only: bool) -> Vec<SocketAddr> {
     let ips: &[IpAddr] = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        IpAddr::V6(ip) if ip.is_unspecified() && v6_only => &[IpAddr::V6(Ipv6Addr::LOCALHOST)],
         IpAddr::V6(ip) if ip.is_unspecified() => {
             &[IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)]
         }
@@ -104,6 +105,7 @@ fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::socket::Join;
     use std::net::TcpStream;
 
     #[test]
@@ -112,21 +114,21 @@ mod tests {
             let first = socket::listen_tcp(any.parse().unwrap(), Join::First, 64).unwrap();
             let address = first.local_addr().unwrap();
             let second = socket::listen_tcp(address, Join::Further, 64).unwrap();
-            let there = reachable(address)[0];
+            let there = reachable(address, false)[0];
             let waiting: Vec<_> = (0..8).map(|_| TcpStream::connect(there).unwrap()).collect();
             let sink = Sink::open(address, first.as_fd(), 2).expect("it needs no privilege");
             for _ in 0..4 {
                 let error = TcpStream::connect_timeout(&there, Duration::from_millis(30));
                 assert_eq!(error.expect_err("the SYN is dropped").kind(), io::ErrorKind::TimedOut);
             }
-            let queued = |it: &TcpListener| socket::queue_length(it.as_fd()).unwrap();
+            let queued = |listener: &TcpListener| socket::queue_length(listener.as_fd()).unwrap();
             assert_eq!(queued(&first) + queued(&second), 8);
             drop((sink, waiting));
         }
     }
 
     /// Clients that connect without a pause while the sink opens are let in by the others or by
-    /// nobody: none of them is caught in the queue that nobody accepts from.
+    /// none: no connection is caught in the queue that is not accepted from.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "clients have threads of their own")]
     fn who_comes_meanwhile_is_not_caught() {
@@ -142,7 +144,8 @@ mod tests {
             };
             let clients = [(); 3].map(|()| std::thread::spawn(connect));
             let sink = Sink::open(address, first.as_fd(), 1).expect("it needs no privilege");
-            let let_in: Vec<_> = clients.into_iter().flat_map(|it| it.join().unwrap()).collect();
+            let let_in: Vec<_> =
+                clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
             let queued = socket::queue_length(first.as_fd()).unwrap();
             assert_eq!(queued as usize, let_in.len());
             drop(sink);

@@ -2,35 +2,89 @@
 //!
 //! # The trap
 //! A socket with `SO_REUSEPORT` joins the group of any other server of the same user, in silence. So
-//! the first socket of an address is bound without the option, which fails when anybody listens there,
-//! and gets it afterwards.
+//! the first socket of an address is bound without the option, which fails when another socket listens
+//! there, and gets it afterwards.
 
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
+use nix::sys::stat::Mode;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Whether a TCP listener is the first of its address, or joins those that are there.
+use super::{identity, poll, process};
+
+/// The place of a TCP listener: the first of its address, or one more beside those that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Join {
-    /// Nobody may listen there yet.
+    /// No other socket may listen there yet.
     First,
     /// A further member of our own group.
     Further,
 }
 
+/// Which connections an IPv6 listener for every address takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Families {
+    /// Those of IPv4 too, where the kernel's default (`net.ipv6.bindv6only`) says so.
+    Default,
+    /// Those of IPv6 alone (ipv6(7), `IPV6_V6ONLY`).
+    V6Only,
+}
+
+/// For tests: [`listen_families`] with the kernel's default.
+#[cfg(test)]
+pub(crate) fn listen_tcp(address: SocketAddr, join: Join, backlog: u32) -> io::Result<TcpListener> {
+    listen_families(address, Families::Default, join, backlog)
+}
+
+/// Opens a further member of the group that this listener is in. The kernel forms groups of sockets
+/// that take the same families.
+///
+/// # Errors
+/// As [`listen_families`].
+pub(crate) fn listen_beside(
+    member: BorrowedFd<'_>,
+    address: SocketAddr,
+    backlog: u32,
+) -> io::Result<TcpListener> {
+    let families = if is_v6_only(member) { Families::V6Only } else { Families::Default };
+    listen_families(address, families, Join::Further, backlog)
+}
+
+/// Returns true if the socket takes no connection of IPv4.
+pub(crate) fn is_v6_only(socket: BorrowedFd<'_>) -> bool {
+    // A socket of IPv4 does not know the option.
+    SockRef::from(&socket).only_v6().unwrap_or(false)
+}
+
+/// Returns true if bind(2) or socket(2) failed because the machine lacks the address or its family.
+pub(crate) fn is_absence(error: &io::Error) -> bool {
+    [libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT].map(Some).contains(&error.raw_os_error())
+}
+
 /// Opens a listening TCP socket, non-blocking and with `SO_REUSEPORT`.
 ///
 /// # Errors
-/// What bind(2) and listen(2) say: `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`.
-pub(crate) fn listen_tcp(address: SocketAddr, join: Join, backlog: u32) -> io::Result<TcpListener> {
+/// The error of bind(2) and listen(2): `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`.
+pub(crate) fn listen_families(
+    address: SocketAddr,
+    families: Families,
+    join: Join,
+    backlog: u32,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    if families == Families::V6Only {
+        socket.set_only_v6(true)?;
+    }
     // Connections in TIME_WAIT are no obstacle.
     socket.set_reuse_address(true)?;
     if join == Join::Further {
@@ -44,15 +98,13 @@ pub(crate) fn listen_tcp(address: SocketAddr, join: Join, backlog: u32) -> io::R
     Ok(socket.into())
 }
 
-/// Opens a listening unix socket, non-blocking. A file that nobody listens on is replaced.
+/// Opens a listening unix socket, non-blocking. A file without a listener is replaced.
 ///
 /// # Errors
 /// `AddrInUse` when a server answers there, or the path is no socket; what bind(2), chmod(2) say.
-pub(crate) fn listen_unix(
-    path: &Path,
-    mode: Option<u32>,
-    backlog: u32,
-) -> io::Result<UnixListener> {
+pub(crate) fn listen_unix(path: &Path, file: SocketFile, backlog: u32) -> io::Result<UnixListener> {
+    // Between the look at an abandoned file and its removal no other server may begin to listen there.
+    let _turn = PathLock::take(path)?;
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(
@@ -66,21 +118,100 @@ pub(crate) fn listen_unix(
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&socket2::SockAddr::unix(path)?)?;
-    if let Some(mode) = mode {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    // The file gets the mode of the socket, and the user of the process for files: it is born with both,
+    // since by its path another file could be meant a moment later.
+    nix::sys::stat::fchmod(&socket, Mode::from_bits_truncate(file.mode))?;
+    {
+        let _unmasked = Unmasked::begin();
+        let _owner = identity::FileOwner::become_it(file.owner);
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
     }
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(OwnedFd::from(socket).into())
 }
 
-/// Whether nobody listens at the socket's file. A server may answer, or be full, or let us not in: then
-/// somebody is there. It is not waited for.
+/// The mode and the owner of a unix socket's file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SocketFile {
+    pub(crate) mode: u32,
+    /// User and group; `None`: those of this process.
+    pub(crate) owner: (Option<u32>, Option<u32>),
+}
+
+/// The file mode creation mask is empty until this is dropped.
+struct Unmasked(u32);
+
+impl Unmasked {
+    fn begin() -> Self {
+        Self(process::set_umask(0))
+    }
+}
+
+impl Drop for Unmasked {
+    fn drop(&mut self) {
+        process::set_umask(self.0);
+    }
+}
+
+/// A lock beside a path, as long as this lives: one server at a time opens a socket there.
+struct PathLock {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl PathLock {
+    /// # Errors
+    /// `AddrInUse` while another server opens a socket there; `AlreadyExists` where the lock's file is
+    /// another user's; what open(2) says.
+    fn take(socket: &Path) -> io::Result<Self> {
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        loop {
+            let mut options = File::options();
+            options.write(true).create(true).mode(0o600);
+            let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path)?;
+            let found = file.metadata()?;
+            if found.uid() != nix::unistd::geteuid().as_raw() || !found.is_file() {
+                let why = format!("{} belongs to another user", path.display());
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+            }
+            let in_use = || io::Error::from_raw_os_error(libc::EADDRINUSE);
+            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| in_use())?;
+            // Its holder may have removed it since it was opened: then it locks nothing.
+            if file_id(&path) == Some((found.dev(), found.ino())) {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+    }
+}
+
+impl Drop for PathLock {
+    fn drop(&mut self) {
+        // Still locked. A file that stays is no obstacle.
+        let _stays = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Returns true if no process listens at the socket's file. A server may answer, or be full, or let us
+/// not in: then one is there. It is not waited for.
 fn is_abandoned(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     let connected = socket.connect(&socket2::SockAddr::unix(path)?);
     Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+}
+
+/// For tests: has the connection reset when its last descriptor is closed (socket(7), `SO_LINGER`).
+#[cfg(test)]
+pub(crate) fn reset(stream: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))
+}
+
+/// For tests: sends these bytes, past the event loop.
+#[cfg(test)]
+pub(crate) fn send_all(stream: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    io::Write::write_all(&mut &*SockRef::from(&stream), bytes)
 }
 
 /// For tests: lets the kernel take as little as it does of what is written to connections that this
@@ -90,10 +221,67 @@ pub(crate) fn narrow(listener: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&listener).set_send_buffer_size(1)
 }
 
+/// Has a socket listen no more, for every process that holds it; connections that wait are reset.
+///
+/// # Errors
+/// The error of shutdown(2): `ENOTCONN` where it does not listen.
+pub(crate) fn stop_listening(listener: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&listener).shutdown(std::net::Shutdown::Read)
+}
+
+/// Returns true if a socket that has listened does so no more, since a process that shares it has shut
+/// it down: one of TCP is closed then, and one of the unix domain has an end.
+pub(crate) fn has_stopped_listening(listener: BorrowedFd<'_>) -> bool {
+    !SockRef::from(&listener).is_listener().unwrap_or(true) || poll::has_end(listener)
+}
+
+/// Has a TCP socket listen again, after [`has_stopped_listening`].
+///
+/// # Errors
+/// The error of bind(2) and listen(2): `EADDRINUSE` where the port has become another's.
+pub(crate) fn listen_again(
+    listener: BorrowedFd<'_>,
+    address: SocketAddr,
+    backlog: u32,
+) -> io::Result<()> {
+    disconnect(listener)?;
+    let socket = SockRef::from(&listener);
+    // A port that was the kernel's choice is given up, though getsockname(2) has it still; any other is kept.
+    socket.bind(&address.into()).or_else(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => Ok(()),
+        _ => Err(error),
+    })?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
+/// Takes back what shutdown(2) has done to a socket that neither listens nor is connected: connections
+/// that it accepts would be born with it (connect(2), `AF_UNSPEC`).
+fn disconnect(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let nowhere = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
+    let length = libc::socklen_t::try_from(size_of_val(&nowhere)).expect("a few bytes");
+    // SAFETY: the kernel reads `length` bytes of `nowhere`, which is that long.
+    #[expect(unsafe_code, reason = "no crate that we have connects to no address")]
+    let status = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns true if accept(2) waits where no connection does.
+pub(crate) fn waits(listener: BorrowedFd<'_>) -> bool {
+    !SockRef::from(&listener).nonblocking().unwrap_or(true)
+}
+
+/// Has accept(2) return where no connection waits, for every process that shares the socket.
+///
+/// # Errors
+/// The error of fcntl(2).
+pub(crate) fn wait_no_more(listener: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&listener).set_nonblocking(true)
+}
+
 /// Lets so many connections wait on a socket that listens already.
 ///
 /// # Errors
-/// What listen(2) says.
+/// The error of listen(2).
 pub(crate) fn set_backlog(listener: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
     SockRef::from(&listener).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
@@ -103,20 +291,11 @@ pub(crate) fn file_id(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Takes over a listening socket that this process was started with.
+/// Makes a descriptor that this process was started with a listener of its own.
 ///
 /// # Errors
-/// `EBADF` when the descriptor is not open, `EINVAL` when it is no listening stream socket.
-pub(crate) fn adopt(descriptor: i32) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl(2) looks a number up and changes nothing.
-    #[expect(unsafe_code, reason = "the number may name no descriptor, so it cannot be borrowed")]
-    let known = unsafe { libc::fcntl(descriptor, libc::F_GETFD) };
-    if descriptor < 0 || known < 0 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    // SAFETY: it is open, and the caller names it once: it was inherited for us alone.
-    #[expect(unsafe_code, reason = "descriptors are inherited as numbers")]
-    let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+/// `EINVAL` when it is no listening stream socket; it stays open then, as it was passed.
+pub(crate) fn adopt(owned: OwnedFd) -> io::Result<OwnedFd> {
     let socket = SockRef::from(&owned);
     let listens =
         socket.is_listener().unwrap_or(false) && socket.r#type().ok() == Some(Type::STREAM);
@@ -130,7 +309,7 @@ pub(crate) fn adopt(descriptor: i32) -> io::Result<OwnedFd> {
     Ok(owned)
 }
 
-/// What kind of address a listening socket has.
+/// The kind of a listening socket's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Local {
     Tcp(SocketAddr),
@@ -140,18 +319,40 @@ pub(crate) enum Local {
 /// The address that the socket listens on.
 ///
 /// # Errors
-/// What getsockname(2) says.
+/// The error of getsockname(2).
 pub(crate) fn local(socket: BorrowedFd<'_>) -> io::Result<Local> {
     let address = SockRef::from(&socket).local_addr()?;
     Ok(address.as_socket().map_or(Local::Unix, Local::Tcp))
 }
 
-/// How many connections wait to be accepted on a listening TCP socket. (tcp(7) does not say so, but
-/// for a listener the kernel keeps that number in `tcpi_unacked`.)
+/// Has accept(2) wait for a connection where there is none, for every process that shares the socket and
+/// has not changed that.
 ///
 /// # Errors
-/// What getsockopt(2) says.
+/// The error of fcntl(2).
+pub(crate) fn wait_in_accept(listener: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&listener).set_nonblocking(false)
+}
+
+/// Returns the number of connections that wait to be accepted on a listening TCP socket. (tcp(7) does
+/// not say so, but for a listener the kernel keeps that number in `tcpi_unacked`.)
+///
+/// # Errors
+/// The error of getsockopt(2).
 pub(crate) fn queue_length(listener: BorrowedFd<'_>) -> io::Result<u32> {
+    tcp_info(listener).map(|info| info.tcpi_unacked)
+}
+
+/// Returns the time since the last bytes came in on a TCP connection, or the connection itself where
+/// none have, in the kernel's milliseconds (`tcpi_last_data_recv`).
+///
+/// # Errors
+/// The error of getsockopt(2).
+pub(crate) fn last_received(stream: BorrowedFd<'_>) -> io::Result<Duration> {
+    tcp_info(stream).map(|info| Duration::from_millis(info.tcpi_last_data_recv.into()))
+}
+
+fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     // SAFETY: all zeroes is a valid `tcp_info`: it holds numbers only.
     #[expect(unsafe_code, reason = "tcp_info has no constructor")]
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -160,21 +361,22 @@ pub(crate) fn queue_length(listener: BorrowedFd<'_>) -> io::Result<u32> {
     #[expect(unsafe_code, reason = "no crate offers TCP_INFO")]
     let status = unsafe {
         libc::getsockopt(
-            listener.as_raw_fd(),
+            socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             (&raw mut info).cast(),
             &raw mut length,
         )
     };
-    if status == 0 { Ok(info.tcpi_unacked) } else { Err(io::Error::last_os_error()) }
+    if status == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How many bytes wait to be read on a stream socket (tcp(7) and unix(7), `FIONREAD`); its end does not
-/// count. The number is only looked up: where it names nothing, or something else, the answer is wrong.
+/// Returns the number of bytes that wait to be read on a stream socket (tcp(7) and unix(7),
+/// `FIONREAD`); its end does not count. The number is only looked up: where it names nothing, or
+/// something else, the answer is wrong.
 ///
 /// # Errors
-/// What ioctl(2) says.
+/// The error of ioctl(2).
 pub(crate) fn unread_bytes(socket: RawFd) -> io::Result<u64> {
     let mut count: libc::c_int = 0;
     // SAFETY: the kernel writes one int to `count`, and changes nothing of the socket.
@@ -187,116 +389,22 @@ pub(crate) fn unread_bytes(socket: RawFd) -> io::Result<u64> {
     }
 }
 
-/// Whether accept(2) failed for want of descriptors or memory.
+/// Reads what waits on a stream socket, past the event loop (recv(2)).
+///
+/// # Errors
+/// The error of recv(2): `EAGAIN` where nothing waits.
+pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
+    io::Read::read(&mut &*SockRef::from(&socket), bytes)
+}
+
+/// Returns true if accept(2) failed for want of descriptors or memory.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]
         .into_iter()
-        .any(|it| Some(it) == number)
+        .any(|other| Some(other) == number)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::TcpStream;
-    use std::os::fd::AsFd;
-
-    use super::*;
-
-    #[test]
-    fn a_second_server_is_refused_and_a_further_member_is_not() {
-        let any = "127.0.0.1:0".parse().unwrap();
-        let first = listen_tcp(any, Join::First, 16).expect("a free port");
-        let address = first.local_addr().unwrap();
-        let refused = listen_tcp(address, Join::First, 16).expect_err("somebody listens there");
-        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
-        let further = listen_tcp(address, Join::Further, 16).expect("our own group");
-        assert_eq!(further.local_addr().unwrap(), address);
-    }
-
-    #[test]
-    fn steering_sends_connections_to_the_chosen_member_alone() {
-        let first = listen_tcp("127.0.0.1:0".parse().unwrap(), Join::First, 64).unwrap();
-        let address = first.local_addr().unwrap();
-        let members = [first]
-            .into_iter()
-            .chain((1..4).map(|_| listen_tcp(address, Join::Further, 64).unwrap()))
-            .collect::<Vec<_>>();
-        super::super::filter::steer(members[0].as_fd(), &[1, 3]).expect("needs no privilege");
-        let clients: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let waiting: Vec<u32> =
-            members.iter().map(|it| queue_length(it.as_fd()).unwrap()).collect();
-        assert_eq!((waiting[0], waiting[2]), (0, 0));
-        assert_eq!(waiting[1] + waiting[3], 40);
-        drop(clients);
-        super::super::filter::unsteer(members[2].as_fd()).expect("nor does this");
-        let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let now: Vec<u32> = members.iter().map(|it| queue_length(it.as_fd()).unwrap()).collect();
-        assert!(now[0] > 0 && now[2] > 0, "the kernel chooses among all again: {now:?}");
-        let none = super::super::filter::unsteer(members[0].as_fd()).expect_err("there is none");
-        assert_eq!(none.raw_os_error(), Some(libc::ENOENT));
-        drop(clients);
-    }
-
-    #[test]
-    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f.sock");
-        let first = listen_unix(&path, Some(0o600), 16).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let refused = listen_unix(&path, None, 16).expect_err("it is alive");
-        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
-        drop(first);
-        listen_unix(&path, None, 16).expect("it is stale");
-        let file = folder.path().join("file");
-        std::fs::write(&file, "x").unwrap();
-        listen_unix(&file, None, 16).expect_err("a file is not replaced");
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "x");
-    }
-
-    /// A server whose queue is full lets nobody in for the time being, and is not waited for.
-    #[test]
-    fn a_live_unix_socket_whose_queue_is_full_is_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f.sock");
-        let _full = listen_unix(&path, None, 0).unwrap();
-        let client = || {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            socket.connect(&socket2::SockAddr::unix(&path).unwrap()).map(|()| socket)
-        };
-        let waiting: Vec<_> = std::iter::repeat_with(client).map_while(Result::ok).collect();
-        assert!(!waiting.is_empty());
-        let refused = listen_unix(&path, None, 16).expect_err("it is alive");
-        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
-    }
-
-    #[test]
-    fn unread_bytes_are_counted_and_left() {
-        use std::io::{Read, Write};
-        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), Join::First, 16).unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        assert_eq!(unread_bytes(stream.as_raw_fd()).unwrap(), 0);
-        client.write_all(b"abc").unwrap();
-        assert_eq!(unread_bytes(stream.as_raw_fd()).unwrap(), 3);
-        drop(client);
-        let mut text = String::new();
-        stream.set_nonblocking(false).unwrap();
-        stream.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "abc");
-        assert_eq!(unread_bytes(stream.as_raw_fd()).unwrap(), 0, "its end does not count");
-        assert!(unread_bytes(-1).is_err());
-    }
-
-    #[test]
-    fn only_listening_sockets_are_adopted() {
-        assert_eq!(adopt(-1).unwrap_err().raw_os_error(), Some(libc::EBADF));
-        assert_eq!(adopt(9999).unwrap_err().raw_os_error(), Some(libc::EBADF));
-        let file = std::fs::File::open("/dev/null").unwrap();
-        assert_eq!(adopt(file.as_raw_fd()).unwrap_err().raw_os_error(), Some(libc::EINVAL));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let adopted = adopt(listener.into_raw_fd()).unwrap();
-        assert_eq!(local(adopted.as_fd()).unwrap(), Local::Tcp(address));
-    }
-}
+#[path = "socket_tests.rs"]
+mod tests;

@@ -1,7 +1,11 @@
-//! What the kernel counts of a process.
+//! The kernel's counts of a process.
 
 use std::fs;
 use std::io;
+use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 /// Bytes of the process's memory that are resident (proc(5), `/proc/pid/statm`).
 ///
@@ -15,11 +19,41 @@ pub(crate) fn resident_bytes(pid: i32) -> io::Result<u64> {
     pages.map(|pages| pages * page).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// The processor time of a process, in its own code and in the kernel (proc(5), `/proc/pid/stat`).
+///
+/// # Errors
+/// When the process is gone, or there is no `/proc`.
+pub(crate) fn cpu_time(pid: i32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+    let ticks = u64::try_from(ticks).unwrap_or(100).max(1);
+    // Its name, in brackets, may hold anything; behind it stand the state and ten further words.
+    let (_, rest) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
+    let mut words = rest.split(' ').skip(11).map(str::parse::<u64>);
+    let (Some(Ok(user)), Some(Ok(system))) = (words.next(), words.next()) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let millis = user.saturating_add(system).saturating_mul(1000) / ticks;
+    Ok(Duration::from_millis(millis))
+}
+
+/// For how long the children that this process has reaped had the processor (getrusage(2),
+/// `RUSAGE_CHILDREN`).
+///
+/// # Errors
+/// The error of getrusage(2).
+pub(crate) fn processor_time_of_children() -> io::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
+    let sum = micros(usage.user_time()).saturating_add(micros(usage.system_time()));
+    Ok(Duration::from_micros(sum))
+}
+
 /// One thread of a process, and what became of its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Thread {
     id: i32,
-    /// Whether it runs, or would if it had a processor.
+    /// True if it runs, or would if it had a processor.
     runnable: bool,
     /// Nanoseconds for which it had one.
     ran: u64,
@@ -28,14 +62,14 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
-    /// Whether it got less than half of the processor that it asked for, in so many nanoseconds since
-    /// it was as before.
+    /// Returns true if it got less than half of the processor that it asked for, in so many nanoseconds
+    /// since it was as before.
     ///
     /// # The trap
-    /// A wait is counted when it is over. Who has got nothing at all shows no wait: but he was and is
-    /// runnable, and has not run.
+    /// A wait is counted when it is over. A thread that got nothing at all shows no wait: but it was
+    /// and is runnable, and has not run.
     pub(crate) fn was_starved(&self, before: &[Self], nanos: u64) -> bool {
-        let Some(before) = before.iter().find(|it| it.id == self.id) else { return false };
+        let Some(before) = before.iter().find(|thread| thread.id == self.id) else { return false };
         let grew = |now: u64, then: u64| now.saturating_sub(then);
         let kept_off = self.runnable && before.runnable && grew(self.ran, before.ran) < nanos / 2;
         kept_off || grew(self.waited, before.waited) > nanos / 2
@@ -68,10 +102,43 @@ pub(crate) fn backlog_max() -> Option<u32> {
     fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
-/// How many processes of this control group the kernel has killed for want of memory, by its own
-/// count: `memory.events` in version 2 of control groups, `memory.oom_control` in version 1 (the
-/// kernel's `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`). `None` where there
-/// is no such count.
+/// The most memory that the processes of this control group may have together, in bytes: the least of
+/// its own limit, those of the groups above it, and the machine's memory.
+pub(crate) fn memory_max() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let pages = nix::unistd::sysconf(nix::unistd::SysconfVar::_PHYS_PAGES).ok().flatten();
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    let machine = u64::try_from(pages?).ok()?.checked_mul(u64::try_from(page?).ok()?)?;
+    let group = memory_max_of(&groups, |path| fs::read_to_string(path).ok());
+    Some(group.map_or(machine, |group| group.min(machine)))
+}
+
+/// The least limit of these control groups (cgroups(7), `/proc/pid/cgroup`) and of those above them.
+fn memory_max_of(groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let (mount, file) = if controllers.is_empty() {
+            ("/sys/fs/cgroup", "memory.max")
+        } else if controllers.split(',').any(|name| name == "memory") {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        } else {
+            return None;
+        };
+        let above = std::path::Path::new(path).ancestors().filter_map(|group| {
+            let group = group.to_str()?.trim_end_matches('/');
+            // Without a limit it is a word.
+            read(&format!("{mount}{group}/{file}"))?.trim().parse::<u64>().ok()
+        });
+        above.min()
+    });
+    limits.min()
+}
+
+/// Returns the number of processes of this control group that the kernel has killed for want of memory,
+/// by its own count: `memory.events` in version 2 of control groups, `memory.oom_control` in version 1
+/// (the kernel's `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`). `None` where
+/// there is no such count.
 pub(crate) fn out_of_memory_kills() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     groups.lines().find_map(|line| {
@@ -104,6 +171,23 @@ mod tests {
     }
 
     #[test]
+    fn the_least_memory_limit_of_a_group_and_those_above_counts() {
+        let files = [
+            ("/sys/fs/cgroup/a/b/memory.max", "max\n"),
+            ("/sys/fs/cgroup/a/memory.max", "268435456\n"),
+            ("/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "1000\n"),
+        ];
+        let read = |path: &str| {
+            files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned())
+        };
+        assert_eq!(memory_max_of("0::/a/b\n", read), Some(268_435_456));
+        assert_eq!(memory_max_of("4:cpu,memory:/c\n3:pids:/d\n", read), Some(1000));
+        assert_eq!(memory_max_of("0::/\n", read), None);
+        assert!(memory_max().is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
     fn who_is_kept_off_every_processor_is_starved_although_no_wait_is_counted() {
         let before = [at(7, 5, 100)];
         assert!(at(7, 5, 100).was_starved(&before, SECOND));
@@ -115,12 +199,22 @@ mod tests {
 
     #[test]
     fn who_runs_sleeps_or_is_new_is_not_starved() {
-        let (before, asleep) = (at(7, 5, 100), |it| Thread { runnable: false, ..it });
+        let (before, asleep) = (at(7, 5, 100), |thread| Thread { runnable: false, ..thread });
         assert!(!at(7, SECOND, 200).was_starved(&[before], SECOND), "it spins");
         assert!(!asleep(before).was_starved(&[asleep(before)], SECOND), "it waits for something");
         assert!(!before.was_starved(&[asleep(before)], SECOND), "it has just woken");
         assert!(!asleep(before).was_starved(&[before], SECOND), "it has just gone to sleep");
         assert!(!before.was_starved(&[at(8, 5, 100)], SECOND), "it was not there");
+    }
+
+    #[test]
+    fn processor_time_of_a_child_is_the_kernels() {
+        let before = processor_time_of_children().expect("the kernel counts");
+        let mut busy = std::process::Command::new("sh");
+        busy.args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"]);
+        assert!(busy.status().expect("there is a shell").success());
+        let after = processor_time_of_children().expect("the kernel counts");
+        assert!(before < after, "{before:?} {after:?}");
     }
 
     #[test]
@@ -131,7 +225,9 @@ mod tests {
         let pid = i32::try_from(std::process::id()).expect("pids fit");
         let threads = threads(pid).expect("this process is there");
         assert!(threads.len() >= 2, "{threads:?}");
-        assert!(threads.iter().any(|it| it.runnable && it.ran > 0), "{threads:?}");
+        assert!(threads.iter().any(|thread| thread.runnable), "this one: {threads:?}");
+        // The time of a thread is counted when it gives up its processor, as that of `main` has.
+        assert!(threads.iter().any(|thread| thread.ran > 0), "{threads:?}");
         drop(tell);
         other.join().expect("it does not panic").expect_err("nobody has told it anything");
     }
