@@ -1,33 +1,37 @@
 //! The process that writes the logs: it reads every process's ring and alone opens, writes and reopens
-//! what the lines go to. So whoever does not read stalls this process and nobody else.
+//! the targets of the lines. So a reader that does not read stalls this process and no other.
 //!
 //! It has one thread and no runtime, and it may wait in a write for as long as it takes. It takes its
 //! orders through its channel, at whose end it has no master any more; signals are not for it, since
-//! it has to outlive those whom they end.
+//! it has to outlive those that they end. It opens files with the rights of the workers and no
+//! others, and keeps the master's user otherwise: no worker can signal it.
 //!
 //! # Why it naps
 //! To be woken costs the waker a system call. While lines come, the logger looks every few
-//! milliseconds and writes what has come together, and nobody wakes it; when a look finds nothing, it
-//! sleeps until somebody does.
+//! milliseconds and writes what has come together, and is not woken; when a look finds nothing, it
+//! sleeps until it is.
 //!
 //! # The trap
 //! It dies like every process, and its successor goes on where the rings say. So a batch is taken out
 //! of the rings when it is written, not before: it may be written twice, and is never lost.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use crate::config::Log;
-use crate::logging::{Consumer, Legacy, MASTER, News, Next, Outlets, Rest, Rings};
-use crate::sys::channel::{Channel, Received};
+use crate::logging::{self, Consumer, Legacy, MASTER, News, Next, Outlets, Rest, Rings};
+use crate::scoreboard::{Block, LogKind};
+use crate::sys::bell::Bell;
+use crate::sys::channel::{Lower, Received};
 use crate::sys::fork::InChild;
+use crate::sys::identity::Identity;
 use crate::sys::poll::{self, Interest};
 use crate::sys::shared::Mapping;
 use crate::sys::signals::{self, Signals};
 use crate::sys::{clock, process};
 use crate::time::Instant;
-use crate::wire::{LogOrder, MESSAGE_MAX};
+use crate::wire::{LogOrder, MESSAGE_MAX, Report};
 
 /// From one look to the next while lines come.
 const NAP: Duration = Duration::from_millis(10);
@@ -38,16 +42,20 @@ const ORPHANED: Duration = Duration::from_millis(1600);
 /// Bytes of lines that are written before their rings get their room back.
 const BATCH: usize = 128 * 1024;
 
-/// What the logger is born with.
+/// The logger's inheritance.
 #[derive(Debug)]
 pub(crate) struct Birth<'a> {
     pub(crate) log: &'a Log,
-    pub(crate) rings: &'a Rings,
+    pub(crate) rings: Rings,
     /// The master's signals, to be forgotten.
     pub(crate) signals: &'a Signals,
     /// Its end of the channel.
-    pub(crate) channel: Channel,
+    pub(crate) channel: Lower,
     pub(crate) master: i32,
+    /// The user and the groups to take.
+    pub(crate) identity: &'a Identity,
+    /// Where it counts lines that are dropped.
+    pub(crate) metrics: Block,
 }
 
 /// Writes until it is told to finish; answers the exit code.
@@ -55,13 +63,21 @@ pub(crate) fn main(child: InChild, birth: Birth<'_>) -> i32 {
     process::extend_name("log");
     // From here on they are caught and do nothing: a group's or a service's stop is not for it.
     birth.signals.forget();
-    // If it waits in a write when the master has died, nobody else can end it.
-    let belt = signals::alarm_when_orphaned(birth.master)
+    // If it waits in a write when the master has died, nothing else can end it.
+    // A terminal may be set to stop who writes in the background (stty tostop).
+    let belt = signals::ignore(&[signals::TTOU])
+        // Workers may have a say in what the paths name.
+        .and_then(|()| birth.identity.assume_for_files())
+        // After the change of user, which clears it (prctl(2), PR_SET_PDEATHSIG).
+        .and_then(|()| signals::alarm_when_orphaned(birth.master))
         .and_then(|()| process::die_with_parent(signals::HUP));
     child.unblock_signals();
     match belt.and_then(|()| Logger::new(birth.log, birth.rings, birth.channel)) {
-        Ok(logger) => logger.run(),
-        Err(_) => FAILED,
+        Ok(logger) => Logger { metrics: Some(birth.metrics), ..logger }.run(),
+        Err(error) => {
+            logging::say_aside(format!("it cannot begin: {error}"));
+            FAILED
+        }
     }
 }
 
@@ -70,21 +86,22 @@ const FAILED: i32 = 1;
 
 /// The logger at work.
 #[derive(Debug)]
-struct Logger<'a> {
-    rings: &'a Rings,
+struct Logger {
+    rings: Rings,
     sources: Vec<Source>,
     outlets: Outlets,
     /// `None` when the master is gone.
-    channel: Option<Channel>,
+    channel: Option<Lower>,
     /// When to leave, when the master is gone.
     leave_at: Option<Instant>,
     /// When to try again what has failed.
     retry_at: Instant,
-    /// What its successor finds if it dies now.
+    /// The account that its successor finds if it dies now.
     legacy: Legacy,
     line: Vec<u8>,
     /// Whose turn it is.
     turn: usize,
+    metrics: Option<Block>,
 }
 
 /// One ring.
@@ -95,7 +112,7 @@ struct Source {
     complained: bool,
 }
 
-/// How much was found in the rings.
+/// The amount that was found in the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     Nothing,
@@ -105,15 +122,15 @@ enum Found {
     Some,
 }
 
-/// What the master wants.
+/// The master's wish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     Work,
     Leave,
 }
 
-impl<'a> Logger<'a> {
-    fn new(log: &Log, rings: &'a Rings, channel: Channel) -> io::Result<Self> {
+impl Logger {
+    fn new(log: &Log, rings: Rings, channel: Lower) -> io::Result<Self> {
         let outlets = Outlets::open(log, now());
         let channel = Some(channel);
         let mut this = Self {
@@ -126,6 +143,7 @@ impl<'a> Logger<'a> {
             legacy: Legacy::default(),
             line: Vec::new(),
             turn: 0,
+            metrics: None,
         };
         this.admit()?;
         if let Some(master) = this.sources.get(MASTER) {
@@ -173,6 +191,20 @@ impl<'a> Logger<'a> {
         Ok(())
     }
 
+    /// Takes the ring at a place from the master.
+    ///
+    /// # Errors
+    /// Where it came without its descriptors, since this process may have no more: a successor is born
+    /// with all rings.
+    fn take(&mut self, place: usize, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        if place < self.rings.count() {
+            return Ok(());
+        }
+        let ring = descriptors.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+        self.rings.add(ring);
+        self.admit()
+    }
+
     /// Writes a batch of what is in the rings.
     fn pump(&mut self) -> Found {
         let found = self.collect();
@@ -181,12 +213,23 @@ impl<'a> Logger<'a> {
         }
         self.bequeath(self.outlets.may_be_cut());
         self.outlets.write(now());
+        self.count_dropped();
         // Before the batch is given up, or the death of this process could lose a count with it.
         self.bequeath(false);
         for source in &self.sources {
             source.ring.commit();
         }
         found
+    }
+
+    /// Counts the lines that a target did not take.
+    fn count_dropped(&mut self) {
+        let [access, error] = self.outlets.take_dropped();
+        for (log, lines) in [(LogKind::Access, access), (LogKind::Error, error)] {
+            if lines > 0 {
+                self.metrics.iter().for_each(|metrics| metrics.count_dropped(log, lines));
+            }
+        }
     }
 
     /// Writes what was in the rings when this was called. What comes meanwhile may wait: it may come
@@ -230,7 +273,13 @@ impl<'a> Logger<'a> {
                         bytes += self.line.len();
                         *complained = false;
                     }
-                    Next::Lost(lost) => self.outlets.add_news(&News::Unread(lost)),
+                    Next::Lost(lost) => {
+                        // Lines of the error log have room of their own.
+                        let metrics = self.metrics.iter();
+                        metrics
+                            .for_each(|metric| metric.count_dropped(LogKind::Access, lost.lines));
+                        self.outlets.add_news(&News::unread(lost));
+                    }
                     Next::Corrupted { pid } => {
                         if !std::mem::replace(complained, true) {
                             self.outlets.add_news(&News::Corrupted { pid });
@@ -261,20 +310,22 @@ impl<'a> Logger<'a> {
         let retry = self.outlets.has_trouble().then(|| self.retry_at.since(now()));
         let leave = self.leave_at.map(|at| at.since(now()));
         let timeout = [nap, retry, leave].into_iter().flatten().min();
-        let mut descriptors = vec![(self.rings.bell().as_fd(), Interest::Read)];
-        descriptors.extend(self.channel.iter().map(|it| (it.as_fd(), Interest::Read)));
+        let bells = (0..self.rings.count()).filter_map(|place| self.rings.bell(place));
+        let bells: Vec<&Bell> = bells.collect();
+        let mut descriptors: Vec<_> =
+            bells.iter().map(|bell| (bell.as_fd(), Interest::Read)).collect();
+        descriptors.extend(self.channel.iter().map(|channel| (channel.as_fd(), Interest::Read)));
         let ready = poll::wait(&descriptors, timeout)?;
-        if ready[0].readable {
-            // First silenced, then looked: who rings in between is heard the next time.
-            self.rings.bell().silence();
-            self.admit()?;
-        }
+        // First silenced, then looked: a process that rings in between is heard the next time.
+        let rung = bells.iter().zip(&ready).filter(|(_, ready)| ready.readable);
+        rung.for_each(|(bell, _)| bell.silence());
+        let has_orders = ready.get(bells.len()).is_some_and(|ready| ready.readable);
         if self.retry_at <= now() {
             self.retry_at = now().after(RETRY);
             self.outlets.retry(now());
             self.bequeath(false);
         }
-        if ready.get(1).is_some_and(|it| it.readable) { self.obey() } else { Ok(Wanted::Work) }
+        if has_orders { self.obey() } else { Ok(Wanted::Work) }
     }
 
     /// Takes the master's orders.
@@ -287,19 +338,29 @@ impl<'a> Logger<'a> {
                     self.channel = None;
                     self.leave_at = Some(now().after(ORPHANED));
                 }
-                Received::Message { length, .. } => match LogOrder::decode(&message[..length]) {
-                    Ok(LogOrder::Finish) => {
-                        self.catch_up()?;
-                        return Ok(Wanted::Leave);
+                Received::Message { length, descriptors } => {
+                    match LogOrder::decode(&message[..length]) {
+                        Ok(LogOrder::Ring { place }) => {
+                            self.take(usize::from(place), descriptors)?;
+                        }
+                        Ok(LogOrder::Finish) => {
+                            self.catch_up()?;
+                            return Ok(Wanted::Leave);
+                        }
+                        Ok(LogOrder::Reopen) => {
+                            // What was said before the order goes to the old file.
+                            self.catch_up()?;
+                            let is_done = self.outlets.reopen();
+                            let report =
+                                if is_done { Report::Reopened } else { Report::NotReopened };
+                            // A master that does not read learns less.
+                            let channel = self.channel.as_ref();
+                            let _full = channel.map(|channel| channel.send(&report.encode()));
+                        }
+                        // Another version's order: not for us.
+                        Err(_) => {}
                     }
-                    Ok(LogOrder::Reopen) => {
-                        // What was said before the order goes to the old file.
-                        self.catch_up()?;
-                        self.outlets.reopen();
-                    }
-                    // Another version's order: not for us.
-                    Err(_) => {}
-                },
+                }
             }
         }
         Ok(Wanted::Work)

@@ -12,8 +12,9 @@ use std::thread::Scope;
 use super::*;
 use crate::config::{Level, LogFormat, LogTarget, WhenFull};
 use crate::logging::Kind;
+use crate::sys::channel::{self, Upper};
 
-/// How long anything may take that is expected to happen.
+/// The time that anything may take that is expected to happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn log(path: &Path) -> Log {
@@ -22,26 +23,38 @@ fn log(path: &Path) -> Log {
         error: LogTarget::File(path.to_owned()),
         level: Level::Info,
         access_format: "%(h)s".to_owned(),
+        skip: Vec::new(),
+        slow: None,
         format: LogFormat::Text,
         when_full: WhenFull::Drop,
     };
-    crate::logging::apply(&log).expect("it is right");
+    logging::apply(&log).expect("it is right");
     log
 }
 
 /// A logger in a thread; its exit code comes through the handle.
-fn start<'scope, 'env>(
-    scope: &'scope Scope<'scope, 'env>,
-    rings: &'env Rings,
+fn start<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    rings: &Rings,
     log: Log,
-) -> (Channel, std::thread::ScopedJoinHandle<'scope, i32>) {
-    let (master, channel) = Channel::pair().expect("a channel");
-    let logger = Logger::new(&log, rings, channel).expect("rings can be mapped");
+) -> (Upper, std::thread::ScopedJoinHandle<'scope, i32>) {
+    let (master, channel) = channel::pair().expect("a channel");
+    let logger = Logger::new(&log, rings.copy(), channel).expect("rings can be mapped");
     (master, scope.spawn(move || logger.run()))
 }
 
-fn order(master: &Channel, order: LogOrder) {
-    master.send(&order.encode(), None).expect("there is room");
+fn order(master: &Upper, order: LogOrder) {
+    master.send(&order.encode(), &[]).expect("there is room");
+}
+
+/// Makes another ring, and sends it to the logger.
+fn send_ring(master: &Upper, rings: &mut Rings) -> impl FnMut(Kind, &[u8]) + use<> {
+    let place = rings.count();
+    let ring = rings.ring(place).expect("a ring");
+    let descriptors = rings.descriptors().last().expect("the one that was made");
+    let place = u16::try_from(place).expect("there are few");
+    master.send(&LogOrder::Ring { place }.encode(), &descriptors).expect("there is room");
+    ring.into_writer()
 }
 
 /// Waits until the file holds exactly this.
@@ -61,7 +74,7 @@ fn await_text(path: &Path, text: &str) {
 fn lines_of_every_ring_are_written_and_it_wakes_for_each() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("log");
-    let rings = Rings::new().expect("memory can be shared");
+    let mut rings = Rings::new().expect("memory can be shared");
     let mut first = rings.ring(0).expect("a ring").into_writer();
     first(Kind::Error, b"before there was a logger\n");
     std::thread::scope(|scope| {
@@ -69,7 +82,7 @@ fn lines_of_every_ring_are_written_and_it_wakes_for_each() {
         let mut text = "before there was a logger\n".to_owned();
         await_text(&path, &text);
         // A ring that is made while it sleeps.
-        let mut second = rings.ring(1).expect("a ring").into_writer();
+        let mut second = send_ring(&master, &mut rings);
         for number in 0..20 {
             let line = format!("{number}\n");
             match number % 2 {
@@ -91,7 +104,7 @@ fn lines_of_every_ring_are_written_and_it_wakes_for_each() {
 fn what_was_said_before_a_reopening_goes_to_the_old_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
-    let rings = Rings::new().expect("memory can be shared");
+    let mut rings = Rings::new().expect("memory can be shared");
     let mut write = rings.ring(0).expect("a ring").into_writer();
     std::thread::scope(|scope| {
         let (master, logger) = start(scope, &rings, log(&path));
@@ -114,7 +127,7 @@ fn a_reader_that_stops_costs_counted_lines_and_no_error() {
     const LINES: u64 = 40_000;
     let (reader, writer) = io::pipe().expect("a pipe");
     let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
-    let rings = Rings::new().expect("memory can be shared");
+    let mut rings = Rings::new().expect("memory can be shared");
     let mut write = rings.ring(0).expect("a ring").into_writer();
     let (mut received, mut lost, mut errors) = (0, 0, 0);
     std::thread::scope(|scope| {
@@ -133,8 +146,9 @@ fn a_reader_that_stops_costs_counted_lines_and_no_error() {
             if let Some(number) = line.strip_prefix("error ") {
                 assert_eq!(number.parse(), Ok(errors * 100), "no error is lost");
                 errors += 1;
-            } else if let Some((_, news)) = line.split_once("log lines were dropped lines=") {
-                lost += news.split(' ').next().and_then(|it| it.parse::<u64>().ok()).expect(news);
+            } else if let Some((_, news)) = line.split_once("log lines dropped: ") {
+                lost +=
+                    news.split(' ').next().and_then(|part| part.parse::<u64>().ok()).expect(news);
             } else {
                 let number: u64 = line.parse().unwrap_or_else(|_| panic!("torn: {line}"));
                 assert_eq!(number, received + lost, "each gap is told where it is");
@@ -153,11 +167,11 @@ fn a_logger_that_dies_leaves_its_count_of_lost_lines() {
     let folder = tempfile::tempdir().expect("a folder");
     let (error, full) = (folder.path().join("error"), PathBuf::from("/dev/full"));
     let log = Log { access: LogTarget::File(full), ..log(&error) };
-    let rings = Rings::new().expect("memory can be shared");
+    let mut rings = Rings::new().expect("memory can be shared");
     let mut write = rings.ring(0).expect("a ring").into_writer();
     for number in 1..=3 {
-        let (_master, channel) = Channel::pair().expect("a channel");
-        let mut logger = Logger::new(&log, &rings, channel).expect("rings can be mapped");
+        let (_master, channel) = channel::pair().expect("a channel");
+        let mut logger = Logger::new(&log, rings.copy(), channel).expect("rings can be mapped");
         write(Kind::Access, format!("{number}\n").as_bytes());
         assert_eq!(logger.pump(), Found::All);
     }
@@ -167,7 +181,7 @@ fn a_logger_that_dies_leaves_its_count_of_lost_lines() {
         assert_eq!(logger.join().expect("it does not panic"), 0);
     });
     let text = fs::read_to_string(&error).expect("the log is there");
-    assert_eq!(text.matches("log lines were dropped lines=3 ").count(), 1, "{text}");
+    assert_eq!(text.matches("log lines dropped: 3 in ").count(), 1, "{text}");
     assert_eq!(rings.consumers(0).expect("rings can be mapped")[MASTER].notes(), [0; 5]);
 }
 
@@ -178,7 +192,7 @@ fn a_flood_keeps_the_logger_from_nothing() {
     let (error, moved) = (folder.path().join("error"), folder.path().join("error.1"));
     let (reader, writer) = io::pipe().expect("a pipe");
     let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
-    let rings = Rings::new().expect("memory can be shared");
+    let mut rings = Rings::new().expect("memory can be shared");
     let mut write = rings.ring(0).expect("a ring").into_writer();
     let flows = AtomicBool::new(true);
     std::thread::scope(|scope| {
@@ -202,7 +216,7 @@ fn a_flood_keeps_the_logger_from_nothing() {
             }
         });
         let _ended = Ends(flows);
-        let mut late = rings.ring(1).expect("a ring").into_writer();
+        let mut late = send_ring(&master, &mut rings);
         late(Kind::Error, b"of a new process\n");
         await_line(&error, "of a new process");
         fs::rename(&error, &moved).expect("a file can be moved");
@@ -219,9 +233,9 @@ fn a_flood_keeps_the_logger_from_nothing() {
     });
 }
 
-/// Whether one line of the file is this.
+/// Returns true if one line of the file is this.
 fn holds_line(path: &Path, line: &str) -> bool {
-    fs::read_to_string(path).is_ok_and(|text| text.lines().any(|it| it == line))
+    fs::read_to_string(path).is_ok_and(|text| text.lines().any(|other| other == line))
 }
 
 fn await_line(path: &Path, line: &str) {
@@ -249,7 +263,7 @@ impl Drop for Ends<'_> {
 fn a_mad_process_ruins_its_own_lines() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("log");
-    let rings = Rings::new().expect("memory can be shared");
+    let mut rings = Rings::new().expect("memory can be shared");
     let mut sane = rings.ring(0).expect("a ring").into_writer();
     let mad = rings.ring(1).expect("a ring");
     std::thread::scope(|scope| {
@@ -275,10 +289,10 @@ fn a_mad_process_ruins_its_own_lines() {
         let sane: String = found
             .lines()
             .filter(|line| line.starts_with("sane "))
-            .map(|it| format!("{it}\n"))
+            .map(|line| format!("{line}\n"))
             .collect();
         assert_eq!(sane, text);
-        let complaints = found.matches("has written nonsense over its log lines").count();
+        let complaints = found.matches("its ring is corrupted").count();
         assert!((1..=50).contains(&complaints), "{complaints}");
     });
 }
@@ -287,7 +301,7 @@ fn a_mad_process_ruins_its_own_lines() {
 fn without_a_master_it_writes_for_a_moment_and_leaves() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("log");
-    let rings = Rings::new().expect("memory can be shared");
+    let mut rings = Rings::new().expect("memory can be shared");
     let mut write = rings.ring(0).expect("a ring").into_writer();
     std::thread::scope(|scope| {
         let (master, logger) = start(scope, &rings, log(&path));

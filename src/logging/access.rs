@@ -6,14 +6,15 @@ use super::format::{AccessFormat, LINE_MAX, NamedFields, Shape};
 use super::record::Record;
 use super::{json, text};
 
-/// Turns records into lines. One for each process: it remembers dates and an address, so it is not shared.
+/// Turns records into lines. One for each process: it remembers dates and an address, so it is not
+/// shared.
 #[derive(Debug)]
 pub struct AccessWriter {
     format: AccessFormat,
     memory: Memory,
 }
 
-/// What is remembered from line to line, so that it need not be made again.
+/// Text that is remembered from line to line, so that it need not be made again.
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) clock: Clock,

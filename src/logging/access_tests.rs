@@ -1,4 +1,4 @@
-//! What each atom writes, against gunicorn's documentation; and that no request can make a line
+//! The text of each atom, against gunicorn's documentation; and that no request can make a line
 //! anything but one line.
 
 use std::net::IpAddr;
@@ -27,6 +27,7 @@ struct Request {
     outcome: Outcome,
     bytes: u64,
     elapsed: Duration,
+    queue_wait: Option<Duration>,
     request_id: Option<String>,
 }
 
@@ -43,6 +44,7 @@ impl Request {
             outcome: Outcome::Status(StatusCode::OK),
             bytes: 512,
             elapsed: Duration::from_micros(1_234_567),
+            queue_wait: Some(Duration::from_millis(12)),
             request_id: None,
         }
     }
@@ -58,6 +60,7 @@ impl Request {
             remote: self.remote,
             started: UNIX_EPOCH + Duration::from_millis(1_711_016_798_042),
             elapsed: self.elapsed,
+            queue_wait: self.queue_wait,
             method: &self.method,
             target: &self.target,
             version: self.version,
@@ -70,6 +73,7 @@ impl Request {
             generation: Generation::FIRST,
             request_id: self.request_id.as_deref(),
             scheme: "http",
+            client_certificate: None,
         }
     }
 
@@ -125,6 +129,7 @@ fn each_atom_is_as_gunicorn_documents_it() {
         ("%({generation}e)s", "1"),
         ("%({scheme}e)s", "http"),
         ("%({outcome}e)s", "ok"),
+        ("%({queue_wait}e)s", "0.012000"),
         ("100%%", "100%"),
     ];
     for (format, expected) in table {
@@ -144,19 +149,32 @@ fn what_is_missing_is_a_dash() {
     request.remote = None;
     request.bytes = 0;
     request.elapsed = Duration::from_micros(7);
-    let format = "%(h)s|%(u)s|%(q)s|%(b)s|%(B)s|%(f)s|%(a)s|%(T)s|%(M)s|%(D)s|%(L)s";
-    assert_eq!(request.line(format), "-|-||-|0|-|-|0|0|7|0.000007");
+    request.queue_wait = None;
+    let format =
+        "%(h)s|%(u)s|%(q)s|%(b)s|%(B)s|%(f)s|%(a)s|%(T)s|%(M)s|%(D)s|%(L)s|%({queue_wait}e)s";
+    assert_eq!(request.line(format), "-|-||-|0|-|-|0|0|7|0.000007|-");
 }
 
 #[test]
 fn a_request_without_an_answer_has_no_status() {
-    for (outcome, word) in [(Outcome::Aborted, "aborted"), (Outcome::Lost, "lost")] {
+    for (outcome, word) in [(Outcome::Aborted(None), "aborted"), (Outcome::Lost(None), "lost")] {
         let mut request = Request::new();
         request.outcome = outcome;
         assert_eq!(request.line("%(s)s %({outcome}e)s"), format!("- {word}"));
         let object = request.object();
         assert_eq!(object["status"], Value::Null);
         assert_eq!(object["outcome"], word);
+    }
+}
+
+#[test]
+fn an_answer_that_was_cut_short_has_its_status() {
+    let ok = Some(StatusCode::OK);
+    for (outcome, word) in [(Outcome::Aborted(ok), "aborted"), (Outcome::Lost(ok), "lost")] {
+        let request = Request { outcome, ..Request::new() };
+        assert_eq!(request.line("%(s)s %(B)s %({outcome}e)s"), format!("200 512 {word}"));
+        let object = request.object();
+        assert_eq!((&object["status"], &object["outcome"]), (&json!(200), &json!(word)));
     }
 }
 
@@ -251,17 +269,19 @@ fn json_is_typed_and_in_order() {
         "{\"time\":\"2024-03-21T10:26:38.042+00:00\",\"remote\":\"203.0.113.9\",\
          \"user\":\"Aladdin\",\"method\":\"GET\",\"path\":\"/data\",\"query\":\"page=2\",\
          \"protocol\":\"HTTP/1.1\",\"status\":200,\"outcome\":\"ok\",\"bytes\":512,\
-         \"referer\":null,\"user_agent\":\"caf\u{fffd} \",\"duration_us\":1234567,\"pid\":42,\
-         \"slot\":3,\"generation\":1,\"request_id\":\"id \\\"1\\\" ü\",\"scheme\":\"http\"}"
+         \"referer\":null,\"user_agent\":\"caf\u{fffd} \",\"duration_us\":1234567,\
+         \"queue_wait_us\":12000,\"pid\":42,\"slot\":3,\"generation\":1,\"request_id\":\"id \\\"1\\\" ü\",\
+         \"trace_id\":null,\"span_id\":null,\"scheme\":\"http\"}"
     );
     request = Request::new();
     request.remote = None;
+    request.queue_wait = None;
     request.target = Uri::from_static("/");
     let object = request.object();
-    for key in ["remote", "user", "query", "referer", "user_agent", "request_id"] {
+    for key in ["remote", "user", "query", "referer", "user_agent", "request_id", "queue_wait_us"] {
         assert_eq!(object[key], Value::Null, "{key}");
     }
-    assert_eq!(object.as_object().map(serde_json::Map::len), Some(18));
+    assert_eq!(object.as_object().map(serde_json::Map::len), Some(21));
 }
 
 #[test]

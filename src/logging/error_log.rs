@@ -7,105 +7,64 @@
 //! An event's own fields come first, then those of the spans around it, the inner ones first; a
 //! name stands once. In JSON a field called `time`, `pid`, `level` or `message` gets a `_` behind.
 //!
-//! # Levels
-//! `tracing` has no CRITICAL: an error with the field `critical = true` is one. Its TRACE is never
-//! written, as gunicorn knows nothing below DEBUG.
+//! # Names
+//! Events of ferricorn's own are made by [`emit`](super::emit): JSON lines have their name as `event`
+//! and their fields typed, text lines have the message alone, which says the same. An application names
+//! its events by a field called `event`.
 //!
-//! At `debug` everything is written but what the libraries below us say to themselves ([`QUIET`]):
-//! one request makes dozens of such lines, and none of them is about ferricorn or the application.
+//! # Levels
+//! `tracing` has no CRITICAL: an error with the field `critical = true` is one. Its TRACE is
+//! called DEBUG, as gunicorn knows nothing below. [`levels`](super::levels) judges what is written.
 //!
 //! The trap: the `Display` of an application's field may itself log. So the fields are gathered
 //! before anything is locked.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 
 use serde::Serializer as _;
 use serde::ser::SerializeMap as _;
-use tracing::metadata::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::clock::Clock;
+use super::clock::{Clock, Second};
 use super::escape::{CUT, JSON_GROWTH, JsonBytes, OneLine, OneLineJson};
-use super::fields::{CRITICAL, Fields, Value};
+use super::fields::{Fields, Value};
 use super::format::LINE_MAX;
+use super::levels;
 use crate::config::{Level, LogFormat};
-
-/// Libraries whose events are written from `info` on only, by the first part of their targets.
-const QUIET: [&str; 14] = [
-    "axum",
-    "axum_core",
-    "h2",
-    "hyper",
-    "hyper_util",
-    "mio",
-    "rustls",
-    "sqlx",
-    "sqlx_core",
-    "sqlx_mysql",
-    "sqlx_postgres",
-    "tokio",
-    "tokio_util",
-    "tower",
-];
-
-/// The least severe level that is written, as a number.
-///
-/// ORDERING: relaxed, for no other memory is read by it; an event that races with a reload is
-/// judged by one level or the other.
-static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
-
-/// Sets the least severe level that is written, now and for every subscriber that is there.
-pub(super) fn set_level(level: Level) {
-    LEVEL.store(level as u8, Ordering::Relaxed);
-    tracing::callsite::rebuild_interest_cache();
-}
-
-fn threshold() -> Level {
-    let stored = LEVEL.load(Ordering::Relaxed);
-    [Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical]
-        .into_iter()
-        .find(|level| *level as u8 == stored)
-        .unwrap_or(Level::Info)
-}
+use crate::log_event::{LogEvent, Severity};
 
 /// One line of the error log before it has a shape.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) level: Level,
     pub(super) fields: Fields,
 }
 
-/// Hands the events that are severe enough to a function.
+impl Entry {
+    /// The line of an event of ferricorn's own that does not pass through `tracing`.
+    pub(super) fn of(event: &dyn LogEvent) -> Self {
+        let level = match event.severity() {
+            Severity::Debug => Level::Debug,
+            Severity::Info => Level::Info,
+            Severity::Warning => Level::Warning,
+            Severity::Error => Level::Error,
+        };
+        Self { level, fields: Fields::of(event) }
+    }
+}
+
+/// Hands events to a function, with the fields of the spans around them.
 #[derive(Debug)]
 pub(super) struct ErrorLayer {
     pub(super) write: fn(&Entry),
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ErrorLayer {
-    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if may_be_written(metadata) { Interest::always() } else { Interest::never() }
-    }
-
-    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        may_be_written(metadata)
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match threshold() {
-            Level::Debug => LevelFilter::DEBUG,
-            Level::Info => LevelFilter::INFO,
-            Level::Warning => LevelFilter::WARN,
-            Level::Error | Level::Critical => LevelFilter::ERROR,
-        })
-    }
-
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
         let mut fields = Fields::default();
@@ -127,7 +86,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ErrorLayer {
         if level == Level::Error && fields.is_critical() {
             level = Level::Critical;
         }
-        if level < threshold() {
+        if level == Level::Error && levels::is_for_critical(event.metadata()) {
             return;
         }
         for span in context.event_scope(event).into_iter().flatten() {
@@ -137,21 +96,6 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ErrorLayer {
         }
         (self.write)(&Entry { level, fields });
     }
-}
-
-/// Whether an event or a span from this place in the code can be severe enough.
-fn may_be_written(metadata: &Metadata<'_>) -> bool {
-    if *metadata.level() == tracing::Level::TRACE {
-        return false;
-    }
-    let level = level_of(metadata);
-    let may_be_critical = level == Level::Error && metadata.fields().field(CRITICAL).is_some();
-    let library = metadata.target().split("::").next().unwrap_or_default();
-    let least = match threshold() {
-        Level::Debug if QUIET.contains(&library) => Level::Info,
-        threshold => threshold,
-    };
-    level >= least || may_be_critical
 }
 
 fn level_of(metadata: &Metadata<'_>) -> Level {
@@ -183,6 +127,11 @@ pub(super) struct ErrorWriter {
 impl ErrorWriter {
     pub(super) fn new(format: LogFormat, clock: Clock) -> Self {
         Self { format, clock }
+    }
+
+    /// The shape of its lines, and a time as they have it.
+    pub(super) fn at(&mut self, time: SystemTime) -> (LogFormat, (&Second, u32)) {
+        (self.format, self.clock.at(time))
     }
 
     /// Appends one line with its newline, at most [`LINE_MAX`] bytes of it.
@@ -225,10 +174,14 @@ fn json(time: &str, pid: u32, entry: &Entry, value_max: usize) -> Vec<u8> {
         object.serialize_entry("time", time)?;
         object.serialize_entry("pid", &pid)?;
         object.serialize_entry("level", name(entry.level))?;
+        if let Some(event) = entry.fields.event() {
+            let bytes = event.as_bytes();
+            object.serialize_entry("event", &JsonBytes { bytes, max: value_max })?;
+        }
         let message = entry.fields.message().as_bytes();
         object.serialize_entry("message", &JsonBytes { bytes: message, max: value_max })?;
-        for (name, value) in entry.fields.iter() {
-            let taken = matches!(name, "time" | "pid" | "level" | "message");
+        for (name, value) in entry.fields.structured().chain(entry.fields.iter()) {
+            let taken = TAKEN.contains(&name);
             object.serialize_key(&format_args!("{name}{}", if taken { "_" } else { "" }))?;
             match value {
                 Value::Signed(number) => object.serialize_value(number)?,
@@ -247,10 +200,14 @@ fn json(time: &str, pid: u32, entry: &Entry, value_max: usize) -> Vec<u8> {
     line
 }
 
-/// How many bytes each text of a JSON line may have, so that all of them fit.
+/// Keys of a JSON line that are no fields.
+const TAKEN: [&str; 4] = ["time", "pid", "level", "message"];
+
+/// The number of bytes that each text of a JSON line may have, so that all of them fit.
 fn value_max(entry: &Entry) -> usize {
-    let frame: usize = entry.fields.iter().map(|(name, _)| name.len() + 40).sum::<usize>() + 256;
-    let values = entry.fields.iter().count() + 1;
+    let fields = || entry.fields.structured().chain(entry.fields.iter());
+    let frame: usize = fields().map(|(name, _)| name.len() + 40).sum::<usize>() + 256;
+    let values = fields().count() + 2;
     let room = LINE_MAX.saturating_sub(frame) / values;
     room.saturating_sub(CUT.len()) / JSON_GROWTH
 }

@@ -14,15 +14,12 @@ thread_local! {
     static ENTRIES: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What the layer makes of the events in `act`.
+/// Returns the lines that the layer makes of the events in `act`.
 fn entries(act: impl FnOnce()) -> Vec<Entry> {
     let write = |entry: &Entry| {
-        let Entry { level, fields } = entry;
-        let values = fields.iter().map(|(name, value)| (name, value.clone())).collect();
-        let fields = Fields::new(fields.message(), values);
-        ENTRIES.with_borrow_mut(|entries| entries.push(Entry { level: *level, fields }));
+        ENTRIES.with_borrow_mut(|entries| entries.push(entry.clone()));
     };
-    let subscriber = Registry::default().with(ErrorLayer { write });
+    let subscriber = Registry::default().with(ErrorLayer { write }.with_filter(levels::Severe));
     tracing::subscriber::with_default(subscriber, act);
     ENTRIES.take()
 }
@@ -173,4 +170,40 @@ fn long_events_are_cut_and_stay_whole_lines() {
     assert!(object["message"].as_str().is_some_and(|text| text.ends_with("ü[cut]")));
     assert!(object["field"].as_str().is_some_and(|text| text.ends_with("ü[cut]")));
     assert_eq!(object["other"], "kept");
+}
+
+crate::log_event::log_lines! {
+    /// An event for the test.
+    enum Sample {
+        /// A sample.
+        Taken = "sample_taken", Error, "cannot take {count}: {reason}" {
+            count: u32,
+            reason: String,
+            took as duration_seconds: Duration,
+        },
+    }
+}
+
+#[test]
+fn event_has_its_name_and_typed_fields_in_json_alone() {
+    let (reason, took) = ("no\nfile".to_owned(), Duration::from_micros(1_234_567));
+    assert_eq!(Sample::descriptions()[0].fields, ["count", "reason", "duration_seconds"]);
+    let sample = Sample::Taken { count: 2, reason, took };
+    let act = || crate::logging::emit(&sample);
+    let written = objects(act);
+    assert_eq!(written.len(), 1);
+    assert_eq!(
+        (&written[0]["event"], &written[0]["level"]),
+        (&json!("sample_taken"), &json!("ERROR"))
+    );
+    assert_eq!((&written[0]["count"], &written[0]["reason"]), (&json!(2), &json!("no\nfile")));
+    assert_eq!(written[0]["duration_seconds"], 1.235);
+    assert!(text(act)[0].ends_with("[ERROR] cannot take 2: no\\nfile"), "{:?}", text(act));
+}
+
+#[test]
+fn application_names_its_events_by_a_field() {
+    let act = || tracing::info!(event = "cache_filled", entries = 3, "filled the cache");
+    assert_eq!(objects(act)[0]["event"], "cache_filled");
+    assert!(text(act)[0].ends_with("[INFO] filled the cache entries=3"), "{:?}", text(act));
 }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use serde_json::ser::{CompactFormatter, Formatter};
 
-/// What stands where a value was cut short.
+/// The mark where a value was cut short.
 pub(super) const CUT: &str = "[cut]";
 /// The most bytes that one byte of a value becomes in text: `\xHH`.
 pub(super) const TEXT_GROWTH: usize = 4;
@@ -25,7 +25,7 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 /// Bytes that are looked at together: a length that compilers turn into vector instructions.
 const STRIDE: usize = 16;
 
-/// Whether a byte may not stand in a text line as it is.
+/// Returns true if a byte may not stand in a text line as it is.
 fn is_unsafe(byte: u8) -> bool {
     // Without `||`, which would be a branch for each byte.
     (byte.wrapping_sub(0x20) > 0x5e) | (byte == b'"') | (byte == b'\\')
@@ -45,7 +45,7 @@ pub(super) fn text(bytes: &[u8], out: &mut Vec<u8>) {
     each(rest, out);
 }
 
-/// Whether [`text`] and JSON would write these bytes as they are.
+/// Returns true if [`text`] and JSON would write these bytes as they are.
 pub(super) fn is_plain(bytes: &[u8]) -> bool {
     let (chunks, rest) = bytes.as_chunks::<STRIDE>();
     !chunks.iter().any(any_unsafe) && !rest.iter().any(|byte| is_unsafe(*byte))
@@ -123,8 +123,8 @@ pub(super) fn cut(bytes: &[u8], max: usize) -> (&[u8], bool) {
     (&bytes[..end], true)
 }
 
-/// Whether a character does something to a terminal or to a line rather than stand in it: controls
-/// (C0, DEL, C1), the Unicode line breaks, and the marks that turn the direction of writing.
+/// Returns true if a character does something to a terminal or to a line rather than stand in it:
+/// controls (C0, DEL, C1), the Unicode line breaks, and the marks that turn the direction of writing.
 fn is_unruly(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
@@ -213,6 +213,12 @@ impl Formatter for OneLineJson {
     }
 }
 
+/// Returns a text as one line, its parts set off by `; `.
+pub(crate) fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,5 +268,17 @@ mod tests {
         assert_eq!(as_json("ü\u{85}\u{2028}é".as_bytes(), 99), "\"ü\\u0085\\u2028é\"");
         assert_eq!(as_json(b"a\xff\xfeb", 99), "\"a\u{fffd}\u{fffd}b\"");
         assert_eq!(as_json(b"abcdef", 3), "\"abc[cut]\"");
+    }
+
+    #[test]
+    fn one_line_joins_lines_and_drops_empty_ones() {
+        for (text, expected) in [
+            ("", ""),
+            ("one", "one"),
+            ("one\n", "one"),
+            ("assertion failed\n  left: 1\r\n\n right: 2\n", "assertion failed; left: 1; right: 2"),
+        ] {
+            assert_eq!(one_line(text), expected);
+        }
     }
 }

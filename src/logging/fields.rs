@@ -6,32 +6,49 @@ use std::fmt::{self, Debug, Write as _};
 use tracing::field::{Field, Visit};
 
 use super::escape::OneLine;
+pub(super) use crate::log_event::Value;
+use crate::log_event::{EventFields, LogEvent};
+
+/// The field that names an event. Text lines leave it out: it is for scripts.
+pub(super) const EVENT: &str = "event";
+
+/// The fields by which a record of the `log` crate names its place in the code.
+const OF_LOG: [&str; 4] = ["log.target", "log.module_path", "log.file", "log.line"];
 
 /// The field that makes an error a critical one.
 pub(super) const CRITICAL: &str = "critical";
 
 /// Fields by name; a name that is set again keeps its place and takes the new value.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Fields {
     message: String,
     is_critical: bool,
+    event: Option<String>,
+    /// Those of an event of ferricorn's own. Its message has them already, so text lines do not repeat
+    /// them.
+    structured: EventFields,
     values: Vec<(&'static str, Value)>,
 }
 
-/// A field's value.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
-    Signed(i64),
-    Unsigned(u64),
-    Float(f64),
-    Bool(bool),
-    Text(String),
-}
-
 impl Fields {
-    /// A message with fields, of our own.
-    pub(super) fn new(message: &str, values: Vec<(&'static str, Value)>) -> Self {
-        Self { message: message.to_owned(), is_critical: false, values }
+    /// The fields of an event of ferricorn's own.
+    pub(super) fn of(event: &dyn LogEvent) -> Self {
+        Self {
+            message: event.to_string(),
+            event: Some(event.name().to_owned()),
+            structured: event.fields(),
+            ..Self::default()
+        }
+    }
+
+    /// The event's name, if it has one.
+    pub(super) fn event(&self) -> Option<&str> {
+        self.event.as_deref()
+    }
+
+    /// The fields that the message has in its words already.
+    pub(super) fn structured(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        self.structured.iter()
     }
 
     pub(super) fn message(&self) -> &str {
@@ -59,6 +76,9 @@ impl Fields {
         // A field written as `r#type` is called `type`.
         let name = field.name();
         let name = name.strip_prefix("r#").unwrap_or(name);
+        if OF_LOG.contains(&name) {
+            return;
+        }
         match self.values.iter_mut().find(|(taken, _)| *taken == name) {
             Some((_, old)) => *old = value,
             None => self.values.push((name, value)),
@@ -66,10 +86,10 @@ impl Fields {
     }
 
     fn set_text(&mut self, field: &Field, text: String) {
-        if field.name() == "message" {
-            self.message = text;
-        } else {
-            self.set(field, Value::Text(text));
+        match field.name() {
+            "message" => self.message = text,
+            EVENT => self.event = Some(text),
+            _ => self.set(field, Value::Text(text)),
         }
     }
 }
@@ -100,6 +120,10 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        if let Some(fields) = value.downcast_ref::<EventFields>() {
+            self.structured = fields.clone();
+            return;
+        }
         let mut text = value.to_string();
         let mut source = value.source();
         while let Some(cause) = source {

@@ -3,11 +3,15 @@
 //! A format is literal text with atoms `%(h)s`, fields `%({user-agent}i)s` (request),
 //! `%({content-type}o)s` (response), `%({request_id}e)s` (variables) and `%%`. What the language
 //! cannot say is an error of the configuration: gunicorn writes `-` for an atom that it does not
-//! know, and nobody notices for months that the column is empty.
+//! know, and it is not noticed for months that the column is empty.
 //!
-//! Variables are, first, those of the request: `request_id`, `slot`, `generation`, `scheme` and
-//! `outcome` (`ok`, `unread`, `aborted` or `lost`); second, the environment of the process when the format is
-//! compiled.
+//! Variables are, first, those of the request: `request_id`, `slot`, `generation`, `scheme`,
+//! `queue_wait` (in seconds, of the first request of a connection) and `outcome` (`ok`, `drained`,
+//! `unread`, `aborted` or `lost`); second, gunicorn's names for parts of the request (PEP 3333):
+//! `wsgi.url_scheme`, `REMOTE_ADDR`, `REQUEST_METHOD`, `RAW_URI`, `PATH_INFO`, `QUERY_STRING`,
+//! `SERVER_PROTOCOL`, `SERVER_SOFTWARE`, `SCRIPT_NAME`, `CONTENT_TYPE`, `CONTENT_LENGTH`, `HTTP_…`;
+//! third, the environment of the process when the format is compiled. The others write `-`, and
+//! [`gaps`] names them.
 
 use std::fmt;
 
@@ -15,6 +19,7 @@ use axum::http::HeaderName;
 use axum::http::header::{AUTHORIZATION, REFERER, USER_AGENT};
 
 use super::escape::{self, OneLine};
+use super::traceparent::TRACEPARENT;
 
 /// Bytes of the longest access line, its newline included. Longer ones lose the ends of their
 /// longest values.
@@ -38,7 +43,7 @@ pub(super) enum Shape {
     Json,
     /// Steps, one after another.
     Text {
-        /// What to write, in order.
+        /// The parts to write, in order.
         steps: Vec<Step>,
         /// Bytes that each value of a line may have which would otherwise be too long.
         value_max: usize,
@@ -54,6 +59,7 @@ pub(super) enum Step {
     Date,
     RequestLine,
     Method,
+    Target,
     Path,
     Query,
     Protocol,
@@ -71,10 +77,12 @@ pub(super) enum Step {
     Slot,
     Generation,
     Scheme,
+    ClientCertificate,
     Outcome,
+    QueueWait,
 }
 
-/// What is wrong with a format, and where.
+/// The fault of a format, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormatError {
     /// The character at which it is wrong, from 1.
@@ -100,7 +108,8 @@ impl fmt::Display for FormatError {
         let position = self.position;
         match &self.kind {
             Kind::Empty => {
-                write!(f, "the format is empty; to write no access log set its target to \"\"")
+                write!(f, "expected a format or \"json\", found \"\"; ")?;
+                write!(f, "log.access = \"none\" turns the log off")
             }
             Kind::TooLong(bytes) => {
                 write!(f, "the format has {bytes} bytes; expected at most {FORMAT_MAX}")
@@ -160,7 +169,10 @@ impl AccessFormat {
     pub(super) fn fields(&self) -> NamedFields {
         let mut fields = NamedFields::default();
         match &self.0 {
-            Shape::Json => fields.request = vec![AUTHORIZATION, REFERER, USER_AGENT],
+            Shape::Json => {
+                fields.request = vec![AUTHORIZATION, REFERER, USER_AGENT, TRACEPARENT];
+                fields.queue_wait = true;
+            }
             Shape::Text { steps, .. } => steps.iter().for_each(|step| fields.note(step)),
         }
         fields
@@ -173,28 +185,39 @@ impl AccessFormat {
         if text == "json" {
             return Ok(Self(Shape::Json));
         }
-        let mut compiler = Compiler { text, at: 0, steps: Vec::new(), literals: 0, environment };
+        let mut compiler = Compiler::new(text, environment);
         if text.is_empty() {
             return Err(compiler.error(Kind::Empty));
         }
         if text.len() > FORMAT_MAX {
             return Err(compiler.error(Kind::TooLong(text.len())));
         }
-        while compiler.at < text.len() {
-            compiler.next()?;
-        }
+        compiler.run()?;
         let value_max = value_max(&compiler.steps, compiler.literals);
         Ok(Self(Shape::Text { steps: compiler.steps, value_max }))
     }
 }
 
-/// The header fields that an access log names, each once.
+/// The variables that a format names and that have no value here, now: their places are always `-`.
+/// None of a format that is wrong.
+pub(crate) fn gaps(text: &str) -> Vec<String> {
+    let mut compiler = Compiler::new(text, |name| std::env::var(name).ok());
+    let _wrong = if text == "json" { Ok(()) } else { compiler.run() };
+    compiler.unset
+}
+
+/// Header fields that let their reader act as the client. No line has them, whatever the format says.
+const SECRETS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+
+/// The parts of a request that an access log names, and that are kept for it: header fields, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamedFields {
     /// Of the request.
     pub(crate) request: Vec<HeaderName>,
     /// Of the answer.
     pub(crate) response: Vec<HeaderName>,
+    /// True if it has how long a connection waited to be accepted, too.
+    pub(crate) queue_wait: bool,
 }
 
 impl NamedFields {
@@ -203,11 +226,16 @@ impl NamedFields {
             Step::User => (&mut self.request, &AUTHORIZATION),
             Step::RequestHeader(name) => (&mut self.request, name),
             Step::ResponseHeader(name) => (&mut self.response, name),
+            Step::QueueWait => {
+                self.queue_wait = true;
+                return;
+            }
             Step::Literal(_)
             | Step::Remote
             | Step::Date
             | Step::RequestLine
             | Step::Method
+            | Step::Target
             | Step::Path
             | Step::Query
             | Step::Protocol
@@ -223,6 +251,7 @@ impl NamedFields {
             | Step::Slot
             | Step::Generation
             | Step::Scheme
+            | Step::ClientCertificate
             | Step::Outcome => return,
         };
         if !fields.contains(name) {
@@ -231,8 +260,8 @@ impl NamedFields {
     }
 }
 
-/// How many bytes each value may have, so that the line stays below [`LINE_MAX`] even when all are
-/// long and every byte of them is escaped.
+/// Returns the number of bytes that each value may have, so that the line stays below [`LINE_MAX`] even
+/// when all are long and every byte of them is escaped.
 fn value_max(steps: &[Step], literals: usize) -> usize {
     // Neither can be exceeded: 4096 bytes of format hold at most 819 atoms.
     let atoms = steps.iter().filter(|step| !matches!(step, Step::Literal(_))).count();
@@ -242,17 +271,20 @@ fn value_max(steps: &[Step], literals: usize) -> usize {
 }
 
 impl Step {
-    /// How many values in it come from the client or the application and have any length.
+    /// Returns the number of values in it that come from the client or the application and have any
+    /// length.
     fn values(&self) -> usize {
         match self {
             Self::RequestLine => 2,
             Self::User
             | Self::Method
+            | Self::Target
             | Self::Path
             | Self::Query
             | Self::RequestHeader(_)
             | Self::ResponseHeader(_)
             | Self::RequestId
+            | Self::ClientCertificate
             | Self::Scheme => 1,
             Self::Literal(_)
             | Self::Remote
@@ -268,9 +300,19 @@ impl Step {
             | Self::Pid
             | Self::Slot
             | Self::Generation
-            | Self::Outcome => 0,
+            | Self::Outcome
+            | Self::QueueWait => 0,
         }
     }
+}
+
+/// The header field that a WSGI server hands on under this name (PEP 3333, "environ Variables").
+fn wsgi_field(name: &str) -> Option<HeaderName> {
+    let field = match name {
+        "CONTENT_TYPE" | "CONTENT_LENGTH" => name,
+        _ => name.strip_prefix("HTTP_")?,
+    };
+    HeaderName::from_bytes(field.replace('_', "-").as_bytes()).ok()
 }
 
 struct Compiler<'a, E> {
@@ -281,9 +323,22 @@ struct Compiler<'a, E> {
     /// Bytes of all literals.
     literals: usize,
     environment: E,
+    /// Variables without a value.
+    unset: Vec<String>,
 }
 
-impl<E: Fn(&str) -> Option<String>> Compiler<'_, E> {
+impl<'a, E: Fn(&str) -> Option<String>> Compiler<'a, E> {
+    fn new(text: &'a str, environment: E) -> Self {
+        Self { text, at: 0, steps: Vec::new(), literals: 0, environment, unset: Vec::new() }
+    }
+
+    fn run(&mut self) -> Result<(), FormatError> {
+        while self.at < self.text.len() {
+            self.next()?;
+        }
+        Ok(())
+    }
+
     fn next(&mut self) -> Result<(), FormatError> {
         let rest = &self.text[self.at..];
         if let Some(body) = rest.strip_prefix("%(") {
@@ -339,6 +394,11 @@ impl<E: Fn(&str) -> Option<String>> Compiler<'_, E> {
             "L" => Step::DecimalSeconds,
             "p" => Step::Pid,
             _ => match atom.strip_prefix('{').and_then(|atom| atom.rsplit_once('}')) {
+                Some((name, "i" | "o"))
+                    if SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret)) =>
+                {
+                    return self.literal(b"***");
+                }
                 Some((name, "i")) => Step::RequestHeader(self.header_name(name)?),
                 Some((name, "o")) => Step::ResponseHeader(self.header_name(name)?),
                 Some((name, "e")) => return self.variable(name),
@@ -355,11 +415,32 @@ impl<E: Fn(&str) -> Option<String>> Compiler<'_, E> {
             "slot" => Step::Slot,
             "generation" => Step::Generation,
             "scheme" => Step::Scheme,
+            "client_certificate" | "SSL_CLIENT_S_DN" => Step::ClientCertificate,
             "outcome" => Step::Outcome,
+            "queue_wait" => Step::QueueWait,
+            "wsgi.url_scheme" => Step::Scheme,
+            "REMOTE_ADDR" => Step::Remote,
+            "REQUEST_METHOD" => Step::Method,
+            "RAW_URI" => Step::Target,
+            "PATH_INFO" => Step::Path,
+            "QUERY_STRING" => Step::Query,
+            "SERVER_PROTOCOL" => Step::Protocol,
+            "SERVER_SOFTWARE" => {
+                return self.literal(concat!("ferricorn/", env!("CARGO_PKG_VERSION")).as_bytes());
+            }
+            // The application stands at the root.
+            "SCRIPT_NAME" => return self.literal(b""),
             _ => {
+                if let Some(field) = wsgi_field(name) {
+                    self.steps.push(Step::RequestHeader(field));
+                    return Ok(());
+                }
                 // `=` and NUL cannot be in a variable's name, and asking for such a one may panic.
                 let is_name = !name.is_empty() && !name.contains(['=', '\0']);
                 let value = if is_name { (self.environment)(name) } else { None };
+                if value.is_none() {
+                    self.unset.push(name.to_owned());
+                }
                 let mut escaped = Vec::new();
                 escape::text(value.as_deref().unwrap_or("-").as_bytes(), &mut escaped);
                 return self.literal(&escaped);

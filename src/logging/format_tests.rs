@@ -45,18 +45,51 @@ fn fields_and_variables_are_looked_up_once() {
 }
 
 #[test]
+fn names_of_wsgi_are_parts_of_the_request() {
+    assert_eq!(
+        steps("%({wsgi.url_scheme}e)s%({REMOTE_ADDR}e)s%({REQUEST_METHOD}e)s%({RAW_URI}e)s"),
+        [Step::Scheme, Step::Remote, Step::Method, Step::Target]
+    );
+    assert_eq!(
+        steps("%({PATH_INFO}e)s%({QUERY_STRING}e)s%({SERVER_PROTOCOL}e)s%({HTTP_USER_AGENT}e)s"),
+        [
+            Step::Path,
+            Step::Query,
+            Step::Protocol,
+            Step::RequestHeader(HeaderName::from_static("user-agent"))
+        ]
+    );
+    let version = format!("ferricorn/{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        steps("%({CONTENT_TYPE}e)s%({SCRIPT_NAME}e)s[%({SERVER_SOFTWARE}e)s"),
+        [
+            Step::RequestHeader(HeaderName::from_static("content-type")),
+            literal(&format!("[{version}"))
+        ]
+    );
+    assert_eq!(
+        gaps("%({wsgi.errors}e)s %({SERVER_PORT}e)s %({slot}e)s %({PATH}e)s"),
+        ["wsgi.errors", "SERVER_PORT"]
+    );
+    assert_eq!(gaps("json"), [""; 0]);
+}
+
+#[test]
 fn the_fields_that_lines_are_made_of_are_known() {
     let fields = |text: &str| AccessFormat::compile(text).expect("it is valid").fields();
     let names =
-        |names: &[&'static str]| names.iter().map(|it| HeaderName::from_static(it)).collect();
+        |names: &[&'static str]| names.iter().map(|name| HeaderName::from_static(name)).collect();
     assert_eq!(
         fields("%(a)s %(u)s %({User-Agent}i)s %({server}o)s %(r)s"),
         NamedFields {
             request: names(&["user-agent", "authorization"]),
-            response: names(&["server"])
+            response: names(&["server"]),
+            queue_wait: false,
         }
     );
-    assert_eq!(fields("json").request, fields("%(u)s%(f)s%(a)s").request);
+    assert!(fields("json").queue_wait && fields("%({queue_wait}e)s").queue_wait);
+    let json = fields("%(u)s%(f)s%(a)s%({traceparent}i)s").request;
+    assert_eq!(fields("json").request, json);
     assert_eq!(fields("%(s)s"), NamedFields::default());
 }
 
@@ -112,7 +145,7 @@ fn errors_name_the_place_what_was_found_and_what_is_known() {
         ),
         (
             "",
-            "the format is empty; to write no access log set its target to \"\"".to_owned(),
+            "expected a format or \"json\", found \"\"; log.access = \"none\" turns the log off".to_owned(),
         ),
     ];
     for (text, expected) in table {
@@ -160,4 +193,12 @@ proptest! {
             prop_assert!(!error.to_string().contains('\n'));
         }
     }
+}
+
+#[test]
+fn fields_with_credentials_are_in_no_line() {
+    let text = "%({Authorization}i)s %({cookie}i)s %({Set-Cookie}o)s %({proxy-authorization}i)s";
+    let format = AccessFormat::compile(text).unwrap();
+    assert_eq!(format!("{:?}", format.fields()).matches("okie").count(), 0);
+    assert_eq!(format!("{:?}", format.fields()).matches("uthorization").count(), 0);
 }

@@ -17,13 +17,14 @@ use super::access::Memory;
 use super::clock::Clock;
 use super::escape::{self, CUT, JSON_GROWTH, JsonBytes, OneLineJson};
 use super::format::LINE_MAX;
-use super::record::{Record, values};
+use super::record::{Record, micros, values};
 use super::text::user;
+use super::traceparent::{TRACEPARENT, TraceParent};
 
 /// The values below whose length is the client's or the application's.
 const VALUES: usize = 8;
 /// More bytes than everything else in an object takes: names, punctuation, numbers, dates.
-const FRAME_MAX: usize = 1024;
+const FRAME_MAX: usize = 1280;
 /// Bytes that each value of an object may have which would otherwise be too long.
 pub(super) const VALUE_MAX: usize = ((LINE_MAX - FRAME_MAX) / VALUES - CUT.len()) / JSON_GROWTH;
 
@@ -58,11 +59,21 @@ pub(super) fn write(record: &Record<'_>, memory: &mut Memory, value_max: usize, 
     object.text(",\"referer\":", header(REFERER));
     object.text(",\"user_agent\":", header(USER_AGENT));
     object.number(",\"duration_us\":", record.micros());
+    match record.queue_wait {
+        Some(wait) => object.number(",\"queue_wait_us\":", micros(wait)),
+        None => object.key(",\"queue_wait_us\":null"),
+    }
     object.number(",\"pid\":", record.pid);
     object.number(",\"slot\":", record.slot.number());
     object.number(",\"generation\":", record.generation.number());
     object.text(",\"request_id\":", record.request_id.map(str::as_bytes));
+    let trace = header(TRACEPARENT).and_then(TraceParent::parse);
+    object.text(",\"trace_id\":", trace.as_ref().map(|trace| &trace.trace_id[..]));
+    object.text(",\"span_id\":", trace.as_ref().map(|trace| &trace.span_id[..]));
     object.text(",\"scheme\":", Some(record.scheme.as_bytes()));
+    if let Some(subject) = record.client_certificate {
+        object.text(",\"client_certificate\":", Some(subject.as_bytes()));
+    }
     object.key("}");
 }
 

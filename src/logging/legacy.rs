@@ -1,9 +1,10 @@
-//! What one logger leaves to the next, should it die: it stands in the notes of the master's ring.
+//! The account that one logger leaves to the next, should it die: it stands in the notes of the
+//! master's ring.
 
 use super::ring::Notes;
 use crate::time::Instant;
 
-/// What the next one must know.
+/// The facts that the next one must know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Legacy {
     /// A write is under way that may leave a part of a line behind.
@@ -12,7 +13,7 @@ pub(crate) struct Legacy {
     pub(crate) untold: [Untold; 2],
 }
 
-/// Lines that a target has not taken, and that nobody was told of.
+/// Lines that a target has not taken, and that were not logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Untold {
     pub(crate) lines: u64,

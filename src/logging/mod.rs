@@ -8,8 +8,8 @@
 //! ```
 //! Each process makes its own lines and puts them into its own ring; the logger alone opens, writes
 //! and reopens what they go to. [`install`] is called once, by the master before its first fork: the
-//! subscriber and the formats are every child's from then on, and each child is given a ring of its
-//! own ([`adopt`]). [`apply`] is called with each new configuration.
+//! formats are every child's from then on, and each child is given a ring of its own ([`adopt`]), and
+//! layers ([`set_global`]). [`apply`] is called with each new configuration.
 //!
 //! # Why a mutex is safe over `fork`
 //! A mutex that is locked in the moment of a fork stays locked in the child for ever. This one is
@@ -17,51 +17,69 @@
 //! alone forks, has one thread.
 
 mod access;
+mod chain;
 mod clock;
 mod error_log;
 mod escape;
 mod fields;
 mod format;
+pub(crate) mod journal;
 mod json;
+mod layers;
 mod legacy;
+mod levels;
 mod news;
 mod outlets;
+mod output;
 mod record;
 mod ring;
 mod rings;
 mod sink;
 mod target;
 mod text;
+mod traceparent;
 
+use std::error::Error;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing_subscriber::Registry;
-use tracing_subscriber::layer::SubscriberExt as _;
-
 pub use access::AccessWriter;
+pub(crate) use chain::Chain;
+pub(crate) use escape::one_line;
 pub(crate) use format::NamedFields;
 pub use format::{AccessFormat, FormatError};
+pub use layers::{Layers, LogPiece, LogWriter};
+pub(crate) use layers::{scope, set_global};
 pub(crate) use legacy::Legacy;
 pub(crate) use news::News;
 pub(crate) use outlets::Outlets;
+pub(crate) use output::Stream;
 pub use record::{Field, Outcome, Record};
 pub(crate) use ring::{Consumer, Kind, Next, Rest};
 pub(crate) use rings::{MASTER, Ring, Rings};
+pub(crate) use traceparent::{TRACEPARENT, TraceParent};
 
 use self::clock::Clock;
-use self::error_log::{Entry, ErrorLayer, ErrorWriter};
+use self::error_log::{Entry, ErrorWriter};
+use self::output::ProgramLine;
 use self::ring::Full;
 use self::sink::Sink;
 use self::target::Output;
-use crate::config::{Log, LogTarget, WhenFull};
+use crate::config::{Log, LogTarget, Skip, WhenFull};
+use crate::ids::Slot;
+use crate::log_event::{LogEvent, Severity};
 use crate::sys;
+use crate::sys::fork::{self, SingleThreaded};
+use crate::sys::identity::Identity;
 
-/// How long a line that waits for room (`when_full = "block"`) waits before it looks again.
+/// The time that a line that waits for room (`when_full = "block"`) waits before it looks again.
 const WAIT: Duration = Duration::from_millis(2);
 
-/// Whether a line may go on waiting for room.
+/// The `tracing` target of ferricorn's own events.
+const TARGET: &str = "ferricorn";
+
+/// The permission of a line to go on waiting for room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     Lasts,
@@ -69,12 +87,13 @@ pub(crate) enum Patience {
     IsOver,
 }
 
-/// What is done, again and again, while a line of this process waits for room.
+/// The work that is done, again and again, while a line of this process waits for room.
 type Waiting = Arc<dyn Fn() -> Patience + Send + Sync>;
 
 /// The logs of this process.
 static LOGS: Mutex<Logs> = Mutex::new(Logs {
     access: None,
+    skip: Vec::new(),
     error: None,
     when_full: WhenFull::Drop,
     waiting: None,
@@ -85,6 +104,7 @@ static LOGS: Mutex<Logs> = Mutex::new(Logs {
 
 struct Logs {
     access: Option<AccessWriter>,
+    skip: Vec<Skip>,
     error: Option<ErrorWriter>,
     when_full: WhenFull,
     /// `None` in a process that must never wait.
@@ -96,33 +116,47 @@ struct Logs {
     line: Vec<u8>,
 }
 
-/// Sends the lines of this process to a ring, and `tracing` to the error log; once, before the first
-/// fork.
-///
-/// An application that has set a `tracing` subscriber of its own keeps it: its events are its own
-/// then, and ferricorn's are among them.
+/// Sends the lines of this process to a ring, and `tracing` to the error log and these layers; in the
+/// master, before the first fork.
 ///
 /// # Errors
 /// As [`apply`]. Whether the targets can be opened is not asked: see [`check`].
-pub(crate) fn install(log: &Log, ring: Ring) -> io::Result<()> {
+pub(crate) fn install(log: &Log, ring: Ring, layers: Layers) -> io::Result<()> {
     apply(log)?;
     adopt(ring);
-    let subscriber = Registry::default().with(ErrorLayer { write: error });
-    // It fails when there is one already: ours of an earlier call, or the application's.
-    let _ = tracing::subscriber::set_global_default(subscriber);
-    error_log::set_level(log.level);
+    scope(layers);
+    if let Some(reason) =
+        std::env::var(levels::VARIABLE).ok().and_then(|value| levels::error_in(&value))
+    {
+        emit(&News::Directives { reason });
+    }
     Ok(())
 }
 
-/// Whether the logger will be able to write to these targets: opens them, and makes files.
+/// Judges whether the logger will be able to write to these targets: opens them, and makes files, with
+/// the rights that it will have.
 ///
 /// # Errors
-/// When one of them cannot be opened.
-pub(crate) fn check(log: &Log) -> io::Result<()> {
+/// When one of them cannot be opened, in words.
+pub(crate) fn check(alone: &SingleThreaded, log: &Log, identity: &Identity) -> Result<(), String> {
+    if identity.ids() == (None, None) {
+        return open_each(log);
+    }
+    fork::ask(alone, || {
+        // Where that is refused, no process can begin, and each says so.
+        identity.assume_for_files().map_or(Ok(()), |()| open_each(log))
+    })
+}
+
+/// Opens these targets, and makes files, as the logger does.
+///
+/// # Errors
+/// When one of them cannot be opened, in words.
+pub(crate) fn open_each(log: &Log) -> Result<(), String> {
     for (name, target) in [("error", &log.error), ("access", &log.access)] {
         Output::open(target).map_err(|error| {
             let target = target::name(target);
-            io::Error::new(error.kind(), format!("failed to open the {name} log {target}: {error}"))
+            format!("failed to open the {name} log {target}: {error}")
         })?;
     }
     Ok(())
@@ -141,24 +175,30 @@ pub(crate) fn apply(log: &Log) -> io::Result<()> {
         logs.access = (log.access != LogTarget::Off).then(|| AccessWriter::new(format));
         logs.error = (log.error != LogTarget::Off || log.access != LogTarget::Off)
             .then(|| ErrorWriter::new(log.format, Clock::local()));
+        logs.skip = log.skip.clone();
         logs.when_full = log.when_full;
     }
+    let directives = std::env::var(levels::VARIABLE).ok();
     // Not under the lock: it asks the subscriber about every place in the code that logs.
-    error_log::set_level(log.level);
+    levels::set(log.level, directives.as_deref());
     Ok(())
 }
 
-/// This process has a ring of its own from now on.
+/// This process has a ring of its own from now on, and no layers of another one.
 pub(crate) fn adopt(ring: Ring) {
-    let mut logs = lock();
-    logs.pid = std::process::id();
-    logs.sink = Sink::ring(ring);
+    journal::keep_no_more();
+    {
+        let mut logs = lock();
+        logs.pid = std::process::id();
+        logs.sink = Sink::ring(ring);
+    }
+    scope(Layers::new());
 }
 
 /// There will be no logger: the lines of this process go to stderr, those that wait first.
 pub(crate) fn spill(rings: &Rings) {
     rings.read_rest(|_, line| {
-        // There is nobody left to tell.
+        // There is no log left for it.
         let _unsaid = sink::to_stderr(line);
     });
     lock().sink = Sink::Stderr;
@@ -166,15 +206,16 @@ pub(crate) fn spill(rings: &Rings) {
 
 /// Says on stderr, too, why there may be no logger.
 pub(crate) fn say_aside(cause: String) {
-    // There is nobody left to tell.
+    // There is no log left for it.
     let _unsaid = sink::to_stderr(&line_of(&News::Mute { cause }));
 }
 
 /// The logger has left: the lines of this process go to stderr from now on. Lines that wait still,
-/// since it had to be killed, are counted, and those of which it had not told.
-pub(crate) fn leave(rings: &Rings) {
+/// since it had to be killed, are counted, and those of which it had not told; where loggers kept
+/// failing, lines go to stderr as far as that takes them.
+pub(crate) fn leave(rings: &Rings, is_logger_failing: bool) {
     lock().sink = Sink::Stderr;
-    let had_logger = rings.were_read();
+    let had_logger = rings.were_read() && !is_logger_failing;
     let mut lines = rings.legacy().untold.into_iter().map(|untold| untold.lines).sum();
     rings.read_rest(|next, line| match next {
         // They say why there never was a logger.
@@ -184,16 +225,20 @@ pub(crate) fn leave(rings: &Rings) {
         Next::Nothing | Next::Corrupted { .. } => {}
     });
     if lines > 0 {
-        // There is nobody left to tell.
+        // There is no log left for it.
         let _unsaid = sink::to_stderr(&line_of(&News::Unwritten { lines }));
     }
 }
 
 /// In the logger itself: it has no ring.
 pub(crate) fn have_no_ring() {
-    let mut logs = lock();
-    logs.pid = std::process::id();
-    logs.sink = Sink::Stderr;
+    journal::keep_no_more();
+    {
+        let mut logs = lock();
+        logs.pid = std::process::id();
+        logs.sink = Sink::Stderr;
+    }
+    scope(Layers::new());
 }
 
 /// Lets access lines of this process wait for room, where the configuration wants that
@@ -204,9 +249,28 @@ pub(crate) fn wait_for_room(waiting: impl Fn() -> Patience + Send + Sync + 'stat
     lock().waiting = Some(Arc::new(waiting));
 }
 
+/// Logs an event of ferricorn's own. It passes through `tracing`, so that an application's own layers
+/// see it, too: with its name, and with its fields in one.
+pub(crate) fn emit(event: &dyn LogEvent) {
+    journal::note(event);
+    let (name, fields) = (event.name(), event.fields());
+    let fields: &(dyn Error + 'static) = &fields;
+    match event.severity() {
+        Severity::Debug => tracing::debug!(target: TARGET, event = name, fields, "{event}"),
+        Severity::Info => tracing::info!(target: TARGET, event = name, fields, "{event}"),
+        Severity::Warning => tracing::warn!(target: TARGET, event = name, fields, "{event}"),
+        Severity::Error => tracing::error!(target: TARGET, event = name, fields, "{event}"),
+    }
+}
+
+/// Writes a line of a program's output, whatever the level is.
+pub(crate) fn output(slot: Slot, program: i32, stream: Stream, line: &[u8]) {
+    lock().output(&ProgramLine { slot, program, stream, line });
+}
+
 /// Writes an access line. Before that `note` is told how far this process's ring has come, so that
-/// whoever reads the note after this process's death can tell whether the line was written, or counted
-/// as lost ([`Rings::has_line`]). While it waits for room there is nothing to be noted: other threads'
+/// a reader of the note after this process's death can tell whether the line was written, or counted
+/// as lost ([`Rings::settled`]). While it waits for room there is nothing to be noted: other threads'
 /// lines may come before it.
 pub(crate) fn access(record: &Record<'_>, note: impl Fn(Option<u64>)) {
     loop {
@@ -225,10 +289,12 @@ pub(crate) fn named_fields() -> NamedFields {
     lock().access.as_ref().map(AccessWriter::fields).unwrap_or_default()
 }
 
-/// What is wrong with an access format; `None` when nothing is.
+/// Returns the fault of an access format; `None` when there is none.
 pub(crate) fn access_format_error(text: &str) -> Option<String> {
     AccessFormat::compile(text).err().map(|error| error.to_string())
 }
+
+pub(crate) use format::gaps as access_format_gaps;
 
 /// The line that tells something about the logs themselves.
 pub(crate) fn line_of(news: &News) -> Vec<u8> {
@@ -236,7 +302,7 @@ pub(crate) fn line_of(news: &News) -> Vec<u8> {
     let mut logs = lock();
     let pid = logs.pid;
     if let Some(writer) = &mut logs.error {
-        writer.write(sys::clock::wall(), pid, &news.entry(), &mut line);
+        writer.write(sys::clock::wall(), pid, &Entry::of(news), &mut line);
     }
     line
 }
@@ -244,6 +310,15 @@ pub(crate) fn line_of(news: &News) -> Vec<u8> {
 fn lock() -> MutexGuard<'static, Logs> {
     // A panic while a line was made leaves a part of it, which the next line clears away.
     LOGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns true if this request leaves no line. One without a whole response leaves one.
+fn is_skipped(rules: &[Skip], record: &Record<'_>) -> bool {
+    let Some(status) = record.outcome.answered().filter(|_| !rules.is_empty()) else {
+        return false;
+    };
+    let path = record.request_line().map(|(_, target, _)| target.path());
+    rules.iter().any(|rule| rule.covers(path, status.as_u16()))
 }
 
 fn error(entry: &Entry) {
@@ -255,6 +330,9 @@ impl Logs {
     /// When the line has to wait for room.
     fn access(&mut self, record: &Record<'_>, note: impl Fn(Option<u64>)) -> Result<(), Waiting> {
         let Some(writer) = &mut self.access else { return Ok(()) };
+        if is_skipped(&self.skip, record) {
+            return Ok(());
+        }
         self.line.clear();
         writer.write(record, &mut self.line);
         note(self.sink.settled());
@@ -274,6 +352,32 @@ impl Logs {
     fn give_up(&mut self, note: impl Fn(Option<u64>)) {
         note(self.sink.settled());
         self.sink.drop_line();
+    }
+
+    /// Writes a piece that has its shape already.
+    fn raw_error(&mut self, mut piece: Vec<u8>) {
+        if self.error.is_none() {
+            return;
+        }
+        if piece.last() != Some(&b'\n') {
+            piece.push(b'\n');
+        }
+        if piece.len() > format::LINE_MAX {
+            piece.truncate(format::LINE_MAX - 1);
+            piece.push(b'\n');
+        }
+        if self.sink.send(Kind::Error, &piece) == Err(Full) {
+            self.sink.drop_line();
+        }
+    }
+
+    fn output(&mut self, line: &ProgramLine<'_>) {
+        let Some(writer) = &mut self.error else { return };
+        self.line.clear();
+        writer.write_output(sys::clock::wall(), line, &mut self.line);
+        if self.sink.send(Kind::Error, &self.line) == Err(Full) {
+            self.sink.drop_line();
+        }
     }
 
     /// Errors never wait: they have room of their own.

@@ -1,81 +1,112 @@
-//! What has to be said in the log about the log itself.
+//! Log events about the logs themselves.
 
+use std::fmt;
 use std::time::Duration;
 
-use super::error_log::Entry;
-use super::fields::{Fields, Value};
 use super::ring::Lost;
-use crate::config::Level;
+use crate::log_event::{EventFields, LogEvent, Severity, log_events};
 
-/// Something that happened to lines or to what they are written to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// Lines found no room in their ring, since nobody read what was written.
-    Unread(Lost),
-    /// What this process's ring held made no sense.
-    Corrupted { pid: u64 },
-    /// A target cannot be written to; its lines are lost from now on.
-    Failing { target: String, cause: String },
-    /// A target can be written to again; these lines are lost.
-    Dropped { target: String, lines: u64, span: Duration, cause: String },
-    /// There may be nobody who writes the logs.
-    Mute { cause: String },
-    /// The server has stopped, and these lines are still in the rings.
-    Unwritten { lines: u64 },
-    /// A file could not be opened again, and is written to where it is.
-    NotReopened { target: String, cause: String },
+log_events! {
+    /// A log event about lines, or about the target that they are written to.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub(crate) enum News {
+        /// Lines found no room in their process's ring, since stdout or a log's file took none.
+        Unread = "log_lines_dropped" {
+            lines: u64,
+            span as seconds: Duration,
+            process: Option<u64>,
+        },
+        /// The ring of a process held no lines that could be read.
+        Corrupted = "log_ring_corrupted" { pid as process: u64 },
+        /// A log cannot be written to; its lines are dropped from now on.
+        Failing = "log_write_failed" { target: String, cause as reason: String },
+        /// A log can be written to again; these lines are lost.
+        Dropped = "log_lines_lost" {
+            target: String,
+            lines: u64,
+            span as seconds: Duration,
+            cause as reason: String,
+        },
+        /// `RUST_LOG` is malformed, and counts for nothing.
+        Directives = "log_directives_ignored" { reason: String },
+        /// The logger may be down.
+        Mute = "logger_down" { cause as reason: String },
+        /// The server has stopped, and these lines are still in the rings.
+        Unwritten = "log_lines_unwritten" { lines: u64 },
+        /// A log could not be opened again, and is written to where it is.
+        NotReopened = "log_reopen_failed" { target: String, cause as reason: String },
+    }
 }
 
 impl News {
-    /// The entry of the error log.
-    pub(super) fn entry(&self) -> Entry {
-        let text = |text: &str| Value::Text(text.to_owned());
-        let (message, values) = match self {
-            Self::Unread(Lost { lines, span, pid }) => (
-                "log lines were dropped",
-                [
-                    ("lines", Value::Unsigned(*lines)),
-                    ("seconds", seconds(*span)),
-                    ("cause", text("nobody read them")),
-                ]
-                .into_iter()
-                .chain(pid.map(|pid| ("process", Value::Unsigned(pid))))
-                .collect(),
-            ),
-            Self::Corrupted { pid } => (
-                "a process has written nonsense over its log lines; they are lost",
-                vec![("process", Value::Unsigned(*pid))],
-            ),
-            Self::Failing { target, cause } => (
-                "failed to write to a log; its lines are dropped until it can be written to again",
-                vec![("target", text(target)), ("cause", text(cause))],
-            ),
-            Self::Dropped { target, lines, span, cause } => (
-                "log lines were dropped",
-                vec![
-                    ("lines", Value::Unsigned(*lines)),
-                    ("seconds", seconds(*span)),
-                    ("cause", text(cause)),
-                    ("target", text(target)),
-                ],
-            ),
-            Self::Mute { cause } => {
-                ("nobody may be writing the logs", vec![("cause", text(cause))])
+    /// Lines that found no room in their ring.
+    pub(crate) fn unread(Lost { lines, span, pid }: Lost) -> Self {
+        Self::Unread { lines, span, process: pid }
+    }
+}
+
+impl LogEvent for News {
+    fn name(&self) -> &'static str {
+        self.event_name()
+    }
+
+    fn fields(&self) -> EventFields {
+        self.event_fields()
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Warning
+    }
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unread { lines, span, process } => {
+                write!(
+                    f,
+                    "log lines dropped: {lines} in {} s: the log was not read",
+                    Seconds(*span)
+                )?;
+                process.map_or(Ok(()), |pid| write!(f, ", process {pid}"))
             }
-            Self::Unwritten { lines } => (
-                "log lines could not be written before the server had to be gone",
-                vec![("lines", Value::Unsigned(*lines))],
-            ),
-            Self::NotReopened { target, cause } => (
-                "failed to reopen a log; its lines go where they went until it can be opened",
-                vec![("target", text(target)), ("cause", text(cause))],
-            ),
-        };
-        Entry { level: Level::Warning, fields: Fields::new(message, values) }
+            Self::Corrupted { pid } => {
+                write!(
+                    f,
+                    "cannot read the log lines of process {pid}: its ring is corrupted; they are lost"
+                )
+            }
+            Self::Failing { target, cause } => {
+                write!(
+                    f,
+                    "cannot write to log {target}: {cause}; its lines are dropped until it can be written"
+                )
+            }
+            Self::Dropped { target, lines, span, cause } => {
+                write!(f, "log lines dropped: {lines} in {} s of {target}: {cause}", Seconds(*span))
+            }
+            Self::Directives { reason } => {
+                write!(f, "RUST_LOG is ignored: {reason}; expected target=level,level")
+            }
+            Self::Mute { cause } => write!(f, "the logger may be down: {cause}"),
+            Self::Unwritten { lines } => {
+                write!(
+                    f,
+                    "log lines dropped: {lines}: the logger could not write them before the exit"
+                )
+            }
+            Self::NotReopened { target, cause } => {
+                write!(f, "cannot reopen log {target}: {cause}; its lines go to the old file")
+            }
+        }
     }
 }
 
 /// In milliseconds' precision.
-fn seconds(span: Duration) -> Value {
-    Value::Float((span.as_secs_f64() * 1000.0).round() / 1000.0)
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", (self.0.as_secs_f64() * 1000.0).round() / 1000.0)
+    }
 }

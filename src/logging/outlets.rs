@@ -1,13 +1,13 @@
-//! What lines are written to, as the logger has it open: whole lines, in batches, and an account of
-//! those that could not be written.
+//! The targets that lines are written to, as the logger has them open: whole lines, in batches, and an
+//! account of those that could not be written.
 //!
 //! Nothing here fails its caller. A target that fails has its lines dropped and counted; that is said
 //! once where it can be read, and when the target can be written to again the number is said too.
 //!
 //! # Why
 //! A write of at most 4096 bytes to a pipe is atomic (`PIPE_BUF`, pipe(7)): as long as each one holds
-//! whole lines, nobody else's output is in the middle of one. A longer line goes alone, so that it can
-//! tear nothing but itself.
+//! whole lines, no other process's output is in the middle of one. A longer line goes alone, so that it
+//! can tear nothing but itself.
 //!
 //! The trap: a write may fail after part of a line. What is left of that line can't be taken back, so
 //! a newline goes out before the next one: one broken line, never two lines in one.
@@ -43,6 +43,8 @@ struct Outlet {
     accounts: Vec<(usize, u64)>,
     trouble: Option<Trouble>,
     reopening: Reopening,
+    /// Lines that it has not taken and that are not counted yet.
+    dropped: u64,
 }
 
 /// A target that cannot be written to, or could not.
@@ -58,15 +60,15 @@ struct Trouble {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nobody has been told.
+    /// It is not logged yet.
     New,
     /// It is known.
     Told,
-    /// It can be written to again, and nobody has been told.
+    /// It can be written to again, and that is not logged yet.
     Over,
 }
 
-/// Whether a file is still to be opened again after its rotation.
+/// The state of a file that is to be opened again after its rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reopening {
     Done,
@@ -79,7 +81,7 @@ impl Outlets {
     pub(crate) fn open(log: &Log, now: Instant) -> Self {
         let mut outlets: Vec<Outlet> = Vec::new();
         for target in [&log.error, &log.access] {
-            if *target != LogTarget::Off && !outlets.iter().any(|it| it.target == *target) {
+            if *target != LogTarget::Off && !outlets.iter().any(|outlet| outlet.target == *target) {
                 outlets.push(Outlet::new(target.clone(), now));
             }
         }
@@ -88,7 +90,7 @@ impl Outlets {
         Self { outlets, access, error }
     }
 
-    /// What was written last may have been cut: begin with a newline.
+    /// The last line that was written may have been cut: begin with a newline.
     pub(crate) fn expect_cut(&mut self) {
         let outputs = self.outlets.iter_mut().filter_map(|outlet| outlet.output.as_mut());
         outputs.filter(|output| output.hides_cuts()).for_each(|output| output.is_mid_line = true);
@@ -114,6 +116,17 @@ impl Outlets {
         std::array::from_fn(|at| self.outlets.get(at).and_then(untold).unwrap_or_default())
     }
 
+    /// Lines that the targets have not taken since this was called last: of the access log, and of an
+    /// error log elsewhere.
+    pub(crate) fn take_dropped(&mut self) -> [u64; 2] {
+        let mut dropped = [0; 2];
+        for (place, outlet) in self.outlets.iter_mut().enumerate() {
+            let of_error = Some(place) != self.access;
+            dropped[usize::from(of_error)] += std::mem::take(&mut outlet.dropped);
+        }
+        dropped
+    }
+
     /// Adds a line, to be written with others.
     pub(crate) fn add(&mut self, kind: Kind, line: &[u8]) {
         let place = match kind {
@@ -130,18 +143,18 @@ impl Outlets {
         let Some(place) = self.for_news() else { return };
         let outlet = &mut self.outlets[place];
         outlet.add(&super::line_of(news));
-        if let News::Unread(lost) = news {
-            outlet.accounts.push((outlet.batch.len(), lost.lines));
+        if let News::Unread { lines, .. } = news {
+            outlet.accounts.push((outlet.batch.len(), *lines));
         }
     }
 
-    /// Whether the death of this process during the next [`Outlets::write`] could leave a part of a
-    /// line, where nobody would see that it is one.
+    /// Returns true if the death of this process during the next [`Outlets::write`] could leave a part
+    /// of a line, where it could not be told from a line.
     pub(crate) fn may_be_cut(&self) -> bool {
         self.outlets.iter().any(|outlet| {
             outlet.output.as_ref().is_some_and(Output::hides_cuts)
                 && outlet.batch.len() > PIPE_BATCH_MAX
-                && chunks(&outlet.batch, PIPE_BATCH_MAX).any(|it| it.len() > PIPE_BATCH_MAX)
+                && chunks(&outlet.batch, PIPE_BATCH_MAX).any(|chunk| chunk.len() > PIPE_BATCH_MAX)
         })
     }
 
@@ -153,23 +166,27 @@ impl Outlets {
         self.tell(now);
     }
 
-    /// Opens the files again by their paths, after somebody has moved them. One that cannot be opened
-    /// is written to where it is, and tried again.
-    pub(crate) fn reopen(&mut self) {
+    /// Opens the files again by their paths, after they were moved. One that cannot be opened
+    /// is written to where it is, and tried again. Returns true if each of them was opened.
+    pub(crate) fn reopen(&mut self) -> bool {
+        let mut is_done = true;
         for place in 0..self.outlets.len() {
-            if let Err(error) = self.outlets[place].reopen()
-                && self.outlets[place].reopening == Reopening::Done
-            {
+            let Err(error) = self.outlets[place].reopen() else { continue };
+            is_done = false;
+            if self.outlets[place].reopening == Reopening::Done {
                 self.outlets[place].reopening = Reopening::Due;
                 let target = target::name(&self.outlets[place].target);
                 self.say(&News::NotReopened { target, cause: error.to_string() }, None);
             }
         }
+        is_done
     }
 
-    /// Whether something has to be tried again, though no line may come.
+    /// Returns true if something has to be tried again, though no line may come.
     pub(crate) fn has_trouble(&self) -> bool {
-        self.outlets.iter().any(|it| it.trouble.is_some() || it.reopening == Reopening::Due)
+        self.outlets
+            .iter()
+            .any(|outlet| outlet.trouble.is_some() || outlet.reopening == Reopening::Due)
     }
 
     /// Tries again what has failed.
@@ -191,7 +208,7 @@ impl Outlets {
         self.tell(now);
     }
 
-    /// Tells every count, wherever it can be read: nobody will come back to it.
+    /// Tells every count, wherever it can be read: it is the last time.
     pub(crate) fn finish(&mut self, now: Instant) {
         self.retry(now);
         for place in 0..self.outlets.len() {
@@ -237,7 +254,7 @@ impl Outlets {
             None => false,
         };
         if !is_said {
-            // There is nobody left to tell.
+            // There is no log left for it.
             let _unsaid = to_stderr(&super::line_of(news));
         }
     }
@@ -272,6 +289,7 @@ impl Outlet {
             accounts: Vec::new(),
             trouble: None,
             reopening: Reopening::Done,
+            dropped: 0,
         };
         if let Err(error) = outlet.try_open() {
             outlet.fail(now, 0, &error);
@@ -321,7 +339,7 @@ impl Outlet {
 
     fn add(&mut self, line: &[u8]) {
         self.batch.extend_from_slice(line);
-        // It comes from another process, which may be mad: nobody else's line shall suffer.
+        // It comes from another process, which may be mad: no other line shall suffer.
         if line.last().is_some_and(|last| *last != b'\n') {
             self.batch.push(b'\n');
         }
@@ -343,6 +361,7 @@ impl Outlet {
         let batch = std::mem::take(&mut self.batch);
         let result = self.put_all(&batch).map_err(|(done, error)| {
             let lines = batch[done..].iter().filter(|byte| **byte == b'\n').count() as u64;
+            self.dropped = self.dropped.saturating_add(lines);
             let lost = self.accounts.iter().filter(|(end, _)| *end > done);
             (lines + lost.map(|(_, lines)| lines).sum::<u64>(), error)
         });

@@ -11,9 +11,10 @@
 //! `head - tail` is what the ring holds. Each cell has one writer.
 //!
 //! # Why
-//! Whoever is killed, at any point, leaves a ring that can be read: what was not published is not
-//! there, what was not taken is there still. The next producer goes on at the head, the next consumer
-//! at the tail. A batch whose consumer dies while it is written is the one thing that is read twice.
+//! A producer that is killed, at any point, leaves a ring that can be read: what was not published is
+//! not there, what was not taken is there still. The next producer goes on at the head, the next
+//! consumer at the tail. A batch whose consumer dies while it is written is the one thing that is read
+//! twice.
 //!
 //! Error lines have a quarter of the ring for themselves. Both kinds share one ring, so that the order
 //! in which a process wrote them is the order in which they are read.
@@ -105,7 +106,7 @@ pub(crate) enum Kind {
     Error = 2,
 }
 
-/// Whom to wake now that a line is in the ring.
+/// The reader to wake now that a line is in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a consumer that is not woken leaves lines where they are"]
 pub(super) enum Wake {
@@ -117,7 +118,7 @@ pub(super) enum Wake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// How the consumer rests.
+/// The rest of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
     /// For a moment, while lines come: it is to be woken when a quarter of the ring is full.
@@ -126,7 +127,7 @@ pub(crate) enum Rest {
     Sleep,
 }
 
-/// What the consumer has found.
+/// The finding of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Nothing,
@@ -134,7 +135,7 @@ pub(crate) enum Next {
     Line(Kind),
     /// A gap.
     Lost(Lost),
-    /// What it holds makes no sense; it goes on behind it.
+    /// Its content makes no sense; the consumer goes on behind it.
     Corrupted {
         pid: u64,
     },
@@ -243,7 +244,7 @@ impl<C: Cells> Producer<C> {
             self.cells.store(last, u64::from_ne_bytes(bytes), Ordering::Relaxed);
         }
         self.head = self.head.wrapping_add(cells);
-        // ORDERING: Release: whoever sees the head sees the record.
+        // ORDERING: Release: a reader that sees the head sees the record.
         self.cells.store(HEAD, self.head, Ordering::Release);
         Ok(self.wake(used))
     }
@@ -255,10 +256,10 @@ impl<C: Cells> Producer<C> {
             self.cells.store(SINCE, now, Ordering::Relaxed);
         }
         self.cells.store(UNTIL, now, Ordering::Relaxed);
-        // ORDERING: Release: whoever sees this loser sees what is noted of its predecessors.
+        // ORDERING: Release: a reader that sees this loser sees what is noted of its predecessors.
         self.cells.store(LOSER, self.pid, Ordering::Release);
         self.dropped = self.dropped.wrapping_add(1);
-        // ORDERING: Release: whoever sees the count sees the times, whose they are, and the records
+        // ORDERING: Release: a reader that sees the count sees the times, whose they are, and the records
         // before it.
         self.cells.store(DROPPED, self.dropped, Ordering::Release);
         self.wake(0)
@@ -286,7 +287,7 @@ impl<C: Cells> Producer<C> {
     }
 }
 
-/// Notes whose the lost lines are that nobody was told of, before another process loses some.
+/// Notes whose the lost lines are that were not logged, before another process loses some.
 fn leave_to_former(cells: &impl Cells, dropped: u64) {
     let load = |cell| cells.load(cell, Ordering::Relaxed);
     let told = low(load(TOLD));
@@ -327,7 +328,7 @@ impl<C: Cells> Consumer<C> {
         Self { cells, tail, head: tail, told, told_until: 0, rests }
     }
 
-    /// What is next; `line` is a line's bytes then.
+    /// Returns the next finding; `line` is a line's bytes then.
     pub(crate) fn next(&mut self, line: &mut Vec<u8>) -> Next {
         line.clear();
         if self.tail == self.head {
@@ -389,7 +390,7 @@ impl<C: Cells> Consumer<C> {
         self.mark().wrapping_add(dropped)
     }
 
-    /// Whether all that stood before the mark was read, a gap that it ended with too.
+    /// Returns true if all that stood before the mark was read, a gap that it ended with too.
     pub(crate) fn has_passed(&self, mark: u64) -> bool {
         match self.tail.wrapping_sub(mark).cast_signed() {
             0 => low(self.cells.load(DROPPED, Ordering::Acquire)) == low(self.told),
@@ -404,12 +405,12 @@ impl<C: Cells> Consumer<C> {
         }
     }
 
-    /// What the last one has left.
+    /// Returns the last consumer's account.
     pub(crate) fn notes(&self) -> Notes {
         std::array::from_fn(|note| self.cells.load(NOTES + note, Ordering::Relaxed))
     }
 
-    /// Whether any consumer has rested.
+    /// Returns true if any consumer has rested.
     pub(super) fn has_rested(&self) -> bool {
         self.rests > 0
     }
@@ -430,7 +431,7 @@ impl<C: Cells> Consumer<C> {
         self.cells.fence();
     }
 
-    /// Whether the consumer may rest as it has announced.
+    /// Returns true if the consumer may rest as it has announced.
     pub(crate) fn allows(&self, rest: Rest) -> bool {
         // ORDERING: Acquire is more than is needed; the fence in `announce` is what counts.
         let used = self.cells.load(HEAD, Ordering::Acquire).wrapping_sub(self.tail);

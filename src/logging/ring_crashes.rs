@@ -1,6 +1,7 @@
-//! Whoever is killed, at any point, leaves a ring that can be read. Producers that are killed at some
-//! moment or other are processes: the test itself again, which finds a ring in its environment and
-//! writes to it then. And all moments there are, one store after the other, are tried in one thread.
+//! A producer that is killed, at any point, leaves a ring that can be read. Producers that are killed
+//! at some moment or other are processes: the test itself again, which finds a ring in its environment
+//! and writes to it then. And all moments there are, one store after the other, are tried in one
+//! thread.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -116,7 +117,7 @@ impl Cells for Dying {
     fn fence(&self) {}
 }
 
-/// What a reader is told: a line, or a number of lines that are lost.
+/// The finding of a reader: a line, or a number of lines that are lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
     Line(&'static str),
@@ -130,7 +131,7 @@ fn read_all(consumer: &mut Consumer<Dying>, lines: &[&'static str]) -> Vec<Told>
             Next::Nothing => return told,
             Next::Lost(lost) => Told::Lost(lost.lines),
             Next::Line(_) => {
-                let whole = lines.iter().find(|it| it.as_bytes() == line);
+                let whole = lines.iter().find(|other| other.as_bytes() == line);
                 Told::Line(whole.unwrap_or_else(|| panic!("a torn line: {line:?}")))
             }
             Next::Corrupted { .. } => panic!("it is sound"),
@@ -156,7 +157,7 @@ fn write_some(cells: &Arc<[AtomicU64]>, stores: usize) -> bool {
 fn ring_about_to_wrap() -> Arc<[AtomicU64]> {
     let cells: Arc<[AtomicU64]> = (0..DATA + 20).map(|_| AtomicU64::new(0)).collect();
     for position in [HEAD, TAIL] {
-        // ORDERING: nobody else knows it yet.
+        // ORDERING: no other process knows it yet.
         cells[position].store(17, Ordering::Relaxed);
     }
     cells
@@ -200,7 +201,7 @@ fn whatever_was_a_consumers_last_store_nothing_is_lost() {
         let is_done = consumer.cells.stores_left.get() > 0;
         let again = read_all(&mut Consumer::new(immortal(&cells)), &LINES);
         let lines = |told: &[Told]| -> Vec<Told> {
-            told.iter().filter(|it| matches!(it, Told::Line(_))).cloned().collect()
+            told.iter().filter(|told| matches!(told, Told::Line(_))).cloned().collect()
         };
         match stores {
             0 => assert_eq!(again, told, "all of it comes again"),

@@ -44,7 +44,7 @@ fn pair(cells: usize) -> (Heap, Producer<Heap>, Consumer<Heap>) {
     (heap.clone(), Producer::new(heap.clone(), 7), Consumer::new(heap))
 }
 
-/// Publishes a line that has room; nobody sleeps.
+/// Publishes a line that has room; no reader sleeps.
 fn put(producer: &mut Producer<Heap>, kind: Kind, line: &[u8]) {
     let _wake = producer.push(kind, line).expect("there is room");
 }
@@ -65,7 +65,7 @@ fn lines_of_every_length_come_out_as_they_went_in() {
     let (_, mut producer, mut consumer) = pair(RECORD_MAX / 8 + 100);
     let mut read = Vec::new();
     let lengths = [0, 1, 7, 8, 9, 100, 801, 4096, 4097, RECORD_MAX - 1, RECORD_MAX];
-    for length in lengths.into_iter().filter(|it| !cfg!(miri) || *it < 1000) {
+    for length in lengths.into_iter().filter(|length| !cfg!(miri) || *length < 1000) {
         let given = line(length, length);
         put(&mut producer, Kind::Error, &given);
         assert_eq!(consumer.next(&mut read), Next::Line(Kind::Error));
@@ -219,7 +219,7 @@ fn a_gap_is_told_of_the_process_whose_lines_were_lost() {
     let mut line = Vec::new();
     let gap =
         |lines, millis, pid| Next::Lost(Lost { lines, span: Duration::from_millis(millis), pid });
-    // Each dies, and another has its ring before anybody reads.
+    // Each dies, and another has its ring before any read.
     let _wake = producer.drop_line(at(1));
     let _wake = producer.drop_line(at(5));
     let mut producer = Producer::new(heap.clone(), 8);
@@ -237,7 +237,7 @@ fn a_gap_is_told_of_the_process_whose_lines_were_lost() {
     let _idle = Producer::new(heap.clone(), 9);
     let mut producer = Producer::new(heap.clone(), 10);
     let _wake = producer.drop_line(at(20));
-    // Of several, nobody is blamed for what is another's; a gap between two records may be theirs both.
+    // Of several, none is blamed for what is another's; a gap between two records may be theirs both.
     let mut producer = Producer::new(heap.clone(), 11);
     let _wake = producer.drop_line(at(22));
     let mut producer = Producer::new(heap.clone(), 12);
@@ -260,7 +260,7 @@ fn a_count_that_goes_back_does_not_keep_the_consumer_awake() {
     assert_eq!(consumer.next(&mut line), Next::Nothing);
     consumer.announce(Rest::Sleep);
     assert!(consumer.allows(Rest::Sleep));
-    // Whoever comes next begins at that count.
+    // The next one begins at that count.
     let _wake = Producer::new(heap, 8).drop_line(at(2));
     assert!(matches!(consumer.next(&mut line), Next::Lost(Lost { lines: 1, .. })));
 }
@@ -396,7 +396,7 @@ proptest! {
     #[test]
     fn a_consumer_survives_any_memory(
         cells in proptest::collection::vec(
-            prop_oneof![any::<u64>(), 0_u64..40, (0_u64..99).prop_map(|it| it | 1 << KIND)],
+            prop_oneof![any::<u64>(), 0_u64..40, (0_u64..99).prop_map(|number| number | 1 << KIND)],
             DATA + 1..100,
         ),
         head: u64,

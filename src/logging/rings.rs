@@ -1,15 +1,21 @@
-//! The rings of all processes, one behind the other in one memory.
+//! The rings of all processes, each in a memory of its own.
 //!
 //! The master makes them and gives one to each process that it forks, for as long as that lives; a
 //! ring whose process is dead goes to the next, whatever waits in it. So there are never more rings
-//! than there were processes at one time, however long nobody reads what they write. The first ring
+//! than there were processes at one time, however long their lines are not read. The first ring
 //! is the master's own.
 //!
-//! Each producer maps its own ring, the logger maps all. Both the memory and the bell that wakes the
-//! logger are descriptors: they outlive the image of the program.
+//! Each producer maps its own ring, the logger maps all. Memories, and the bells that wake the logger,
+//! are descriptors: they outlive the image of the program.
+//!
+//! # Why not one memory
+//! A mapping of a part reaches the rest (mremap(2), remap_file_pages(2)), and its file's size and seals
+//! belong to all of it. A process that is taken over could write lines in another one's name, and
+//! silence a bell that others ring. So a producer has no memory but its own ring, of its full size and
+//! sealed, and a bell of its own.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::legacy::Legacy;
 use super::ring::{Consumer, Next, Producer};
@@ -17,13 +23,16 @@ use crate::sys::bell::Bell;
 use crate::sys::process;
 use crate::sys::shared::{Mapping, Memory};
 
-/// Lines of shared memory in a ring: 1 MiB, some ten thousand access lines. A multiple of 64 KiB,
-/// the largest page that Linux has.
+/// Lines of shared memory in a ring: 1 MiB, some ten thousand access lines.
 const RING_LINES: usize = 1024 * 1024 / 64;
 
-/// All rings.
+/// All rings, by their places.
+#[derive(Debug, Default)]
+pub(crate) struct Rings(Vec<Shared>);
+
+/// A ring's memory, and the bell that its producer rings.
 #[derive(Debug)]
-pub(crate) struct Rings {
+struct Shared {
     memory: Memory,
     bell: Bell,
 }
@@ -31,6 +40,7 @@ pub(crate) struct Rings {
 /// A ring before its producer is born.
 #[derive(Debug)]
 pub(crate) struct Ring {
+    place: usize,
     mapping: Mapping,
     bell: Bell,
 }
@@ -38,72 +48,94 @@ pub(crate) struct Ring {
 /// The place of the master's own ring.
 pub(crate) const MASTER: usize = 0;
 
+impl Shared {
+    fn new() -> io::Result<Self> {
+        let memory = Memory::new("ferricorn-ring")?;
+        memory.grow(RING_LINES)?;
+        memory.seal()?;
+        Ok(Self { memory, bell: Bell::new()? })
+    }
+
+    fn map(&self) -> io::Result<Mapping> {
+        self.memory.map(0, RING_LINES)
+    }
+}
+
 impl Rings {
-    /// No ring yet.
+    /// The master's ring alone.
     ///
     /// # Errors
-    /// What memfd_create(2) and eventfd(2) say.
+    /// The error of memfd_create(2), ftruncate(2), fcntl(2) and timerfd_create(2).
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { memory: Memory::new("ferricorn-rings")?, bell: Bell::new()? })
+        Ok(Self(vec![Shared::new()?]))
     }
 
-    /// The rings that an earlier image has made.
-    pub(crate) fn inherit(memory: OwnedFd, bell: OwnedFd) -> Self {
-        Self { memory: memory.into(), bell: bell.into() }
+    /// The rings that an earlier image has made: the memory and the bell of each.
+    pub(crate) fn inherit(rings: impl IntoIterator<Item = [OwnedFd; 2]>) -> Self {
+        let mut these = Self(Vec::new());
+        rings.into_iter().for_each(|ring| these.add(ring));
+        these
     }
 
-    /// What an image leaves to the next.
-    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.memory.as_fd(), self.bell.as_fd()]
+    /// Takes another one, which gets the next place.
+    pub(crate) fn add(&mut self, [memory, bell]: [OwnedFd; 2]) {
+        self.0.push(Shared { memory: memory.into(), bell: bell.into() });
+    }
+
+    /// The memory and the bell of each, for the next image and for the logger.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = [BorrowedFd<'_>; 2]> {
+        self.0.iter().map(|ring| [ring.memory.as_fd(), ring.bell.as_fd()])
+    }
+
+    /// The number of rings.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// The ring at a place, made when it is not there. No living process may have it.
     ///
     /// # Errors
-    /// What ftruncate(2), mmap(2) and fcntl(2) say.
-    pub(crate) fn ring(&self, place: usize) -> io::Result<Ring> {
-        let end = (place + 1) * RING_LINES;
-        if self.memory.count()? < end {
-            self.memory.grow(end)?;
+    /// Those of [`Rings::new`], and of mmap(2).
+    pub(crate) fn ring(&mut self, place: usize) -> io::Result<Ring> {
+        while self.count() <= place {
+            self.0.push(Shared::new()?);
         }
-        let mapping = self.memory.map(place * RING_LINES, RING_LINES)?;
-        Ok(Ring { mapping, bell: self.bell.try_clone()? })
+        let ring = &self.0[place];
+        Ok(Ring { place, mapping: ring.map()?, bell: ring.bell.try_clone()? })
     }
 
-    /// Whether the process that had this ring, and is dead, has written the line before which it had
-    /// noted this, or has counted it as lost.
+    /// The number that the process which had this ring, and is dead, would note next: another one than
+    /// it has noted before a line stands for a line that is written, or counted as lost.
     ///
     /// # Errors
-    /// What fstat(2) and mmap(2) say.
-    pub(crate) fn has_line(&self, place: usize, noted: u64) -> io::Result<bool> {
-        let mapping = self.memory.map(place * RING_LINES, RING_LINES)?;
-        Ok(Consumer::new(mapping).settled() != noted)
+    /// The error of mmap(2); `NotFound` where there is no such ring.
+    pub(crate) fn settled(&self, place: usize) -> io::Result<u64> {
+        let ring = self.0.get(place).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Consumer::new(ring.map()?).settled())
     }
 
-    /// What wakes the logger.
-    pub(crate) fn bell(&self) -> &Bell {
-        &self.bell
+    /// The bell at a place, which wakes the logger.
+    pub(crate) fn bell(&self, place: usize) -> Option<&Bell> {
+        self.0.get(place).map(|ring| &ring.bell)
     }
 
     /// The rings from this place on, to be read.
     ///
     /// # Errors
-    /// What fstat(2) and mmap(2) say.
+    /// The error of mmap(2).
     pub(crate) fn consumers(&self, from: usize) -> io::Result<Vec<Consumer<Mapping>>> {
-        let count = self.memory.count()? / RING_LINES;
-        let map = |place| self.memory.map(place * RING_LINES, RING_LINES).map(Consumer::new);
-        (from..count).map(map).collect()
+        self.0.iter().skip(from).map(|ring| ring.map().map(Consumer::new)).collect()
     }
 }
 
 impl Rings {
-    /// What a logger has left that could say nothing more.
+    /// Returns the account of a logger that could say nothing more.
     pub(super) fn legacy(&self) -> Legacy {
         let rings = self.consumers(MASTER).unwrap_or_default();
         rings.first().map(|ring| ring.notes().into()).unwrap_or_default()
     }
 
-    /// Whether there ever was a logger that had nothing more to read for a moment.
+    /// Returns true if there ever was a logger that had nothing more to read for a moment.
     pub(super) fn were_read(&self) -> bool {
         let rings = self.consumers(MASTER).unwrap_or_default();
         rings.first().is_some_and(Consumer::has_rested)
@@ -123,7 +155,26 @@ impl Rings {
     }
 }
 
+#[cfg(test)]
+impl Rings {
+    /// The same rings in another process's hands.
+    pub(crate) fn copy(&self) -> Self {
+        let owned = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().expect("there are descriptors");
+        Self::inherit(self.descriptors().map(|ring| ring.map(owned)))
+    }
+}
+
 impl Ring {
+    /// Its place among the rings.
+    pub(crate) fn place(&self) -> usize {
+        self.place
+    }
+
+    /// Its bell, the one descriptor that its process needs.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+
     /// For tests: writes lines as this ring's process.
     #[cfg(test)]
     pub(crate) fn into_writer(self) -> impl FnMut(super::Kind, &[u8]) {

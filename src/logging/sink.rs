@@ -1,12 +1,13 @@
 //! Where this process's lines go: into its ring, or, while there is no logger, to stderr.
 
-use std::io::{self, Write as _};
+use std::io;
+use std::os::fd::AsFd as _;
 
 use super::ring::{Full, Kind, Producer, Wake};
 use super::rings::Ring;
 use crate::sys::bell::Bell;
 use crate::sys::shared::Mapping;
-use crate::sys::{clock, poll};
+use crate::sys::{clock, write};
 use crate::time::Instant;
 
 /// The way out of this process.
@@ -27,7 +28,7 @@ impl Sink {
         Self::Ring { producer, bell }
     }
 
-    /// How far this process's ring has come: written or lost, the next line changes it.
+    /// Returns the position of this process's ring: written or lost, the next line changes it.
     pub(super) fn settled(&self) -> Option<u64> {
         match self {
             Self::Nowhere | Self::Stderr => None,
@@ -43,7 +44,7 @@ impl Sink {
         match self {
             Self::Nowhere => {}
             Self::Stderr => {
-                // There is nobody left to tell.
+                // There is no log left for it.
                 let _unsaid = to_stderr(line);
             }
             Self::Ring { producer, bell } => heed(producer.push(kind, line)?, bell),
@@ -67,11 +68,9 @@ fn heed(wake: Wake, bell: &Bell) {
     }
 }
 
-/// Writes a line to stderr, unless that would wait for its reader, who may be the one that nobody
-/// waits for. Answers whether it is written.
+/// Writes a line to stderr, unless that would wait for its reader. Returns true if it is written.
 pub(super) fn to_stderr(line: &[u8]) -> bool {
-    let stderr = io::stderr();
-    poll::is_writable(&stderr) && stderr.lock().write_all(line).is_ok()
+    write::at_once(io::stderr().as_fd(), line)
 }
 
 #[cfg(test)]
@@ -79,11 +78,11 @@ mod tests {
     use super::super::rings::{MASTER, Rings};
     use super::*;
 
-    /// Nobody announces that he sleeps: one ring of the bell is the one system call of ten thousand
+    /// No reader announces that it sleeps: one ring of the bell is the one system call of ten thousand
     /// lines, of which some find no room.
     #[test]
     fn a_line_costs_no_system_call_while_nobody_sleeps() {
-        let rings = Rings::new().expect("memory can be shared");
+        let mut rings = Rings::new().expect("memory can be shared");
         let mut sink = Sink::ring(rings.ring(MASTER).expect("a ring"));
         let mut lost = 0;
         for number in 0..10_000 {
@@ -94,6 +93,6 @@ mod tests {
             }
         }
         assert!(lost > 0, "a ring of 1 MiB has no room for 1.6 MB");
-        assert_eq!(rings.bell().take(), 1);
+        assert_eq!(rings.bell(MASTER).expect("it is there").take(), 1);
     }
 }

@@ -2,20 +2,21 @@
 //!
 //! # Why
 //! Writes block. `O_NONBLOCK` would belong to the open file, not to the descriptor: set on the stdout
-//! that was inherited, it holds for the shell that started us as well. Nobody waits for the logger,
-//! so it may wait. Where somebody else has set the flag, it waits by poll(2).
+//! that was inherited, it holds for the shell that started us as well. Nothing waits for the logger,
+//! so it may wait. Where another process has set the flag, it waits by poll(2).
 //!
-//! The trap: opening a pipe for writing waits until somebody has it open for reading. While it is
+//! The trap: opening a pipe for writing waits until a process has it open for reading. While it is
 //! open for both, it doesn't.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::config::LogTarget;
-use crate::sys::poll;
+use crate::sys::walk::{self, Access, Place};
+use crate::sys::{identity, poll};
 
 /// The longest write that a pipe takes in one piece (`PIPE_BUF`, pipe(7)). The logger is not always
 /// alone: what an application prints may go to the same pipe.
@@ -30,11 +31,11 @@ pub(super) struct Output {
     file: File,
     /// The most bytes of whole lines that are written at once.
     pub(super) batch_max: usize,
-    /// Whether what was written last, by us or by others before, does not end a line.
+    /// True if what was written last, by us or by others before, does not end a line.
     pub(super) is_mid_line: bool,
 }
 
-/// What a target is called in messages.
+/// The name of a target in messages.
 pub(super) fn name(target: &LogTarget) -> String {
     match target {
         LogTarget::Off => "nowhere".to_owned(),
@@ -58,22 +59,30 @@ impl Output {
 
     /// Opens a file, made when it is not there, or a pipe that has a name.
     pub(super) fn open_path(path: &Path) -> io::Result<Self> {
-        let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
-        if is_pipe {
-            return Self::new(open_pipe(path)?);
+        Self::open_place(path).map_err(|error| with_remedy(path, error))
+    }
+
+    fn open_place(path: &Path) -> io::Result<Self> {
+        let place = walk::find(path)?;
+        if let Some(stream) = place.standard_stream()? {
+            return Self::inherited(stream);
         }
-        let mut output = Self::new(File::options().append(true).create(true).open(path)?)?;
-        output.is_mid_line = ends_mid_line(path);
+        if place.is_pipe() {
+            return Self::new(open_pipe(&place)?);
+        }
+        let mut output = Self::new(place.open(Access::Append)?)?;
+        output.is_mid_line = ends_mid_line(place.open(Access::Read));
         Ok(output)
     }
 
-    /// What was opened by others: a pipe, a terminal, or a file, whose last line may have been cut, too.
+    /// A target that others have opened: a pipe, a terminal, or a file, whose last line may have been
+    /// cut, too.
     pub(super) fn inherited(file: File) -> io::Result<Self> {
         let mut output = Self::new(file)?;
         if !output.hides_cuts() {
             // It may be open for writing alone.
             let path = format!("/proc/self/fd/{}", output.file.as_raw_fd());
-            output.is_mid_line = ends_mid_line(Path::new(&path));
+            output.is_mid_line = ends_mid_line(File::open(path));
         }
         Ok(output)
     }
@@ -84,8 +93,8 @@ impl Output {
         Ok(Self { file, batch_max, is_mid_line: false })
     }
 
-    /// Whether a write that is cut short by the death of the writer can leave a part of a line that
-    /// its successor will not find.
+    /// Returns true if a write that is cut short by the death of the writer can leave a part of a line
+    /// that its successor will not find.
     pub(super) fn hides_cuts(&self) -> bool {
         self.batch_max == PIPE_BATCH_MAX
     }
@@ -93,7 +102,7 @@ impl Output {
     /// Writes all of it; answers how much was written before it failed.
     ///
     /// # Errors
-    /// What write(2) says.
+    /// The error of write(2).
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let mut done = 0;
         while done < bytes.len() {
@@ -114,19 +123,37 @@ impl Output {
     }
 }
 
-/// Opens a pipe for writing, also when nobody reads it yet.
-fn open_pipe(path: &Path) -> io::Result<File> {
-    let both = File::options().read(true).write(true).open(path)?;
-    let writer = File::options().write(true).open(path)?;
+/// Opens a pipe for writing, also when nothing reads it yet.
+fn open_pipe(place: &Place) -> io::Result<File> {
+    let both = place.open(Access::ReadAndWrite)?;
+    let writer = place.open(Access::Write)?;
     drop(both);
     Ok(writer)
 }
 
-/// Whether the file's last line was cut, by a full disk or the death of who wrote it. A file that may
-/// not be read is taken for whole.
-fn ends_mid_line(path: &Path) -> bool {
+/// Adds what to do where this process's user may not open a log: as root it could.
+fn with_remedy(path: &Path, error: io::Error) -> io::Error {
+    let user = identity::file_user();
+    if error.kind() != io::ErrorKind::PermissionDenied || user == 0 {
+        return error;
+    }
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().unwrap_or(Path::new("/")).display();
+    let remedy = match path.symlink_metadata() {
+        Ok(_) => format!("chown {user} {}", path.display()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            format!("chown {user} {folder}, or make the file for that user")
+        }
+        Err(_) => format!("let that user enter {folder}"),
+    };
+    io::Error::new(error.kind(), format!("{error}: log files are opened as uid {user}: {remedy}"))
+}
+
+/// Returns true if the file's last line was cut, by a full disk or the death of its writer. A file that
+/// may not be read is taken for whole.
+fn ends_mid_line(file: io::Result<File>) -> bool {
     let last = || {
-        let file = File::open(path)?;
+        let file = file?;
         let mut last = [b'\n'];
         if let Some(at) = file.metadata()?.len().checked_sub(1) {
             file.read_exact_at(&mut last, at)?;

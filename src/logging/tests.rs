@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,6 +54,8 @@ fn log(access: LogTarget, error: LogTarget) -> Log {
         error,
         level: Level::Info,
         access_format: "@%({request_id}e)s %(a)s %(B)s.".to_owned(),
+        skip: Vec::new(),
+        slow: None,
         format: LogFormat::Text,
         when_full: WhenFull::Block,
     }
@@ -61,8 +63,9 @@ fn log(access: LogTarget, error: LogTarget) -> Log {
 
 /// Begins to log into rings of this process's own.
 fn begin(log: &Log) -> Rings {
-    let rings = Rings::new().expect("memory can be shared");
-    install(log, rings.ring(MASTER).expect("a ring")).expect("the log can be opened");
+    let mut rings = Rings::new().expect("memory can be shared");
+    install(log, rings.ring(MASTER).expect("a ring"), Layers::new())
+        .expect("the log can be opened");
     rings
 }
 
@@ -98,6 +101,7 @@ fn write_noted_access(id: &str, length: usize, note: impl Fn(Option<u64>)) {
         remote: Some(IpAddr::from([127, 0, 0, 1])),
         started: sys::clock::wall(),
         elapsed: Duration::from_micros(5),
+        queue_wait: None,
         method: &Method::GET,
         target: &Uri::from_static("/"),
         version: Version::HTTP_11,
@@ -110,6 +114,7 @@ fn write_noted_access(id: &str, length: usize, note: impl Fn(Option<u64>)) {
         generation: Generation::FIRST,
         request_id: Some(id),
         scheme: "http",
+        client_certificate: None,
     };
     access(&record, note);
 }
@@ -142,15 +147,19 @@ fn long_lines_of_many_processes_in_one_pipe_stay_whole_and_in_order() {
     if let Some(given) = given() {
         return child_among_many(&given);
     }
-    let rings = Rings::new().expect("memory can be shared");
+    let mut rings = Rings::new().expect("memory can be shared");
     for place in 0..CHILDREN {
         rings.ring(place as usize).expect("a ring");
     }
-    let memory = rings.descriptors()[0].as_raw_fd();
-    let memory = PathBuf::from(format!("/proc/{}/fd/{memory}", std::process::id()));
+    let path = |[memory, _]: [BorrowedFd<'_>; 2]| {
+        format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd())
+    };
+    let memories: Vec<PathBuf> = rings.descriptors().map(|ring| path(ring).into()).collect();
     let start = |number: u32| {
-        let mut command =
-            command("long_lines_of_many_processes_in_one_pipe_stay_whole_and_in_order", &memory);
+        let mut command = command(
+            "long_lines_of_many_processes_in_one_pipe_stay_whole_and_in_order",
+            &memories[number as usize],
+        );
         command.env(NUMBER, number.to_string()).spawn().expect("a child starts")
     };
     let mut children: Vec<Child> = (0..CHILDREN).map(start).collect();
@@ -206,12 +215,12 @@ fn read_many(reader: impl io::Read) -> ([usize; CHILDREN as usize], [usize; CHIL
 fn child_among_many(path: &Path) {
     let child = std::env::var(NUMBER).expect("a child has a number");
     let memory = fs::File::options().read(true).write(true).open(path).expect("our parent's");
-    // Nobody hears the bell: the parent looks all the time.
+    // The bell is not waited for: the parent looks all the time.
     let bell = sys::bell::Bell::new().expect("a bell").as_fd().try_clone_to_owned();
-    let rings = Rings::inherit(memory.into(), bell.expect("a descriptor"));
-    let ring = rings.ring(child.parse().expect("a number")).expect("a ring");
+    let mut rings = Rings::inherit([[memory.into(), bell.expect("a descriptor")]]);
+    let ring = rings.ring(MASTER).expect("a ring");
     let target = LogTarget::Stdout;
-    install(&log(target.clone(), target), ring).expect("stdout is open");
+    install(&log(target.clone(), target), ring, Layers::new()).expect("stdout is open");
     wait_for_room(|| Patience::Lasts);
     for number in 0..LINES {
         if number % 100 == 0 {
@@ -300,12 +309,12 @@ fn child_that_reloads(folder: &Path) {
         tracing::debug!(target: "hyper::proto", "noise {round}");
         tracing::info!(target: "hyper", "hyper {round}");
     };
-    let rings = begin(&log);
+    let mut rings = begin(&log);
     all(1);
     assert_eq!(named_fields(), NamedFields::default(), "there is no access log");
     // The same again, and a second installation, add no second line.
     apply(&log).expect("it is right");
-    install(&log, rings.ring(MASTER).expect("a ring")).expect("the log is open");
+    install(&log, rings.ring(MASTER).expect("a ring"), Layers::new()).expect("the log is open");
     tracing::info!("info 2");
     // What waits goes to where it was meant for.
     flush(&rings, &log);
@@ -357,7 +366,7 @@ fn child_with_bad_configurations(folder: &Path) {
     );
     bad = good.clone();
     bad.error = target("missing/error");
-    let failure = check(&bad).expect_err("there is no folder").to_string();
+    let failure = open_each(&bad).expect_err("there is no folder");
     assert!(failure.starts_with("failed to open the error log /"), "{failure}");
     assert_eq!(named_fields().request, [header::USER_AGENT]);
     tracing::info!("still here");
@@ -377,14 +386,14 @@ fn every_process_has_its_own_lines() {
 
 fn child_with_a_ring_of_its_own(folder: &Path) {
     let log = log(LogTarget::File(folder.join("access")), LogTarget::Off);
-    let rings = begin(&log);
+    let mut rings = begin(&log);
     write_access("1", 1);
     // What waits in its parent's ring is not the child's.
     adopt(rings.ring(1).expect("a ring"));
     write_access("2", 1);
     flush(&rings, &log);
-    // Without a ring there is nobody who reads it.
-    leave(&rings);
+    // Without a ring nothing reads it.
+    leave(&rings, false);
     write_access("3", 1);
     flush(&rings, &log);
 }
@@ -416,7 +425,7 @@ fn child_that_finds_no_room(folder: &Path) {
     let noted = RefCell::new(Vec::new());
     let write =
         |id: &str| write_noted_access(id, 60_000, |settled| noted.borrow_mut().push(settled));
-    let has_line = |settled| rings.has_line(MASTER, settled).expect("it can be mapped");
+    let has_line = |noted| rings.settled(MASTER).expect("it can be mapped") != noted;
     for _ in 0..20 {
         let before = noted.borrow().len();
         write("1");
@@ -462,6 +471,8 @@ fn child_with_a_chatty_field(folder: &Path) {
     let error = LogTarget::File(folder.join("error"));
     let log = log(LogTarget::Off, error);
     let rings = begin(&log);
+    // The subscriber of one thread alone would leave out what is logged within.
+    set_global(Layers::new()).expect("this process has none");
     tracing::info!(field = %Chatty, "outer");
     flush(&rings, &log);
 }

@@ -14,6 +14,7 @@
 //!   section 5.3); gunicorn writes the last.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderName, Uri};
@@ -82,6 +83,10 @@ impl Line<'_> {
             }
             Step::RequestLine => self.request_line(record),
             Step::Method => self.known(line().map(|(method, _, _)| method)),
+            Step::Target => match line() {
+                Some((_, target, _)) => self.target(target),
+                None => self.dash(),
+            },
             Step::Path => self.known(line().map(|(_, target, _)| target.path())),
             Step::Query => self.known(line().map(|(_, target, _)| target.query().unwrap_or(""))),
             Step::Protocol => self.known(line().map(|(_, _, protocol)| protocol)),
@@ -94,10 +99,11 @@ impl Line<'_> {
             Step::Seconds => self.number(record.elapsed.as_secs()),
             Step::Millis => self.number(record.micros() / 1000),
             Step::Micros => self.number(record.micros()),
-            Step::DecimalSeconds => {
-                let (seconds, micros) = (record.elapsed.as_secs(), record.elapsed.subsec_micros());
-                self.display(format_args!("{seconds}.{micros:06}"));
-            }
+            Step::DecimalSeconds => self.seconds(record.elapsed),
+            Step::QueueWait => match record.queue_wait {
+                Some(wait) => self.seconds(wait),
+                None => self.dash(),
+            },
             Step::Pid => {
                 self.out.push(b'<');
                 self.number(record.pid);
@@ -109,6 +115,7 @@ impl Line<'_> {
             Step::Slot => self.number(record.slot.number()),
             Step::Generation => self.number(record.generation.number()),
             Step::Scheme => self.value(record.scheme.as_bytes()),
+            Step::ClientCertificate => self.known(record.client_certificate),
             Step::Outcome => self.out.extend_from_slice(record.outcome.word().as_bytes()),
         }
     }
@@ -201,8 +208,9 @@ impl Line<'_> {
         self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    fn display(&mut self, value: impl std::fmt::Display) {
-        write!(self.out, "{value}").expect("a buffer in memory takes every byte");
+    fn seconds(&mut self, span: Duration) {
+        let (seconds, micros) = (span.as_secs(), span.subsec_micros());
+        write!(self.out, "{seconds}.{micros:06}").expect("a buffer in memory takes every byte");
     }
 
     fn dash(&mut self) {
