@@ -11,7 +11,7 @@ fn sources(folder: &Path) -> Sources {
 }
 
 fn values(config: &Config) -> Vec<(&'static str, String)> {
-    config.shown().map(|it| (it.key, it.value)).collect()
+    config.shown().map(|shown| (shown.key, shown.value)).collect()
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn another_image_adopts_what_was_handed_over() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     write("more.env", "ONE=1\nFERRICORN_TIMEOUT=7.5s\n");
-    let old = "bind = ['127.0.0.1:0', 'unix:/a,b.sock', '[::1]:0']\nworkers = 'auto'\n\
+    let old = "bind = ['127.0.0.1:0', 'admin=127.0.0.1:0', 'unix:/a,b.sock', '[::1]:0']\nworkers = 'auto'\n\
                env_file = 'more.env'\nenv = ['TWO=a, \"b\"']\numask = '027'\nmax_memory = '64MiB'\n\
                [log]\nerror = ''\naccess_format = '%(h)s \\ \"%(r)s\"'\n\
                [limits]\nbody = 12345\n";
@@ -51,7 +51,7 @@ fn what_this_version_would_refuse_is_not_adopted() {
 #[test]
 fn a_host_name_that_is_known_is_not_looked_up_again() {
     let folder = tempfile::tempdir().unwrap();
-    let bind = Bind::Tcp("127.0.0.1:80".parse().unwrap());
+    let bind = Bind::from(BindAddress::Tcp("127.0.0.1:80".parse().unwrap()));
     fs::write(folder.path().join("config.toml"), "bind = 'host.invalid:80'\n").unwrap();
     let binds = vec![("host.invalid:80".to_owned(), vec![bind.clone()])];
     let config = Config::load(Sources { binds, ..sources(folder.path()) }).unwrap();

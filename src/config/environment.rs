@@ -1,22 +1,21 @@
 //! The layers of the environment: the process's own, and that of the `env_file` under it.
 
-use std::cell::Cell;
-use std::io::{self, Read};
 use std::path::Path;
-use std::rc::Rc;
 
 use super::problem::{Origin, Problems};
 use super::resolve::Entry;
 use super::setting::Setting;
-use super::sources::Sources;
+use super::sources::{ARGUMENTS_VARIABLE, Sources};
 use super::table::Table;
 
-/// What every variable of ours begins with.
+/// The beginning of every variable of ferricorn's.
 pub(super) const PREFIX: &str = "FERRICORN_";
-/// Variables that ferricorn hands to itself across an upgrade; nobody else may set them.
+/// Variables that ferricorn hands to itself across an upgrade; no other source may set them.
 const INTERNAL_PREFIX: &str = "FERRICORN_INTERNAL_";
 /// Names the configuration file.
 pub(crate) const CONFIG_VARIABLE: &str = "FERRICORN_CONFIG";
+/// The warning of a variable in the `env_file` that nothing reads there.
+const TOO_LATE: &str = "it is read before the env_file; set it outside of it";
 /// A secret is a line; more is a wrong file.
 const SECRET_MAX_BYTES: u64 = 64 * 1024;
 
@@ -76,7 +75,7 @@ impl Layer<'_> {
     /// The less particular name first: the one that is ours wins.
     fn setting(&mut self, setting: &'static Setting) {
         let own = self.find(&setting.variable()).cloned();
-        let foreign = setting.env.and_then(|it| Some((self.find(it.name)?.clone(), it.shape)));
+        let foreign = setting.env.and_then(|env| Some((self.find(env.name)?.clone(), env.shape)));
         let file = setting.file_env.and_then(|name| self.find(name)).cloned();
         if let Some(file) = &file {
             let other = own.as_ref().or(foreign.as_ref().map(|(variable, _)| variable));
@@ -130,9 +129,12 @@ impl Layer<'_> {
     }
 }
 
-/// Refuses a `FERRICORN_` variable that nobody knows, or that comes too late.
+/// Refuses a `FERRICORN_` variable that is unknown, or that comes too late.
 fn judge_name(variable: &Variable, table: &Table, problems: &mut Problems) {
     let name = variable.name.as_str();
+    if name == ARGUMENTS_VARIABLE && variable.line.is_some() {
+        return problems.add(&variable.origin().place(), TOO_LATE);
+    }
     if !name.starts_with(PREFIX) || name.starts_with(INTERNAL_PREFIX) {
         return;
     }
@@ -142,7 +144,7 @@ fn judge_name(variable: &Variable, table: &Table, problems: &mut Problems) {
     let place = variable.origin().place();
     let late = name == CONFIG_VARIABLE || name == "FERRICORN_ENV_FILE";
     if late && variable.line.is_some() {
-        return problems.add(&place, "it is read before the env_file; set it outside of it");
+        return problems.add(&place, TOO_LATE);
     }
     let known = name == CONFIG_VARIABLE
         || table.settings().iter().any(|setting| {
@@ -155,58 +157,16 @@ fn judge_name(variable: &Variable, table: &Table, problems: &mut Problems) {
     }
 }
 
-/// Whether Kubernetes has set it: a pod that stands beside a Service called `ferricorn` or
+/// Returns true if Kubernetes has set it: a pod that stands beside a Service called `ferricorn` or
 /// `ferricorn-web` finds `FERRICORN_SERVICE_HOST`, `FERRICORN_PORT_80_TCP_ADDR` and the like in its
 /// environment, unasked (Kubernetes, "Service: environment variables").
 fn is_kubernetes(variable: &Variable) -> bool {
     let name = variable.name.as_str();
-    let has_protocol = |text: &str| ["_TCP", "_UDP", "_SCTP"].iter().any(|it| text.contains(it));
+    let has_protocol =
+        |text: &str| ["_TCP", "_UDP", "_SCTP"].iter().any(|part| text.contains(part));
     let address = variable.text.as_deref().is_some_and(|text| text.contains("://"));
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
         || (name.ends_with("_PORT") && address)
         || name.split_once("_PORT_").is_some_and(|(_, rest)| has_protocol(rest))
-}
-
-/// The variables of an `env_file`, in its order.
-pub(super) fn parse_file(text: &str, file: &str, problems: &mut Problems) -> Vec<Variable> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let line = Rc::new(Cell::new(0));
-    let lines = Lines { rest: text.as_bytes(), line: Rc::clone(&line) };
-    let mut variables = Vec::new();
-    for item in dotenvy::Iter::new(lines) {
-        match item {
-            Ok((name, text)) if !text.contains('\0') => {
-                let line = Some((file.to_owned(), line.get()));
-                variables.push(Variable { name, text: Some(text), line });
-            }
-            // The line itself is not quoted: it may hold a secret.
-            Ok(_) | Err(_) => {
-                let place = format!("{file}:{}", line.get());
-                problems.add(&place, "expected NAME=value, with quotes around spaces and \"$\"");
-            }
-        }
-    }
-    variables
-}
-
-/// Hands out one line at a time, so that it is known how far the reader has come.
-struct Lines<'a> {
-    rest: &'a [u8],
-    line: Rc<Cell<usize>>,
-}
-
-impl Read for Lines<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let end =
-            self.rest.iter().position(|byte| *byte == b'\n').map_or(self.rest.len(), |at| at + 1);
-        let length = end.min(buffer.len());
-        let (line, rest) = self.rest.split_at(length);
-        buffer[..length].copy_from_slice(line);
-        self.rest = rest;
-        if line.ends_with(b"\n") || (rest.is_empty() && !line.is_empty()) {
-            self.line.set(self.line.get() + 1);
-        }
-        Ok(length)
-    }
 }

@@ -9,7 +9,7 @@ use super::resolve::Entry;
 use super::table::{Stranger, Table};
 use super::value::describe;
 
-/// What a file says.
+/// The content of a file.
 pub(super) struct Contents {
     pub(super) entries: Vec<Entry>,
     /// Tables that were not read: where each one is, and its name.
@@ -39,7 +39,7 @@ struct Reader<'a> {
     text: &'a str,
     file: &'a str,
     table: &'a Table,
-    /// What is wrong, with its line.
+    /// The fault, with its line.
     found: Vec<(usize, String)>,
     contents: Contents,
 }

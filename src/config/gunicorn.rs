@@ -24,6 +24,14 @@ const MOVED: &[(&str, &str)] = &[
     ("name", "proc_name"),
     ("default_proc_name", "proc_name"),
     ("proxy_allow_from", "proxy_allow_ips"),
+    ("certfile", "tls.certificate"),
+    ("keyfile", "tls.key"),
+    ("ca_certs", "tls.client_ca"),
+    ("cert_reqs", "tls.client_auth"),
+    ("http2_max_concurrent_streams", "http2.max_streams"),
+    ("statsd_host", "stats.statsd"),
+    ("statsd_prefix", "stats.statsd_prefix"),
+    ("dogstatsd_tags", "stats.statsd_tags"),
 ];
 
 /// A setting of gunicorn's that means nothing here.
@@ -35,13 +43,13 @@ pub(crate) struct Refused {
     pub(crate) flags: &'static [&'static str],
     /// Its option's letter.
     pub(crate) short: Option<char>,
-    /// Whether the option is followed by a value.
+    /// The value that may follow the option.
     pub(crate) value: FlagValue,
-    /// What to do instead, after a colon.
+    /// The alternative, after a colon.
     pub(crate) instead: &'static str,
 }
 
-/// Whether an option is followed by a value.
+/// The value that may follow an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlagValue {
     Taken,
@@ -53,7 +61,7 @@ pub(super) fn moved(key: &str) -> Option<&'static str> {
     MOVED.iter().find(|(theirs, _)| *theirs == key).map(|(_, ours)| *ours)
 }
 
-/// What to say about a key of gunicorn's that means nothing here.
+/// Returns the sentence about a key of gunicorn's that means nothing here.
 pub(super) fn refused(key: &str) -> Option<&'static Refused> {
     REFUSED.iter().find(|refused| refused.key == key)
 }
@@ -79,18 +87,26 @@ const fn lettered(mut refused: Refused, short: char) -> Refused {
     refused
 }
 
+const ADDRESS: &str = "an address is one option: use --bind HOST:PORT (bind in the file)";
 const LINKED: &str = "the application is part of this program; leave the option out";
 const RELOAD: &str = "send SIGHUP to reload the configuration, or SIGUSR2 after a new build";
-const PROXY_TLS: &str = "put a proxy that speaks TLS in front and name it in forwarded_allow_ips";
-const PROXY_HTTP2: &str = "put a proxy that speaks HTTP/2 in front; it uses HTTP/1.1 here";
+const TLS_VERSION: &str = "TLS 1.2 and 1.3 are spoken; --tls-min-version 1.3 leaves 1.2 out";
+const CIPHERS: &str = "the cipher suites of TLS 1.2 and 1.3 that are left are all sound (AEAD with \
+                       forward secrecy); --tls-min-version 1.3 is the narrower choice";
+const HANDSHAKE: &str =
+    "the handshake belongs to accepting a connection, always; leave the option out";
+const TLS_FILES: &str = "name the files with --certfile and --keyfile; a reload reads them again";
+const HTTP2: &str = "HTTP/2 is spoken where a client speaks it; --http2-enabled false turns it off";
+const HTTP2_SIZES: &str =
+    "windows and frames of HTTP/2 have sizes of their own; leave the option out";
 const STDOUT: &str = "logs go to stdout or to the files in [log]; let the platform collect them";
 const PYTHON_LOGGING: &str = "it configures Python's logging; use the [log] table";
-const METRICS: &str = "statsd is not supported; derive metrics from log.access_format = \"json\"";
+const METRICS: &str = "the queue of each listener is among the numbers of [stats]; leave it out";
 const STRICT: &str = "requests are parsed strictly; leave the option out";
 const HOOK: &str = "hooks are methods of the Rust trait `App`; leave the key out";
 const DIRTY: &str = "there are no dirty arbiters; use spawn_blocking in the application";
 const ASGI: &str = "every worker runs a tokio runtime; leave the option out";
-const CONTROL: &str = "there is no control socket; use signals and `ferricorn healthcheck`";
+const CONTROL: &str = "use --control: \"auto\", a path, or \"\" for no control socket";
 const UWSGI: &str = "only HTTP is spoken; let the proxy in front use HTTP";
 
 /// Every setting of gunicorn's that means nothing here, in gunicorn's order.
@@ -154,9 +170,6 @@ pub(crate) const REFUSED: &[Refused] = &[
     takes("syslog_prefix", &["log-syslog-prefix"], STDOUT),
     takes("syslog_facility", &["log-syslog-facility"], STDOUT),
     lettered(switch("enable_stdio_inheritance", &["enable-stdio-inheritance"], STDOUT), 'R'),
-    takes("statsd_host", &["statsd-host"], METRICS),
-    takes("dogstatsd_tags", &["dogstatsd-tags"], METRICS),
-    takes("statsd_prefix", &["statsd-prefix"], METRICS),
     switch("enable_backlog_metric", &["enable-backlog-metric"], METRICS),
     takes("pythonpath", &["pythonpath"], LINKED),
     takes("paste", &["paste", "paster"], LINKED),
@@ -176,23 +189,18 @@ pub(crate) const REFUSED: &[Refused] = &[
     takes("worker_exit", &[], HOOK),
     takes("nworkers_changed", &[], HOOK),
     takes("on_exit", &[], HOOK),
-    takes("ssl_context", &[], PROXY_TLS),
+    takes("ssl_context", &[], TLS_FILES),
     takes("protocol", &["protocol"], UWSGI),
     takes("uwsgi_allow_ips", &["uwsgi-allow-from"], UWSGI),
-    takes("keyfile", &["keyfile"], PROXY_TLS),
-    takes("certfile", &["certfile"], PROXY_TLS),
-    takes("ssl_version", &["ssl-version"], PROXY_TLS),
-    takes("cert_reqs", &["cert-reqs"], PROXY_TLS),
-    takes("ca_certs", &["ca-certs"], PROXY_TLS),
-    switch("suppress_ragged_eofs", &["suppress-ragged-eofs"], PROXY_TLS),
-    switch("do_handshake_on_connect", &["do-handshake-on-connect"], PROXY_TLS),
-    takes("ciphers", &["ciphers"], PROXY_TLS),
-    takes("http_protocols", &["http-protocols"], PROXY_HTTP2),
-    takes("http2_cleartext", &["http2-cleartext"], PROXY_HTTP2),
-    takes("http2_max_concurrent_streams", &["http2-max-concurrent-streams"], PROXY_HTTP2),
-    takes("http2_initial_window_size", &["http2-initial-window-size"], PROXY_HTTP2),
-    takes("http2_max_frame_size", &["http2-max-frame-size"], PROXY_HTTP2),
-    takes("http2_max_header_list_size", &["http2-max-header-list-size"], PROXY_HTTP2),
+    takes("ssl_version", &["ssl-version"], TLS_VERSION),
+    switch("suppress_ragged_eofs", &["suppress-ragged-eofs"], HANDSHAKE),
+    switch("do_handshake_on_connect", &["do-handshake-on-connect"], HANDSHAKE),
+    takes("ciphers", &["ciphers"], CIPHERS),
+    takes("http_protocols", &["http-protocols"], HTTP2),
+    takes("http2_cleartext", &["http2-cleartext"], HTTP2),
+    takes("http2_initial_window_size", &["http2-initial-window-size"], HTTP2_SIZES),
+    takes("http2_max_frame_size", &["http2-max-frame-size"], HTTP2_SIZES),
+    takes("http2_max_header_list_size", &["http2-max-header-list-size"], HTTP2_SIZES),
     switch("permit_obsolete_folding", &["permit-obsolete-folding"], STRICT),
     switch("strip_header_spaces", &["strip-header-spaces"], STRICT),
     switch("permit_unconventional_http_method", &["permit-unconventional-http-method"], STRICT),
@@ -222,6 +230,9 @@ pub(crate) const REFUSED: &[Refused] = &[
     takes("control_socket", &["control-socket"], CONTROL),
     takes("control_socket_mode", &["control-socket-mode"], CONTROL),
     switch("control_socket_disable", &["no-control-socket"], CONTROL),
+    // Not gunicorn's, but those of other servers.
+    takes("host", &["host"], ADDRESS),
+    takes("port", &["port"], ADDRESS),
 ];
 
 #[cfg(test)]
@@ -241,16 +252,19 @@ mod tests {
     #[test]
     fn no_option_is_both_refused_and_ours() {
         let mut names = BTreeSet::new();
-        let ours = SETTINGS.iter().flat_map(|it| {
-            [it.long_flag()].into_iter().chain(it.aliases.iter().map(|alias| (*alias).to_owned()))
+        let ours = SETTINGS.iter().flat_map(|setting| {
+            [setting.long_flag()]
+                .into_iter()
+                .chain(setting.aliases.iter().map(|alias| (*alias).to_owned()))
         });
-        let theirs = REFUSED.iter().flat_map(|it| it.flags.iter().map(|flag| (*flag).to_owned()));
+        let theirs =
+            REFUSED.iter().flat_map(|refused| refused.flags.iter().map(|flag| (*flag).to_owned()));
         for name in ours.chain(theirs) {
             assert!(names.insert(name.clone()), "--{name} has two meanings");
         }
         let mut letters = BTreeSet::from(['c', 'h', 'V', 'v']);
-        let ours = SETTINGS.iter().filter_map(|it| it.short);
-        for letter in ours.chain(REFUSED.iter().filter_map(|it| it.short)) {
+        let ours = SETTINGS.iter().filter_map(|setting| setting.short);
+        for letter in ours.chain(REFUSED.iter().filter_map(|refused| refused.short)) {
             assert!(letters.insert(letter), "-{letter} has two meanings");
         }
     }

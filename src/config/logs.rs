@@ -1,7 +1,10 @@
-//! The types of the tables `[log]` and `[limits]`.
+//! The types of the tables `[log]`, `[limits]`, `[health]` and `[stats]`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use super::skip::Skip;
 
 /// The `[log]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,9 +18,13 @@ pub struct Log {
     pub level: Level,
     /// The access log's format: gunicorn's atoms, or `json`.
     pub access_format: String,
+    /// Requests that leave no access line.
+    pub skip: Vec<Skip>,
+    /// A request that takes longer is logged with its phases; `None`: none is.
+    pub slow: Option<Duration>,
     /// The shape of the error log.
     pub format: LogFormat,
-    /// What happens to access lines while nobody reads them.
+    /// The fate of access lines while nothing reads them.
     pub when_full: WhenFull,
 }
 
@@ -52,13 +59,34 @@ pub enum LogFormat {
     Json,
 }
 
-/// What happens to access lines while the log's buffer is full.
+/// The fate of access lines while the log's buffer is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// They are dropped, counted, and accounted for in a line of their own.
     Drop,
     /// The request waits.
     Block,
+}
+
+/// The `[stats]` table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Address that serves the metrics and the status page; `None`: none.
+    pub bind: Option<SocketAddr>,
+    /// StatsD server, host and port; `None`: none.
+    pub statsd: Option<String>,
+    /// The prefix of the names that it is sent.
+    pub statsd_prefix: String,
+    /// Tags that it is sent with each number.
+    pub statsd_tags: Vec<String>,
+}
+
+impl Stats {
+    /// Returns true if anything wants the numbers.
+    pub(crate) fn is_on(&self) -> bool {
+        self.bind.is_some() || self.statsd.is_some()
+    }
 }
 
 /// The `[limits]` table.
@@ -73,8 +101,18 @@ pub struct Limits {
     pub request_field_size: usize,
     /// Bytes of a request body; longer ones are answered 413. 0: no limit.
     pub body: u64,
-    /// How long the head of a request may take: then 408 and closed.
+    /// The time that the head of a request may take: then 408 and closed.
     pub header_timeout: Duration,
-    /// How long a request body may stand still: then 408 and closed.
+    /// The time for which a request body may stand still: then 408 and closed.
     pub body_timeout: Duration,
+}
+
+/// The `[health]` table: paths that ferricorn answers itself, before the application's routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// Path of the liveness probe; empty: none.
+    pub live: String,
+    /// Path of the readiness probe; empty: none.
+    pub ready: String,
 }

@@ -5,28 +5,37 @@
 //! reference `config.toml` and the documentation.
 //!
 //! # Why it is read twice
-//! Who embeds ferricorn reads a file before any application is named: tables that nobody knows yet
+//! An embedding program reads a file before any application is named: unknown tables
 //! may be the application's. `Config::with_app` reads the same sources again and judges all.
 
+mod at_start;
 mod bind;
+mod checks;
+mod draft;
+mod env_file;
 pub(crate) mod environment;
 mod file;
+pub(crate) mod from_gunicorn;
 pub(crate) mod gunicorn;
+mod http2;
+mod identity;
 mod logs;
 mod network;
 pub(crate) mod problem;
+mod program;
 mod published;
 pub(crate) mod reference;
 mod resolve;
 pub(crate) mod setting;
 pub mod settings;
+mod skip;
 pub(crate) mod sources;
 mod table;
+mod tls;
 mod typed;
 mod units;
 pub(crate) mod value;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,19 +43,25 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use self::problem::Problems;
+use self::problem::{Origin, Problems};
 use self::resolve::{Entry, Resolved};
 use self::setting::{Secrecy, Setting};
 use self::sources::{FileSource, Sources};
 use self::value::Value;
 use crate::error::Error;
 
-pub use self::bind::Bind;
-pub use self::logs::{Level, Limits, Log, LogFormat, LogTarget, WhenFull};
-pub use self::network::Network;
+pub(crate) use self::at_start::AtStart;
+pub use self::bind::{Bind, BindAddress};
+pub(crate) use self::draft::{Answers, Draft};
+pub use self::http2::Http2;
+pub use self::logs::{Health, Level, Limits, Log, LogFormat, LogTarget, Stats, WhenFull};
+pub use self::network::{ForwardedFields, Network};
 pub use self::problem::ConfigError;
-pub(crate) use self::published::PUBLISHED;
+pub use self::program::{Program, ProgramReady, StopSignal};
+pub(crate) use self::published::{ClientSettings, HEALTHCHECK_AGENT, PUBLISHED};
+pub use self::skip::Skip;
 pub(crate) use self::table::closest;
+pub use self::tls::{ClientAuth, Tls, TlsVersion};
 pub use self::units::seconds;
 
 /// Everything that the server and its application were told, checked and typed.
@@ -57,19 +72,24 @@ pub use self::units::seconds;
 pub struct Config {
     /// Where to listen.
     pub bind: Vec<Bind>,
-    /// How many workers, at least 1; `"auto"` has become the number of CPUs this process may use.
+    /// The number of workers, at least 1; `"auto"` has become the number of CPUs this process may use.
     pub workers: u16,
     /// Runtime threads in each worker.
     pub threads: u16,
-    /// How long a request may take until it is answered 504; zero: for ever.
+    /// The time that a request may take until it is answered 504; zero: no limit.
     pub timeout: Duration,
-    /// How long a worker's event loop may be silent; zero: for ever.
+    /// The time for which a worker's event loop may be silent; zero: no limit.
     pub stall_timeout: Duration,
-    /// How long a leaving worker may finish its requests.
+    /// The time for which a draining worker may finish its requests.
     pub graceful_timeout: Duration,
-    /// How long `prepare` and a worker's boot may take.
+    /// The time for which a server that is told to stop serves on before.
+    pub announce: Duration,
+    /// The share of `graceful_timeout`, 0 to 1, over which WebSockets and event streams of a draining
+    /// worker end.
+    pub drain_spread: f64,
+    /// The time that `prepare` and a worker's boot may take.
     pub boot_timeout: Duration,
-    /// How long an idle keep-alive connection stays open.
+    /// The time for which an idle keep-alive connection stays open.
     pub keepalive: Duration,
     /// Requests after which a worker is replaced; 0: never.
     pub max_requests: u64,
@@ -93,35 +113,60 @@ pub struct Config {
     pub unix_socket_mode: Option<u32>,
     /// File that holds the master's pid while it runs; `None`: none.
     pub pidfile: Option<PathBuf>,
-    /// What the processes are called; empty: `ferricorn`.
+    /// The name of the processes; empty: `ferricorn`.
     pub proc_name: String,
     /// Folder to change to before anything else is opened; `None`: stay.
     pub chdir: Option<PathBuf>,
+    /// Control socket: `auto`, the path of its file, or empty: none.
+    pub control: String,
     /// Variables for the environment of the workers, from `env_file` and then `env`.
     pub env: Vec<(String, String)>,
     /// Peers whose forwarding headers are believed.
     pub forwarded_allow_ips: Vec<Network>,
-    /// Whether peers in `proxy_allow_ips` begin a connection with a PROXY header.
+    /// The family of forwarding headers that is believed.
+    pub forwarded_fields: ForwardedFields,
+    /// True if peers in `proxy_allow_ips` begin a connection with a PROXY header.
     pub proxy_protocol: bool,
     /// Peers that must begin with a PROXY header, when `proxy_protocol` is on.
     pub proxy_allow_ips: Vec<Network>,
-    /// Descriptor that is told once every worker serves; `None`: nobody asks.
+    /// Descriptor that is told once every worker serves; `None`: none.
     pub ready_fd: Option<i32>,
     /// Logs.
     pub log: Log,
     /// Limits of a request.
     pub limits: Limits,
+    /// Paths of the probes that ferricorn answers itself.
+    pub health: Health,
+    /// HTTP/2.
+    pub http2: Http2,
+    /// TLS.
+    pub tls: Tls,
+    /// The program that serves in each slot.
+    pub program: Program,
+    /// Metrics.
+    pub stats: Stats,
+    /// The folder that the processes of this configuration work in; `None`: the master's.
+    home: Option<PathBuf>,
     /// Every setting with its value and where it came from, the application's own among them.
     settings: Resolved,
     /// Where the layers come from, to read them again.
     sources: Sources,
-    /// What is allowed and probably not meant.
+    /// Warnings of what is allowed and probably not meant.
     warnings: Vec<String>,
-    /// What was read, before any field was changed; `None` in that value itself.
+    /// The sources that were read, before any field was changed; `None` in that value itself.
     pristine: Option<Arc<Self>>,
 }
 
-/// How a configuration is made.
+/// Keeps each of the first fields; the others are left alone. A field that is not named is an error of
+/// the compiler.
+macro_rules! keep_all {
+    ($fresh:ident, $changed:ident, $read:ident: $($kept:ident),+; $($other:ident),+) => {
+        let Self { $($kept,)+ $($other: _,)+ } = $fresh;
+        $(keep($kept, &$changed.$kept, &$read.$kept);)+
+    };
+}
+
+/// Makes a configuration.
 impl Config {
     /// Reads a file, which must exist, and the environment of this process.
     ///
@@ -135,29 +180,39 @@ impl Config {
     }
 
     /// Reads a text as if it were the file, without an environment.
-    #[cfg(test)]
     pub(crate) fn from_toml(text: &str, app: &'static [Setting]) -> Result<Self, Error> {
         let file = FileSource::Text(text.to_owned());
         Self::load(Sources { file, app: Some(app), ..Sources::none() })
     }
 
-    /// Reads all layers.
-    pub(crate) fn load(mut sources: Sources) -> Result<Self, Error> {
-        let mut problems = Problems::default();
-        let resolved = resolve::resolve(&sources, &mut problems);
-        sources.insist();
-        let mut config = typed::config(resolved, sources, &mut problems);
-        problems.into_result().map_err(Error::Config)?;
-        config.pristine = Some(Arc::new(config.clone()));
-        Ok(config)
+    /// The defaults, but with these names in `bind` and what the resolver says of them.
+    #[cfg(test)]
+    pub(crate) fn from_names(names: &[(&str, &[Bind])]) -> Self {
+        let binds = names.iter().map(|(name, binds)| ((*name).to_owned(), binds.to_vec()));
+        let text = Value::List(names.iter().map(|(name, _)| format!("{name}:1")).collect());
+        let file = FileSource::Text(format!("bind = {}", text.shown(Secrecy::Open)));
+        let binds = binds.map(|(name, binds)| (format!("{name}:1"), binds)).collect();
+        Self::load(Sources { file, app: Some(&[]), binds, ..Sources::none() }).unwrap()
     }
 
-    /// Judges the tables that are left by an application's settings, and reads them.
+    /// Reads all layers, and asks the resolver.
+    pub(crate) fn load(sources: Sources) -> Result<Self, Error> {
+        let draft = Draft::read(sources);
+        draft.finish(None, &draft.look_up())
+    }
+
+    /// Judges the tables that are left by an application's settings, and reads them; judges the names of
+    /// listeners by those that the application has.
     ///
     /// # Errors
     /// [`Error::Config`] with everything that is wrong.
-    pub(crate) fn with_app(self, app: &'static [Setting]) -> Result<Self, Error> {
-        let sources = Sources { app: Some(app), ..self.sources.clone() };
+    pub(crate) fn with_app(
+        self,
+        app: &'static [Setting],
+        listeners: &'static [&'static str],
+    ) -> Result<Self, Error> {
+        let (app, listeners) = (Some(app), Some(listeners));
+        let sources = Sources { app, listeners, ..self.sources.clone() };
         let mut fresh = Self::load(sources)?;
         fresh.carry(&self);
         Ok(fresh)
@@ -165,20 +220,24 @@ impl Config {
 
     /// Reads the same sources again: the files as they are now, the environment and the command
     /// line as they were at the start.
-    ///
-    /// # Errors
-    /// [`Error::Config`] with everything that is wrong; `self` is still good.
+    pub(crate) fn draft(&self) -> Draft {
+        Draft::read(self.sources.clone())
+    }
+
+    /// For tests: reads the same sources again, and asks the resolver.
+    #[cfg(test)]
     pub(crate) fn reload(&self) -> Result<Self, Error> {
-        let mut fresh = Self::load(self.sources.clone())?;
-        fresh.carry(self);
-        Ok(fresh)
+        let draft = self.draft();
+        draft.finish(Some(self), &draft.look_up())
     }
 
     /// Every setting, as the text of a file, for another image of the program. Secrets are in it.
     pub(crate) fn hand_over(&self) -> String {
+        let shown = |binds: &[Bind]| Value::List(binds.iter().map(Bind::to_string).collect());
         let line = |entry: &Entry| {
             let value = match entry.setting.key {
-                "bind" => Value::List(self.bind.iter().map(Bind::to_string).collect()),
+                "bind" => shown(&self.bind),
+                "tls.bind" => shown(&self.tls.bind),
                 "workers" => Value::Integer(self.workers.into()),
                 // Those of the `env_file` are among them.
                 "env" => {
@@ -193,14 +252,16 @@ impl Config {
         self.settings.entries().iter().map(line).collect()
     }
 
-    /// What another image has handed over, to be reloaded from where this one was read. What this
-    /// version does not know any more, or would refuse, is left out.
+    /// The sources that another image has handed over, to be reloaded from where this one was read.
+    /// Settings that this version does not know any more, or would refuse, are left out.
     pub(crate) fn adopt(&self, text: String) -> Self {
         let file = FileSource::Text(text);
-        let sources = Sources { file, app: self.sources.app, ..Sources::none() };
+        let Sources { app, listeners, .. } = self.sources;
+        let sources = Sources { file, app, listeners, ..Sources::none() };
         let mut left_out = Problems::default();
         let resolved = resolve::resolve(&sources, &mut left_out);
-        let mut config = typed::config(resolved, self.sources.clone(), &mut left_out);
+        let answers = Answers::new();
+        let mut config = typed::config(resolved, self.sources.clone(), &answers, &mut left_out);
         config.sources = self.sources.clone();
         config.pristine = Some(Arc::new(config.clone()));
         config.carry(self);
@@ -213,68 +274,16 @@ impl Config {
         let Some(read) = changed.pristine.as_deref() else {
             return;
         };
-        let Self {
-            bind,
-            workers,
-            threads,
-            timeout,
-            stall_timeout,
-            graceful_timeout,
-            boot_timeout,
-            keepalive,
-            max_requests,
-            max_requests_jitter,
-            max_memory,
-            max_lifetime,
-            worker_connections,
-            backlog,
-            user,
-            group,
-            umask,
-            unix_socket_mode,
-            pidfile,
-            proc_name,
-            chdir,
-            env,
-            forwarded_allow_ips,
-            proxy_protocol,
-            proxy_allow_ips,
-            ready_fd,
-            log,
-            limits,
-            settings: _,
-            sources: _,
-            warnings: _,
-            pristine: _,
-        } = self;
-        keep(bind, &changed.bind, &read.bind);
-        keep(workers, &changed.workers, &read.workers);
-        keep(threads, &changed.threads, &read.threads);
-        keep(timeout, &changed.timeout, &read.timeout);
-        keep(stall_timeout, &changed.stall_timeout, &read.stall_timeout);
-        keep(graceful_timeout, &changed.graceful_timeout, &read.graceful_timeout);
-        keep(boot_timeout, &changed.boot_timeout, &read.boot_timeout);
-        keep(keepalive, &changed.keepalive, &read.keepalive);
-        keep(max_requests, &changed.max_requests, &read.max_requests);
-        keep(max_requests_jitter, &changed.max_requests_jitter, &read.max_requests_jitter);
-        keep(max_memory, &changed.max_memory, &read.max_memory);
-        keep(max_lifetime, &changed.max_lifetime, &read.max_lifetime);
-        keep(worker_connections, &changed.worker_connections, &read.worker_connections);
-        keep(backlog, &changed.backlog, &read.backlog);
-        keep(user, &changed.user, &read.user);
-        keep(group, &changed.group, &read.group);
-        keep(umask, &changed.umask, &read.umask);
-        keep(unix_socket_mode, &changed.unix_socket_mode, &read.unix_socket_mode);
-        keep(pidfile, &changed.pidfile, &read.pidfile);
-        keep(proc_name, &changed.proc_name, &read.proc_name);
-        keep(chdir, &changed.chdir, &read.chdir);
-        keep(env, &changed.env, &read.env);
-        keep(forwarded_allow_ips, &changed.forwarded_allow_ips, &read.forwarded_allow_ips);
-        keep(proxy_protocol, &changed.proxy_protocol, &read.proxy_protocol);
-        keep(proxy_allow_ips, &changed.proxy_allow_ips, &read.proxy_allow_ips);
-        keep(ready_fd, &changed.ready_fd, &read.ready_fd);
-        keep(log, &changed.log, &read.log);
-        keep(limits, &changed.limits, &read.limits);
+        keep_all!(
+            self, changed, read:
+            bind, workers, threads, timeout, stall_timeout, graceful_timeout, announce, drain_spread,
+            boot_timeout, keepalive, max_requests, max_requests_jitter, max_memory,
+            max_lifetime, http2, worker_connections, backlog, user, group, umask,
+            unix_socket_mode, pidfile, proc_name, chdir, control, env, forwarded_allow_ips,
+            forwarded_fields, proxy_protocol, proxy_allow_ips, ready_fd, log,
+            limits, health, tls, program, stats;
+            home, settings, sources, warnings, pristine
+        );
     }
 }
 
@@ -285,7 +294,7 @@ fn keep<T: Clone + PartialEq>(fresh: &mut T, changed: &T, read: &T) {
     }
 }
 
-/// What it can be asked.
+/// The questions that it answers.
 impl Config {
     /// An application's table as a type of its own: durations arrive as seconds (`f64`, or a
     /// `Duration` with `#[serde(with = "ferricorn::seconds")]`), sizes as bytes, `or_word("")` as
@@ -300,10 +309,49 @@ impl Config {
         })
     }
 
-    /// What is allowed and probably not meant: one sentence each.
+    /// Every address to listen on: those of `bind`, then those of `tls.bind`.
+    pub fn binds(&self) -> impl Iterator<Item = &Bind> {
+        self.bind.iter().chain(&self.tls.bind)
+    }
+
+    /// Returns what is allowed and probably not meant: one sentence each.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// The addresses of the host name in `bind` that this one is an address of; none where it was
+    /// written as an address, or is the name's only one.
+    pub(crate) fn namesakes(&self, bind: &Bind) -> &[Bind] {
+        let named = |(_, binds): &&(String, Vec<Bind>)| binds.len() > 1 && binds.contains(bind);
+        self.sources.binds.iter().find(named).map_or(&[], |(_, binds)| binds)
+    }
+
+    /// A problem with a setting's value, behind the place that the value came from.
+    pub(crate) fn placed(&self, key: &str, problem: &str) -> String {
+        let place = self.settings.place(key);
+        let colon = if place.is_empty() { "" } else { ": " };
+        format!("{place}{colon}{key}: {problem}")
+    }
+
+    /// The error for a value that the system refuses.
+    pub(crate) fn refused(&self, key: &str, error: &std::io::Error) -> Error {
+        Error::Config(self.placed(key, &problem::reason(error)).into())
+    }
+
+    /// The folder of the start by the name that it was entered by; `None` where there is none.
+    pub(crate) fn start_folder(&self) -> Option<&Path> {
+        Some(self.sources.folder.as_path()).filter(|folder| folder.is_absolute())
+    }
+
+    /// The folder that this generation's processes work in, once it was entered.
+    pub(crate) fn home(&self) -> Option<&Path> {
+        self.home.as_deref()
+    }
+
+    /// Notes that folder.
+    pub(crate) fn settle(&mut self, home: Option<PathBuf>) {
+        self.home = home;
     }
 
     /// The file it was read from.
@@ -315,6 +363,13 @@ impl Config {
         }
     }
 
+    /// The absolute path of the file that was read, or looked for in vain; `None` where no file is
+    /// meant.
+    pub(crate) fn file_place(&self) -> Option<FilePlace> {
+        let path = self.sources.file_path()?;
+        Some(FilePlace { path, is_read: self.file().is_some() })
+    }
+
     /// Every setting, in the table's order, without secrets.
     pub(crate) fn shown(&self) -> impl Iterator<Item = Shown> {
         self.settings.entries().iter().map(|entry| {
@@ -323,11 +378,21 @@ impl Config {
                 Value::Word("auto") if entry.setting.key == "workers" => {
                     format!("{}: {} here", entry.origin, self.workers)
                 }
+                _ if entry.is_default() && entry.origin != Origin::Default => {
+                    format!("{}, the default", entry.origin)
+                }
                 _ => entry.origin.to_string(),
             };
             Shown { key: entry.setting.key, value, origin, is_default: entry.is_default() }
         })
     }
+}
+
+/// Where a configuration file is, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilePlace {
+    pub(crate) path: PathBuf,
+    pub(crate) is_read: bool,
 }
 
 /// A setting for the operator's eyes.
@@ -338,40 +403,8 @@ pub(crate) struct Shown {
     pub(crate) value: String,
     /// Where it came from.
     pub(crate) origin: String,
-    /// Whether it is what it would be if nobody had said anything.
+    /// True if it is what it would be without any source.
     pub(crate) is_default: bool,
-}
-
-/// What takes effect at a start only, as a start has found it: key and value.
-pub(crate) type AtStart = BTreeMap<String, String>;
-
-/// Of what takes effect at a start only, these are not looked at by an image that takes over either.
-const AT_THE_FIRST_START: [&str; 3] = ["pidfile", "ready_fd", "unix_socket_mode"];
-
-/// What takes effect at a start only.
-impl Config {
-    pub(crate) fn at_start(&self) -> AtStart {
-        let shown = |entry: &Entry| {
-            (entry.setting.key.to_owned(), entry.value.shown(entry.setting.secrecy))
-        };
-        self.settings.restart_only().map(shown).collect()
-    }
-
-    /// The same, in an image that takes over from one that was started with that.
-    pub(crate) fn at_start_after(&self, before: AtStart) -> AtStart {
-        let mut now = self.at_start();
-        now.extend(before.into_iter().filter(|(key, _)| {
-            AT_THE_FIRST_START.contains(&key.as_str()) && self.at_start().contains_key(key)
-        }));
-        now
-    }
-
-    /// Keys that differ from what was there at the start: what a reload must say that it cannot do.
-    pub(crate) fn not_in_force(&self, started: &AtStart) -> Vec<String> {
-        let differing =
-            self.at_start().into_iter().filter(|(key, it)| started.get(key) != Some(it));
-        differing.map(|(key, _)| key).collect()
-    }
 }
 
 /// Defaults alone: no file, no environment.
@@ -392,3 +425,5 @@ impl fmt::Debug for Config {
 mod again_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod words_tests;

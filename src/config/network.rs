@@ -5,13 +5,22 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+/// A family of header fields in which proxies say who their client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedFields {
+    /// `X-Forwarded-For` and `X-Forwarded-Proto`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// A network in CIDR notation: an address and how many of its leading bits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpNet);
 
 impl Network {
-    /// Whether the address is one of this network's. An IPv4 address that arrives on a dual-stack
-    /// socket (`::ffff:10.0.0.1`) is the IPv4 address.
+    /// Returns true if the address is one of this network's. An IPv4 address that arrives on a
+    /// dual-stack socket (`::ffff:10.0.0.1`) is the IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())

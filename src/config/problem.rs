@@ -34,12 +34,12 @@ impl From<String> for ConfigError {
 }
 
 /// Problems as they are found, so that none hides another.
-#[derive(Debug, Default)]
-pub(super) struct Problems(Vec<String>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Problems(Vec<String>);
 
 impl Problems {
     /// Adds one; the place is empty when the problem has none.
-    pub(super) fn add(&mut self, place: &str, message: impl fmt::Display) {
+    pub(crate) fn add(&mut self, place: &str, message: impl fmt::Display) {
         let text =
             if place.is_empty() { message.to_string() } else { format!("{place}: {message}") };
         // A wrong value that two layers of one file repeat is still one thing to do.
@@ -61,8 +61,15 @@ impl Problems {
     }
 
     /// All that was found, or nothing.
-    pub(super) fn into_result(self) -> Result<(), ConfigError> {
+    pub(crate) fn into_result(self) -> Result<(), ConfigError> {
         if self.0.is_empty() { Ok(()) } else { Err(ConfigError { problems: self.0 }) }
+    }
+}
+
+impl ConfigError {
+    /// Several problems, one line each.
+    pub(crate) fn of(problems: Vec<String>) -> Self {
+        Self { problems }
     }
 }
 
@@ -81,6 +88,8 @@ pub(crate) enum Origin {
     SecretFile { file: String, variable: String },
     /// An option, with its dashes.
     CommandLine { flag: String },
+    /// An option in a variable that holds several.
+    Arguments { variable: &'static str, flag: String },
 }
 
 impl Origin {
@@ -93,6 +102,7 @@ impl Origin {
             Self::Environment { variable } => variable.clone(),
             Self::SecretFile { file, variable } => format!("{variable}: {file}"),
             Self::CommandLine { flag } => flag.clone(),
+            Self::Arguments { variable, flag } => format!("{variable}: {flag}"),
         }
     }
 }
@@ -106,6 +116,7 @@ impl fmt::Display for Origin {
             Self::Environment { variable } => write!(f, "environment {variable}"),
             Self::SecretFile { file, variable } => write!(f, "{file}, environment {variable}"),
             Self::CommandLine { flag } => write!(f, "command line {flag}"),
+            Self::Arguments { variable, flag } => write!(f, "environment {variable} {flag}"),
         }
     }
 }

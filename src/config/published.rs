@@ -1,48 +1,125 @@
-//! What a running server lets be known of its configuration: where it is to be asked, and how. A
+//! The part of a running server's configuration that it publishes: where it is to be asked, and how. A
 //! file that was edited since, and may be wrong by now, cannot tell.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Config;
+use super::problem::Problems;
 use super::sources::{FileSource, Sources};
+use super::{Config, resolve};
 
-/// What the file in memory is called that holds it.
+/// User agent of `ferricorn healthcheck`.
+pub(crate) const HEALTHCHECK_AGENT: &str = "ferricorn-healthcheck";
+
+/// The name of the file in memory that holds it.
 pub(crate) const PUBLISHED: &str = "ferricorn-published";
 
-/// The settings of a health check's question, as a configuration file has them.
+/// The settings of a health check's question, and of a client of the control socket, as a configuration
+/// file has them.
 #[derive(Serialize)]
 struct Published<'a> {
     bind: Vec<&'a str>,
     proxy_protocol: bool,
     proxy_allow_ips: Vec<String>,
+    control: &'a str,
+    health: PublishedHealth<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<PublishedTls<'a>>,
+}
+
+/// The paths of the probes.
+#[derive(Serialize)]
+struct PublishedHealth<'a> {
+    live: &'a str,
+    ready: &'a str,
+}
+
+#[derive(Serialize)]
+struct PublishedTls<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bind: Vec<&'a str>,
+    certificate: &'a [PathBuf],
+    key: &'a [PathBuf],
+    client_ca: &'a Option<PathBuf>,
+    client_auth: &'static str,
 }
 
 impl Config {
-    /// The text that is published for a server that listens at `addresses`; `None` without a file,
-    /// which is what servers are told apart by.
-    pub(crate) fn published(&self, addresses: &[String]) -> Option<String> {
-        let address = |name| str::strip_prefix(name, "http://").unwrap_or(name);
+    /// The text that is published for a server that listens at `addresses` and whose control socket is
+    /// at `control`; `None` without a file, which is what servers are told apart by.
+    pub(crate) fn published(&self, addresses: &[String], control: &str) -> Option<String> {
+        let address = |name| {
+            let address =
+                ["http://", "https://"].iter().find_map(|scheme| str::strip_prefix(name, scheme));
+            address.unwrap_or(name)
+        };
+        // Where each address speaks TLS none is named for that.
+        let is_mixed = !self.tls.bind.is_empty();
+        let (tls, plain): (Vec<&String>, Vec<&String>) =
+            addresses.iter().partition(|name| is_mixed && name.starts_with("https://"));
+        let tls: Vec<&str> = tls.into_iter().map(|name| address(name)).collect();
         let settings = Published {
-            bind: addresses.iter().map(|name| address(name)).collect(),
+            bind: plain.into_iter().map(|name| address(name)).collect(),
+            tls: self.tls.is_on().then(|| PublishedTls {
+                bind: tls,
+                certificate: &self.tls.certificate,
+                key: &self.tls.key,
+                client_ca: &self.tls.client_ca,
+                client_auth: self.tls.client_auth.as_str(),
+            }),
             proxy_protocol: self.proxy_protocol,
             proxy_allow_ips: self.proxy_allow_ips.iter().map(ToString::to_string).collect(),
+            control,
+            health: PublishedHealth { live: &self.health.live, ready: &self.health.ready },
         };
         let file = self.sources.file_path()?;
         Some(format!("{}{}", first_line(&file), toml::to_string(&settings).ok()?))
     }
 }
 
+/// The settings by which a client finds a running server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientSettings {
+    /// `auto`, the path of the control socket, or empty.
+    pub(crate) control: String,
+    pub(crate) pidfile: Option<PathBuf>,
+}
+
+impl ClientSettings {
+    /// Reads them from these sources, whatever else is wrong in them: a server with an invalid file can
+    /// be asked, too.
+    pub(crate) fn read(sources: &Sources) -> Self {
+        let resolved = resolve::resolve(sources, &mut Problems::default());
+        let in_folder = |text: &str| {
+            let folder = sources.folder.join(resolved.text("chdir"));
+            (!text.is_empty()).then(|| folder.join(text))
+        };
+        let control = resolved.text("control");
+        let control = match control {
+            "auto" | "" => control.to_owned(),
+            path => in_folder(path)
+                .and_then(|path| path.to_str().map(str::to_owned))
+                .unwrap_or_default(),
+        };
+        // A pid instead of the file that holds it is no path below a folder.
+        let pidfile = resolved.text("pidfile");
+        let is_pid = pidfile.parse::<i32>().is_ok();
+        let pidfile = if is_pid { Some(pidfile.into()) } else { in_folder(pidfile) };
+        Self { control, pidfile }
+    }
+}
+
 impl Sources {
     /// The same with a published text for the file, unless another file's server published it.
     pub(crate) fn as_published(&self, text: &str) -> Option<Self> {
-        let own = text.starts_with(&first_line(&self.file_path()?));
+        let path = self.file_path()?;
+        let own = text.starts_with(&first_line(&path)) || is_same(text, &path);
         own.then(|| Self { file: FileSource::Text(text.to_owned()), ..self.clone() })
     }
 
-    /// The file, whatever folder one stands in.
-    fn file_path(&self) -> Option<PathBuf> {
+    /// The absolute path of the file.
+    pub(super) fn file_path(&self) -> Option<PathBuf> {
         match &self.file {
             FileSource::None | FileSource::Text(_) => None,
             // Without its dots: `./config.toml` is `config.toml`.
@@ -53,8 +130,17 @@ impl Sources {
     }
 }
 
+/// Returns true if the published text is about this file by another name, such as a link's.
+fn is_same(text: &str, path: &Path) -> bool {
+    let named = text.lines().next().and_then(|line| line.strip_prefix("# "));
+    let named: Option<PathBuf> = named.and_then(|quoted| serde_json::from_str(quoted).ok());
+    let [there, here] =
+        [named.as_deref(), Some(path)].map(|path| std::fs::canonicalize(path?).ok());
+    there.is_some() && there == here
+}
+
 /// Which file it is about.
-fn first_line(file: &std::path::Path) -> String {
+fn first_line(file: &Path) -> String {
     format!("# {file:?}\n")
 }
 
@@ -72,18 +158,37 @@ mod tests {
         let asked = sources("./a.toml");
         let mut config = Config::load(sources("a.toml")).unwrap();
         config.proxy_protocol = true;
-        let text = config.published(&["http://[::1]:80".into(), "unix:/run/a".into()]).unwrap();
+        let text =
+            config.published(&["http://[::1]:80".into(), "unix:/run/a".into()], "auto").unwrap();
         assert_eq!(
             text,
             "# \"/srv/a.toml\"\n\
              bind = [\"[::1]:80\", \"unix:/run/a\"]\n\
              proxy_protocol = true\n\
-             proxy_allow_ips = [\"127.0.0.1\", \"::1\"]\n"
+             proxy_allow_ips = [\"127.0.0.1\", \"::1\"]\n\
+             control = \"auto\"\n\
+             \n[health]\nlive = \"/healthz\"\nready = \"/readyz\"\n"
         );
+        config.tls.certificate = vec!["a.crt".into()];
+        config.tls.key = vec!["a.key".into()];
+        config.tls.bind = vec![config.bind[0].clone()];
+        let both = config.published(&["http://[::1]:80".into(), "https://[::1]:443".into()], "");
+        let read = Config::load(asked.as_published(&both.unwrap()).unwrap()).unwrap();
+        let shown = |binds: &[super::super::Bind]| binds[0].to_string();
+        assert_eq!([shown(&read.bind), shown(&read.tls.bind)], ["[::1]:80", "[::1]:443"]);
         let read = Config::load(asked.as_published(&text).unwrap()).unwrap();
         assert_eq!(read.bind[1].to_string(), "unix:/run/a");
         assert!(read.proxy_protocol);
         assert!(sources("b.toml").as_published(&text).is_none());
         assert!(Sources::none().as_published(&text).is_none());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.toml"), "").unwrap();
+        std::os::unix::fs::symlink("a.toml", folder.path().join("link.toml")).unwrap();
+        let [file, link] = ["a.toml", "link.toml"].map(|name| {
+            let path = folder.path().join(name);
+            sources(path.to_str().unwrap())
+        });
+        let text = Config::load(file).unwrap().published(&[], "").unwrap();
+        assert!(link.as_published(&text).is_some());
     }
 }

@@ -1,7 +1,7 @@
-//! The table of settings as documents: the reference `config.toml` and the README's table.
+//! The table of settings as documents: the reference `config.toml` and the table of `docs/settings.md`.
 
 use super::setting::{Effect, Kind, Setting};
-use super::settings::SETTINGS;
+use super::settings;
 use super::value::toml_text;
 
 /// Columns of the reference, so that it can be read beside something else.
@@ -13,14 +13,16 @@ const HEAD: &str = "\
 # Each one is also an environment variable (FERRICORN_LOG_LEVEL for level in [log]) and an option
 # (`ferricorn --help`). A later layer wins: this file, env_file, the environment, the command line.
 # Durations are seconds, or texts like \"30s\", \"2m\", \"1h\", \"500ms\"; sizes are bytes, or texts
-# like \"8KiB\", \"1MB\". `ferricorn check` says what is wrong, `ferricorn config` what is in force.
+# like \"8KiB\", \"1MB\". Where \"\" means none, \"none\" and \"off\" mean it too, in every layer: an
+# empty variable counts as unset. `ferricorn check` says what is wrong, `ferricorn config` what is
+# in force.
 ";
 
 /// A `config.toml` that sets every setting to its default.
 pub(crate) fn toml(app: &'static [Setting]) -> String {
     let mut text = HEAD.to_owned();
     let mut current = "";
-    for setting in SETTINGS.iter().chain(app) {
+    for setting in settings::all(app) {
         let (table, name) = setting.table_and_name();
         if table != current {
             current = table;
@@ -39,7 +41,7 @@ pub(crate) fn toml(app: &'static [Setting]) -> String {
 pub(crate) fn markdown(app: &'static [Setting]) -> String {
     let mut text =
         "| key | default | meaning | option | environment |\n|---|---|---|---|---|\n".to_owned();
-    for setting in SETTINGS.iter().chain(app) {
+    for setting in settings::all(app) {
         let cells = [
             format!("`{}`", setting.key),
             format!("`{}`", default(setting)),
@@ -103,6 +105,7 @@ fn wrapped(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::settings::SETTINGS;
     use super::*;
     use crate::config::Config;
 
@@ -111,14 +114,15 @@ mod tests {
         let config = Config::from_toml(&toml(&[]), &[]).unwrap();
         let default = Config::default();
         assert_eq!(format!("{config:?}"), format!("{default:?}"));
-        let from_file = config.shown().filter(|it| it.origin.starts_with("config.toml:"));
+        let from_file = config.shown().filter(|shown| shown.origin.starts_with("config.toml:"));
         assert_eq!(from_file.count(), SETTINGS.len());
     }
 
     #[test]
     fn tables_stand_together_and_after_the_rest() {
-        let mut tables: Vec<&str> = SETTINGS.iter().map(|it| it.table_and_name().0).collect();
+        let mut tables: Vec<&str> =
+            SETTINGS.iter().map(|setting| setting.table_and_name().0).collect();
         tables.dedup();
-        assert_eq!(tables, ["", "log", "limits"]);
+        assert_eq!(tables, ["", "log", "limits", "health", "http2", "tls", "program", "stats"]);
     }
 }

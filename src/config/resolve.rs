@@ -11,7 +11,7 @@ use super::setting::{Effect, Secrecy, Setting};
 use super::sources::{self, Sources};
 use super::table::Table;
 use super::value::Value;
-use super::{environment, file};
+use super::{env_file, environment, file};
 
 /// A value that a layer gives to a setting.
 #[derive(Clone)]
@@ -27,12 +27,12 @@ pub(super) struct Resolved {
     entries: Vec<Entry>,
     /// The `env_file`'s variables, in its order.
     pub(super) env_file: Vec<(String, String)>,
-    /// Tables of the file that nobody has read: where each one is, and its name.
+    /// Tables of the file that were not read: where each one is, and its name.
     pub(super) strangers: Vec<(Origin, String)>,
 }
 
 impl Entry {
-    /// Whether it is what it would be if nobody had said anything.
+    /// Returns true if it is what it would be without any source.
     pub(super) fn is_default(&self) -> bool {
         self.setting.read_text(self.setting.default).is_ok_and(|default| default == self.value)
     }
@@ -77,12 +77,21 @@ fn read_flags(sources: &Sources, table: &Table, problems: &mut Problems) -> Vec<
         let Some(setting) = table.find(flag.key) else {
             continue;
         };
-        let origin = Origin::CommandLine { flag: flag.name.clone() };
-        if let Some(error) = shown_by_ps(setting, &flag.texts) {
-            problems.add_for(&origin.place(), setting, error);
-        }
+        let name = flag.name.clone();
+        let origin = match flag.variable {
+            Some(variable) => Origin::Arguments { variable, flag: name },
+            None => Origin::CommandLine { flag: name },
+        };
         match setting.read_texts(&flag.texts) {
-            Ok(value) => entries.push(Entry { setting, value, origin }),
+            Ok(value) => {
+                if flag.variable.is_none()
+                    && let Some(error) = shown_by_ps(setting, &flag.texts)
+                {
+                    problems.add_for(&origin.place(), setting, error);
+                }
+                entries.push(Entry { setting, value, origin });
+            }
+            // Of a text that means nothing it is not known whether it holds a password.
             Err(error) => problems.add_for(&origin.place(), setting, error),
         }
     }
@@ -90,21 +99,24 @@ fn read_flags(sources: &Sources, table: &Table, problems: &mut Problems) -> Vec<
 }
 
 /// Why a secret must not be told by an option, where there is a better place for it: the command
-/// line of every process is open to everybody, and stays so.
+/// line of every process is open to every user, and stays so.
 fn shown_by_ps(setting: &Setting, texts: &[String]) -> Option<String> {
     let file = setting.file_env?;
-    let is_secret = |text: &String| {
-        let text = Value::Text(text.clone());
-        text.shown(setting.secrecy) != text.shown(Secrecy::Open)
-    };
+    let is_secret = |text: &String| setting.secrecy == Secrecy::Secret && holds_password(text);
     texts.iter().any(is_secret).then(|| {
         let own = setting.variable();
-        let variable = setting.env.map_or(own.as_str(), |it| it.name);
+        let variable = setting.env.map_or(own.as_str(), |env| env.name);
         format!(
             "it holds a password, and whoever may run ps sees what an option says; put it into \
              {variable}, or into a file that {file} names"
         )
     })
+}
+
+/// Returns true for a text of which [`Value::shown`] leaves something out.
+pub(super) fn holds_password(text: &str) -> bool {
+    let text = Value::Text(text.to_owned());
+    text.shown(Secrecy::Secret) != text.shown(Secrecy::Open)
 }
 
 fn read_env_file(
@@ -117,7 +129,7 @@ fn read_env_file(
         return Vec::new();
     }
     match sources.read_text(Path::new(&file), sources::FILE_MAX_BYTES) {
-        Ok(text) => environment::parse_file(&text, &file, problems),
+        Ok(text) => env_file::parse(&text, &file, problems),
         Err(error) => {
             problems.add_for(&entry.origin.place(), entry.setting, format!("{file}: {error}"));
             Vec::new()
@@ -164,21 +176,26 @@ impl Resolved {
         self.entry(key).setting
     }
 
-    /// Whether it is what it would be if nobody had said anything.
+    /// Returns true if it is what it would be without any source.
     pub(super) fn is_default(&self, key: &str) -> bool {
         self.entry(key).is_default()
     }
 
-    /// What takes effect at a start only.
+    /// Returns true if an option of the command line gives the value.
+    pub(super) fn is_of_command_line(&self, key: &str) -> bool {
+        matches!(self.entry(key).origin, Origin::CommandLine { .. })
+    }
+
+    /// The settings that take effect at a start only.
     pub(super) fn restart_only(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|it| it.setting.effect == Effect::Restart)
+        self.entries.iter().filter(|entry| entry.setting.effect == Effect::Restart)
     }
 
     /// A table's values, for an application's own type.
     pub(super) fn section(&self, name: &str) -> serde_json::Value {
         let mut section = serde_json::Value::Object(serde_json::Map::new());
         for entry in &self.entries {
-            let inside = entry.setting.key.strip_prefix(name).and_then(|it| it.strip_prefix('.'));
+            let inside = entry.setting.key.strip_prefix(name).and_then(|key| key.strip_prefix('.'));
             let Some(inside) = inside else { continue };
             let mut place = &mut section;
             for part in inside.split('.') {
@@ -215,6 +232,14 @@ impl Resolved {
     /// `None` for the word `""`.
     pub(super) fn number_or_none<N: TryFrom<u64>>(&self, key: &str) -> Option<N> {
         if *self.value(key) == Value::Word("") { None } else { Some(self.number(key)) }
+    }
+
+    /// A share from 0 to 1.
+    pub(super) fn share(&self, key: &str) -> f64 {
+        match self.value(key) {
+            Value::Share(share) => f64::from(*share) / 1000.0,
+            other => panic!("{key} is {other:?}, and should be a share"),
+        }
     }
 
     pub(super) fn duration(&self, key: &str) -> Duration {

@@ -6,6 +6,8 @@
 
 use std::ops::RangeInclusive;
 
+use super::settings::SETTINGS;
+
 /// Judges a text beyond its kind. The error is a sentence of its own, like
 /// `expected host:port, found "x"`; for a secret it must not quote the text.
 pub type Check = fn(&str) -> Result<(), String>;
@@ -32,6 +34,8 @@ pub struct Setting {
     pub(crate) default: &'static str,
     pub(crate) about: &'static str,
     pub(crate) word: Option<&'static str>,
+    /// Texts that mean another.
+    pub(crate) synonyms: &'static [(&'static str, &'static str)],
     pub(crate) env: Option<ForeignVariable>,
     pub(crate) file_env: Option<&'static str>,
     pub(crate) flag: Option<&'static str>,
@@ -43,7 +47,7 @@ pub struct Setting {
     pub(crate) effect: Effect,
 }
 
-/// What a setting may be.
+/// The kinds of values that a setting may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Any text.
@@ -54,6 +58,8 @@ pub(crate) enum Kind {
     Integer { min: u64, max: u64 },
     /// Seconds, or a text with units; the range is in milliseconds.
     Duration { min_ms: u64, max_ms: u64 },
+    /// A share of a whole, in thousandths: 0 to 1.
+    Share,
     /// Bytes, or a text with a unit.
     Size { min: u64, max: u64 },
     /// True or false.
@@ -66,14 +72,14 @@ pub(crate) enum Kind {
     Mode,
 }
 
-/// Whether a list may be empty.
+/// The permission of a list to be empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Empty {
     Allowed,
     Refused,
 }
 
-/// How much of a value may be shown.
+/// The part of a value that may be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Secrecy {
     /// All of it.
@@ -99,7 +105,21 @@ pub(crate) struct ForeignVariable {
     pub(crate) shape: &'static str,
 }
 
-/// How the setting is made.
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// Makes the setting.
 impl Setting {
     const fn new(
         key: &'static str,
@@ -113,6 +133,7 @@ impl Setting {
             default,
             about,
             word: None,
+            synonyms: &[],
             env: None,
             file_env: None,
             flag: None,
@@ -123,6 +144,32 @@ impl Setting {
             secrecy: Secrecy::Open,
             effect: Effect::Reload,
         }
+    }
+
+    /// One of ferricorn's own settings, with the default that this application wants for it. Every layer
+    /// of the configuration wins over it.
+    ///
+    /// ```
+    /// use ferricorn::Setting;
+    ///
+    /// const SETTINGS: &[Setting] = &[Setting::with_default("limits.body", "10MiB")];
+    /// # assert_eq!(SETTINGS[0].key(), "limits.body");
+    /// ```
+    ///
+    /// # Panics
+    /// If no setting of ferricorn's own has this key; in a `const` that is an error of the compiler.
+    #[must_use]
+    pub const fn with_default(key: &'static str, default: &'static str) -> Self {
+        let mut at = 0;
+        while at < SETTINGS.len() {
+            if is_same(SETTINGS[at].key.as_bytes(), key.as_bytes()) {
+                let mut setting = SETTINGS[at];
+                setting.default = default;
+                return setting;
+            }
+            at += 1;
+        }
+        panic!("no setting of ferricorn's own has this key")
     }
 
     /// A text. The key is `table.name`; `about` is one sentence for the reference and `--help`.
@@ -162,6 +209,12 @@ impl Setting {
         Self::new(key, kind, default, about)
     }
 
+    /// A share of a whole: 0 to 1, to a thousandth.
+    #[must_use]
+    pub const fn share(key: &'static str, default: &'static str, about: &'static str) -> Self {
+        Self::new(key, Kind::Share, default, about)
+    }
+
     /// Bytes, or a text such as `"8KiB"`, `"1MB"`. The range is in bytes.
     #[must_use]
     pub const fn size(
@@ -198,7 +251,8 @@ impl Setting {
         Self::new(key, kind, default, about)
     }
 
-    /// Texts that may contain commas: separated by line ends instead.
+    /// Texts that may contain commas: separated by line ends instead, in the default and the
+    /// environment; an option is one text. White space before a line is not part of it.
     #[must_use]
     pub const fn lines(key: &'static str, default: &'static str, about: &'static str) -> Self {
         let kind = Kind::List { separator: '\n', empty: Empty::Allowed };
@@ -212,12 +266,20 @@ impl Setting {
     }
 }
 
-/// What else it may have.
+/// Further properties.
 impl Setting {
-    /// This word is a value too, whatever the kind: `"auto"`, or `""` for none.
+    /// This word is a value too, whatever the kind: `"auto"`, or `""` for none, which may then be
+    /// written as `none` or `off`, too; of a list, none is no item.
     #[must_use]
     pub const fn or_word(mut self, word: &'static str) -> Self {
         self.word = Some(word);
+        self
+    }
+
+    /// Texts that are read as another: what other programs call the same.
+    #[must_use]
+    pub const fn synonyms(mut self, synonyms: &'static [(&'static str, &'static str)]) -> Self {
+        self.synonyms = synonyms;
         self
     }
 
@@ -266,7 +328,7 @@ impl Setting {
         self
     }
 
-    /// What `--help` calls the value, in capitals.
+    /// Returns the name of the value in `--help`, in capitals.
     #[must_use]
     pub const fn value_name(mut self, name: &'static str) -> Self {
         self.value_name = Some(name);
@@ -295,7 +357,7 @@ impl Setting {
     }
 }
 
-/// What it is called in each layer.
+/// Returns the name of the setting in each layer.
 impl Setting {
     /// Its key in the file, with its table: `workers`, `log.level`, `database.url`.
     #[must_use]

@@ -1,16 +1,17 @@
 //! The table of ferricorn's own settings: key, kind, default, names and one sentence each. The
-//! command line, the file, the environment, the reference `config.toml` and the README's table are
-//! made from it.
+//! command line, the file, the environment, the reference `config.toml` and the table of
+//! `docs/settings.md` are made from it.
 //!
-//! Order matters: settings without a table come first, as TOML wants them, and a table's settings
-//! stand together.
+//! Order matters: settings without a table come first, and a table's settings stand together.
 
-use super::{bind, network};
+use super::checks::{
+    check_assignment, check_network, check_skip, check_statsd_word, check_whole_path,
+};
+use super::{bind, identity, program};
 use crate::ids::Slot;
 
 pub use super::setting::{Check, Setting};
 
-/// As many workers as there can be slots.
 const WORKERS_MAX: u64 = Slot::MAX as u64;
 /// More runtime threads than this in one worker only contend; more workers are what helps.
 const THREADS_MAX: u64 = 64;
@@ -35,6 +36,9 @@ const COUNT_MAX: u64 = 1 << 53;
 /// The highest descriptor the kernel can be told to allow (`fs.nr_open`'s own limit).
 const FD_MAX: u64 = 1 << 30;
 
+/// A connection with more requests at once is a thousand clients, whose proxy may open a second one.
+const STREAMS_MAX: u64 = 1000;
+
 /// gunicorn's default format.
 const ACCESS_FORMAT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
 
@@ -43,8 +47,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::list(
         "bind",
         "0.0.0.0:5000",
-        "Addresses to listen on: \"host:port\", \":port\", \"[v6]:port\", \"unix:/path\" or \
-         \"fd://3\".",
+        "Addresses to listen on: \"host:port\", \":port\", \"[v6]:port\", \"unix:/path\" or \"fd://3\"; \
+         with \"name=\" before it, for the application's routes of that name.",
     )
     .not_empty()
     .check(bind::check)
@@ -65,7 +69,7 @@ pub const SETTINGS: &[Setting] = &[
         "timeout",
         "120",
         0..=DAY_MS,
-        "A request that takes longer is answered 504; 0: never.",
+        "A request that takes longer, but for its body's way in, is answered 504; 0: never.",
     )
     .flag("timeout", Some('t')),
     Setting::duration(
@@ -79,6 +83,18 @@ pub const SETTINGS: &[Setting] = &[
         "30",
         0..=DAY_MS,
         "How long a stopping worker may finish its requests.",
+    ),
+    Setting::duration(
+        "announce",
+        "0",
+        0..=DAY_MS,
+        "How long a server that is told to stop serves on before, with readiness 503, so that balancers \
+         learn of it.",
+    ),
+    Setting::share(
+        "drain_spread",
+        "0.5",
+        "WebSockets and event streams of a draining worker end evenly over this share of graceful_timeout.",
     ),
     Setting::duration(
         "boot_timeout",
@@ -132,6 +148,8 @@ pub const SETTINGS: &[Setting] = &[
         "Connections that may wait to be accepted, on each listening socket.",
     ),
     Setting::text("user", "", "User to become after binding, name or number; \"\": stay.")
+        .or_word("")
+        .check(identity::check)
         .flag("user", Some('u'))
         .restart_only(),
     Setting::text(
@@ -139,6 +157,8 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Group to become after binding, name or number; \"\": the user's own.",
     )
+    .or_word("")
+    .check(identity::check)
     .flag("group", Some('g'))
     .restart_only(),
     Setting::mode("umask", "", "File mode creation mask, octal; \"\": as inherited.")
@@ -148,15 +168,17 @@ pub const SETTINGS: &[Setting] = &[
     Setting::mode(
         "unix_socket_mode",
         "",
-        "Mode of a unix socket's file, octal; \"\": 0777 less the umask.",
+        "Mode of a unix socket's file, octal; \"\": 0777 less umask.",
     )
     .or_word("")
     .restart_only(),
     Setting::path("pidfile", "", "File that holds the master's process id; \"\": none.")
+        .or_word("")
         .flag("pid", Some('p'))
         .flag_aliases(&["pidfile"])
         .restart_only(),
-    Setting::text("proc_name", "", "What the processes are called; \"\": ferricorn.")
+    Setting::text("proc_name", "", "What the processes are called; \"\": the program's name.")
+        .or_word("")
         .flag("name", Some('n'))
         .flag_aliases(&["proc-name"])
         .restart_only(),
@@ -165,8 +187,19 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Folder to change to before anything is opened but this file and env_file; \"\": stay.",
     )
+    .or_word("")
+    .restart_only(),
+    Setting::text(
+        "control",
+        "auto",
+        "Control socket for `ferricorn status`, `reload` and the like: \"auto\" (found by itself, without \
+         a file), a path, or \"\": none.",
+    )
+    .or_word("")
+    .value_name("auto|PATH")
     .restart_only(),
     Setting::lines("env", "", "Variables for the environment of the workers: \"NAME=value\".")
+        .or_word("")
         .check(check_assignment)
         .flag("env", Some('e'))
         .value_name("NAME=VALUE")
@@ -175,26 +208,39 @@ pub const SETTINGS: &[Setting] = &[
         "env_file",
         "",
         "File of NAME=value lines for the environment of the workers; settings are read from it, \
-         too. \"\": none.",
-    ),
+         too. Values are literal, in quotes what the quotes enclose. \"\": none.",
+    )
+    .or_word(""),
     Setting::list(
         "forwarded_allow_ips",
         "127.0.0.1,::1",
         "Peers whose forwarding headers are believed: addresses, networks, or \"*\" for all.",
     )
+    .or_word("")
     .check(check_network)
     .env("FORWARDED_ALLOW_IPS")
     .value_name("NETWORK"),
+    Setting::choice(
+        "forwarded_fields",
+        "x-forwarded",
+        &["x-forwarded", "forwarded"],
+        "The one family of forwarding headers that is believed; the other is ignored. What contradicts \
+         itself is answered 400.",
+    )
+    .value_name("FAMILY"),
     Setting::boolean(
         "proxy_protocol",
         "false",
-        "Whether peers in proxy_allow_ips begin each connection with a PROXY header.",
-    ),
+        "Whether peers in proxy_allow_ips begin each connection with a PROXY header. \"v1\", \"v2\" and \
+         \"auto\" mean true: the version is recognised.",
+    )
+    .synonyms(&[("v1", "true"), ("v2", "true"), ("auto", "true")]),
     Setting::list(
         "proxy_allow_ips",
         "127.0.0.1,::1",
         "Peers that must begin with a PROXY header when proxy_protocol is on.",
     )
+    .or_word("")
     .check(check_network)
     .flag("proxy-allow-from", None)
     .flag_aliases(&["proxy-allow-ips"])
@@ -208,8 +254,10 @@ pub const SETTINGS: &[Setting] = &[
     .or_word("")
     .restart_only(),
     Setting::path("log.access", "-", "Where access lines go: \"-\" is stdout, \"\" is off.")
+        .or_word("")
         .flag("access-logfile", None),
     Setting::path("log.error", "-", "Where error lines go: \"-\" is stdout, \"\" is off.")
+        .or_word("")
         .flag("error-logfile", None)
         .flag_aliases(&["log-file"]),
     Setting::choice(
@@ -217,7 +265,8 @@ pub const SETTINGS: &[Setting] = &[
         "info",
         &["debug", "info", "warning", "error", "critical"],
         "The least severe level that the error log takes.",
-    ),
+    )
+    .synonyms(&[("warn", "warning")]),
     Setting::text(
         "log.access_format",
         ACCESS_FORMAT,
@@ -225,6 +274,19 @@ pub const SETTINGS: &[Setting] = &[
     )
     .check(check_access_format)
     .flag("access-logformat", None),
+    Setting::list(
+        "log.skip",
+        "",
+        "Requests without an access line: \"/healthz\", \"/static/*\" (2xx, 3xx), \"4xx\", \"/a 200\".",
+    )
+    .check(check_skip)
+    .value_name("RULE"),
+    Setting::duration(
+        "log.slow",
+        "0",
+        0..=DAY_MS,
+        "A request that takes longer is a warning in the error log, with its phases; 0: none is.",
+    ),
     Setting::choice("log.format", "text", &["text", "json"], "The shape of the error log."),
     Setting::choice(
         "log.when_full",
@@ -256,9 +318,9 @@ pub const SETTINGS: &[Setting] = &[
     .flag_aliases(&["limit-request-field-size"]),
     Setting::size(
         "limits.body",
-        "1MiB",
+        "0",
         0..=SIZE_MAX,
-        "A longer request body is answered 413; 0: no limit.",
+        "A longer request body is answered 413; 0: no limit but those of the application's routes.",
     )
     .flag("limit-body", None),
     Setting::duration(
@@ -272,33 +334,167 @@ pub const SETTINGS: &[Setting] = &[
         "limits.body_timeout",
         "30",
         MOMENT_MS..=DAY_MS,
-        "A request whose body stands still for longer is answered 408 and its connection closed.",
+        "A request whose body stands still for longer, or drips, is answered 408 and its connection closed.",
     )
     .flag("limit-body-timeout", None),
+    Setting::text(
+        "health.live",
+        "/healthz",
+        "Path that is answered 200 by every worker that serves, before the application's routes; \"\": none.",
+    )
+    .or_word("")
+    .check(check_whole_path)
+    .value_name("PATH"),
+    Setting::text(
+        "health.ready",
+        "/readyz",
+        "Path that is answered 200 while the application is ready, and 503 otherwise and from the stop on; \
+         \"\": none.",
+    )
+    .or_word("")
+    .check(check_whole_path)
+    .value_name("PATH"),
+    Setting::boolean(
+        "http2.enabled",
+        "true",
+        "Whether HTTP/2 is spoken: on addresses of TLS by ALPN, on others with clients that begin so.",
+    ),
+    Setting::integer(
+        "http2.max_streams",
+        "128",
+        1..=STREAMS_MAX,
+        "Requests that one connection of HTTP/2 may have open at once.",
+    )
+    .flag_aliases(&["http2-max-concurrent-streams"]),
+    Setting::list(
+        "tls.bind",
+        "",
+        "Addresses that speak TLS, beside those of bind. None, and a certificate given: every TCP \
+         address of bind speaks TLS.",
+    )
+    .or_word("")
+    .check(bind::check)
+    .value_name("ADDRESS"),
+    Setting::list(
+        "tls.certificate",
+        "",
+        "Files of certificate chains (PEM), the server's own certificate first; a client gets the first \
+         one that has the name it asks for. A reload reads them again.",
+    )
+    .or_word("")
+    .flag("certfile", None)
+    .flag_aliases(&["tls-certificate"])
+    .value_name("FILE"),
+    Setting::list(
+        "tls.key",
+        "",
+        "Files of private keys (PEM), one for each certificate, in the same order.",
+    )
+    .or_word("")
+    .flag("keyfile", None)
+    .flag_aliases(&["tls-key"])
+    .value_name("FILE"),
+    Setting::path(
+        "tls.client_ca",
+        "",
+        "File of the authorities (PEM) that certificates of clients are checked against; \"\": none.",
+    )
+    .or_word("")
+    .flag("ca-certs", None)
+    .flag_aliases(&["tls-client-ca"])
+    .value_name("FILE"),
+    Setting::choice(
+        "tls.client_auth",
+        "none",
+        &["none", "optional", "required"],
+        "Whether a client shows a certificate: it is not asked for one, may show one, or must. What it \
+         shows must be valid.",
+    )
+    .synonyms(&[("0", "none"), ("1", "optional"), ("2", "required")])
+    .flag("cert-reqs", None)
+    .flag_aliases(&["tls-client-auth"]),
+    Setting::choice(
+        "tls.min_version",
+        "1.2",
+        &["1.2", "1.3"],
+        "The oldest version of TLS that is spoken.",
+    ),
+    Setting::lines(
+        "program.command",
+        "",
+        "Program that serves in each slot instead of the application, and its arguments; {fd} and {fd1} \
+         are the first two sockets, {slot} is the slot. `ferricorn run -- COMMAND` sets it.",
+    )
+    .or_word("")
+    .value_name("WORD"),
+    Setting::text(
+        "program.ready",
+        "auto",
+        "The sign by which a program is ready: \"notify\" (READY=1), \"listen\", \"http:/path\" (2xx), \
+         \"delay:2\" or \"auto\", the first of notify and listen.",
+    )
+    .check(program::check_ready)
+    .value_name("SIGN"),
+    Setting::choice(
+        "program.stop_signal",
+        "TERM",
+        program::STOP_SIGNALS,
+        "The signal that asks a program to drain and leave; KILL follows after graceful_timeout.",
+    )
+    .value_name("SIGNAL"),
+    Setting::text(
+        "stats.bind",
+        "",
+        "Address that serves /metrics and /status: \"127.0.0.1:9464\". It asks for no password. \"\": none.",
+    )
+    .or_word("")
+    .check(bind::check_stats)
+    .value_name("ADDRESS"),
+    Setting::text(
+        "stats.statsd",
+        "",
+        "StatsD server that is sent the counters once a second, by UDP: \"host:port\". \"\": none.",
+    )
+    .or_word("")
+    .check(bind::check_statsd)
+    .flag("statsd-host", None)
+    .value_name("ADDRESS"),
+    Setting::text(
+        "stats.statsd_prefix",
+        "",
+        "What the names that the StatsD server is sent begin with.",
+    )
+    .or_word("")
+    .check(check_statsd_word)
+    .flag("statsd-prefix", None),
+    Setting::list(
+        "stats.statsd_tags",
+        "",
+        "Tags that the StatsD server is sent with each number, as DogStatsD has them: \"name:value\".",
+    )
+    .check(check_statsd_word)
+    .flag("dogstatsd-tags", None)
+    .value_name("TAG"),
 ];
 
-fn check_network(text: &str) -> Result<(), String> {
-    network::Network::parse(text).map(drop)
+/// Variables of an access format that are always `-`.
+pub(super) fn access_format_gaps(text: &str) -> Vec<String> {
+    crate::logging::access_format_gaps(text)
 }
 
-/// `NAME=value`, where the name is one that a shell could set; the text may be a secret.
-fn check_assignment(text: &str) -> Result<(), String> {
-    let Some((name, _)) = text.split_once('=') else {
-        return Err("expected \"NAME=value\", found a text without \"=\"".to_owned());
-    };
-    let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
-    let word = name.chars().all(|rest| rest.is_ascii_alphanumeric() || "_.-".contains(rest));
-    if begins && word {
-        return Ok(());
-    }
-    Err(format!("expected a name before \"=\" (letters, digits, \"_\"), found {name:?}"))
+/// Every setting in its order: ferricorn's own, with the default that the application declares for it
+/// ([`Setting::with_default`]), then those of the application's tables.
+pub(crate) fn all(app: &'static [Setting]) -> impl Iterator<Item = &'static Setting> {
+    let declared = |own: &'static Setting| app.iter().find(|app| app.key == own.key).unwrap_or(own);
+    let own = SETTINGS.iter().map(declared);
+    own.chain(app.iter().filter(|setting| !is_own(setting.key)))
+}
+
+/// Returns true for a key of ferricorn's own.
+pub(crate) fn is_own(key: &str) -> bool {
+    SETTINGS.iter().any(|own| own.key == key)
 }
 
 fn check_access_format(text: &str) -> Result<(), String> {
-    if text.is_empty() {
-        return Err(
-            "expected a format or \"json\", found \"\"; log.access = \"\" turns the log off".into(),
-        );
-    }
     crate::logging::access_format_error(text).map_or(Ok(()), Err)
 }

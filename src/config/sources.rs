@@ -3,11 +3,12 @@
 //!
 //! The environment and the command line are those of the start; the files are read anew. Relative
 //! paths of files that the configuration itself reads are relative to the folder of the start, also
-//! after `chdir`.
+//! after `chdir`. That folder is kept by its name, not by its inode.
 
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::bind::Bind;
@@ -18,19 +19,27 @@ use super::setting::Setting;
 /// A larger file is not a configuration.
 pub(super) const FILE_MAX_BYTES: u64 = 1 << 20;
 
+/// gunicorn's options in the environment: they win over all other variables, and the command line wins
+/// over them.
+pub(crate) const ARGUMENTS_VARIABLE: &str = "GUNICORN_CMD_ARGS";
+
 /// Where the layers come from.
 #[derive(Clone)]
 pub(crate) struct Sources {
     pub(crate) file: FileSource,
-    /// The options that were given.
+    /// The options that were given, those that win last.
     pub(crate) flags: Vec<Flag>,
+    /// True if those of [`ARGUMENTS_VARIABLE`] are among them.
+    pub(crate) arguments_read: bool,
     /// The environment, sorted by name.
     pub(crate) environment: Vec<Variable>,
     /// The folder that the process was started in.
     pub(crate) folder: PathBuf,
     /// The application's settings, once they are known.
     pub(crate) app: Option<&'static [Setting]>,
-    /// What each text of `bind` stands for, once that was asked. The resolver may take its time, and is
+    /// The names that the application has for listeners, once they are known.
+    pub(crate) listeners: Option<&'static [&'static str]>,
+    /// The addresses that each name stands for, once resolved. The resolver may take its time, and is
     /// not asked for the same again while a server waits for it.
     pub(crate) binds: Vec<(String, Vec<Bind>)>,
 }
@@ -55,6 +64,8 @@ pub(crate) struct Flag {
     pub(crate) key: &'static str,
     /// The option as `--help` writes it, with its dashes.
     pub(crate) name: String,
+    /// The variable that holds it; `None`: the command line.
+    pub(crate) variable: Option<&'static str>,
     /// Its values, in their order.
     pub(crate) texts: Vec<String>,
 }
@@ -65,9 +76,11 @@ impl Sources {
         Self {
             file: FileSource::None,
             flags: Vec::new(),
+            arguments_read: false,
             environment: Vec::new(),
             folder: PathBuf::new(),
             app: None,
+            listeners: None,
             binds: Vec::new(),
         }
     }
@@ -83,7 +96,7 @@ impl Sources {
             .collect();
         environment.sort_by(|one, other| one.name.cmp(&other.name));
         // A folder that was removed leaves relative paths as they are, and reading them says why.
-        let folder = std::env::current_dir().unwrap_or_default();
+        let folder = logical_folder().or_else(|| std::env::current_dir().ok()).unwrap_or_default();
         Self { file, environment, folder, ..Self::none() }
     }
 
@@ -116,7 +129,7 @@ impl Sources {
     /// reads its configuration again, and has nothing to say the second time.
     pub(super) fn read_text(&self, path: &Path, max_bytes: u64) -> Result<String, String> {
         let path = self.folder.join(path);
-        let other = std::fs::metadata(&path).is_ok_and(|it| !it.is_file() && !it.is_dir());
+        let other = std::fs::metadata(&path).is_ok_and(|found| !found.is_file() && !found.is_dir());
         if other && path != Path::new("/dev/null") {
             return Err(
                 "failed to read: it is no regular file, and is read more than once".to_owned()
@@ -140,6 +153,16 @@ impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources").field("folder", &self.folder).finish_non_exhaustive()
     }
+}
+
+/// The folder of this process as the shell that entered it calls it (POSIX, `PWD`): where that is a
+/// link to a release, a reload finds the release that it leads to by then. `None` where the variable
+/// names another folder, or none.
+fn logical_folder() -> Option<PathBuf> {
+    let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute())?;
+    let [there, here] = [named.as_path(), Path::new(".")].map(|path| std::fs::metadata(path).ok());
+    let id = |folder: std::fs::Metadata| (folder.dev(), folder.ino());
+    (there.map(id)? == here.map(id)?).then_some(named)
 }
 
 fn read_text(path: &Path, max_bytes: u64) -> Result<String, String> {

@@ -16,7 +16,7 @@ pub(super) struct Table {
     knowledge: Knowledge,
 }
 
-/// Whether the application is known, so that what is unknown is wrong.
+/// The knowledge of the application: without it, what is unknown may be the application's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Knowledge {
     /// The application's tables and variables may still come.
@@ -31,18 +31,31 @@ enum Knowledge {
 pub(super) enum Stranger {
     /// It may be the application's, which is not known yet.
     Unjudged,
-    /// It is somebody else's.
+    /// It is another layer's.
     LeftAlone,
     /// It is a mistake: what to say of it.
     Wrong(String),
 }
 
+/// Returns true for a setting of ferricorn's own with another default.
+fn has_own_kind(setting: &Setting) -> bool {
+    SETTINGS.iter().any(|own| own.key == setting.key && own.kind == setting.kind)
+}
+
 impl Table {
     /// Ferricorn's settings, and the application's once it is known.
     pub(super) fn new(app: Option<&'static [Setting]>, problems: &mut Problems) -> Self {
+        let (replaced, added): (Vec<&'static Setting>, Vec<&'static Setting>) =
+            app.unwrap_or_default().iter().partition(|setting| has_own_kind(setting));
         let mut settings: Vec<&'static Setting> = SETTINGS.iter().collect();
+        for setting in replaced {
+            if let Some(own) = settings.iter_mut().find(|own| own.key == setting.key) {
+                *own = setting;
+            }
+        }
         let ours = |table: &str| SETTINGS.iter().any(|setting| setting.table_and_name().0 == table);
-        for setting in app.unwrap_or_default() {
+        let has_tables = !added.is_empty();
+        for setting in added {
             let known = settings
                 .iter()
                 .any(|other| inside(setting.key, other.key) || inside(other.key, setting.key));
@@ -55,7 +68,7 @@ impl Table {
         }
         let knowledge = match app {
             None => Knowledge::Partial,
-            Some([]) => Knowledge::Ours,
+            Some(_) if !has_tables => Knowledge::Ours,
             Some(_) => Knowledge::Complete,
         };
         Self { settings, knowledge }
@@ -69,19 +82,19 @@ impl Table {
         self.settings.iter().find(|setting| setting.key == key).copied()
     }
 
-    /// Whether keys begin with this table's name.
+    /// Returns true if keys begin with this table's name.
     pub(super) fn has_table(&self, name: &str) -> bool {
         self.settings
             .iter()
             .any(|setting| setting.key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
     }
 
-    /// Whether an unknown variable is wrong, since nobody is left who could know it.
+    /// Returns true if an unknown variable is wrong, since no table is left that could have it.
     pub(super) fn is_complete(&self) -> bool {
         self.knowledge != Knowledge::Partial
     }
 
-    /// What to say of a key that nobody knows.
+    /// Returns the error for an unknown key.
     pub(super) fn unknown_key(&self, key: &str) -> String {
         if let Some(ours) = gunicorn::moved(key) {
             return format!("unknown key {key:?}: did you mean {ours:?}?");
@@ -113,12 +126,13 @@ impl Table {
         name: &str,
         among: impl Fn(&Setting) -> bool,
     ) -> Option<&'static Setting> {
-        let settings: Vec<_> = self.settings.iter().copied().filter(|it| among(it)).collect();
+        let settings: Vec<_> =
+            self.settings.iter().copied().filter(|setting| among(setting)).collect();
         let meant = closest(name, settings.iter().map(|setting| setting.table_and_name().1))?;
         settings.into_iter().find(|setting| setting.table_and_name().1 == meant)
     }
 
-    /// What a table is that nobody knows.
+    /// Returns the error for an unknown table.
     pub(super) fn stranger(&self, name: &str) -> Stranger {
         let tables = self.settings.iter().map(|setting| setting.table_and_name().0);
         let mut tables = tables.filter(|table| !table.is_empty());
@@ -134,14 +148,15 @@ impl Table {
         }
     }
 
-    /// What to say of a `FERRICORN_` variable that nobody knows.
+    /// Returns the error for an unknown `FERRICORN_` variable.
     pub(super) fn unknown_variable(&self, name: &str) -> String {
         // What all have in common says nothing about likeness.
         let name = name.strip_prefix(PREFIX).unwrap_or(name);
-        let mut foreign = self.settings.iter().filter_map(|it| it.env).map(|it| it.name);
+        let mut foreign =
+            self.settings.iter().filter_map(|setting| setting.env).map(|setting| setting.name);
         let moved = gunicorn::moved(&name.to_lowercase()).and_then(|key| self.find(key));
-        let own: Vec<String> = self.settings.iter().map(|it| it.variable()).collect();
-        let stems = own.iter().map(|it| it.strip_prefix(PREFIX).unwrap_or(it));
+        let own: Vec<String> = self.settings.iter().map(|setting| setting.variable()).collect();
+        let stems = own.iter().map(|value| value.strip_prefix(PREFIX).unwrap_or(value));
         let meant = foreign
             .find(|foreign| *foreign == name)
             .map(str::to_owned)
@@ -165,7 +180,7 @@ fn unknown(what: &str, name: &str, meant: Option<&str>) -> String {
     }
 }
 
-/// Whether the key is the other one, or stands in a table of that name.
+/// Returns true if the key is the other one, or stands in a table of that name.
 fn inside(key: &str, other: &str) -> bool {
     key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

@@ -2,25 +2,35 @@
 
 use std::path::PathBuf;
 
-use super::bind::{self, Bind};
-use super::logs::{Level, Limits, Log, LogFormat, LogTarget, WhenFull};
-use super::network::Network;
+use super::bind::{self, Bind, BindAddress};
+use super::draft::Answers;
+use super::http2::Http2;
+use super::logs::{Health, Level, Limits, Log, LogFormat, LogTarget, Stats, WhenFull};
+use super::network::{ForwardedFields, Network};
 use super::problem::Problems;
+use super::program::{Program, ProgramReady, StopSignal};
 use super::resolve::Resolved;
-use super::sources::Sources;
+use super::setting::Setting;
+use super::skip::Skip;
+use super::sources::{ARGUMENTS_VARIABLE, Sources};
+use super::tls::{ClientAuth, Tls, TlsVersion};
 use super::value::Value;
-use super::{Config, units};
+use super::{Config, environment, resolve, settings, units};
 use crate::ids::Slot;
 
 /// A worker with its runtime and pools does not fit into less, and would be replaced for ever.
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
-/// Options that gunicorn takes from the environment; here each has a variable of its own.
-const GUNICORN_VARIABLE: &str = "GUNICORN_CMD_ARGS";
-
 /// Builds the configuration, and adds what is wrong between settings.
-pub(super) fn config(from: Resolved, sources: Sources, problems: &mut Problems) -> Config {
-    let (bind, known) = binds(&from, &sources, problems);
+pub(super) fn config(
+    from: Resolved,
+    sources: Sources,
+    answers: &Answers,
+    problems: &mut Problems,
+) -> Config {
+    let (mut bound, mut known) = (Vec::new(), Known::new());
+    let [bind, tls_bind] = ["bind", "tls.bind"]
+        .map(|key| binds(&from, key, (&sources, answers), &mut bound, &mut known, problems));
     let config = Config {
         bind,
         workers: workers(&from),
@@ -28,6 +38,8 @@ pub(super) fn config(from: Resolved, sources: Sources, problems: &mut Problems) 
         timeout: from.duration("timeout"),
         stall_timeout: from.duration("stall_timeout"),
         graceful_timeout: from.duration("graceful_timeout"),
+        announce: from.duration("announce"),
+        drain_spread: from.share("drain_spread"),
         boot_timeout: from.duration("boot_timeout"),
         keepalive: from.duration("keepalive"),
         max_requests: from.number("max_requests"),
@@ -43,13 +55,30 @@ pub(super) fn config(from: Resolved, sources: Sources, problems: &mut Problems) 
         pidfile: path(&from, "pidfile"),
         proc_name: from.text("proc_name").to_owned(),
         chdir: path(&from, "chdir"),
+        control: from.text("control").to_owned(),
         env: variables(&from),
         forwarded_allow_ips: networks(&from, "forwarded_allow_ips"),
+        forwarded_fields: match from.text("forwarded_fields") {
+            "forwarded" => ForwardedFields::Forwarded,
+            _ => ForwardedFields::XForwarded,
+        },
         proxy_protocol: from.boolean("proxy_protocol"),
         proxy_allow_ips: networks(&from, "proxy_allow_ips"),
         ready_fd: from.number_or_none("ready_fd"),
         log: log(&from),
         limits: limits(&from),
+        health: Health {
+            live: from.text("health.live").to_owned(),
+            ready: from.text("health.ready").to_owned(),
+        },
+        http2: Http2 {
+            enabled: cfg!(feature = "http2") && from.boolean("http2.enabled"),
+            max_streams: from.number("http2.max_streams"),
+        },
+        tls: tls(&from, tls_bind),
+        program: program(&from),
+        stats: stats(&from),
+        home: None,
         settings: from,
         sources: Sources { binds: known, ..sources },
         warnings: Vec::new(),
@@ -60,34 +89,49 @@ pub(super) fn config(from: Resolved, sources: Sources, problems: &mut Problems) 
     Config { warnings, ..config }
 }
 
-/// All addresses, and what each text stands for. A host name is looked up here, when it is new.
-fn binds(from: &Resolved, sources: &Sources, problems: &mut Problems) -> (Vec<Bind>, Known) {
-    let (mut binds, mut known) = (Vec::new(), Known::new());
-    for text in from.list("bind") {
+/// The addresses of one setting, and what each text stands for. A host name that is new has its addresses
+/// in the answers. `bound` are the addresses of all settings.
+fn binds(
+    from: &Resolved,
+    key: &str,
+    (sources, answers): (&Sources, &Answers),
+    bound: &mut Vec<Bind>,
+    known: &mut Known,
+    problems: &mut Problems,
+) -> Vec<Bind> {
+    let mut binds = Vec::new();
+    for text in from.list(key) {
         let before = sources.binds.iter().find(|(other, _)| other == text);
-        let found = match before.map_or_else(|| bind::parse(text), |(_, it)| Ok(it.clone())) {
+        let answer = answers.iter().find(|(other, _)| other == text);
+        let found = match (before, answer) {
+            (Some((_, known)), _) => Ok(known.clone()),
+            (None, Some((_, answer))) => answer.clone(),
+            (None, None) => bind::parse(text),
+        };
+        let found = match found {
             Ok(found) => found,
             Err(error) => {
-                problems.add_for(&from.place("bind"), from.setting("bind"), error);
+                problems.add_for(&from.place(key), from.setting(key), error);
                 continue;
             }
         };
         known.push((text.clone(), found.clone()));
         for bind in found {
             // Port 0 is another port each time.
-            let any_port = matches!(bind, Bind::Tcp(address) if address.port() == 0);
-            if any_port || !binds.contains(&bind) {
+            let any_port = matches!(bind.address, BindAddress::Tcp(address) if address.port() == 0);
+            if any_port || !bound.iter().any(|other| other.address == bind.address) {
+                bound.push(bind.clone());
                 binds.push(bind);
             } else {
-                let error = format!("expected each address once, found {bind} twice");
-                problems.add_for(&from.place("bind"), from.setting("bind"), error);
+                let error = format!("expected each address once, found {} twice", bind.address);
+                problems.add_for(&from.place(key), from.setting(key), error);
             }
         }
     }
-    (binds, known)
+    binds
 }
 
-/// Texts of `bind` and what they stand for.
+/// Texts of addresses and what they stand for.
 type Known = Vec<(String, Vec<Bind>)>;
 
 fn workers(from: &Resolved) -> u16 {
@@ -142,6 +186,8 @@ fn log(from: &Resolved) -> Log {
         error: target("log.error"),
         level,
         access_format: from.text("log.access_format").to_owned(),
+        skip: from.list("log.skip").iter().map(|text| rule(text)).collect(),
+        slow: Some(from.duration("log.slow")).filter(|slow| !slow.is_zero()),
         format: match from.text("log.format") {
             "json" => LogFormat::Json,
             _ => LogFormat::Text,
@@ -151,6 +197,10 @@ fn log(from: &Resolved) -> Log {
             _ => WhenFull::Drop,
         },
     }
+}
+
+fn rule(text: &str) -> Skip {
+    Skip::parse(text).expect("the table's check has read it")
 }
 
 fn limits(from: &Resolved) -> Limits {
@@ -164,15 +214,176 @@ fn limits(from: &Resolved) -> Limits {
     }
 }
 
+fn tls(from: &Resolved, bind: Vec<Bind>) -> Tls {
+    let files = |key| from.list(key).iter().map(PathBuf::from).collect();
+    Tls {
+        bind,
+        certificate: files("tls.certificate"),
+        key: files("tls.key"),
+        client_ca: path(from, "tls.client_ca"),
+        client_auth: match from.text("tls.client_auth") {
+            "optional" => ClientAuth::Optional,
+            "required" => ClientAuth::Required,
+            _ => ClientAuth::None,
+        },
+        min_version: match from.text("tls.min_version") {
+            "1.3" => TlsVersion::V1_3,
+            _ => TlsVersion::V1_2,
+        },
+    }
+}
+
+/// Combinations of TLS that cannot work.
+fn refuse_tls(config: &Config, problems: &mut Problems) {
+    let (tls, from) = (&config.tls, &config.settings);
+    let mut refuse = |key: &str, error: &str| {
+        problems.add_for(&from.place(key), from.setting(key), error.to_owned());
+    };
+    let [certificates, keys] = [&tls.certificate, &tls.key].map(Vec::len);
+    if certificates != keys {
+        let key = if keys == 0 { "tls.certificate" } else { "tls.key" };
+        let error =
+            format!("expected one key for each of {certificates} certificates, found {keys}");
+        refuse(key, &error);
+    }
+    if !tls.is_on() && !tls.bind.is_empty() {
+        refuse("tls.bind", "expected tls.certificate and tls.key beside it, found none");
+    }
+    if tls.client_auth != ClientAuth::None && tls.client_ca.is_none() {
+        refuse("tls.client_auth", "expected tls.client_ca beside it, found none");
+    }
+    if tls.client_auth != ClientAuth::None && !tls.is_on() {
+        refuse("tls.client_auth", "expected tls.certificate and tls.key beside it, found none");
+    }
+}
+
+fn program(from: &Resolved) -> Program {
+    let ready = from.text("program.ready");
+    Program {
+        command: from.list("program.command").to_vec(),
+        ready: ProgramReady::parse(ready).expect("the table's check has read it"),
+        stop_signal: StopSignal::parse(from.text("program.stop_signal")),
+    }
+}
+
+/// The settings that programs cannot be served with.
+fn refuse_program(config: &Config, problems: &mut Problems) {
+    let from = &config.settings;
+    if config.program.is_set() && config.tls.is_on() {
+        let error = "expected none beside program.command: a program speaks TLS itself, by settings of its \
+                     own, or a proxy before it";
+        let setting = from.setting("tls.certificate");
+        problems.add_for(&from.place("tls.certificate"), setting, error);
+    }
+    let asks = matches!(config.program.ready, ProgramReady::Http(_));
+    if config.program.is_set()
+        && asks
+        && matches!(config.bind.first(), Some(Bind { address: BindAddress::Unix(_), .. }))
+    {
+        let error = "expected another sign where the first address is a unix socket: it cannot be told there \
+                     which program has answered";
+        problems.add_for(&from.place("program.ready"), from.setting("program.ready"), error);
+    }
+}
+
+fn stats(from: &Resolved) -> Stats {
+    let text = |key| Some(from.text(key)).filter(|text| !text.is_empty());
+    let address = |text| bind::stats(text).expect("the table's check has read it");
+    Stats {
+        bind: text("stats.bind").map(address),
+        statsd: text("stats.statsd").map(str::to_owned),
+        statsd_prefix: from.text("stats.statsd_prefix").to_owned(),
+        statsd_tags: from.list("stats.statsd_tags").to_vec(),
+    }
+}
+
 /// Combinations that cannot work.
 fn refuse_nonsense(config: &Config, problems: &mut Problems) {
+    let Health { live, ready } = &config.health;
+    if live == ready && !live.is_empty() {
+        let from = &config.settings;
+        let error = format!("expected another path than health.live has, found {ready:?} in both");
+        problems.add_for(&from.place("health.ready"), from.setting("health.ready"), error);
+    }
+    refuse_tls(config, problems);
+    refuse_names(config, problems);
     if config.proxy_protocol && config.proxy_allow_ips.is_empty() {
         let from = &config.settings;
         let error = "expected at least one network, since proxy_protocol is on; found none";
         let setting = from.setting("proxy_allow_ips");
         problems.add_for(&from.place("proxy_allow_ips"), setting, error);
     }
+    refuse_program(config, problems);
+    refuse_late_variables(&config.settings, problems);
 }
+
+/// Names of listeners that the application has no routes for. A program may make of a name what it likes.
+fn refuse_names(config: &Config, problems: &mut Problems) {
+    let (from, known) = (&config.settings, config.sources.listeners);
+    let Some(known) = known.filter(|_| !config.program.is_set()) else { return };
+    for (key, binds) in [("bind", &config.bind), ("tls.bind", &config.tls.bind)] {
+        let is_unknown =
+            |bind: &&Bind| bind.name.as_deref().is_some_and(|name| !known.contains(&name));
+        for bind in binds.iter().filter(is_unknown) {
+            let error = match known {
+                [] => format!(
+                    "expected an address without a name, since this application has no names for \
+                     listeners; found \"{bind}\""
+                ),
+                known => format!(
+                    "expected a name that this application has routes for ({}), found \"{bind}\"",
+                    known.join(", ")
+                ),
+            };
+            problems.add_for(&from.place(key), from.setting(key), error);
+        }
+    }
+}
+
+/// `env` is for the workers: a setting whose variable stands there would not be set.
+fn refuse_late_variables(from: &Resolved, problems: &mut Problems) {
+    let why = "it is read before the workers' variables; set it in env_file or in the server's own \
+               environment";
+    for name in from.list("env").iter().filter_map(|item| Some(item.split_once('=')?.0)) {
+        let reads = |setting: &&Setting| {
+            setting.variable() == name
+                || setting.file_env == Some(name)
+                || setting.env.is_some_and(|foreign| foreign.name == name)
+        };
+        let sets = match from.entries().iter().map(|entry| entry.setting).find(reads) {
+            Some(setting) => setting.key,
+            None if name.starts_with(environment::PREFIX) => "no setting",
+            None => continue,
+        };
+        let error = format!("{name} sets {sets}: {why}");
+        problems.add_for(&from.place("env"), from.setting("env"), error);
+    }
+}
+
+/// Settings of a worker that serves an application.
+const APP_ONLY: [&str; 21] = [
+    "threads",
+    "max_requests",
+    "proxy_protocol",
+    "keepalive",
+    "timeout",
+    "worker_connections",
+    "drain_spread",
+    "forwarded_allow_ips",
+    "forwarded_fields",
+    "log.access",
+    "log.access_format",
+    "log.skip",
+    "log.slow",
+    "limits.request_line",
+    "limits.request_fields",
+    "limits.request_field_size",
+    "limits.body",
+    "limits.header_timeout",
+    "limits.body_timeout",
+    "http2.enabled",
+    "http2.max_streams",
+];
 
 /// Combinations that work, and are probably not meant.
 fn warnings(config: &Config) -> Vec<String> {
@@ -182,6 +393,9 @@ fn warnings(config: &Config) -> Vec<String> {
         let colon = if place.is_empty() { "" } else { ": " };
         warnings.push(format!("{place}{colon}{key}: {text}"));
     };
+    if config.tls.client_ca.is_some() && config.tls.client_auth == ClientAuth::None {
+        warn("tls.client_ca", "it has no effect while tls.client_auth is \"none\"".to_owned());
+    }
     if config.max_requests_jitter != 0 && config.max_requests == 0 {
         warn("max_requests_jitter", "it has no effect while max_requests is 0".to_owned());
     }
@@ -189,28 +403,36 @@ fn warnings(config: &Config) -> Vec<String> {
         let [found, least] = [config.max_memory, MEMORY_MIN_BYTES].map(units::show_size);
         warn("max_memory", format!("{found} is less than a worker needs (about {least})"));
     }
+    for key in
+        APP_ONLY.iter().filter(|key| config.program.is_set() && !config.settings.is_default(key))
+    {
+        warn(key, "it has no effect on a program; the program has settings of its own".to_owned());
+    }
     if !config.proxy_protocol && !config.settings.is_default("proxy_allow_ips") {
         warn("proxy_allow_ips", "it has no effect while proxy_protocol is off".to_owned());
     }
-    let unix = config.bind.iter().any(|bind| matches!(bind, Bind::Unix(_)));
+    let unix = config.binds().any(|bind| matches!(bind.address, BindAddress::Unix(_)));
     if config.unix_socket_mode.is_some() && !unix {
         warn("unix_socket_mode", "it has no effect while no unix socket is bound".to_owned());
     }
-    if !config.timeout.is_zero() && config.timeout < config.limits.body_timeout {
-        let key = "limits.body_timeout";
-        if !config.settings.is_default(key) || !config.settings.is_default("timeout") {
-            let [body, whole] =
-                [config.limits.body_timeout, config.timeout].map(units::show_duration);
-            let text = format!("{body} s has no effect: timeout ends a request after {whole} s");
-            warn(key, text);
+    for name in settings::access_format_gaps(&config.log.access_format) {
+        let text = format!("{{{name}}}e has no value here, and is always \"-\"");
+        warn("log.access_format", text);
+    }
+    let shown = config.settings.is_of_command_line("env");
+    for item in config.settings.list("env").iter().filter(|_| shown) {
+        let Some((name, value)) = item.split_once('=') else { continue };
+        if value.contains("://") && resolve::holds_password(value) {
+            let text = "holds a password, and ps shows what an option says; put it into env_file";
+            warn("env", format!("{name} {text}"));
         }
     }
     for (origin, name) in &config.settings.strangers {
         let place = origin.place();
         warnings.push(format!("{place}: [{name}] is left alone: the application has no settings"));
     }
-    if config.sources.variable(GUNICORN_VARIABLE).is_some() {
-        warnings.push(format!("{GUNICORN_VARIABLE} is set, and is not read; use config.toml"));
+    if config.sources.variable(ARGUMENTS_VARIABLE).is_some() && !config.sources.arguments_read {
+        warnings.push(format!("{ARGUMENTS_VARIABLE} is set, and is not read; use config.toml"));
     }
     warnings
 }

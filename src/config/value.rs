@@ -13,17 +13,21 @@ use super::units;
 /// Durations between zero and this are a misunderstanding: they would become zero, which often
 /// means for ever.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// How much of a wrong text an error quotes, in characters.
+/// Words for none, where a setting may be none.
+const NONE: [&str; 2] = ["none", "off"];
+/// The length of a wrong text that an error quotes, in characters.
 const QUOTE_MAX: usize = 80;
 /// Modes have three octal digits and the three bits before them (chmod(2)).
 const MODE_MAX: u32 = 0o7777;
 
-/// What a setting is set to.
+/// The value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Text(String),
     Integer(u64),
     Duration(Duration),
+    /// Thousandths.
+    Share(u16),
     Size(u64),
     Boolean(bool),
     /// One of a choice's words, or the word beside the kind.
@@ -32,17 +36,19 @@ pub(crate) enum Value {
     Mode(u32),
 }
 
-/// How values are read. The error is `expected …, found …`.
+/// Reads values. The error is `expected …, found …`.
 impl Setting {
     /// From the environment, the command line, or a string in the file.
     pub(crate) fn read_text(&self, text: &str) -> Result<Value, String> {
-        if let Some(word) = self.word.filter(|word| *word == text) {
-            return Ok(Value::Word(word));
+        let text = self.synonym(text).unwrap_or(text);
+        if let Some(value) = self.read_word(text) {
+            return Ok(value);
         }
         let value = match self.kind {
             Kind::Text | Kind::Path => Some(Value::Text(text.to_owned())),
             Kind::Integer { .. } => text.parse().ok().map(Value::Integer),
             Kind::Duration { .. } => units::parse_duration(text).map(Value::Duration),
+            Kind::Share => read_share(text),
             Kind::Size { .. } => units::parse_size(text).map(Value::Size),
             Kind::Boolean => read_boolean(text).map(Value::Boolean),
             Kind::Choice(words) => read_word(words, text).map(Value::Word),
@@ -57,16 +63,26 @@ impl Setting {
         let Kind::List { separator, .. } = self.kind else {
             return self.read_text(texts.last().map_or("", String::as_str));
         };
-        let items: Vec<String> = texts.iter().flat_map(|text| split(text, separator)).collect();
+        if let [text] = texts
+            && let Some(value) = self.read_word(text)
+        {
+            return Ok(value);
+        }
+        let items: Vec<String> = match separator {
+            // An option is given once for each: a line end in it belongs to it.
+            '\n' => texts.iter().filter(|text| !text.trim().is_empty()).cloned().collect(),
+            _ => texts.iter().flat_map(|text| split(text, separator)).collect(),
+        };
         self.judge(Some(Value::List(items)), || "an empty list".to_owned())
     }
 
     /// From the file.
     pub(crate) fn read_toml(&self, toml: &DeValue<'_>) -> Result<Value, String> {
         let value = match (self.kind, toml) {
-            (Kind::Integer { .. } | Kind::Boolean, DeValue::String(text)) => {
-                self.word.filter(|word| *word == text.as_ref()).map(Value::Word)
+            (_, DeValue::String(text)) if self.synonym(text).is_some() => {
+                return self.read_text(text);
             }
+            (Kind::Integer { .. } | Kind::Boolean, DeValue::String(text)) => self.read_word(text),
             (_, DeValue::String(text)) => return self.read_text(text),
             (Kind::Integer { .. }, DeValue::Integer(_)) => whole(toml).map(Value::Integer),
             (Kind::Size { .. }, DeValue::Integer(_)) => whole(toml).map(Value::Size),
@@ -75,10 +91,13 @@ impl Setting {
             }
             (Kind::Duration { .. }, DeValue::Float(seconds)) => {
                 let seconds = seconds.as_str().parse().ok();
-                let duration = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
+                let duration =
+                    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 duration.map(Value::Duration)
             }
-            // Decimal 22 is either 0o22 without its prefix or 0o26: nobody can tell.
+            (Kind::Share, DeValue::Integer(share)) => read_share(share.as_str()),
+            (Kind::Share, DeValue::Float(share)) => read_share(share.as_str()),
+            // Decimal 22 is either 0o22 without its prefix or 0o26: that is unknown.
             (Kind::Mode, DeValue::Integer(mode)) if mode.radix() == 8 || mode.as_str() == "0" => {
                 u32::from_str_radix(mode.as_str(), 8).ok().map(Value::Mode)
             }
@@ -92,7 +111,24 @@ impl Setting {
         self.judge(value, || describe(toml))
     }
 
-    /// What it may be, as the end of `expected …`.
+    fn synonym(&self, text: &str) -> Option<&'static str> {
+        let meant = self.synonyms.iter().find(|(other, _)| other.eq_ignore_ascii_case(text));
+        meant.map(|(_, word)| *word)
+    }
+
+    /// The word beside the kind, if the text is it. For none that is `""`, `none` or `off`: in the
+    /// environment an empty text counts as unset.
+    fn read_word(&self, text: &str) -> Option<Value> {
+        let word = self.word?;
+        let is_none = || NONE.iter().any(|none| none.eq_ignore_ascii_case(text));
+        let is_it = word == text || (word.is_empty() && is_none());
+        is_it.then(|| match self.kind {
+            Kind::List { .. } => Value::List(Vec::new()),
+            _ => Value::Word(word),
+        })
+    }
+
+    /// The values that it may have, as the end of `expected …`.
     pub(crate) fn expectation(&self) -> String {
         let kind = match self.kind {
             Kind::Text => "a text".to_owned(),
@@ -104,6 +140,7 @@ impl Setting {
                 let min = if min_ms == 0 { format!("0, or {least}") } else { min };
                 format!("{min} to {max} seconds, or a text like \"30s\" or \"2m\"")
             }
+            Kind::Share => "a share from 0 to 1, like 0.5".to_owned(),
             Kind::Size { min, max } => {
                 let [min, max] = [min, max].map(units::show_size);
                 format!("{min} to {max}, as bytes or as a text like \"8KiB\" or \"1MB\"")
@@ -115,7 +152,7 @@ impl Setting {
             Kind::Mode => "an octal mode with a leading zero, like \"022\"".to_owned(),
         };
         match self.word {
-            Some("") => format!("{kind}, or \"\" for none"),
+            Some("") => format!("{kind}, or \"none\""),
             Some(word) => format!("{kind} or {word:?}"),
             None => kind,
         }
@@ -139,7 +176,9 @@ impl Setting {
         match &value {
             Value::Text(text) => check(text)?,
             Value::List(items) => items.iter().try_for_each(|item| check(item))?,
-            Value::Integer(_) | Value::Duration(_) | Value::Size(_) => check(&value.plain())?,
+            Value::Integer(_) | Value::Duration(_) | Value::Share(_) | Value::Size(_) => {
+                check(&value.plain())?;
+            }
             Value::Boolean(_) | Value::Word(_) | Value::Mode(_) => {}
         }
         Ok(value)
@@ -165,7 +204,7 @@ impl Setting {
     }
 }
 
-/// How values are shown.
+/// Shows values.
 impl Value {
     /// As a text that reads back in the environment.
     pub(crate) fn plain(&self) -> String {
@@ -173,6 +212,7 @@ impl Value {
             Self::Text(text) => text.clone(),
             Self::Integer(number) => number.to_string(),
             Self::Duration(duration) => units::show_duration(*duration),
+            Self::Share(share) => (f64::from(*share) / 1000.0).to_string(),
             Self::Size(bytes) => units::show_size(*bytes),
             Self::Boolean(boolean) => boolean.to_string(),
             Self::Word(word) => (*word).to_owned(),
@@ -193,7 +233,7 @@ impl Value {
                 let items: Vec<String> = items.iter().map(|item| toml_text(&mask(item))).collect();
                 format!("[{}]", items.join(", "))
             }
-            Self::Integer(_) | Self::Boolean(_) => self.plain(),
+            Self::Integer(_) | Self::Share(_) | Self::Boolean(_) => self.plain(),
             Self::Word(_) | Self::Mode(_) => toml_text(&self.plain()),
             Self::Duration(_) | Self::Size(_) => {
                 let text = self.plain();
@@ -209,6 +249,7 @@ impl Value {
             Self::Integer(number) | Self::Size(number) => (*number).into(),
             Self::Duration(duration) if duration.subsec_nanos() == 0 => duration.as_secs().into(),
             Self::Duration(duration) => duration.as_secs_f64().into(),
+            Self::Share(share) => (f64::from(*share) / 1000.0).into(),
             Self::Boolean(boolean) => (*boolean).into(),
             Self::Word("") => serde_json::Value::Null,
             Self::Word(word) => (*word).into(),
@@ -242,7 +283,15 @@ fn alternatives(words: &[&str]) -> String {
 /// A password that should have been escaped may contain any delimiter, so that everything up to the
 /// last `@` is taken for it: rather too much is hidden than too little.
 fn mask(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
+    let file = || {
+        text.split_once(':').filter(|(scheme, rest)| {
+            // A file's name, without a user.
+            *scheme == "sqlite" && !rest.contains('@')
+        })
+    };
+    let url = text.split_once("://").map(|(scheme, rest)| (scheme, "://", rest));
+    let url = url.or_else(|| file().map(|(scheme, rest)| (scheme, ":", rest)));
+    let Some((scheme, separator, rest)) = url else {
         return match text.split_once('=') {
             Some((name, _)) => format!("{name}=***"),
             None if text.is_empty() => String::new(),
@@ -257,18 +306,24 @@ fn mask(text: &str) -> String {
         None => rest.to_owned(),
     };
     let Some((path, query)) = rest.split_once('?') else {
-        return format!("{scheme}://{rest}");
+        return format!("{scheme}{separator}{rest}");
     };
     let query: Vec<String> = query.split('&').map(mask_parameter).collect();
-    format!("{scheme}://{path}?{}", query.join("&"))
+    format!("{scheme}{separator}{path}?{}", query.join("&"))
 }
 
 /// A URL's parameter without its value, when its name says that it is a secret.
 fn mask_parameter(parameter: &str) -> String {
     let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
     let lower = name.to_lowercase();
-    let telling = ["pass", "pwd", "secret", "token", "key"].iter().any(|it| lower.contains(it));
+    let telling = ["pass", "pwd", "secret", "token", "key"].iter().any(|word| lower.contains(word));
     if telling && !value.is_empty() { format!("{name}=***") } else { parameter.to_owned() }
+}
+
+fn read_share(text: &str) -> Option<Value> {
+    let share: f64 = text.parse().ok()?;
+    let thousandths = (0..=1000_u16).find(|number| f64::from(*number) >= share * 1000.0 - 0.5)?;
+    (0.0..=1.0).contains(&share).then_some(Value::Share(thousandths))
 }
 
 fn read_boolean(text: &str) -> Option<bool> {
@@ -293,9 +348,15 @@ fn read_mode(text: &str) -> Option<u32> {
     if octal { u32::from_str_radix(digits, 8).ok() } else { None }
 }
 
+/// The items of a list that is one text. Items that are lines keep what they end with: they may be
+/// assignments, and a value's white space is the value's.
 fn split(text: &str, separator: char) -> Vec<String> {
-    let items = text.split(separator).map(str::trim).filter(|item| !item.is_empty());
-    items.map(str::to_owned).collect()
+    let items = text.split(separator).filter(|item| !item.trim().is_empty());
+    let item = |item: &str| match separator {
+        '\n' => item.strip_suffix('\r').unwrap_or(item).trim_start().to_owned(),
+        _ => item.trim().to_owned(),
+    };
+    items.map(item).collect()
 }
 
 fn whole(toml: &DeValue<'_>) -> Option<u64> {
@@ -311,7 +372,7 @@ pub(crate) fn quote(text: &str) -> String {
     }
 }
 
-/// What stands in the file, for `found …`.
+/// The kind of a value in the file, for `found …`.
 pub(super) fn describe(toml: &DeValue<'_>) -> String {
     match toml {
         DeValue::String(text) => quote(text),
