@@ -1,29 +1,45 @@
-//! What workers tell without being asked: heartbeats and counters, in shared memory.
+//! Heartbeats and counters of the workers, in shared memory, which are read without asking them.
 //!
 //! The master believes none of it: a worker that scribbles over its lines can at worst have itself
 //! aborted. Each line has one kind of writer.
 
+mod histogram;
+mod leases;
+mod metrics;
+mod overview;
 mod requests;
+mod series;
+mod series_name;
 mod slots;
+mod status_text;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ids::Generation;
-use crate::sys::shared::Shared;
+use crate::sys::shared::{self, Claim, Shared};
 use crate::time::Instant;
 
+pub(crate) use histogram::{BOUNDS_NANOS, BUCKETS, Distribution};
+pub(crate) use metrics::{Block, Code, Handshake, LogKind, Measure, MetricsMemory, WorkerMetrics};
+pub(crate) use overview::{Cause, MasterMetrics, Overview, ReloadResult, WorkerRow, WorkerState};
 pub(crate) use requests::{Entry, Held};
-pub(crate) use slots::{Load, Place, SlotBoard};
+pub(crate) use series::{BOUNDS, SERIES_MAX, SeriesHistogram, SeriesKey, SeriesKind, SeriesPlace};
+pub(crate) use series_name::{SeriesName, bounds, help_key, help_of};
+pub(crate) use slots::{Load, MATTERS, NAMED_LEASES, Place, SlotBoard};
+pub(crate) use status_text::StatusText;
 
-/// What one worker tells of itself, from before its fork until it is reaped: a line of figures, and an
+/// The part of one worker, from before its fork until it is reaped: a line of figures, and an
 /// entry for each connection that it may hold. Another line is the master's, for a worker that is too
 /// busy to take an order.
 #[derive(Debug)]
 pub(crate) struct WorkerBoard {
     memory: Shared,
     entries: usize,
+    /// In the worker, where metrics are wanted.
+    metrics: OnceLock<WorkerMetrics>,
 }
 
 /// A board has no more entries: 16 MiB, if all of them were used.
@@ -39,7 +55,7 @@ enum Figure {
     Beat = 0,
     /// Connections open.
     Connections = 1,
-    /// What it does: a [`Doing`].
+    /// Its occupation: a [`Doing`].
     Doing = 2,
     /// The generation that it serves for.
     Generation = 3,
@@ -47,7 +63,7 @@ enum Figure {
     Dismissed = 8,
 }
 
-/// What a worker says that it does.
+/// The occupation of a worker, by its own word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doing {
     Booting = 0,
@@ -70,11 +86,11 @@ impl WorkerBoard {
     /// memory when they are first used, the lowest first.
     ///
     /// # Errors
-    /// What the system says about memory and descriptors.
+    /// The system's error about memory and descriptors.
     pub(crate) fn new(connections: usize) -> io::Result<Self> {
         let entries = connections.min(ENTRIES_MAX);
         let memory = Shared::new("ferricorn-worker", HEAD_LINES + entries * requests::ENTRY_LINES)?;
-        Ok(Self { memory, entries })
+        Ok(Self { memory, entries, metrics: OnceLock::new() })
     }
 
     /// The board of a worker that an earlier image has forked.
@@ -84,10 +100,10 @@ impl WorkerBoard {
     pub(crate) fn inherit(memory: OwnedFd, entries: usize) -> io::Result<Self> {
         let entries = entries.min(ENTRIES_MAX);
         let memory = Shared::map(memory, HEAD_LINES + entries * requests::ENTRY_LINES)?;
-        Ok(Self { memory, entries })
+        Ok(Self { memory, entries, metrics: OnceLock::new() })
     }
 
-    /// How many entries it has.
+    /// The number of entries.
     pub(crate) fn entries(&self) -> usize {
         self.entries
     }
@@ -120,6 +136,10 @@ impl WorkerBoard {
         &self.memory[at / 8].0[at % 8]
     }
 
+    fn claim(&self, figure: Figure) -> Claim {
+        shared::claim(self.figure(figure))
+    }
+
     /// The event loop runs.
     pub(crate) fn beat(&self, now: Instant) {
         self.figure(Figure::Beat).store(now.as_millis(), Ordering::Relaxed);
@@ -127,7 +147,7 @@ impl WorkerBoard {
 
     /// When the event loop last ran, as the worker says.
     pub(crate) fn last_beat(&self) -> Instant {
-        Instant::from_millis(self.figure(Figure::Beat).load(Ordering::Relaxed))
+        Instant::from_millis(self.claim(Figure::Beat).unchecked())
     }
 
     /// The worker is of this generation and does this from now on.
@@ -136,14 +156,14 @@ impl WorkerBoard {
         self.figure(Figure::Doing).store(doing as u64, Ordering::Relaxed);
     }
 
-    /// What the worker does, and for which generation, as it says.
-    pub(crate) fn doing(&self) -> (Doing, u64) {
-        let doing = match self.figure(Figure::Doing).load(Ordering::Relaxed) {
+    /// The worker's occupation, and for which generation, by its own word.
+    pub(crate) fn doing(&self) -> (Doing, Claim) {
+        let doing = match self.claim(Figure::Doing).unchecked() {
             0 => Doing::Booting,
             1 => Doing::Serving,
             _ => Doing::Leaving,
         };
-        (doing, self.figure(Figure::Generation).load(Ordering::Relaxed))
+        (doing, self.claim(Figure::Generation))
     }
 
     /// The worker is told to leave. It is told by its channel, too.
@@ -153,23 +173,37 @@ impl WorkerBoard {
 
     /// When the worker was told to leave.
     pub(crate) fn dismissed(&self) -> Option<Instant> {
-        let millis = self.figure(Figure::Dismissed).load(Ordering::Relaxed);
+        let millis = self.claim(Figure::Dismissed).unchecked();
         (millis > 0).then(|| Instant::from_millis(millis))
+    }
+
+    /// In the worker, which has this pid: counts in this block from now on.
+    pub(crate) fn measure(&self, block: Block, pid: i32) {
+        let pid = u32::try_from(pid).unwrap_or(0);
+        // A worker is told once.
+        let _counts_already = self.metrics.set(WorkerMetrics::new(block, pid));
+    }
+
+    /// The counters of the worker; `None` where metrics are off.
+    pub(crate) fn metrics(&self) -> Option<&WorkerMetrics> {
+        self.metrics.get()
     }
 
     /// One connection more.
     pub(crate) fn connection_opened(&self) {
         self.figure(Figure::Connections).fetch_add(1, Ordering::Relaxed);
+        self.metrics().inspect(|metrics| metrics.connection_opened());
     }
 
     /// One connection less.
     pub(crate) fn connection_closed(&self) {
         self.figure(Figure::Connections).fetch_sub(1, Ordering::Relaxed);
+        self.metrics().inspect(|metrics| metrics.connection_closed());
     }
 
     /// Connections open, as the worker says.
-    pub(crate) fn connections(&self) -> u64 {
-        self.figure(Figure::Connections).load(Ordering::Relaxed)
+    pub(crate) fn connections(&self) -> Claim {
+        self.claim(Figure::Connections)
     }
 }
 
@@ -203,22 +237,24 @@ mod tests {
         board.set_running(2, true);
         // One beyond those that were expected.
         board.set_running(4, true);
-        let targets: Vec<_> = board.held().iter().map(|it| it.target.to_string()).collect();
+        let targets: Vec<_> = board.held().iter().map(|held| held.target.to_string()).collect();
         assert_eq!(targets, ["/stuck", "/first", "/second", "/third"]);
     }
 
     #[test]
     fn each_figure_has_a_place_and_no_line_two_writers() {
         let board = WorkerBoard::new(1).unwrap();
-        assert_eq!(board.doing(), (Doing::Booting, 0));
+        assert_eq!(board.doing(), (Doing::Booting, Claim::new(0)));
         let generation = Generation::FIRST.next();
         board.beat(Instant::from_millis(7));
         board.connection_opened();
         board.set_doing(generation, Doing::Leaving);
         assert_eq!(board.dismissed(), None);
         board.dismiss(Instant::from_millis(9));
-        assert_eq!((board.last_beat(), board.connections()), (Instant::from_millis(7), 1));
-        assert_eq!(board.doing(), (Doing::Leaving, u64::from(generation.number())));
+        let connections = board.connections();
+        assert_eq!((board.last_beat(), connections), (Instant::from_millis(7), Claim::new(1)));
+        let number = Claim::new(generation.number().into());
+        assert_eq!(board.doing(), (Doing::Leaving, number));
         assert_eq!(board.dismissed(), Some(Instant::from_millis(9)));
         let by_master = Figure::Dismissed as usize / 8;
         let by_worker = [Figure::Beat, Figure::Connections, Figure::Doing, Figure::Generation];

@@ -2,7 +2,7 @@
 //!
 //! Each open connection has an entry, and so at most one request. The worker writes an entry when a
 //! request begins and clears it when its access line is written; what is left when the worker dies are
-//! the requests that died with it. Whoever reads believes nothing: lengths are bounded, text is taken
+//! the requests that died with it. A reader believes nothing: lengths are bounded, text is taken
 //! for bytes of unknown origin.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::{Method, Uri, Version};
 
+use super::metrics::Code;
 use crate::sys::shared::Line;
 
 /// Lines of one entry.
@@ -26,7 +27,12 @@ const LINE: usize = 6;
 const RUNNING: usize = 7;
 const TARGET: usize = 8;
 const METHOD_MAX: usize = (LINE - METHOD) * 8;
-const TARGET_MAX: usize = (WORDS - TARGET) * 8;
+const TARGET_MAX: usize = (COUNTED - TARGET) * 8;
+/// The count that the request is about to be added to: the code above, the number
+/// counted under it below.
+const COUNTED: usize = WORDS - 1;
+/// Bits of the number that was counted before.
+const COUNT_BITS: u32 = 48;
 
 // The header: a bit that says that there is a request, and what its words hold.
 const PRESENT: u64 = 1;
@@ -34,6 +40,7 @@ const HAS_V4: u64 = 1 << 1;
 const HAS_V6: u64 = 1 << 2;
 const IS_HTTP_10: u64 = 1 << 3;
 const IS_CUT: u64 = 1 << 4;
+const IS_HTTP_2: u64 = 1 << 5;
 const METHOD_LENGTH: u32 = 8;
 const TARGET_LENGTH: u32 = 16;
 
@@ -50,11 +57,30 @@ pub(crate) struct Held {
     pub(crate) target: Uri,
     /// Its protocol.
     pub(crate) version: Version,
-    /// How far its process's ring had come when its access line was about to be written.
+    /// The position of its process's ring when its access line was about to be written.
     pub(crate) line_at: Option<u64>,
-    /// Whether its code was running, so that nothing else could on that thread.
+    /// True if its code was running, so that nothing else could on that thread.
     pub(crate) running: bool,
+    /// The count that it was about to be added to, if any.
+    pub(crate) counted: Option<NotedCount>,
 }
+
+/// The code that a request was about to be counted under, and how many its worker had counted under it
+/// by then: only the last 48 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotedCount {
+    pub(crate) code: Code,
+    before: u64,
+}
+
+impl NotedCount {
+    /// Returns true if so many are not what was noted, so that the request was counted.
+    pub(crate) fn is_done(self, count: u64) -> bool {
+        count & COUNT_MASK != self.before
+    }
+}
+
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
 /// The entry of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +112,7 @@ impl<'a> Entry<'a> {
         let put = |at: usize, word: u64| self.word(at).store(word, Ordering::Relaxed);
         put(LINE, 0);
         put(RUNNING, 0);
+        put(COUNTED, 0);
         put(STARTED, u64::try_from(since.as_micros()).unwrap_or(0));
         match remote {
             Some(IpAddr::V4(address)) => {
@@ -99,9 +126,11 @@ impl<'a> Entry<'a> {
             }
             None => {}
         }
-        if version == Version::HTTP_10 {
-            header |= IS_HTTP_10;
-        }
+        header |= match version {
+            Version::HTTP_10 => IS_HTTP_10,
+            Version::HTTP_2 => IS_HTTP_2,
+            _ => 0,
+        };
         let method = bounded(method.as_str().as_bytes(), METHOD_MAX);
         header |= (method.len() as u64) << METHOD_LENGTH;
         self.put_bytes(METHOD, method);
@@ -126,6 +155,13 @@ impl<'a> Entry<'a> {
         // Zero says that there is no line to come.
         let word = settled.map_or(0, |settled| settled.wrapping_add(1));
         self.word(LINE).store(word, Ordering::Release);
+    }
+
+    /// It is about to be counted under this code, under which so many are counted.
+    pub(crate) fn note_count(&self, code: Code, before: u64) {
+        // Zero says that nothing is noted.
+        let word = u64::from(code.number() + 1) << COUNT_BITS | before & COUNT_MASK;
+        self.word(COUNTED).store(word, Ordering::Release);
     }
 
     /// The request is over.
@@ -154,10 +190,21 @@ impl<'a> Entry<'a> {
             started: SystemTime::UNIX_EPOCH.checked_add(started)?,
             method: Method::from_bytes(&method).unwrap_or(Method::GET),
             target: Uri::try_from(target).unwrap_or_default(),
-            version: if header & IS_HTTP_10 == 0 { Version::HTTP_11 } else { Version::HTTP_10 },
+            version: match header & (IS_HTTP_10 | IS_HTTP_2) {
+                0 => Version::HTTP_11,
+                IS_HTTP_10 => Version::HTTP_10,
+                _ => Version::HTTP_2,
+            },
             line_at,
             running: self.load(RUNNING) != 0,
+            counted: self.counted(),
         })
+    }
+
+    fn counted(&self) -> Option<NotedCount> {
+        let word = self.word(COUNTED).load(Ordering::Acquire);
+        let number = u16::try_from(word >> COUNT_BITS).ok()?.checked_sub(1)?;
+        Some(NotedCount { code: Code::from_number(number)?, before: word & COUNT_MASK })
     }
 
     fn remote(&self, header: u64) -> Option<IpAddr> {
@@ -228,6 +275,7 @@ mod tests {
                 version: Version::HTTP_10,
                 line_at: None,
                 running: false,
+                counted: None,
             };
             assert_eq!(entry.read(), Some(expected.clone()));
             entry.note_line(Some(0));
@@ -237,7 +285,11 @@ mod tests {
             assert_eq!(entry.read(), Some(running));
             entry.set_running(false);
             entry.note_line(None);
-            assert_eq!(entry.read(), Some(expected));
+            assert_eq!(entry.read(), Some(expected.clone()));
+            entry.note_count(Code::ABORTED, u64::MAX);
+            let noted = entry.read().and_then(|held| held.counted).expect("it is noted");
+            assert_eq!(noted.code, Code::ABORTED);
+            assert!(!noted.is_done(u64::MAX) && noted.is_done(0));
         }
         entry.clear();
         assert_eq!(entry.read(), None);

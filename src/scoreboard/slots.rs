@@ -1,34 +1,45 @@
-//! What is told of a slot over the lives of its workers: how many requests it has answered, how many
+//! The figures of a slot over the lives of its workers: how many requests it has answered, how many
 //! connections its worker has open, and which slots ask that worker for help; and of all of them, which
-//! worker leads.
+//! worker has which lease.
 //!
 //! The leaving worker of a slot and its successor write at the same time. So requests are added, and
-//! the number of open connections carries the pid of whom it belongs to: nobody else changes it.
+//! the number of open connections carries the pid of its owner: no other process changes it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::leases::{self, LeaseEntry};
 use crate::ids::{Slot, SlotSet};
-use crate::sys::shared::Shared;
+use crate::sys::shared::{self, Claim, Shared};
 
-/// Two lines for each slot: what its worker writes, and what siblings write. One line behind them.
+/// Two lines for each slot: what its worker writes, and what siblings write. Behind them a line for each
+/// lease.
 #[derive(Debug)]
 pub(crate) struct SlotBoard(Shared);
 
 const LINES: usize = 2;
-/// The line behind those of the slots; its first number is the pid of the worker that leads, or 0.
-const LEADER: usize = LINES * Slot::MAX as usize;
+/// The first line behind those of the slots.
+const LEASES: usize = LINES * Slot::MAX as usize;
+
+/// Matters in which one worker leads: the first of the leases, which have numbers instead of names.
+pub(crate) const MATTERS: u8 = 8;
+
+/// Leases that have names.
+pub(crate) const NAMED_LEASES: usize = 56;
+
+/// Lines in all.
+const COUNT: usize = LEASES + MATTERS as usize + NAMED_LEASES;
 
 /// Requests answered: the first number of a slot's lines.
 const SERVED: usize = 0;
-/// The pid of the slot's worker above, its open connections below; 0: nobody takes connections.
+/// The pid of the slot's worker above, its open connections below; 0: none takes connections.
 const LOAD: usize = 1;
 /// From here on the set of slots that ask the worker for help.
 const ASKED: usize = 8;
 
-/// What a slot's worker has to do.
+/// The load of a slot's worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) slot: Slot,
@@ -36,15 +47,14 @@ pub(crate) struct Load {
     pub(crate) open: u32,
 }
 
-// ORDERING: every number stands for itself, and a stale one costs evenness alone: Relaxed throughout,
-// but for who leads. What the last leader has done is done for the next one: Acquire and Release.
+// ORDERING: every number stands for itself, and a stale one costs evenness alone: Relaxed throughout.
 impl SlotBoard {
     /// A board for every slot there can be.
     ///
     /// # Errors
-    /// What the system says about memory and descriptors.
+    /// The system's error about memory and descriptors.
     pub(crate) fn new() -> io::Result<Self> {
-        Shared::new("ferricorn-slots", LEADER + 1).map(Self)
+        Shared::new("ferricorn-slots", COUNT).map(Self)
     }
 
     /// The board that an earlier image has begun.
@@ -52,7 +62,7 @@ impl SlotBoard {
     /// # Errors
     /// When the descriptor holds none.
     pub(crate) fn inherit(memory: OwnedFd) -> io::Result<Self> {
-        Shared::map(memory, LEADER + 1).map(Self)
+        Shared::map(memory, COUNT).map(Self)
     }
 
     fn number(&self, slot: Slot, at: usize) -> &AtomicU64 {
@@ -64,16 +74,21 @@ impl SlotBoard {
         self.number(slot, SERVED).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests answered in all slots since the start.
-    pub(crate) fn served(&self) -> u64 {
-        let slots = (0..Slot::MAX).map(Slot::new);
-        slots.map(|slot| self.number(slot, SERVED).load(Ordering::Relaxed)).sum()
+    /// Requests answered in a slot since the start.
+    pub(crate) fn served_in(&self, slot: Slot) -> Claim {
+        shared::claim(self.number(slot, SERVED))
     }
 
-    /// What the workers of the first slots have to do, for each that takes connections.
+    /// Requests answered in all slots since the start.
+    pub(crate) fn served(&self) -> Claim {
+        let served = (0..Slot::MAX).map(|number| self.served_in(Slot::new(number)));
+        served.fold(Claim::default(), Claim::saturating_add)
+    }
+
+    /// Returns the load of the workers of the first slots, for each that takes connections.
     pub(crate) fn loads(&self, slots: u16) -> impl Iterator<Item = Load> {
         (0..slots.min(Slot::MAX)).map(Slot::new).filter_map(|slot| {
-            let (pid, open) = unpack(self.number(slot, LOAD).load(Ordering::Relaxed));
+            let (pid, open) = unpack(shared::claim(self.number(slot, LOAD)));
             (pid != 0).then_some(Load { slot, open })
         })
     }
@@ -84,35 +99,39 @@ impl SlotBoard {
         self.number(whom, at).fetch_or(bit, Ordering::Relaxed);
     }
 
-    /// Whether the worker has not seen yet that it was asked.
+    /// Returns true if the worker has not seen yet that it was asked.
     pub(crate) fn is_asked(&self, whom: Slot, behalf: Slot) -> bool {
         let (at, bit) = place_of(behalf);
-        self.number(whom, at).load(Ordering::Relaxed) & bit != 0
+        shared::claim(self.number(whom, at)).unchecked() & bit != 0
     }
 
     /// The slot's worker is gone, and takes no connections.
     pub(crate) fn vacate(&self, slot: Slot, pid: u32) {
         let load = self.number(slot, LOAD);
-        let gone = |was| (unpack(was).0 == pid).then_some(0);
+        let gone = |was| (unpack(Claim::new(was)).0 == pid).then_some(0);
         // Another one's by now: then it stays.
         let _others = load.fetch_update(Ordering::Relaxed, Ordering::Relaxed, gone);
     }
 
-    /// Has this worker lead, unless one leads already.
-    pub(crate) fn lead(&self, pid: u32) -> bool {
-        self.leader().compare_exchange(0, pid.into(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    /// The place of the lease with this name; `None` when all are taken by others.
+    pub(crate) fn find_lease(&self, name: &str) -> Option<usize> {
+        let first = LEASES + usize::from(MATTERS);
+        leases::find(&self.0[first..], name).map(|at| usize::from(MATTERS) + at)
     }
 
-    /// This worker leads no more, if it did.
-    pub(crate) fn end_lead(&self, pid: u32) {
-        let led =
-            self.leader().compare_exchange(pid.into(), 0, Ordering::Release, Ordering::Relaxed);
-        // It was another one, or nobody.
-        let _others = led;
+    /// The lease in this place: a matter, or what [`Self::find_lease`] has found.
+    ///
+    /// # Panics
+    /// When there is no such place.
+    pub(crate) fn lease(&self, place: usize) -> LeaseEntry<&AtomicU64> {
+        LeaseEntry::of(&self.0[LEASES + place])
     }
 
-    fn leader(&self) -> &AtomicU64 {
-        &self.0[LEADER].0[0]
+    /// Ends every lease of a worker that is reaped.
+    pub(crate) fn end_leases(&self, pid: u32) {
+        for line in &self.0[LEASES..] {
+            LeaseEntry::of(line).end(pid);
+        }
     }
 }
 
@@ -124,9 +143,9 @@ fn pack(pid: u32, open: u32) -> u64 {
     u64::from(pid) << 32 | u64::from(open)
 }
 
-fn unpack(load: u64) -> (u32, u32) {
-    let half = |it: u64| u32::try_from(it & u64::from(u32::MAX)).expect("it is half as long");
-    (half(load >> 32), half(load))
+fn unpack(load: Claim) -> (u32, u32) {
+    let (open, pid) = load.halves();
+    (pid, open)
 }
 
 /// A worker's place on the board.
@@ -140,6 +159,10 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(board: Arc<SlotBoard>, slot: Slot, pid: u32) -> Self {
         Self { board, slot, pid }
+    }
+
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
     }
 
     pub(crate) fn board(&self) -> &SlotBoard {
@@ -172,7 +195,7 @@ impl Place {
 
     /// The slots that have asked since this was asked last; none where the place is a successor's.
     pub(crate) fn take_asked(&self) -> SlotSet {
-        if unpack(self.load().load(Ordering::Relaxed)).0 != self.pid {
+        if unpack(shared::claim(self.load())).0 != self.pid {
             return SlotSet::EMPTY;
         }
         let asked = |at| self.board.number(self.slot, ASKED + at).swap(0, Ordering::Relaxed);
@@ -185,7 +208,7 @@ impl Place {
 
     fn update(&self, open: impl Fn(u32, u32) -> Option<u32>) {
         let update = |was| {
-            let (pid, before) = unpack(was);
+            let (pid, before) = unpack(Claim::new(was));
             open(pid, before).map(|open| pack(self.pid, open))
         };
         // A successor's: then it is not ours to change.
@@ -237,15 +260,30 @@ mod tests {
         assert_eq!(open(&board), [(3, 5)]);
     }
 
+    /// A worker writes whatever it likes into its own counter.
     #[test]
-    fn one_leads_until_it_ends_that_or_itself() {
+    fn sum_of_served_requests_does_not_overflow() {
         let board = board();
-        assert!(board.lead(7) && !board.lead(8) && !board.lead(7));
-        board.end_lead(8);
-        assert!(!board.lead(8), "only the leader ends it");
-        board.end_lead(7);
-        assert!(board.lead(8));
-        assert_eq!((board.served(), open(&board)), (0, vec![]), "it stands beside the slots");
+        board.number(Slot::new(0), SERVED).store(u64::MAX, Ordering::Relaxed);
+        board.count_request(Slot::new(1));
+        assert_eq!(board.served(), Claim::new(u64::MAX));
+    }
+
+    #[test]
+    fn leases_stand_beside_the_slots_and_end_with_their_worker() {
+        let board = board();
+        let reports = board.find_lease("reports").unwrap();
+        assert_eq!(board.find_lease("reports"), Some(reports));
+        assert!((0..reports).all(|place| board.lease(place).take() == Some(1)));
+        assert_eq!(board.lease(reports).take(), Some(1));
+        assert_eq!((board.served(), open(&board)), (Claim::default(), vec![]));
+        board.end_leases(std::process::id() + 1);
+        assert!((0..=reports).all(|place| board.lease(place).take().is_none()));
+        board.end_leases(std::process::id());
+        assert!((0..=reports).all(|place| board.lease(place).take() == Some(2)));
+        let found =
+            (0..NAMED_LEASES).filter(|number| board.find_lease(&number.to_string()).is_some());
+        assert_eq!(found.count(), NAMED_LEASES - 1, "one was taken");
     }
 
     #[test]
