@@ -1,7 +1,7 @@
-//! Who sent a request: what handlers, the access log and the application's security headers go by.
+//! The sender of a request: what handlers, the access log and the application's security headers go by.
 //!
 //! # The trap
-//! The address of the socket is often a proxy's, and what a proxy says may have been said by anybody.
+//! The address of the socket is often a proxy's, and what a proxy says may come from any client.
 //! `worker::forwarded` decides what is believed; here is only its result.
 
 use std::convert::Infallible;
@@ -19,14 +19,14 @@ use crate::worker::InHand;
 /// Layers ask [`Client::of`].
 ///
 /// Behind a proxy that `forwarded_allow_ips` names, address and scheme are what the proxy says in
-/// `Forwarded` (RFC 7239) or `X-Forwarded-For` and `X-Forwarded-Proto`; from anybody else these fields
+/// `Forwarded` (RFC 7239) or `X-Forwarded-For` and `X-Forwarded-Proto`; from any other peer these fields
 /// mean nothing. With `proxy_protocol`, the peer is who the PROXY header says it is.
 ///
 /// ```
 /// async fn whoami(client: ferricorn::Client) -> String {
 ///     match client.address() {
 ///         Some(address) => format!("{address} over {}\n", client.scheme()),
-///         None => "somebody\n".to_owned(),
+///         None => "unknown\n".to_owned(),
 ///     }
 /// }
 /// ```
@@ -37,13 +37,13 @@ pub struct Client {
     peer: Option<SocketAddr>,
 }
 
-/// How a client reaches the service, as the client sees it.
+/// The scheme by which a client reaches the service, as the client sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// In the clear.
     #[default]
     Http,
-    /// Over TLS, which a proxy ends.
+    /// Over TLS, which the server or a proxy ends.
     Https,
 }
 
@@ -55,12 +55,17 @@ impl Client {
         Self { address, scheme, peer: None }
     }
 
-    /// The peer itself, with nobody in between.
+    /// The peer itself, with no proxy in between.
     pub(crate) fn direct(peer: Option<SocketAddr>, scheme: Scheme) -> Self {
         Self { address: peer.map(|peer| peer.ip().to_canonical()), scheme, peer }
     }
 
-    /// What a trusted peer says of the client behind it.
+    /// The same client, over this.
+    pub(crate) fn over(self, scheme: Scheme) -> Self {
+        Self { scheme, ..self }
+    }
+
+    /// The word of a trusted peer about the client behind it.
     pub(crate) fn behind(self, address: Option<IpAddr>, scheme: Scheme) -> Self {
         Self { address, scheme, peer: self.peer }
     }
@@ -72,7 +77,7 @@ impl Client {
         self.address
     }
 
-    /// How the client reaches the service.
+    /// Returns the scheme by which the client reaches the service.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
         self.scheme

@@ -37,6 +37,6 @@ impl<S: Sync> FromRequestParts<S> for Deadline {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
         let in_hand: Option<&InHand> = parts.extensions.get();
-        Ok(Self(in_hand.map(|it| (Arc::clone(&it.conn), it.number))))
+        Ok(Self(in_hand.map(|hand| (Arc::clone(&hand.conn), hand.number))))
     }
 }

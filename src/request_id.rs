@@ -1,7 +1,7 @@
 //! A request's id: the same in the answer's `X-Request-Id`, in the logs and for handlers.
 //!
 //! # Why every request has one
-//! It is in every answer, so it cannot be made when somebody asks for it. Making it is cheap instead:
+//! It is in every answer, so it cannot be made when it is asked for. Making it is cheap instead:
 //! 16 random bytes in hexadecimal, of a fast generator since an id is no secret, written into a piece of
 //! memory that some hundred ids share, so that hardly any of them asks for memory of its own.
 
@@ -33,7 +33,8 @@ const PIECE: usize = 128 * LENGTH;
 ///
 /// It is what the client sent in `X-Request-Id`, if that was one value of 1 to 128 letters, digits,
 /// `.`, `_` or `-`; any other request gets an id of 32 hexadecimal digits. The answer carries it, and
-/// so does the access log (`%({request_id}e)s`, and `request_id` in JSON).
+/// so does the access log (`%({request_id}e)s`, and `request_id` in JSON). If the application sets
+/// `X-Request-Id` on its answer, the answer keeps that id, and the access log has it.
 ///
 /// ```
 /// async fn work(id: ferricorn::RequestId) -> String {
@@ -44,12 +45,17 @@ const PIECE: usize = 128 * LENGTH;
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// What the request says in its one field, or a new one.
+    /// Returns the id in the request's one field, or a new one.
     pub(crate) fn of_request(said: Option<&HeaderValue>) -> Self {
         match said {
             Some(id) if is_well_formed(id.as_bytes()) => Self(id.clone()),
             Some(_) | None => Self::new(),
         }
+    }
+
+    /// Returns the id in the application's answer, if that is a text.
+    pub(crate) fn of_answer(said: &HeaderValue) -> Option<Self> {
+        std::str::from_utf8(said.as_bytes()).is_ok().then(|| Self(said.clone()))
     }
 
     /// A new one.
@@ -73,7 +79,7 @@ impl RequestId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         // Not `to_str`, which looks at one byte at a time.
-        std::str::from_utf8(self.0.as_bytes()).expect("it was made of ASCII")
+        std::str::from_utf8(self.0.as_bytes()).expect("only texts are taken")
     }
 
     /// As a header field has it: to send it on with requests to other services.

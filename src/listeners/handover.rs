@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Address, Listeners, Place, Sockets};
 use crate::sys::bell::Bell;
-use crate::sys::exec;
+use crate::sys::exec::{self, Passed};
 
 /// [`Listeners`] for another image of the program: descriptors by their numbers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -14,6 +14,7 @@ pub(crate) struct Handed {
     addresses: Vec<Option<(Option<String>, Place, HandedSockets)>>,
     slots: u16,
     bells: Vec<i32>,
+    passed: Passed,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ impl Listeners {
     /// Lets every socket live on in the next image.
     ///
     /// # Errors
-    /// What fcntl(2) says.
+    /// The error of fcntl(2).
     pub(crate) fn hand_over(&self) -> io::Result<Handed> {
         let hand = |sockets: &Sockets| match sockets {
             Sockets::PerSlot(sockets) => sockets
@@ -49,7 +50,7 @@ impl Listeners {
             .map(|address| address.as_ref().map(hand).transpose())
             .collect::<io::Result<_>>()?;
         let bells = self.bells.iter().map(exec::keep).collect::<io::Result<_>>()?;
-        Ok(Handed { addresses, slots: self.slots, bells })
+        Ok(Handed { addresses, slots: self.slots, bells, passed: self.passed.clone() })
     }
 
     /// Takes over what the image before has handed over.
@@ -65,9 +66,8 @@ impl Listeners {
                 .map(Sockets::PerSlot),
             HandedSockets::Shared(number) => exec::inherited(number).map(Sockets::Shared),
         };
-        let take = |(bind, place, sockets)| {
-            Ok::<_, io::Error>(Address { bind, place, sockets: take(sockets)?, sink: None })
-        };
+        let take =
+            |(bind, place, sockets)| Ok::<_, io::Error>(Address::new(bind, place, take(sockets)?));
         let addresses = handed
             .addresses
             .into_iter()
@@ -75,7 +75,8 @@ impl Listeners {
             .collect::<io::Result<_>>()?;
         let bell = |number| exec::inherited(number).map(Bell::from);
         let bells = handed.bells.into_iter().map(bell).collect::<io::Result<_>>()?;
-        Ok(Self { addresses, slots: handed.slots, bells, retired: Vec::new() })
+        let (retired, passed) = (Vec::new(), handed.passed);
+        Ok(Self { addresses, slots: handed.slots, bells, retired, close_at: None, passed })
     }
 
     /// The next image did not come.

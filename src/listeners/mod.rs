@@ -5,27 +5,36 @@
 //! them, every worker inherits them, and none is closed while the server serves: a queued connection
 //! survives the worker it was meant for.
 
+mod closing;
+pub(crate) mod events;
 mod handover;
+mod mending;
+mod noted;
 mod open;
+mod steering;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Bind, Config};
+use crate::config::{Bind, BindAddress, Config};
 use crate::error::Error;
-use crate::ids::{Slot, SlotSet};
+use crate::ids::Slot;
+use crate::logging;
 use crate::sys::bell::Bell;
-use crate::sys::filter;
+use crate::sys::exec::Passed;
 use crate::sys::sink::Sink;
-use crate::sys::socket::{self, Join};
+use crate::sys::socket::{self, Families};
 use crate::time::Instant;
 
+use self::events::ListenerEvent;
+use self::noted::Noted;
+use self::open::Refusal;
 pub(crate) use handover::Handed;
 
 /// Every address, opened.
@@ -38,6 +47,10 @@ pub(crate) struct Listeners {
     bells: Vec<Bell>,
     /// Addresses that were let go, until when they are kept.
     retired: Vec<(Instant, Address)>,
+    /// In a stop: when to look next whether the TCP listeners can be closed.
+    close_at: Option<Instant>,
+    /// The descriptors that the configuration may name.
+    passed: Passed,
 }
 
 /// An address that was let go is kept for so long: its workers accept meanwhile what had come in.
@@ -46,13 +59,18 @@ const RETIREMENT: Duration = Duration::from_secs(1);
 /// One address.
 #[derive(Debug)]
 struct Address {
-    /// What the configuration calls it; `None` when a service manager has passed it, and the
+    /// The name in the configuration; `None` when a service manager has passed it, and the
     /// configuration's addresses do not count.
     bind: Option<String>,
     place: Place,
     sockets: Sockets,
     /// Where new connections end once the address is let go.
     sink: Option<Sink>,
+    noted: Noted,
+    /// The sockets' places in their group are not those of their slots any more.
+    is_shuffled: bool,
+    /// When it was last said, for each kind of harm, that a process had spoiled it.
+    said_at: [Option<Instant>; 2],
 }
 
 /// Where an address is, once it is known.
@@ -80,29 +98,40 @@ enum Sockets {
 
 impl Listeners {
     /// Opens every address of the configuration, or takes over what a service manager has opened
-    /// (`passed`), which then counts instead, as in gunicorn.
+    /// (`activated`), which then counts instead, as in gunicorn.
     ///
     /// # Errors
-    /// [`Error::Bind`], naming the address, the reason and a remedy; [`Error::System`].
+    /// [`Error::Bind`], naming the address, the reason and a remedy; [`Error::Config`] for a descriptor
+    /// that was not passed; [`Error::System`].
     pub(crate) fn open(
         config: &Config,
-        passed: &[(i32, String)],
+        (activated, passed): (&[(i32, String)], Passed),
         slots: u16,
     ) -> Result<Self, Error> {
         let bells = (0..slots).map(|_| Bell::new()).collect::<io::Result<_>>();
         let bells = bells.map_err(|source| Error::System { action: "open bells", source })?;
-        let mut listeners = Self { addresses: Vec::new(), slots, bells, retired: Vec::new() };
-        for (number, name) in passed {
-            tracing::info!("taking over descriptor {number} {name:?} from the service manager");
-            listeners.addresses.push(Some(open::passed(*number)?));
+        let mut listeners = Self {
+            addresses: Vec::new(),
+            slots,
+            bells,
+            retired: Vec::new(),
+            close_at: None,
+            passed,
+        };
+        for (number, name) in activated {
+            let (descriptor, name) = (*number, format!("{name:?}"));
+            logging::emit(&ListenerEvent::Adopted { descriptor, name });
+            listeners.addresses.push(Some(open::passed(*number, config, &mut listeners.passed)?));
         }
         listeners.open_missing(config)?;
+        listeners.note(config);
         Ok(listeners)
     }
 
     /// In a worker: closes its sockets of addresses that were let go before it was forked.
     pub(crate) fn forget_retired(&mut self) {
         self.retired.clear();
+        self.addresses.iter_mut().flatten().for_each(|address| address.sink = None);
     }
 
     /// Opens the addresses of a further configuration that are not open yet, all or none; answers
@@ -114,32 +143,73 @@ impl Listeners {
         if self.is_passed() {
             return Ok(Vec::new());
         }
-        let is_open = |bind: &&Bind| {
-            let name = bind.to_string();
+        let is_open = |bind: &Bind| {
+            let name = open::identity(bind, config);
             self.open_addresses().any(|(_, address)| address.bind.as_ref() == Some(&name))
         };
-        let missing: Vec<&Bind> = config.bind.iter().filter(|bind| !is_open(bind)).collect();
-        let mut opened: Vec<Address> = Vec::new();
-        for bind in missing.iter().filter(|bind| self.kept(bind).is_none()) {
-            match self.open_beside(&opened, bind, config) {
-                Ok(address) => opened.push(address),
-                Err(error) => {
-                    opened.iter().for_each(Address::remove_file);
-                    return Err(error);
-                }
-            }
-        }
-        // Nothing can fail any more: whoever waits there must not be cut off.
-        for bind in missing {
-            if let Some(at) = self.kept(bind) {
+        let (there, missing): (Vec<&Bind>, _) = config.binds().partition(|bind| is_open(bind));
+        let (kept, new): (Vec<&Bind>, _) =
+            missing.into_iter().partition(|bind| self.kept(bind, config).is_some());
+        let mut passed = self.passed.clone();
+        let opened = self.open_new(&new, &[there, kept.clone()].concat(), config, &mut passed);
+        let mut opened = opened.map_err(|(error, opened)| {
+            opened.iter().for_each(Address::remove_file);
+            error
+        })?;
+        self.passed = passed;
+        // Nothing can fail any more: connections that wait there must not be cut off.
+        for bind in kept {
+            if let Some(at) = self.kept(bind, config) {
                 let (_, mut address) = self.retired.remove(at);
                 address.sink = None;
                 opened.push(address);
             }
         }
-        let names = opened.iter().map(|address| address.place.to_string()).collect();
+        for address in &mut opened {
+            address.note(config);
+        }
+        let names = opened.iter().map(Address::label).collect();
         self.addresses.extend(opened.into_iter().map(Some));
         Ok(names)
+    }
+
+    /// Opens these addresses beside others that are open. Of the addresses of one host name those that
+    /// this machine lacks are left out with a warning, where it has another one of them.
+    ///
+    /// # Errors
+    /// The first refusal, and what was opened before it.
+    fn open_new(
+        &self,
+        new: &[&Bind],
+        there: &[&Bind],
+        config: &Config,
+        passed: &mut Passed,
+    ) -> Result<Vec<Address>, (Error, Vec<Address>)> {
+        let mut opened: Vec<Address> = Vec::new();
+        let mut absent: Vec<(&Bind, Error)> = Vec::new();
+        for bind in new {
+            match self.open_beside(&opened, bind, config, passed) {
+                Ok(address) => opened.push(address),
+                Err(Refusal::Absent(error)) if !config.namesakes(bind).is_empty() => {
+                    absent.push((bind, error));
+                }
+                Err(refusal) => return Err((refusal.into(), opened)),
+            }
+        }
+        let lacking: Vec<&Bind> = absent.iter().map(|(bind, _)| *bind).collect();
+        for (bind, error) in absent {
+            let served = config.namesakes(bind).iter().find(|other| {
+                there.contains(other) || (new.contains(other) && !lacking.contains(other))
+            });
+            match served {
+                Some(served) => logging::emit(&ListenerEvent::Absent {
+                    reason: error.to_string(),
+                    served: served.to_string(),
+                }),
+                None => return Err((error, opened)),
+            }
+        }
+        Ok(opened)
     }
 
     /// Opens an address that is not kept, beside those that have just been opened.
@@ -148,24 +218,26 @@ impl Listeners {
         opened: &[Address],
         bind: &Bind,
         config: &Config,
-    ) -> Result<Address, Error> {
+        passed: &mut Passed,
+    ) -> Result<Address, Refusal> {
+        let families = open::families(bind, config);
         let own = self.addresses.iter().flatten();
         let gone = self.retired.iter().map(|(_, address)| address);
-        if let Some(listed) = overlapping(bind, opened) {
-            Err(open::listed_twice(bind, listed))
-        } else if let Some(own) = overlapping(bind, own) {
-            Err(open::overlap(bind, own))
-        } else if let Some(gone) = overlapping(bind, gone) {
-            Err(open::not_gone_yet(bind, gone))
+        if let Some(listed) = overlapping(bind, families, opened) {
+            Err(Refusal::Other(open::listed_twice(bind, listed)))
+        } else if let Some(own) = overlapping(bind, families, own) {
+            Err(Refusal::Other(open::overlap(bind, own)))
+        } else if let Some(gone) = overlapping(bind, families, gone) {
+            Err(Refusal::Other(open::not_gone_yet(bind, gone)))
         } else {
-            open::address(bind, config, self.slots)
+            open::address(bind, config, self.slots, passed)
         }
     }
 
     /// Where this address is among those that were let go, when it is as good as open: its sockets are
     /// there, one for each slot.
-    fn kept(&self, bind: &Bind) -> Option<usize> {
-        let name = bind.to_string();
+    fn kept(&self, bind: &Bind, config: &Config) -> Option<usize> {
+        let name = open::identity(bind, config);
         self.retired.iter().position(|(_, address)| match &address.sockets {
             Sockets::PerSlot(sockets) => {
                 address.bind.as_ref() == Some(&name) && sockets.len() == usize::from(self.slots)
@@ -174,12 +246,12 @@ impl Listeners {
         })
     }
 
-    /// Whether a service manager has passed the addresses, and the configuration's do not count.
+    /// Returns true if a service manager has passed the addresses, and the configuration's do not count.
     pub(crate) fn is_passed(&self) -> bool {
         self.open_addresses().any(|(_, address)| address.bind.is_none())
     }
 
-    /// Lets go of the addresses that none of these binds names: nobody may connect there any more,
+    /// Lets go of the addresses that none of these binds names: no client may connect there any more,
     /// and the sockets are closed a moment later. Answers number and name.
     pub(crate) fn close_others(&mut self, now: Instant, used: &[String]) -> Vec<(u16, String)> {
         let mut closed = Vec::new();
@@ -189,21 +261,11 @@ impl Listeners {
             };
             if let Some(mut address) = place.take_if(unused) {
                 address.retire();
-                closed.push((number, address.place.to_string()));
+                closed.push((number, address.to_string()));
                 self.retired.push((now.after(RETIREMENT), address));
             }
         }
         closed
-    }
-
-    /// When the next address that was let go is to be closed.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.retired.iter().map(|(until, _)| *until).min()
-    }
-
-    /// Closes the addresses whose time is over.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        self.retired.retain(|(until, _)| *until > now);
     }
 
     /// In a worker: closes its sockets of an address that was let go.
@@ -233,7 +295,7 @@ impl Listeners {
         (opened, None)
     }
 
-    /// Opens the next slot, for every address or none: a socket that nobody accepts from would be given
+    /// Opens the next slot, for every address or none: a socket that is not accepted from would be given
     /// connections.
     fn open_slot(&mut self, backlog: u32) -> io::Result<Vec<u16>> {
         let bell = Bell::new()?;
@@ -241,11 +303,13 @@ impl Listeners {
         let lacking = (0..).zip(&self.addresses).filter_map(|(at, address)| match address {
             Some(Address {
                 place: Place::Tcp(local), sockets: Sockets::PerSlot(sockets), ..
-            }) if sockets.len() == next => Some((at, *local)),
+            }) if sockets.len() == next => Some((at, *local, sockets.first()?)),
             Some(_) | None => None,
         });
         let opened: Vec<(u16, OwnedFd)> = lacking
-            .map(|(at, local)| Ok((at, socket::listen_tcp(local, Join::Further, backlog)?.into())))
+            .map(|(at, local, first)| {
+                Ok((at, socket::listen_beside(first.as_fd(), local, backlog)?.into()))
+            })
             .collect::<io::Result<_>>()?;
         self.bells.push(bell);
         let numbers = opened.iter().map(|(at, _)| *at).collect();
@@ -258,12 +322,14 @@ impl Listeners {
     /// Lets so many connections wait on each listener from now on.
     ///
     /// # Errors
-    /// What listen(2) says.
+    /// The error of listen(2).
     pub(crate) fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         for (_, address) in self.open_addresses() {
             match &address.sockets {
                 Sockets::PerSlot(sockets) => {
-                    sockets.iter().try_for_each(|it| socket::set_backlog(it.as_fd(), backlog))?;
+                    sockets
+                        .iter()
+                        .try_for_each(|listener| socket::set_backlog(listener.as_fd(), backlog))?;
                 }
                 Sockets::Shared(socket) => socket::set_backlog(socket.as_fd(), backlog)?,
             }
@@ -271,7 +337,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// How many slots have listeners.
+    /// Returns the number of slots that have listeners.
     pub(crate) fn slots(&self) -> u16 {
         self.slots
     }
@@ -282,6 +348,34 @@ impl Listeners {
             Sockets::PerSlot(sockets) => sockets.get(slot.index()).map(AsFd::as_fd),
             Sockets::Shared(socket) => Some(socket.as_fd()),
         }
+    }
+
+    /// Every descriptor that a worker needs: the sockets of open addresses, and the bells.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let sockets = self.open_addresses().flat_map(|(_, address)| address.sockets());
+        sockets.map(AsRawFd::as_raw_fd).chain(self.bells.iter().map(AsRawFd::as_raw_fd)).collect()
+    }
+
+    /// The sockets that a program is given, with their addresses and names: those of the configuration's
+    /// addresses in their sequence, or all that a service manager has passed.
+    pub(crate) fn for_program(
+        &self,
+        config: &Config,
+    ) -> Vec<(BorrowedFd<'_>, String, Option<&str>)> {
+        let open: Vec<&Address> = self.open_addresses().map(|(_, address)| address).collect();
+        let named = |name: String| {
+            open.iter().copied().find(move |open| open.bind.as_deref() == Some(name.as_str()))
+        };
+        let wanted: Vec<&Address> = if self.is_passed() {
+            open.clone()
+        } else {
+            identities(config).filter_map(named).collect()
+        };
+        let sockets = wanted.into_iter().filter_map(|address| {
+            let socket = address.sockets().first()?;
+            Some((socket.as_fd(), address.to_string(), address.noted.name.as_deref()))
+        });
+        sockets.collect()
     }
 
     /// The bell of a slot.
@@ -329,26 +423,20 @@ impl Listeners {
         self.of_slot(slot).map(length).sum()
     }
 
-    /// Sends new connections to these slots only, as far as the kernel lets us.
-    ///
-    /// # Errors
-    /// What setsockopt(2) says. Nothing is lost then but evenness.
-    pub(crate) fn steer(&self, slots: &SlotSet) -> io::Result<()> {
-        let members: Vec<u32> = slots.iter().map(|slot| u32::from(slot.number())).collect();
-        // Where it fails at one address the others are steered all the same.
-        let steered = self.of_slot(Slot::new(0)).map(|(_, member)| steer(member, &members));
-        steered.fold(Ok(()), Result::and)
-    }
-
-    /// The server stops: no new TCP connection begins, handshakes that have begun and queued
-    /// connections go on; files of unix sockets are removed.
-    pub(crate) fn retire(&mut self) {
-        self.addresses.iter_mut().flatten().for_each(Address::retire);
+    /// Connections that wait at each address, in the order of [`Listeners::names`]; `None` where the
+    /// kernel does not tell.
+    pub(crate) fn queues(&self) -> Vec<Option<u32>> {
+        let length = |socket: &OwnedFd| socket::queue_length(socket.as_fd()).ok();
+        let of_address = |(_, address): (u16, &Address)| match &address.sockets {
+            Sockets::PerSlot(sockets) => sockets.iter().map(length).sum(),
+            Sockets::Shared(socket) => length(socket),
+        };
+        self.open_addresses().map(of_address).collect()
     }
 
     /// The addresses as people and clients write them.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.open_addresses().map(|(_, address)| address.place.to_string()).collect()
+        self.open_addresses().map(|(_, address)| address.to_string()).collect()
     }
 
     fn open_addresses(&self) -> impl Iterator<Item = (u16, &Address)> {
@@ -356,63 +444,37 @@ impl Listeners {
     }
 }
 
-/// Steers one address. Where that fails nobody knows where the program before it sends them by now: the
-/// kernel's own choice takes its place.
-fn steer(member: BorrowedFd<'_>, members: &[u32]) -> io::Result<()> {
-    filter::steer(member, members).inspect_err(|_| {
-        // There may be none.
-        let _none = filter::unsteer(member);
-    })
+/// The names by which the addresses of a configuration are found again.
+pub(crate) fn identities(config: &Config) -> impl Iterator<Item = String> {
+    config.binds().map(|bind| open::identity(bind, config))
 }
 
 /// One of these addresses that the kernel will not have beside this one.
 fn overlapping<'a>(
     bind: &Bind,
+    families: Families,
     addresses: impl IntoIterator<Item = &'a Address>,
 ) -> Option<SocketAddr> {
-    let Bind::Tcp(new) = bind else { return None };
-    addresses.into_iter().find_map(|address| match address.place {
-        Place::Tcp(own) if open::overlaps(*new, own) => Some(own),
-        Place::Tcp(_) | Place::Unix { .. } | Place::Inherited { .. } => None,
+    let BindAddress::Tcp(new) = &bind.address else { return None };
+    addresses.into_iter().find_map(|address| match &address.place {
+        Place::Tcp(own) => {
+            let mut sockets = address.sockets().iter();
+            let v6_only = sockets.next().is_some_and(|first| socket::is_v6_only(first.as_fd()));
+            let own_families = if v6_only { Families::V6Only } else { Families::Default };
+            open::overlaps((*new, families), (*own, own_families)).then_some(*own)
+        }
+        Place::Unix { .. } | Place::Inherited { .. } => None,
     })
 }
 
-impl Address {
-    /// Nobody new may connect.
-    fn retire(&mut self) {
-        if let (Place::Tcp(local), Sockets::PerSlot(sockets)) = (&self.place, &self.sockets)
-            && let Some(first) = sockets.first()
-        {
-            let members = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
-            match Sink::open(*local, first.as_fd(), members) {
-                Ok(sink) => self.sink = Some(sink),
-                // What comes in while the last worker leaves is lost then; nothing else.
-                Err(error) => {
-                    tracing::warn!("failed to refuse new connections at {}: {error}", self.place);
-                }
-            }
-        }
-        self.remove_file();
-    }
-
-    /// Removes the file of a unix socket of ours.
-    fn remove_file(&self) {
-        if let Place::Unix { path, file: Some(file) } = &self.place
-            && socket::file_id(path) == Some(*file)
-        {
-            // Not when somebody has put another file there. A stale one is no obstacle to the next.
-            let _stale = std::fs::remove_file(path);
-        }
-    }
-}
-
-impl fmt::Display for Place {
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "http://{address}"),
-            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
-            Self::Inherited { address: Some(address), .. } => write!(f, "http://{address}"),
-            Self::Inherited { number, address: None } => write!(f, "fd://{number}"),
+        let scheme = if self.noted.is_tls { "https" } else { "http" };
+        match &self.place {
+            Place::Tcp(address) => write!(f, "{scheme}://{address}"),
+            Place::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+            Place::Inherited { address: Some(address), .. } => write!(f, "{scheme}://{address}"),
+            Place::Inherited { number, address: None } => write!(f, "fd://{number}"),
         }
     }
 }

@@ -6,6 +6,7 @@ use serde_reflection::Tracer;
 
 use super::handover::HandedSockets;
 use super::*;
+use crate::ids::SlotSet;
 
 /// Finds out every variant of every enum in what is left to the next image.
 pub(crate) fn trace(tracer: &mut Tracer) -> serde_reflection::Result<()> {
@@ -19,13 +20,13 @@ pub(crate) fn trace(tracer: &mut Tracer) -> serde_reflection::Result<()> {
 fn open(binds: &[&str]) -> Listeners {
     let config = format!("bind = {binds:?}");
     let config = Config::from_toml(&config, &[]).expect("the settings are right");
-    Listeners::open(&config, &[], 1).expect("the ports are free")
+    Listeners::open(&config, (&[], Passed::default()), 1).expect("the ports are free")
 }
 
 fn place(listeners: &mut Listeners, number: usize) -> &mut SocketAddr {
     match &mut listeners.addresses[number].as_mut().expect("it is open").place {
         Place::Tcp(address) => address,
-        other => panic!("{other} is no TCP address"),
+        other => panic!("{other:?} is no TCP address"),
     }
 }
 
@@ -33,7 +34,7 @@ fn place(listeners: &mut Listeners, number: usize) -> &mut SocketAddr {
 const ELSEWHERE: &str = "192.0.2.1:9";
 
 /// A slot is opened at every address or at none: a socket that no worker knows would be given
-/// connections, and nobody would take them.
+/// connections, and they would not be taken.
 #[test]
 fn a_slot_that_cannot_be_opened_everywhere_is_opened_nowhere() {
     let mut listeners = open(&["127.0.0.1:0", "127.0.0.1:0"]);
@@ -52,7 +53,7 @@ fn a_slot_that_cannot_be_opened_everywhere_is_opened_nowhere() {
     assert!(error.is_none(), "{error:?}");
 }
 
-/// What was opened before that counts, and is told.
+/// The descriptors opened before that count, and are told.
 #[test]
 fn slots_that_were_opened_before_one_that_cannot_be_are_told() {
     let mut listeners = open(&["127.0.0.1:0", "127.0.0.1:0"]);
@@ -79,12 +80,14 @@ fn addresses_are_steered_each_for_itself() {
     assert!(error.is_none(), "{error:?}");
     let there = [0, 1].map(|number| *place(&mut listeners, number));
     listeners.steer(&SlotSet::from_iter([Slot::new(1)])).expect("it needs no privilege");
-    // More than a program has room for: at the first address nobody can be chosen by it.
+    // More than a program has room for: at the first address none can be chosen by it.
     let (_, first) = listeners.of_slot(Slot::new(0)).next().expect("it is open");
     let too_many: Vec<u32> = (0..4096).collect();
-    steer(first, &too_many).expect_err("the program is too long");
-    let clients: Vec<_> =
-        there.iter().flat_map(|it| (0..32).map(|_| TcpStream::connect(*it).unwrap())).collect();
+    steering::steer(first, &too_many).expect_err("the program is too long");
+    let clients: Vec<_> = there
+        .iter()
+        .flat_map(|there| (0..32).map(|_| TcpStream::connect(*there).unwrap()))
+        .collect();
     let waiting = |address, slot| {
         let listener = listeners.get(address, Slot::new(slot)).expect("it is open");
         socket::queue_length(listener).unwrap()
@@ -119,4 +122,28 @@ fn an_address_that_was_just_let_go_is_taken_back() {
     let more = TcpStream::connect(there).expect("new connections begin");
     assert_eq!(listeners.queue_length(Slot::new(0)), 2);
     drop((waiting, more));
+}
+
+/// A container without IPv6 has `::1 localhost` in its hosts file all the same.
+#[test]
+fn address_of_a_name_that_is_absent_is_left_out_beside_another() {
+    let here = Bind::from(BindAddress::Tcp("127.0.0.1:0".parse().unwrap()));
+    let elsewhere = |port: u16| {
+        Bind::from(BindAddress::Tcp(SocketAddr::new("192.0.2.1".parse().unwrap(), port)))
+    };
+    let named = |binds: &[Bind]| Config::from_names(&[("host", binds)]);
+    let mut listeners =
+        Listeners::open(&named(&[elsewhere(9), here.clone()]), (&[], Passed::default()), 1)
+            .unwrap();
+    assert_eq!(listeners.names().len(), 1);
+    assert!(listeners.names()[0].starts_with("http://127.0.0.1:"));
+    // A reload looks for it again, beside what is open.
+    let again = named(&[elsewhere(9), here]);
+    assert_eq!(listeners.open_missing(&again).unwrap(), [""; 0]);
+    let refused = |config: &Config| {
+        Listeners::open(config, (&[], Passed::default()), 1).unwrap_err().to_string()
+    };
+    let none = refused(&named(&[elsewhere(9), elsewhere(10)]));
+    assert!(none.contains("192.0.2.1:9") && none.contains("does not have that address"), "{none}");
+    refused(&named(&[elsewhere(9)]));
 }

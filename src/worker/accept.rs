@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,26 +15,45 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 use tokio::task::coop::consume_budget;
 
+use super::events::WorkerEvent;
 use super::fairness;
-use super::io::Stream;
 use super::leave::SETTLE;
 use super::server::Server;
+use super::socket::Socket;
 use crate::ids::{Slot, SlotSet};
+use crate::listener::Listener;
 use crate::listeners::Listeners;
+use crate::logging;
+use crate::scoreboard::Measure;
 use crate::sys::acceptor::{Accepted, Acceptor};
 use crate::sys::readable::readable;
 use crate::sys::{clock, socket};
 use crate::time::Instant;
 
-/// How long a worker that has no descriptor or memory for a connection waits for some.
+/// The time that a worker that has no descriptor or memory for a connection waits for some.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-/// How often it is said that connections cannot be accepted.
-const COMPLAINT_INTERVAL_MS: u64 = 60_000;
-/// How often, and after how long each time, a worker looks whether a sibling has helped. One that is
-/// awake has at the first look; one that waits for a processor, as all do on a busy machine, takes
-/// longer. One that is blocked costs all of it, once a second.
+/// The milliseconds between two lines that say that connections cannot be accepted.
+pub(super) const INTERVAL_OF_COMPLAINTS: u64 = 60_000;
+/// The number of times, and the time between them, that a worker looks whether a sibling has helped.
+/// One that is awake has at the first look; one that waits for a processor, as all do on a busy
+/// machine, takes longer. One that is blocked costs all of it, once a second.
 const LOOKS: u32 = 4;
 const LOOK: Duration = Duration::from_millis(1);
+
+/// The queue of one listener.
+#[derive(Debug)]
+pub(super) struct Queue {
+    acceptor: Acceptor,
+    kind: ListenerKind,
+}
+
+/// The kind of a listener's connections.
+#[derive(Clone, Copy, Debug)]
+struct ListenerKind {
+    is_tls: bool,
+    /// The name by which its routes are found.
+    name: Option<&'static str>,
+}
 
 impl Server {
     /// The listeners that there are.
@@ -63,13 +82,17 @@ impl Server {
             if accepting.contains_key(&key) {
                 continue;
             }
-            let (_, slot) = key;
+            let (at, slot) = key;
+            let kind = self.kind(&listeners, at);
             match Acceptor::new(fd).and_then(readable) {
                 Ok(listener) => {
-                    let task = tokio::spawn(Arc::clone(self).accept(slot, listener));
+                    let task = tokio::spawn(Arc::clone(self).accept(slot, listener, kind));
                     accepting.insert(key, task);
                 }
-                Err(error) => tracing::error!("failed to accept from slot {slot}: {error}"),
+                Err(error) => {
+                    let reason = error.to_string();
+                    logging::emit(&WorkerEvent::ListenerFailed { slot, reason });
+                }
             }
         }
     }
@@ -89,7 +112,7 @@ impl Server {
         });
     }
 
-    /// Whether everything is over: nobody is connected, and nobody is let in any more.
+    /// Returns true if everything is over: no client is connected, and none is let in any more.
     pub(super) fn is_empty(&self) -> bool {
         self.conns.count() == 0 && lock(&self.closing).is_empty()
     }
@@ -106,25 +129,28 @@ impl Server {
     }
 
     /// The queues at these addresses that are accepted from.
-    pub(super) fn queues(&self, addresses: impl Fn(u16) -> bool) -> Vec<Acceptor> {
+    pub(super) fn queues(&self, addresses: impl Fn(u16) -> bool) -> Vec<Queue> {
         let listeners = self.listeners();
         let accepting = lock(&self.accepting);
         let of_addresses = accepting.keys().filter(|(at, _)| addresses(*at));
-        let fds = of_addresses.filter_map(|(at, slot)| listeners.get(*at, *slot));
-        fds.filter_map(|fd| Acceptor::new(fd).ok()).collect()
+        let queue = |(at, slot): &(u16, Slot)| {
+            let acceptor = Acceptor::new(listeners.get(*at, *slot)?).ok()?;
+            Some(Queue { acceptor, kind: self.kind(&listeners, *at) })
+        };
+        of_addresses.filter_map(queue).collect()
     }
 
     /// Takes as many connections from these queues as wait there now, as soon as there is room for
     /// them: not those that come later, where others may still connect.
-    pub(super) async fn take_waiting(self: &Arc<Self>, queues: Vec<Acceptor>) {
-        let length = |it: &Acceptor| it.queue_length().unwrap_or(self.backlog);
-        let queues: Vec<_> = queues.into_iter().map(|it| (length(&it), it)).collect();
+    pub(super) async fn take_waiting(self: &Arc<Self>, queues: Vec<Queue>) {
+        let length = |queue: &Queue| queue.acceptor.queue_length().unwrap_or(self.backlog);
+        let queues: Vec<_> = queues.into_iter().map(|queue| (length(&queue), queue)).collect();
         for (mut left, queue) in queues {
             while left > 0 {
                 self.until(|open| open < self.connections_max).await;
                 consume_budget().await;
-                match queue.accept() {
-                    Ok(accepted) => self.begin(accepted),
+                match queue.acceptor.accept() {
+                    Ok(accepted) => self.begin(accepted, queue.kind),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if socket::is_exhaustion(&error) => {
                         self.complain(&error);
@@ -139,10 +165,15 @@ impl Server {
         }
     }
 
-    async fn accept(self: Arc<Self>, slot: Slot, listener: AsyncFd<Acceptor>) {
+    async fn accept(
+        self: Arc<Self>,
+        slot: Slot,
+        mut listener: AsyncFd<Acceptor>,
+        kind: ListenerKind,
+    ) {
         loop {
             // A full worker leaves new connections to its siblings.
-            self.until(|open| open < self.connections_max).await;
+            self.room(&listener).await;
             let ready = tokio::select! {
                 biased;
                 () = self.until(|open| open >= self.connections_max) => continue,
@@ -153,22 +184,36 @@ impl Server {
             self.leave_to_sibling(slot, listener.get_ref()).await;
             // A long queue must not keep the connections that are open waiting.
             consume_budget().await;
-            if self.conns.count() >= self.connections_max {
+            if !self.has_room() {
                 // Others have been accepted in the meantime.
                 continue;
             }
+            let is_closed = ready.ready().is_read_closed();
             match ready.try_io(|listener| listener.get_ref().accept()) {
-                Ok(Ok(accepted)) => self.begin(accepted),
+                Ok(Ok(accepted)) => self.begin(accepted, kind),
                 Ok(Err(error)) if socket::is_exhaustion(&error) => {
                     self.complain(&error);
                     tokio::time::sleep(EXHAUSTED).await;
                 }
                 // The client has gone: no business of ours.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // The master has closed the listener, since the server stops.
+                Ok(Err(error))
+                    if error.kind() == io::ErrorKind::InvalidInput && self.is_leaving() =>
+                {
+                    return;
+                }
                 // Likely the network has failed it. But what lasts must not keep us busy.
                 Ok(Err(error)) => {
                     self.complain(&error);
                     tokio::time::sleep(EXHAUSTED).await;
+                    listener = afresh(listener);
+                }
+                // A process that shares it has shut it down: it is ready without end, until the master
+                // has put it right.
+                Err(_would_block) if is_closed => {
+                    tokio::time::sleep(EXHAUSTED).await;
+                    listener = afresh(listener);
                 }
                 // A sibling was faster.
                 Err(_would_block) => {}
@@ -176,19 +221,45 @@ impl Server {
         }
     }
 
-    fn begin(self: &Arc<Self>, accepted: Accepted) {
-        let stream = match accepted {
-            Accepted::Tcp(stream, peer) => Stream::tcp(stream).map(|it| (it, Some(peer))),
-            Accepted::Unix(stream) => Stream::unix(stream).map(|it| (it, None)),
+    fn kind(&self, listeners: &Listeners, address: u16) -> ListenerKind {
+        let name = |name| self.routes.named.iter().find(|(other, _)| *other == name);
+        let name = listeners.name(address).and_then(name).map(|(name, _)| *name);
+        ListenerKind { is_tls: listeners.is_tls(address), name }
+    }
+
+    fn begin(self: &Arc<Self>, accepted: Accepted, kind: ListenerKind) {
+        let queue_wait = self.queue_wait(&accepted);
+        let here = match &accepted {
+            Accepted::Tcp(stream, _) => stream.local_addr().ok(),
+            Accepted::Unix(_) => None,
         };
-        match stream {
-            Ok((stream, peer)) => self.serve(stream, peer),
+        let socket = match accepted {
+            Accepted::Tcp(stream, peer) => Socket::tcp(stream).map(|tcp| (tcp, Some(peer))),
+            Accepted::Unix(stream) => Socket::unix(stream).map(|socket| (socket, None)),
+        };
+        match socket {
+            Ok((socket, peer)) => {
+                let listener = Listener::new(kind.name, here);
+                self.serve(socket, peer, listener, kind.is_tls, queue_wait);
+            }
             Err(error) => self.complain(&error),
         }
     }
 
+    /// Returns the time that a connection waited to be accepted, where that is counted or logged.
+    fn queue_wait(&self, accepted: &Accepted) -> Option<Duration> {
+        let Accepted::Tcp(stream, _) = accepted else { return None };
+        let metrics = self.board.metrics();
+        if metrics.is_none() && !self.logs_queue_wait {
+            return None;
+        }
+        let wait = socket::last_received(stream.as_fd()).ok()?;
+        metrics.inspect(|metrics| metrics.observe(Measure::QueueWait, wait));
+        self.logs_queue_wait.then_some(wait)
+    }
+
     /// Where a sibling has clearly fewer connections: asks it to take what waits here, and gives it a
-    /// moment. Nothing leaves the queue before somebody takes it: what a busy one has not taken by
+    /// moment. Nothing leaves the queue before a worker takes it: what a busy one has not taken by
     /// then is accepted here after all.
     async fn leave_to_sibling(&self, slot: Slot, listener: &Acceptor) {
         let Some(whom) = self.sibling_to_ask(listener) else { return };
@@ -209,14 +280,14 @@ impl Server {
 
     fn sibling_to_ask(&self, listener: &Acceptor) -> Option<Slot> {
         let mine = u32::try_from(self.conns.count()).unwrap_or(u32::MAX);
-        // Most have fewer than anybody would ask with: the board need not be looked at.
+        // Most have fewer than a worker asks with: the board need not be looked at.
         if self.is_leaving() || !fairness::is_clearly_more(mine, 0) {
             return None;
         }
         let listeners = self.listeners();
         let loads = || self.place.board().loads(listeners.slots());
         // What costs a system call comes last: short connections never get there, or hardly ever.
-        if !loads().any(|it| fairness::is_clearly_more(mine, it.open)) {
+        if !loads().any(|load| fairness::is_clearly_more(mine, load.open)) {
             return None;
         }
         let now = Instant::from_millis(clock::monotonic_millis());
@@ -224,7 +295,7 @@ impl Server {
         if !asking.may(now) || !listener.has_waiting() {
             return None;
         }
-        let siblings = loads().filter(|load| load.slot != self.slot);
+        let siblings = loads().filter(|sibling| sibling.slot != self.slot);
         asking.whom(now, mine, siblings, |slot| listeners.queue_length(slot))
     }
 
@@ -243,19 +314,20 @@ impl Server {
         let mut room = usize::try_from(room).unwrap_or(usize::MAX);
         room = room.min(self.connections_max.saturating_sub(open));
         let named = asked.iter().flat_map(|slot| listeners.of_slot(slot));
-        for (_, fd) in named.chain(listeners.shared()) {
+        for (at, fd) in named.chain(listeners.shared()) {
             let Ok(acceptor) = Acceptor::new(fd) else { return };
+            let kind = self.kind(&listeners, at);
             while room > 0
                 && let Ok(accepted) = acceptor.accept()
             {
-                self.begin(accepted);
+                self.begin(accepted, kind);
                 room -= 1;
             }
         }
     }
 
     /// Waits until the number of open connections is as it should be.
-    async fn until(&self, is_right: impl Fn(usize) -> bool) {
+    pub(super) async fn until(&self, is_right: impl Fn(usize) -> bool) {
         loop {
             let changed = self.conns.changed.notified();
             if is_right(self.conns.count()) {
@@ -270,11 +342,17 @@ impl Server {
         let now = clock::coarse_millis();
         // ORDERING: it stands for itself: Relaxed.
         let said = self.complained_at.load(Ordering::Relaxed);
-        if said == 0 || now.saturating_sub(said) >= COMPLAINT_INTERVAL_MS {
+        if said == 0 || now.saturating_sub(said) >= INTERVAL_OF_COMPLAINTS {
             self.complained_at.store(now, Ordering::Relaxed);
-            tracing::error!("failed to accept a connection: {error}; trying again");
+            logging::emit(&WorkerEvent::AcceptFailed { reason: error.to_string() });
         }
     }
+}
+
+/// The same listener, of which the event loop has noted nothing yet.
+fn afresh(listener: AsyncFd<Acceptor>) -> AsyncFd<Acceptor> {
+    let other = Acceptor::new(listener.get_ref().as_fd()).and_then(readable);
+    other.unwrap_or(listener)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

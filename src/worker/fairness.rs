@@ -1,4 +1,4 @@
-//! Whether a worker leaves a connection to a sibling that has fewer, and to whom: decided without a
+//! Decides if a worker leaves a connection to a sibling that has fewer, and to which: without a
 //! clock, a socket or a look at the board.
 //!
 //! The kernel spreads new connections at random, which for connections that stay is not evenly. So
@@ -20,19 +20,19 @@ use crate::time::Instant;
 /// Connections that a worker has to have more than another to ask it; and as a share of its own.
 const CLEARLY_MORE: u32 = 4;
 const CLEARLY_MORE_SHARE: u32 = 5;
-/// How many connections may be left to siblings one after the other, and how long it takes until one
+/// The number of connections that may be left to siblings one after the other, and the time until one
 /// more may be: a crowd of connections that stay comes seldom, short ones come all the time.
 const CROWD: u32 = 64;
 const REFILL: Duration = Duration::from_millis(10);
-/// How long a sibling is not asked that has not looked in time.
+/// The time for which a sibling is not asked that has not looked in time.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 
-/// What a worker remembers of having asked its siblings.
+/// A worker's memory of having asked its siblings.
 #[derive(Debug)]
 pub(super) struct Asking {
-    /// How many may be left to siblings now, as of then.
+    /// The number that may be left to siblings now, as of then.
     allowed: (u32, Instant),
-    /// Who is to be left alone, until when.
+    /// The siblings that are to be left alone, until when.
     left_alone: BTreeMap<Slot, Instant>,
 }
 
@@ -43,8 +43,8 @@ impl Default for Asking {
 }
 
 impl Asking {
-    /// Whom to leave a connection to that waits: the sibling with the fewest, when these are clearly
-    /// fewer than `mine`. `waiting` tells how many connections more wait for one already.
+    /// Returns the sibling that a waiting connection is left to: the one with the fewest, when these
+    /// are clearly fewer than `mine`. `waiting` tells how many connections more wait for one already.
     pub(super) fn whom(
         &mut self,
         now: Instant,
@@ -54,8 +54,10 @@ impl Asking {
     ) -> Option<Slot> {
         self.left_alone.retain(|_, until| now < *until);
         let lightest = siblings
-            .filter(|it| is_clearly_more(mine, it.open) && !self.left_alone.contains_key(&it.slot))
-            .map(|it| (it.open.saturating_add(waiting(it.slot)), it.slot))
+            .filter(|sibling| {
+                is_clearly_more(mine, sibling.open) && !self.left_alone.contains_key(&sibling.slot)
+            })
+            .map(|sibling| (sibling.open.saturating_add(waiting(sibling.slot)), sibling.slot))
             .filter(|(load, _)| is_clearly_more(mine, *load))
             .min();
         let (_, whom) = lightest?;
@@ -65,7 +67,7 @@ impl Asking {
         })
     }
 
-    /// Whether a connection may be left to a sibling now.
+    /// Returns true if a connection may be left to a sibling now.
     pub(super) fn may(&mut self, now: Instant) -> bool {
         let (allowed, then) = self.allowed;
         let more = now.since(then).as_millis() / REFILL.as_millis();
@@ -76,20 +78,20 @@ impl Asking {
         self.allowed.0 > 0
     }
 
-    /// Whoever was asked has not looked in time: it is blocked, or stopped.
+    /// The sibling that was asked has not looked in time: it is blocked, or stopped.
     pub(super) fn note_in_vain(&mut self, now: Instant, whom: Slot) {
         self.left_alone.insert(whom, now.after(LEFT_ALONE));
     }
 }
 
-/// Whether a worker with so many connections has so many more than another that it asks.
+/// Returns true if a worker with so many connections has so many more than another that it asks.
 pub(super) fn is_clearly_more(mine: u32, theirs: u32) -> bool {
     mine >= theirs.saturating_add(CLEARLY_MORE)
         && mine - theirs >= mine.div_ceil(CLEARLY_MORE_SHARE)
 }
 
-/// How many connections a worker with `mine` takes when it is asked: as many as make it like the
-/// others.
+/// Returns the number of connections that a worker with `mine` takes when it is asked: as many as make
+/// it like the others.
 pub(super) fn room(mine: u32, all: impl Iterator<Item = Load>) -> u32 {
     let (sum, count) =
         all.fold((0_u64, 0_u64), |(sum, count), it| (sum + u64::from(it.open), count + 1));
@@ -203,14 +205,14 @@ mod tests {
             let mut workers: [(u32, Asking); 4] = Default::default();
             for choice in choices {
                 let open = workers.each_ref().map(|(open, _)| *open);
-                let siblings = loads(&open).filter(|it| it.slot.index() != choice);
+                let siblings = loads(&open).filter(|sibling| sibling.slot.index() != choice);
                 let whom = workers[choice].1.whom(NOW, open[choice], siblings, |_| 0);
                 let taker = whom.map_or(choice, Slot::index);
                 prop_assert!(whom.is_none() || room(open[taker], loads(&open)) > 0);
                 workers[taker].0 += 1;
             }
             let open = workers.map(|(open, _)| open);
-            prop_assert!(open.iter().all(|it| (8..=28).contains(it)), "{open:?}");
+            prop_assert!(open.iter().all(|open| (8..=28).contains(open)), "{open:?}");
         }
     }
 }

@@ -1,13 +1,16 @@
-//! What a trusted peer says of the client behind it: `Forwarded` (RFC 7239), or `X-Forwarded-For` and
-//! `X-Forwarded-Proto`.
+//! The word of a trusted peer about the client behind it: `Forwarded` (RFC 7239), or `X-Forwarded-For`
+//! and `X-Forwarded-Proto`.
 //!
 //! # The traps
-//! - Anybody may send these fields, and proxies add to what they receive. So they are read from the
+//! - Every client may send these fields, and proxies add to what they receive. So they are read from the
 //!   right, where the nearest proxy has written, and only as far as that writer is trusted: what stands
 //!   to the left of the first address that is not trusted is hearsay.
-//! - A proxy sees to one kind of field and may pass on the other as a client made it up. Where both
-//!   come and do not agree, neither is believed.
+//! - A proxy sees to one kind of field and may pass on the other as a client made it up. So one kind is
+//!   read, by the configuration, and the other one is ignored.
 //! - A value that is malformed where it is read is not believed in part: the client is then the peer.
+//! - Fields that say two different things of one client are an attempt to be taken for another one, or a
+//!   proxy that passes on what it should replace. Which of them is true is not known: the request is
+//!   refused.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -15,7 +18,7 @@ use axum::http::header::{FORWARDED, GetAll};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::client::{Client, Scheme};
-use crate::config::Network;
+use crate::config::{ForwardedFields, Network};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -29,8 +32,8 @@ impl Trusted {
         Self(networks.to_vec())
     }
 
-    /// Whether a peer is one of them. A peer without an address is: who may connect to a unix socket
-    /// is the file's business (as in gunicorn's `forwarded_allow_ips`).
+    /// Returns true if a peer is one of them. A peer without an address is: who may connect to a unix
+    /// socket is the file's business (as in gunicorn's `forwarded_allow_ips`).
     pub(super) fn has_peer(&self, peer: Option<SocketAddr>) -> bool {
         peer.is_none_or(|peer| self.has(peer.ip()))
     }
@@ -40,7 +43,7 @@ impl Trusted {
     }
 }
 
-/// What a field says of the client's address.
+/// The word of a field about the client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// Nothing.
@@ -50,57 +53,64 @@ enum Origin {
     Known(IpAddr),
 }
 
-/// What one kind of field says of the client.
+/// The word of one kind of field about the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Claim {
     origin: Origin,
     scheme: Option<Scheme>,
 }
 
-/// A value that does not follow its grammar.
+/// Why a field is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Malformed;
+enum Doubt {
+    /// It does not follow its grammar.
+    Malformed,
+    /// It says two different things.
+    Contradiction,
+}
 
-/// Whether a field of this name speaks of a client behind the peer.
+/// Fields that say two different things of one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Contradiction;
+
+/// Returns true if a field of this name speaks of a client behind the peer.
 pub(super) fn is_one(name: &HeaderName) -> bool {
     *name == FORWARDED || *name == X_FORWARDED_FOR || *name == X_FORWARDED_PROTO
 }
 
-/// The client behind a trusted peer.
-pub(super) fn client(headers: &HeaderMap, peer: Client, trusted: &Trusted) -> Client {
-    let standard = headers.get_all(FORWARDED);
-    let addresses = headers.get_all(X_FORWARDED_FOR);
-    let schemes = headers.get_all(X_FORWARDED_PROTO);
-    let has_standard = standard.iter().next().is_some();
-    let has_custom = addresses.iter().next().is_some() || schemes.iter().next().is_some();
-    let claim = match (has_standard, has_custom) {
-        (false, false) => return peer,
-        (true, false) => forwarded(&standard, trusted),
-        (false, true) => Ok(x_forwarded(&addresses, &schemes, trusted)),
-        (true, true) => forwarded(&standard, trusted)
-            .and_then(|standard| agreed(standard, x_forwarded(&addresses, &schemes, trusted))),
+/// Returns the client behind a trusted peer, by this family of fields.
+///
+/// # Errors
+/// When the fields contradict each other.
+pub(super) fn client(
+    headers: &HeaderMap,
+    peer: Client,
+    trusted: &Trusted,
+    family: ForwardedFields,
+) -> Result<Client, Contradiction> {
+    let claim = match family {
+        ForwardedFields::Forwarded => forwarded(&headers.get_all(FORWARDED), trusted),
+        ForwardedFields::XForwarded => x_forwarded(
+            &headers.get_all(X_FORWARDED_FOR),
+            &headers.get_all(X_FORWARDED_PROTO),
+            trusted,
+        ),
     };
-    let Ok(claim) = claim else { return peer };
+    let claim = match claim {
+        Ok(claim) => claim,
+        Err(Doubt::Malformed) => return Ok(peer),
+        Err(Doubt::Contradiction) => return Err(Contradiction),
+    };
     let address = match claim.origin {
         Origin::Unsaid => peer.address(),
         Origin::Hidden => None,
         Origin::Known(address) => Some(address),
     };
-    peer.behind(address, claim.scheme.unwrap_or(peer.scheme()))
-}
-
-/// What two kinds of fields say in common; an error where they contradict each other.
-fn agreed(one: Claim, other: Claim) -> Result<Claim, Malformed> {
-    let schemes_differ =
-        one.scheme.is_some() && other.scheme.is_some() && one.scheme != other.scheme;
-    if one.origin != other.origin || schemes_differ {
-        return Err(Malformed);
-    }
-    Ok(Claim { origin: one.origin, scheme: one.scheme.or(other.scheme) })
+    Ok(peer.behind(address, claim.scheme.unwrap_or(peer.scheme())))
 }
 
 /// RFC 7239 section 4: elements, the last of which was added by the nearest proxy.
-fn forwarded(values: &GetAll<'_, HeaderValue>, trusted: &Trusted) -> Result<Claim, Malformed> {
+fn forwarded(values: &GetAll<'_, HeaderValue>, trusted: &Trusted) -> Result<Claim, Doubt> {
     let mut claim = Claim { origin: Origin::Unsaid, scheme: None };
     for value in values.iter().rev() {
         let mut elements = Vec::new();
@@ -109,7 +119,7 @@ fn forwarded(values: &GetAll<'_, HeaderValue>, trusted: &Trusted) -> Result<Clai
             elements.push(element(&mut rest)?);
             match rest.split_first() {
                 Some((b',', behind)) => rest = behind,
-                Some(_) => return Err(Malformed),
+                Some(_) => return Err(Doubt::Malformed),
                 None => break,
             }
         }
@@ -123,7 +133,7 @@ fn forwarded(values: &GetAll<'_, HeaderValue>, trusted: &Trusted) -> Result<Clai
     Ok(claim)
 }
 
-/// Whether the client that was found is a proxy that is trusted, too, so that it may say more.
+/// Returns true if the client that was found is a proxy that is trusted, too, so that it may say more.
 fn is_read_on(origin: Origin, trusted: &Trusted) -> bool {
     match origin {
         Origin::Known(address) => trusted.has(address),
@@ -133,7 +143,7 @@ fn is_read_on(origin: Origin, trusted: &Trusted) -> bool {
 
 /// One element: `name=value` pairs between semicolons. `None` where there are none, which a list may
 /// have (RFC 9110 section 5.6.1). Ends at a comma or at the end.
-fn element(rest: &mut &[u8]) -> Result<Option<Claim>, Malformed> {
+fn element(rest: &mut &[u8]) -> Result<Option<Claim>, Doubt> {
     let (mut origin, mut scheme, mut is_empty) = (None, None, true);
     loop {
         *rest = rest.trim_ascii_start();
@@ -157,9 +167,9 @@ fn element(rest: &mut &[u8]) -> Result<Option<Claim>, Malformed> {
 }
 
 /// RFC 7239 section 4: a parameter occurs once in an element.
-fn set_once<T>(place: &mut Option<T>, value: T) -> Result<(), Malformed> {
-    if place.is_some() {
-        return Err(Malformed);
+fn set_once<T: PartialEq>(place: &mut Option<T>, value: T) -> Result<(), Doubt> {
+    if let Some(before) = place {
+        return Err(if *before == value { Doubt::Malformed } else { Doubt::Contradiction });
     }
     *place = Some(value);
     Ok(())
@@ -175,22 +185,22 @@ fn token<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
 }
 
 /// Takes `=` and a token or a quoted string (RFC 9110 section 5.6.4) from the front.
-fn pair_value(rest: &mut &[u8]) -> Result<Vec<u8>, Malformed> {
-    let Some((b'=', behind)) = rest.split_first() else { return Err(Malformed) };
+fn pair_value(rest: &mut &[u8]) -> Result<Vec<u8>, Doubt> {
+    let Some((b'=', behind)) = rest.split_first() else { return Err(Doubt::Malformed) };
     *rest = behind;
     let Some((b'"', behind)) = rest.split_first() else {
         let value = token(rest);
-        return if value.is_empty() { Err(Malformed) } else { Ok(value.to_vec()) };
+        return if value.is_empty() { Err(Doubt::Malformed) } else { Ok(value.to_vec()) };
     };
     *rest = behind;
     let mut value = Vec::new();
     loop {
-        let (byte, behind) = rest.split_first().ok_or(Malformed)?;
+        let (byte, behind) = rest.split_first().ok_or(Doubt::Malformed)?;
         *rest = behind;
         match byte {
             b'"' => return Ok(value),
             b'\\' => {
-                let (byte, behind) = rest.split_first().ok_or(Malformed)?;
+                let (byte, behind) = rest.split_first().ok_or(Doubt::Malformed)?;
                 *rest = behind;
                 value.push(*byte);
             }
@@ -200,8 +210,8 @@ fn pair_value(rest: &mut &[u8]) -> Result<Vec<u8>, Malformed> {
 }
 
 /// RFC 7239 section 6: an address with or without a port, `unknown`, or a name that hides one.
-fn node(value: &[u8]) -> Result<Origin, Malformed> {
-    let text = std::str::from_utf8(value).map_err(|_| Malformed)?;
+fn node(value: &[u8]) -> Result<Origin, Doubt> {
+    let text = std::str::from_utf8(value).map_err(|_| Doubt::Malformed)?;
     let is_name = |text: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         text.strip_prefix('_').is_some_and(|name| !name.is_empty() && name.bytes().all(allowed))
@@ -215,27 +225,27 @@ fn node(value: &[u8]) -> Result<Origin, Malformed> {
         is_name(port) || (port.len() <= 5 && port.parse::<u16>().is_ok() && !port.starts_with('+'))
     };
     if !port.is_none_or(is_port) {
-        return Err(Malformed);
+        return Err(Doubt::Malformed);
     }
     if host.eq_ignore_ascii_case("unknown") || is_name(host) {
         return Ok(Origin::Hidden);
     }
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(host) => {
-            let address: Ipv6Addr = host.parse().map_err(|_| Malformed)?;
+            let address: Ipv6Addr = host.parse().map_err(|_| Doubt::Malformed)?;
             Ok(Origin::Known(IpAddr::V6(address).to_canonical()))
         }
-        None => Ok(Origin::Known(IpAddr::V4(host.parse().map_err(|_| Malformed)?))),
+        None => Ok(Origin::Known(IpAddr::V4(host.parse().map_err(|_| Doubt::Malformed)?))),
     }
 }
 
-fn scheme_named(value: &[u8]) -> Result<Scheme, Malformed> {
+fn scheme_named(value: &[u8]) -> Result<Scheme, Doubt> {
     if value.eq_ignore_ascii_case(b"https") {
         Ok(Scheme::Https)
     } else if value.eq_ignore_ascii_case(b"http") {
         Ok(Scheme::Http)
     } else {
-        Err(Malformed)
+        Err(Doubt::Malformed)
     }
 }
 
@@ -244,7 +254,7 @@ fn x_forwarded(
     addresses: &GetAll<'_, HeaderValue>,
     schemes: &GetAll<'_, HeaderValue>,
     trusted: &Trusted,
-) -> Claim {
+) -> Result<Claim, Doubt> {
     let mut origin = Ok(Origin::Unsaid);
     let mut place = None;
     for (at, element) in from_the_right(addresses).enumerate() {
@@ -254,8 +264,12 @@ fn x_forwarded(
             break;
         }
     }
-    let scheme = x_scheme(schemes, place, from_the_right(addresses).count());
-    Claim { origin: origin.unwrap_or(Origin::Unsaid), scheme: scheme.unwrap_or(None) }
+    let scheme = match x_scheme(schemes, place, from_the_right(addresses).count()) {
+        Ok(scheme) => scheme,
+        Err(Doubt::Malformed) => None,
+        Err(Doubt::Contradiction) => return Err(Doubt::Contradiction),
+    };
+    Ok(Claim { origin: origin.unwrap_or(Origin::Unsaid), scheme })
 }
 
 /// The scheme that belongs to the address at this place of so many. A proxy may have added one for
@@ -264,7 +278,7 @@ fn x_scheme(
     schemes: &GetAll<'_, HeaderValue>,
     place: Option<usize>,
     addresses: usize,
-) -> Result<Option<Scheme>, Malformed> {
+) -> Result<Option<Scheme>, Doubt> {
     let (mut first, mut own, mut count, mut differ) = (None, None, 0, false);
     for element in from_the_right(schemes) {
         let scheme = scheme_named(element)?;
@@ -277,7 +291,7 @@ fn x_scheme(
     if own.is_some() && count == addresses {
         return Ok(own);
     }
-    if differ { Err(Malformed) } else { Ok(first) }
+    if differ { Err(Doubt::Contradiction) } else { Ok(first) }
 }
 
 /// The elements of a list that may be in several fields, the last one first; no empty ones.
@@ -288,15 +302,15 @@ fn from_the_right<'a>(values: &GetAll<'a, HeaderValue>) -> impl Iterator<Item = 
 }
 
 /// An address as proxies write it: with or without a port, IPv6 with or without brackets.
-fn address(element: &[u8]) -> Result<Origin, Malformed> {
-    let text = std::str::from_utf8(element).map_err(|_| Malformed)?;
+fn address(element: &[u8]) -> Result<Origin, Doubt> {
+    let text = std::str::from_utf8(element).map_err(|_| Doubt::Malformed)?;
     if text.eq_ignore_ascii_case("unknown") {
         return Ok(Origin::Hidden);
     }
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
     let address = text.parse().ok().or_else(bracketed);
     let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
-    address.map(|address: IpAddr| Origin::Known(address.to_canonical())).ok_or(Malformed)
+    address.map(|address: IpAddr| Origin::Known(address.to_canonical())).ok_or(Doubt::Malformed)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
+use crate::config::ForwardedFields::{Forwarded, XForwarded};
 
 /// Trusts 10.0.0.0/8 and ::1; the peer is 10.0.0.1.
 fn trusted() -> Trusted {
@@ -15,21 +16,28 @@ fn peer() -> Client {
     Client::direct(Some("10.0.0.1:40000".parse().unwrap()), Scheme::Http)
 }
 
-fn found(fields: &[(&'static str, &[u8])]) -> Client {
+fn found(
+    family: ForwardedFields,
+    fields: &[(&'static str, &[u8])],
+) -> Result<Client, Contradiction> {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         headers.append(*name, HeaderValue::from_bytes(value).unwrap());
     }
-    client(&headers, peer(), &trusted())
+    client(&headers, peer(), &trusted(), family)
 }
 
-/// `address scheme`, as the client behind the peer is seen.
-fn seen(fields: &[(&'static str, &str)]) -> String {
+/// `address scheme`, as the client behind the peer is seen, or that it is refused.
+fn seen_by(family: ForwardedFields, fields: &[(&'static str, &str)]) -> String {
     let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-    let client = found(&fields);
+    let Ok(client) = found(family, &fields) else { return "contradiction".to_owned() };
     assert_eq!(client.peer(), peer().peer(), "the peer stays who it is");
     let address = client.address().map_or("-".to_owned(), |address| address.to_string());
     format!("{address} {}", client.scheme())
+}
+
+fn seen(fields: &[(&'static str, &str)]) -> String {
+    seen_by(XForwarded, fields)
 }
 
 fn addresses(value: &str) -> String {
@@ -37,7 +45,7 @@ fn addresses(value: &str) -> String {
 }
 
 fn standard(value: &str) -> String {
-    seen(&[("forwarded", value)])
+    seen_by(Forwarded, &[("forwarded", value)])
 }
 
 const PEER: &str = "10.0.0.1 http";
@@ -115,7 +123,16 @@ fn the_scheme_is_the_clients_own() {
     assert_eq!(both("192.0.2.7, 10.0.0.2", "https, http"), "192.0.2.7 https", "one for each");
     assert_eq!(both("1.1.1.1, 192.0.2.7, 10.0.0.2", "https,http,https"), "192.0.2.7 http");
     assert_eq!(both("192.0.2.7", "https, https"), "192.0.2.7 https", "they agree");
-    assert_eq!(both("192.0.2.7", "https, http"), "192.0.2.7 http", "they do not");
+    for (addresses, schemes) in [
+        ("192.0.2.7", "https, http"),
+        ("192.0.2.7, 10.0.0.2", "https, http, https"),
+        ("", "http,https"),
+        ("garbage, 10.0.0.2, 10.0.0.3", "http,https"),
+    ] {
+        assert_eq!(both(addresses, schemes), "contradiction", "{addresses:?} {schemes:?}");
+    }
+    let lines = [("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")];
+    assert_eq!(seen(&lines), "contradiction", "two fields are one list");
     for wrong in ["", "wss", "https;", "https http", "on"] {
         assert_eq!(both("192.0.2.7", wrong), "192.0.2.7 http", "{wrong:?}");
     }
@@ -152,7 +169,7 @@ fn a_standard_field_off_its_grammar_is_nothing() {
         "for=[2001:db8::7]",
         "for=\"2001:db8::7\"",
         "=1.1.1.1",
-        "for=192.0.2.7;for=192.0.2.8",
+        "for=192.0.2.7;for=192.0.2.7",
         "for=\"192.0.2.7",
         "for=\"192.0.2.7\"x",
         "for=192.0.2.7 x",
@@ -171,25 +188,45 @@ fn a_standard_field_off_its_grammar_is_nothing() {
     ] {
         let fields = [("forwarded", value.replace('\u{7f}', "\\"))];
         let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
-        assert_eq!(seen(&fields), PEER, "{value:?}");
+        assert_eq!(seen_by(Forwarded, &fields), PEER, "{value:?}");
+    }
+    for value in [
+        "for=192.0.2.7;for=192.0.2.8",
+        "for=192.0.2.7;proto=http;Proto=https",
+        "for=192.0.2.7;FOR=_hidden, for=10.0.0.2",
+    ] {
+        assert_eq!(standard(value), "contradiction", "{value:?}");
     }
 }
 
+/// A proxy sees to one family, and may pass on the other as its client made it up.
 #[test]
-fn two_kinds_of_fields_must_agree() {
-    let both = |standard, addresses, scheme| {
-        seen(&[
+fn one_family_is_believed_and_the_other_ignored() {
+    for (standard, addresses, schemes) in [
+        ("for=203.0.113.9;proto=http", "192.0.2.7", "https"),
+        ("for=127.0.0.1", "192.0.2.7", "https"),
+        ("gibberish", "192.0.2.7", "https"),
+        ("for=192.0.2.8;for=192.0.2.9", "192.0.2.7", "https"),
+    ] {
+        let fields = [
             ("forwarded", standard),
             ("x-forwarded-for", addresses),
-            ("x-forwarded-proto", scheme),
-        ])
-    };
-    assert_eq!(both("for=192.0.2.7", "192.0.2.7", "https"), "192.0.2.7 https");
-    assert_eq!(both("for=192.0.2.7;proto=https", "192.0.2.7", "https"), "192.0.2.7 https");
-    assert_eq!(both("for=192.0.2.7;proto=https", "192.0.2.7", "http"), PEER);
-    assert_eq!(both("for=192.0.2.7", "192.0.2.8", "https"), PEER);
-    assert_eq!(both("for=192.0.2.7", "", ""), PEER);
-    assert_eq!(both("gibberish", "192.0.2.8", "https"), PEER, "malformed is no agreement");
+            ("x-forwarded-proto", schemes),
+        ];
+        assert_eq!(seen(&fields), "192.0.2.7 https", "{standard}");
+    }
+    for (addresses, schemes) in
+        [("203.0.113.9", "http"), ("gibberish", ""), ("203.0.113.9", "http, https")]
+    {
+        let fields = [
+            ("forwarded", "for=192.0.2.7;proto=https"),
+            ("x-forwarded-for", addresses),
+            ("x-forwarded-proto", schemes),
+        ];
+        assert_eq!(seen_by(Forwarded, &fields), "192.0.2.7 https", "{addresses}");
+    }
+    assert_eq!(seen(&[("forwarded", "for=192.0.2.7;proto=https")]), PEER);
+    assert_eq!(seen_by(Forwarded, &[("x-forwarded-for", "192.0.2.7")]), PEER);
 }
 
 #[test]
@@ -197,11 +234,12 @@ fn a_peer_that_trusts_everybody_gets_the_first_address() {
     let everybody = Config::from_toml("forwarded_allow_ips = '*'", &[]).unwrap();
     let mut headers = HeaderMap::new();
     headers.append("x-forwarded-for", HeaderValue::from_static("198.51.100.1, 192.0.2.7"));
-    let client = client(&headers, peer(), &Trusted::new(&everybody.forwarded_allow_ips));
+    let trusted = Trusted::new(&everybody.forwarded_allow_ips);
+    let client = client(&headers, peer(), &trusted, XForwarded).unwrap();
     assert_eq!(client.address(), Some("198.51.100.1".parse().unwrap()));
 }
 
-/// What a header field may hold, biased to what these fields are made of.
+/// The values that a header field may hold, biased to what these fields are made of.
 fn value() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         proptest::sample::select(vec![
@@ -241,8 +279,7 @@ fn many() -> ProptestConfig {
 proptest! {
     #![proptest_config(many())]
 
-    /// A proxy that sees to `X-Forwarded-*`: whatever the client sends, it is seen as itself, or as
-    /// the peer where it has made the fields contradict each other.
+    /// A proxy that sees to `X-Forwarded-*`: whatever the client sends, it is seen as itself.
     #[test]
     fn nobody_becomes_another_behind_a_proxy_of_the_old_kind(
         evil in value(), standard in proptest::option::of(value()), apart in any::<bool>(),
@@ -258,14 +295,13 @@ proptest! {
         if let Some(standard) = &standard {
             fields.push(("forwarded", standard));
         }
-        let client = found(&fields);
-        let own = Some("198.51.100.7".parse().unwrap());
-        let is_peer = standard.is_some() && client == peer();
-        prop_assert!(client.address() == own || is_peer, "{client:?}");
+        let client = found(XForwarded, &fields).unwrap();
+        prop_assert_eq!(client.address(), Some("198.51.100.7".parse().unwrap()));
         prop_assert_eq!(client.scheme(), Scheme::Http);
     }
 
-    /// The same for one that sees to `Forwarded`.
+    /// The same for one that sees to `Forwarded`: or as the peer, or refused, where it has broken the
+    /// grammar of the one field that the proxy has added to.
     #[test]
     fn nobody_becomes_another_behind_a_proxy_of_the_new_kind(
         evil in value(), other in proptest::option::of(value()), apart in any::<bool>(),
@@ -280,11 +316,14 @@ proptest! {
         if let Some(other) = &other {
             fields.extend([("x-forwarded-for", &other[..]), ("x-forwarded-proto", &other[..])]);
         }
-        let client = found(&fields);
         let own = Some("198.51.100.7".parse().unwrap());
-        prop_assert!(client.address() == own || client == peer(), "{client:?}");
-        prop_assert_eq!(client.scheme(), Scheme::Http);
-        prop_assert!(other.is_some() || !apart || client.address() == own, "{client:?}");
+        match found(Forwarded, &fields) {
+            Ok(client) => {
+                prop_assert!(client.address() == own || !apart && client == peer(), "{client:?}");
+                prop_assert_eq!(client.scheme(), Scheme::Http);
+            }
+            Err(Contradiction) => prop_assert!(!apart),
+        }
     }
 
     #[test]
@@ -296,9 +335,11 @@ proptest! {
             ("x-forwarded-for", &addresses),
             ("x-forwarded-proto", &schemes),
         ];
-        for at in 0..3 {
-            found(&fields[at..=at]);
+        for family in [XForwarded, Forwarded] {
+            for at in 0..3 {
+                let _either = found(family, &fields[at..=at]);
+            }
+            let _either = found(family, &fields);
         }
-        found(&fields);
     }
 }

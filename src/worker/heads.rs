@@ -1,4 +1,4 @@
-//! How much of what was read on a connection has been understood.
+//! The progress of reading on a connection: the part of its bytes that has been understood.
 //!
 //! # Why
 //! hyper keeps what it has read ahead to itself. But whether a further request waits behind the one
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 /// The bytes of a connection since hyper had used up all that came before. Written by its own task.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
-    /// How many came in.
+    /// The number of bytes that came in.
     read: AtomicU64,
     /// Where the first whole head ends; 0: none has.
     first: AtomicU64,
@@ -26,7 +26,7 @@ pub(super) struct Heads {
     heads: AtomicU64,
     /// Requests that were handed to the service.
     requests: AtomicU64,
-    /// Whether the last byte was the end of a line.
+    /// True if the last byte was the end of a line.
     at_line_start: AtomicU8,
     /// Bytes of the request line that is coming in; [`WHOLE`] when it has come.
     line: AtomicU64,
@@ -51,17 +51,49 @@ impl Heads {
         add(&self.requests, 1);
     }
 
-    /// Whether a further request has begun to come in behind the last one, whose body has (or had)
-    /// this length, or came in chunks. So many bytes wait in the socket.
+    /// Returns true if a further request has begun to come in behind the last one, whose body has (or
+    /// had) this length, or came in chunks. So many bytes wait in the socket.
     pub(super) fn has_more(&self, body: Option<u64>, unread: u64) -> bool {
         let [read, first, last, heads, requests] =
             [&self.read, &self.first, &self.last, &self.heads, &self.requests]
-                .map(|it| it.load(Ordering::Relaxed));
+                .map(|counter| counter.load(Ordering::Relaxed));
         let come = read.saturating_add(unread);
         match body {
             Some(length) if requests == 1 => come > first.saturating_add(length),
             Some(_) | None => heads > requests || come > last.saturating_add(body.unwrap_or(0)),
         }
+    }
+
+    /// Returns true if the bytes behind the last request, which was answered, begin a further head: its
+    /// body has (or had) this length, or came in chunks and was read to their end. The count begins with
+    /// that head then. An empty line is none: old clients send one behind a body (RFC 9112 section 2.2).
+    /// Of pipelined requests whose last body has empty lines it may be false where a head has begun,
+    /// never true where none has.
+    pub(super) fn take_begun(&self, body: Option<u64>) -> bool {
+        let [read, first, last, requests] = [&self.read, &self.first, &self.last, &self.requests]
+            .map(|count| count.load(Ordering::Relaxed));
+        let end = match body {
+            Some(length) if requests == 1 => last.max(first.saturating_add(length)),
+            Some(length) => last.saturating_add(length),
+            None => last,
+        };
+        let behind = read.saturating_sub(end);
+        let is_line = || self.at_line_start.load(Ordering::Relaxed) != 0;
+        if behind == 0 || behind <= 2 && is_line() {
+            return false;
+        }
+        if end > last {
+            // The body must not be counted as one of the head.
+            self.begin();
+            self.read.store(behind, Ordering::Relaxed);
+            self.line.store(WHOLE, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Returns true if bytes have come behind the last end of a head: of its body, or of the next head.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.read.load(Ordering::Relaxed) > self.last.load(Ordering::Relaxed)
     }
 
     /// The next byte is the first one of a head, but for what hyper has of it already.
@@ -72,8 +104,8 @@ impl Heads {
         }
     }
 
-    /// Bytes of a head came in. Answers those of its request line. What hyper has read ahead of it is not
-    /// counted: a line that is too long is found late then, or by hyper.
+    /// Bytes of a head came in. Answers those of its request line. What hyper has read ahead of it is
+    /// not counted: a line that is too long is found late then, or by hyper.
     ///
     /// # Errors
     /// When they belong to a request line of more than `max` bytes.
@@ -129,7 +161,7 @@ impl Heads {
     }
 }
 
-/// Without a locked instruction: nobody else writes.
+/// Without a locked instruction: there is no other writer.
 fn add(count: &AtomicU64, more: u64) {
     count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
@@ -229,6 +261,45 @@ mod tests {
         assert_eq!(read(b"GET /0123 HTTP/1.1\n"), Err(TooLong::Line), "all in one");
     }
 
+    #[test]
+    fn a_head_begins_with_the_first_byte_behind_a_request() {
+        let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        let post = "POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\na\n\nb\n";
+        let chunks =
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n4\r\na\n\nb\r\n0\r\n\r\n";
+        for (request, body) in [(get, Some(0)), (post, Some(5)), (chunks, None)] {
+            let begun = |requests: usize, behind: &str| {
+                let heads = Heads::default();
+                heads.note((request.repeat(requests) + behind).as_bytes());
+                for _ in 0..requests {
+                    heads.note_end();
+                }
+                heads.take_begun(body)
+            };
+            for nothing in ["", "\r\n", "\n", "\r\n\r\n"] {
+                assert!(!begun(1, nothing), "{request:?} {nothing:?}");
+            }
+            for something in ["G", "GE", "GET / HTTP/1.1\r\nhos", "\r\n\r\nGET / HTTP/1.1\r\n"] {
+                assert!(begun(1, something), "{request:?} {something:?}");
+            }
+            assert!(!begun(2, ""), "{request:?}");
+            assert_eq!(begun(2, "GE"), body != Some(5), "they may be of the body");
+        }
+    }
+
+    #[test]
+    fn a_head_behind_a_body_is_counted_without_it() {
+        let heads = Heads::default();
+        heads.note(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\n123456789GET / HT");
+        heads.note_end();
+        assert!(heads.take_begun(Some(9)));
+        assert_eq!(heads.note(b"TP/1.1\r\n"), 16);
+        assert_eq!(heads.note(b"host: a\r\n\r\n"), 0);
+        heads.note_end();
+        assert!(!heads.has_more(Some(0), 0));
+        assert!(heads.has_more(Some(0), 1));
+    }
+
     proptest! {
         #[test]
         fn heads_are_counted_however_they_are_cut(cuts in proptest::collection::vec(1_usize..9, 0..40)) {
@@ -241,7 +312,7 @@ mod tests {
                 rest = later;
             }
             prop_assert_eq!(heads.heads.load(Ordering::Relaxed), 3);
-            let at = |it: &AtomicU64| usize::try_from(it.load(Ordering::Relaxed)).unwrap();
+            let at = |counter: &AtomicU64| usize::try_from(counter.load(Ordering::Relaxed)).unwrap();
             prop_assert_eq!(at(&heads.first), 27);
             prop_assert_eq!(at(&heads.last), stream.len() - 2);
             prop_assert_eq!(at(&heads.read), stream.len());

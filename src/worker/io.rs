@@ -12,156 +12,189 @@
 //! something comes in; then hyper begins again on it.
 //!
 //! # The trap at the end
-//! The kernel resets a connection that is closed with bytes in it that nobody has read, and a client
+//! The kernel resets a connection that is closed with unread bytes in it, and a client
 //! that is still speaking may never see its answer. So where that may be we listen for a while.
 
-use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::conns::{HeadRoom, Kick, Wait};
-use super::fragments::Fragments;
+use super::framing::{Flaw, Framing};
+use super::handshake::TLS;
 use super::heads::TooLong;
 use super::own::Own;
-use super::proxy::{self, Parsed, Proxied};
+use super::socket::{Departure, Socket};
+use super::stream::{Stream, gather};
 use super::ticket::Entry;
+use super::upgraded::Upgraded;
 use crate::client::Scheme;
 use crate::sys::clock;
 
 /// Bytes of an answer in pieces that are put together before they are written: to copy so few is
 /// cheaper than to have the kernel gather them.
 const GATHERED_MAX: usize = 1024;
-/// How a client begins that knows that a server speaks HTTP/2 (RFC 9113 section 3.4).
-const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// Bytes that the buffer of a socket has room for, as long as its client reads: the kernel begins with
 /// more (tcp(7), `tcp_wmem`).
 const TAKEN_AT_ONCE: usize = 16 * 1024;
 /// Reads of what is thrown away, until others have their turn.
 const READS_MAX: usize = 16;
 
-/// A stream of either kind.
-#[derive(Debug, Default)]
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    /// It was taken: its connection rests.
-    #[default]
-    Gone,
-}
-
 /// A stream whose moves are noted.
 #[derive(Debug)]
 pub(super) struct Watched {
-    stream: Stream,
-    entry: Arc<Entry>,
+    pub(super) stream: Stream,
+    pub(super) entry: Arc<Entry>,
     /// Longer heads would be refused by hyper, without a word.
     room: HeadRoom,
-    /// What came in behind the PROXY header, and how its client speaks with the proxy.
-    ahead: BytesMut,
-    scheme: Scheme,
-    fragments: Fragments,
+    /// The scheme that its client speaks with the proxy, or with this server.
+    pub(super) scheme: Scheme,
+    framing: Framing,
+    /// The client is refused so, once the requests before have their answers.
+    flaw: Option<Own>,
     end: End,
+    /// Another protocol, after an upgrade.
+    upgraded: Option<Box<Upgraded>>,
+    /// True if it carries frames of HTTP/2.
+    is_multiplexed: bool,
+    /// Bytes of the preface of HTTP/2 that have come, as long as it may be one.
+    pub(super) preface: usize,
 }
 
-/// Whether more is said on a connection.
+/// The state of the conversation on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// By both sides.
     NotYet,
     /// We have said all.
     Said,
-    /// By none, or nobody listens.
+    /// By none, or the client has gone.
     Over,
     /// By both, later: to hyper it looks as if the client had left.
     Rest,
 }
 
-/// Why a connection that should begin with a PROXY header is not one.
-#[derive(Debug)]
-pub(super) enum Unproxied {
-    /// Its peer went away without a word, as those do that only try whether somebody listens.
-    Silent,
-    /// What is wrong, as a sentence about the connection.
-    Wrong(&'static str),
-}
-
 impl Watched {
     pub(super) fn new(stream: Stream, entry: Arc<Entry>, room: HeadRoom) -> Self {
-        let (ahead, scheme, fragments) = Default::default();
-        Self { stream, entry, room, ahead, scheme, fragments, end: End::NotYet }
+        let scheme = match &stream {
+            Stream::Plain(_) => Scheme::Http,
+            Stream::Tls(_) => Scheme::Https,
+        };
+        let framing = Framing::default();
+        let is_multiplexed = entry.conn.streams().is_some();
+        let (flaw, end, upgraded) = (None, End::NotYet, None);
+        let preface = 0;
+        Self { stream, entry, room, scheme, framing, flaw, end, upgraded, is_multiplexed, preface }
     }
 
-    /// What it shares with its requests.
+    /// Returns the part that it shares with its requests.
     pub(super) fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
 
-    /// The number of its socket, for as long as it lives.
-    pub(super) fn socket(&self) -> RawFd {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.as_raw_fd(),
-            Stream::Unix(stream) => stream.as_raw_fd(),
-            // No descriptor has this number.
-            Stream::Gone => -1,
+    /// Makes of the connection one of another protocol, if it was upgraded.
+    fn take_upgrade(&mut self) {
+        if self.upgraded.is_none() && self.entry.conn.wait() == Wait::Other {
+            self.upgraded = self.entry.take_upgrade().map(Box::new);
         }
     }
 
-    /// Takes the PROXY header from the front. Until it is there the connection waits for its first
-    /// request, as one does on which nothing has come: the sweep ends it as silently.
-    pub(super) async fn take_proxy_header(&mut self) -> Result<Proxied, Unproxied> {
-        let mut bytes = BytesMut::with_capacity(proxy::HEADER_MAX);
-        loop {
-            match proxy::parse(&bytes) {
-                Parsed::Header(proxied, length) => {
-                    bytes.advance(length);
-                    self.ahead = bytes;
-                    self.scheme = proxied.scheme.unwrap_or_default();
-                    return Ok(proxied);
-                }
-                Parsed::Wrong(why) => return Err(Unproxied::Wrong(why)),
-                Parsed::More => {}
-            }
-            let conn = Arc::clone(&self.entry.conn);
-            let read = tokio::select! {
-                biased;
-                read = poll_fn(|cx| self.stream.poll_read_more(cx, &mut bytes)) => read,
-                () = conn.kicked.notified() => {
-                    return Err(Unproxied::Wrong("its PROXY header did not come in time"));
-                }
-            };
-            match read {
-                Ok(0) | Err(_) if bytes.is_empty() => return Err(Unproxied::Silent),
-                Ok(0) | Err(_) => return Err(Unproxied::Wrong("it ended within its PROXY header")),
-                Ok(_) => {}
-            }
+    /// The number of its socket, for as long as it lives.
+    pub(super) fn socket(&self) -> RawFd {
+        self.stream.number()
+    }
+
+    /// Takes the socket, for a handshake.
+    pub(super) fn take_socket(&mut self) -> Socket {
+        match std::mem::take(&mut self.stream) {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(_) => Socket::default(),
         }
+    }
+
+    /// Goes on with this stream.
+    pub(super) fn put_stream(&mut self, stream: Stream) {
+        if let Stream::Tls(_) = &stream {
+            self.scheme = Scheme::Https;
+        }
+        self.stream = stream;
+        self.is_multiplexed = self.entry.conn.streams().is_some();
+    }
+
+    /// Frames of HTTP/2 begin with these bytes. To hyper it looks as if the client had left: they are
+    /// read anew.
+    pub(super) fn begin_frames(&mut self, bytes: BytesMut) {
+        self.stream.put_back(bytes);
+        self.entry.conn.set_http2();
+        self.end = End::Rest;
     }
 
     /// Says something without hyper, which has nothing to write: the answer to the request before is
     /// out. A client whose buffer is full even so gets no answer.
-    fn refuse(&mut self, cx: &mut Context<'_>, own: Own) -> Poll<io::Result<()>> {
+    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, own: Own) -> Poll<io::Result<()>> {
         self.say(cx, own);
         ready!(self.poll_end(cx))?;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    fn say(&mut self, cx: &mut Context<'_>, own: Own) {
-        let text = own.text(self.scheme, clock::wall());
-        if let Poll::Ready(Ok(_)) = self.stream.poll_write(cx, text.as_bytes()) {
-            self.entry.conn.note_refused(own.status());
+    /// Writes an answer without hyper, as far as the client's buffer takes it.
+    pub(super) fn say(&mut self, cx: &mut Context<'_>, own: Own) {
+        let (head, body) = own.text(self.scheme, clock::wall());
+        let text = [head.as_str(), body].concat();
+        if let Poll::Ready(Ok(taken)) = self.stream.poll_write(cx, text.as_bytes()) {
+            self.entry.conn.note_refused(own.status(), taken.saturating_sub(head.len()));
+            let _full = self.stream.poll_flush(cx);
         }
     }
 
-    /// What hyper says when it has no request in hand is an answer of its own: a status without a word.
-    /// It is said in ours, and hyper is told that all is written.
+    /// Gives hyper what has come in as far as it may have it.
+    fn pass_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        before: usize,
+    ) -> Poll<io::Result<()>> {
+        match self.framing.read(&buffer.filled()[before..]) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(Flaw { at, own }) => {
+                self.flaw = Some(own);
+                if at == 0 {
+                    return self.refuse_flaw(cx, own);
+                }
+                buffer.set_filled(before + at);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Returns what a read finds behind a flaw. A body ends with an error; a further request is refused
+    /// when the flush of the last answer before it has woken this task.
+    fn refuse_flaw(&mut self, cx: &mut Context<'_>, own: Own) -> Poll<io::Result<()>> {
+        let conn = &self.entry.conn;
+        match conn.wait() {
+            _ if own == Own::Chunks => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            Wait::Answer | Wait::Body => Poll::Pending,
+            Wait::First
+            | Wait::Head
+            | Wait::Next
+            | Wait::Other
+            | Wait::Silence
+            | Wait::Handshake
+            | Wait::Streams => {
+                conn.set(Wait::Head);
+                self.refuse(cx, own)
+            }
+        }
+    }
+
+    /// Puts an answer in ours in place of hyper's own, which has no request in hand: a status without a
+    /// word. It is said in ours, and hyper is told that all is written.
     fn replace(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> bool {
         let conn = &self.entry.conn;
         if !matches!(conn.wait(), Wait::Head | Wait::Next) {
@@ -175,13 +208,16 @@ impl Watched {
 
     /// Says that nothing more is said, and listens until the client has stopped, too. Where it is silent
     /// already the end of the socket says so, which follows at once.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.end == End::NotYet {
             let conn = &self.entry.conn;
-            self.end = if conn.may_be_heard() {
+            // A client whose bytes have no memory left is not waited for.
+            let may_be_heard = conn.may_be_heard() || conn.streams().is_some();
+            self.end = if may_be_heard && !matches!(conn.kick(), Kick::Budget | Kick::Abuse) {
                 ready!(self.stream.poll_shutdown(cx))?;
                 End::Said
             } else {
+                self.stream.say_end(cx);
                 End::Over
             };
             conn.set(Wait::Silence);
@@ -193,7 +229,11 @@ impl Watched {
             }
             let mut buffer = ReadBuf::uninit(&mut bytes);
             let is_heard = match self.stream.poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) => !buffer.filled().is_empty(),
+                Poll::Ready(Ok(())) => {
+                    let bytes = buffer.filled().len();
+                    let streams = self.entry.conn.streams();
+                    bytes > 0 && streams.is_none_or(|streams| streams.note_read(bytes))
+                }
                 Poll::Ready(Err(_)) => false,
                 Poll::Pending if self.entry.conn.kick() == Kick::Silence => false,
                 Poll::Pending => return Poll::Pending,
@@ -206,32 +246,75 @@ impl Watched {
         Poll::Pending
     }
 
-    /// What a read answers that found nothing, on a connection that was told to end.
+    /// Returns the result of a read that found nothing, on a connection that was told to end.
     fn ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match (self.entry.conn.kick(), self.entry.conn.wait()) {
+            (Kick::Head, Wait::First) if self.preface > 0 => self.refuse(cx, Own::HeadTimeout),
             (Kick::Idle, Wait::Next) | (Kick::Head, Wait::First) => Poll::Ready(Ok(())),
             (Kick::Rest, Wait::Next) => {
                 self.end = End::Rest;
                 Poll::Ready(Ok(()))
             }
             (Kick::Head, Wait::Head) => self.refuse(cx, Own::HeadTimeout),
+            (Kick::Budget, Wait::Head) => self.refuse(cx, Own::HeadTooLong),
             _ => Poll::Pending,
         }
     }
 
-    /// So many bytes are left to be written, and are about to be. Few of them a socket takes at once: then
-    /// what is told of their request is told before, since the kernel may well let the client run, which
-    /// has its answer then, and somebody may kill this worker meanwhile.
+    /// So many bytes are left to be written, and are about to be. Few of them a socket takes at once:
+    /// then what is told of their request is told before, since the kernel may well let the client run,
+    /// which has its answer then, and this worker may be killed meanwhile.
     fn note_writing(&self, length: usize) {
-        if length <= TAKEN_AT_ONCE && !self.entry.conn.is_blocked() {
-            self.entry.note_last_write();
+        if length <= TAKEN_AT_ONCE && !self.entry.conn.is_blocked() && self.stream.is_clear() {
+            if self.is_multiplexed {
+                self.entry.settle();
+            } else {
+                self.entry.note_last_write();
+            }
         }
     }
 
-    /// Notes whether a write had to wait for the client.
-    fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Watches the client while its request is in hand, when hyper does not read.
+    ///
+    /// # Errors
+    /// When the client has gone, or has sent its FIN long ago: hyper drops the handler then.
+    fn watch_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let conn = &self.entry.conn;
-        if result.is_pending() && conn.kick() == Kick::Reader {
+        match self.stream.poll_departure(cx) {
+            Departure::Gone => return Err(io::ErrorKind::ConnectionReset.into()),
+            Departure::Finished => conn.note_finished(),
+            Departure::None => {}
+        }
+        if conn.kick() == Kick::Finished {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+
+    /// Has the socket take what TLS has encrypted.
+    fn poll_flush_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Stream::Plain(_) = &self.stream {
+            return Poll::Ready(Ok(()));
+        }
+        let result = self.stream.poll_flush(cx);
+        let conn = &self.entry.conn;
+        if result.is_pending() && matches!(conn.kick(), Kick::Reader | Kick::Finished) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        conn.note_blocked(result.is_pending());
+        result
+    }
+
+    /// Notes the result of a write of so many bytes, and whether it had to wait for the client.
+    fn note_write(
+        &self,
+        offered: usize,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let conn = &self.entry.conn;
+        let taken = if let Poll::Ready(Ok(taken)) = result { taken } else { 0 };
+        conn.note_unwritten(offered.saturating_sub(taken));
+        if result.is_pending() && matches!(conn.kick(), Kick::Reader | Kick::Finished) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         conn.note_blocked(result.is_pending());
@@ -243,21 +326,13 @@ impl Drop for Watched {
     fn drop(&mut self) {
         if self.end == End::Rest {
             self.entry.rest(std::mem::take(&mut self.stream));
+        } else if let Some(upgraded) = &mut self.upgraded {
+            upgraded.close_at_last(&mut self.stream);
+            self.entry.close_upgraded(upgraded);
         } else {
             self.entry.close();
         }
     }
-}
-
-/// Puts the pieces together, if the room is enough for all of them.
-fn gather(slices: &[io::IoSlice<'_>], room: &mut ReadBuf<'_>) -> bool {
-    for slice in slices {
-        if slice.len() > room.remaining() {
-            return false;
-        }
-        room.put_slice(slice);
-    }
-    true
 }
 
 impl AsyncRead for Watched {
@@ -276,29 +351,44 @@ impl AsyncRead for Watched {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
+        this.take_upgrade();
+        if let Some(upgraded) = &mut this.upgraded {
+            return upgraded.poll_read(&mut this.stream, cx, buffer);
+        }
+        if let Some(own) = this.flaw {
+            return this.refuse_flaw(cx, own);
+        }
         let before = buffer.filled().len();
-        let result = if this.ahead.is_empty() {
-            this.stream.poll_read(cx, buffer)
-        } else {
-            let length = this.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&this.ahead.split_to(length));
-            Poll::Ready(Ok(()))
+        if this.is_multiplexed {
+            return this.read_frames(cx, buffer);
+        }
+        let wait = this.entry.conn.wait();
+        let result = match wait {
+            Wait::First => this.poll_first(cx, buffer),
+            _ => this.stream.poll_read(cx, buffer),
         };
+        if let Stream::Tls(_) = &this.stream {
+            this.entry.conn.note_buffered(this.stream.buffered());
+        }
         match result {
             Poll::Pending => this.ended(cx),
+            Poll::Ready(Ok(())) if this.end == End::Rest => result,
             Poll::Ready(Ok(())) => {
                 let bytes = &buffer.filled()[before..];
-                let wait = this.entry.conn.wait();
-                match this.entry.conn.note_read(bytes, this.room) {
-                    // It would be taken for a request without its fragment.
-                    Ok(line) if this.fragments.are_in(wait, line, bytes) => {
-                        this.refuse(cx, Own::Target)
+                if wait.is_of_head() && this.stream.is_gone(cx) {
+                    // The request was sent before the reset: its response would reach no client.
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                let read = this.entry.conn.note_read(bytes, this.room);
+                this.entry.server.conns.keep_budget();
+                match read {
+                    Ok(_) if wait == Wait::First && bytes.first() == Some(&TLS) => {
+                        this.entry.server.warn_of_tls(this.entry.peer);
+                        this.refuse(cx, Own::Tls)
                     }
-                    // hyper, which speaks HTTP/1.1 only here, would say nothing.
-                    Ok(_) if wait == Wait::First && bytes.starts_with(HTTP_2) => {
-                        this.refuse(cx, Own::Malformed)
-                    }
-                    Ok(_) => result,
+                    // It speaks another protocol.
+                    Ok(_) if wait == Wait::Other => result,
+                    Ok(_) => this.pass_on(cx, buffer, before),
                     Err(TooLong::Line) => this.refuse(cx, Own::LineTooLong),
                     Err(TooLong::Head) => this.refuse(cx, Own::HeadTooLong),
                 }
@@ -314,25 +404,41 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.replace(cx, bytes) {
-            return Poll::Ready(Ok(bytes.len()));
+        let this = &mut *self;
+        if !this.is_multiplexed {
+            if this.replace(cx, bytes) {
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            this.take_upgrade();
+            if let Some(upgraded) = &mut this.upgraded {
+                let result = upgraded.poll_write(&mut this.stream, cx, bytes);
+                return this.note_write(bytes.len(), result);
+            }
         }
-        self.note_writing(bytes.len());
-        let result = self.stream.poll_write(cx, bytes);
-        self.note_write(result)
+        this.note_writing(bytes.len());
+        let result = this.stream.poll_write(cx, bytes);
+        this.note_write(bytes.len(), result)
     }
 
     /// hyper calls it only when it has nothing left to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Gone => gone(),
-        };
-        if matches!(result, Poll::Ready(Ok(()))) {
-            self.entry.note_flushed();
+        let this = &mut *self;
+        if let Some(upgraded) = &mut this.upgraded {
+            upgraded.try_close(&mut this.stream, cx)?;
         }
-        result
+        ready!(self.poll_flush_stream(cx))?;
+        if self.is_multiplexed {
+            return Poll::Ready(Ok(()));
+        }
+        let was_next = self.entry.conn.wait() == Wait::Next;
+        let is_flushed = self.entry.note_flushed();
+        if self.flaw.is_some() && !was_next && self.entry.conn.wait() == Wait::Next {
+            cx.waker().wake_by_ref();
+        }
+        if is_flushed {
+            self.watch_client(cx)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -355,10 +461,19 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.replace(cx, slices.first().map_or(&[], |slice| slice)) {
-            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if !self.is_multiplexed {
+            self.take_upgrade();
+            if self.upgraded.is_some() {
+                let first =
+                    slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+                return self.poll_write(cx, first);
+            }
+            if self.replace(cx, slices.first().map_or(&[], |slice| slice)) {
+                return Poll::Ready(Ok(length));
+            }
         }
-        self.note_writing(slices.iter().map(|slice| slice.len()).sum());
+        self.note_writing(length);
         let mut room = [MaybeUninit::uninit(); GATHERED_MAX];
         let mut room = ReadBuf::uninit(&mut room);
         let result = if gather(slices, &mut room) {
@@ -366,86 +481,6 @@ impl AsyncWrite for Watched {
         } else {
             self.stream.poll_write_vectored(cx, slices)
         };
-        self.note_write(result)
-    }
-}
-
-fn gone<T>() -> Poll<io::Result<T>> {
-    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
-}
-
-impl Stream {
-    /// A TCP connection, non-blocking, in this worker's event loop.
-    pub(super) fn tcp(stream: std::net::TcpStream) -> io::Result<Self> {
-        TcpStream::from_std(stream).map(Self::Tcp)
-    }
-
-    /// The same over a unix socket.
-    pub(super) fn unix(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
-        UnixStream::from_std(stream).map(Self::Unix)
-    }
-
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Gone => gone(),
-        }
-    }
-
-    /// Waits until there is something to read, if it is only the end.
-    pub(super) async fn has_more(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
-            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-
-    /// Appends what there is to the bytes, within their capacity; 0: the end.
-    fn poll_read_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &mut BytesMut,
-    ) -> Poll<io::Result<usize>> {
-        let length = bytes.len();
-        bytes.resize(bytes.capacity(), 0);
-        let mut buffer = ReadBuf::new(&mut bytes[length..]);
-        let result = self.poll_read(cx, &mut buffer);
-        let read = buffer.filled().len();
-        bytes.truncate(length + read);
-        result.map_ok(|()| read)
-    }
-
-    fn poll_write_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Gone => gone(),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Gone => gone(),
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Gone => gone(),
-        }
+        self.note_write(length, result)
     }
 }

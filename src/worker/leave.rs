@@ -1,4 +1,4 @@
-//! How a worker leaves without losing a request.
+//! The drain of a worker, which loses no request.
 //!
 //! Keep-alive connections cannot be closed at once: the client's next request may be on its way. So
 //! every further answer says `Connection: close`, and only what stays idle for a while is closed.
@@ -8,29 +8,42 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::events::WorkerEvent;
+use super::long::Turn;
+use super::pace::Pace;
 use super::server::Server;
 use crate::config::Config;
+use crate::embed::WorkerContext;
 use crate::listeners::Listeners;
+use crate::logging;
 use crate::sys::clock;
 use crate::time::Instant;
 
-/// How long an idle connection may still bring a request before it is closed. Measured against
+/// The time for which an idle connection may still bring a request before it is closed. Measured against
 /// clients that watch for the end of a connection and clients that do not.
 const IDLE_GRACE: Duration = Duration::from_secs(2);
-/// How often it is looked for idle ones.
+/// The interval at which idle ones are looked for.
 const IDLE_LOOK: Duration = Duration::from_millis(250);
-/// How long a stopping server waits for handshakes that have begun: they are finished within a round
-/// trip. What waits in its queues by then is accepted, however long that takes.
+/// The time that a stopping server waits for handshakes that have begun: they are finished within a
+/// round trip. What waits in its queues by then is accepted, however long that takes.
 pub(super) const SETTLE: Duration = Duration::from_millis(250);
-/// How long a worker whose master is gone may finish.
+/// So much longer it goes on accepting while it has connections: until shortly before the master closes
+/// the listeners.
+const LONG_HANDSHAKES: Duration = Duration::from_millis(650);
+/// The time for which a worker whose master is gone may finish.
 const ORPHANED: Duration = Duration::from_millis(1500);
 /// A worker is done so much before `graceful_timeout` is over, or in half of that, to say what it
 /// leaves undone: before its master would kill it, which leaves some time for the last log lines.
 const MARGIN: Duration = Duration::from_millis(500);
-/// How often, and after how long each time, it is looked then whether all that has come in by half is
+/// The number of looks, and the time between them, whether all that has come in by half is
 /// answered.
 const LAST_LOOKS: u32 = 20;
 const LAST_LOOK: Duration = Duration::from_millis(5);
+
+/// The interval at which responses and protocols that are to end are looked for.
+const LONG_LOOK: Duration = Duration::from_millis(50);
+/// So long before the deadline the last of them is to end.
+const LAST_ENDS: Duration = Duration::from_millis(250);
 
 /// Why, and so how, a worker leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,16 +67,13 @@ impl Leaving {
         config: &Config,
         quit: impl Future<Output = ()>,
     ) {
-        let patience = match self {
-            // It may have been too busy to hear it at once.
-            Self::Drain | Self::Stop => {
-                let margin = MARGIN.min(config.graceful_timeout / 2);
-                config.graceful_timeout.saturating_sub(dismissed_for(server) + margin)
-            }
-            Self::Orphaned => ORPHANED,
-            Self::Now => Duration::ZERO,
-        };
+        let patience = self.time_left(server, config);
         server.leave();
+        let graceful = config.graceful_timeout.mul_f64(config.drain_spread);
+        let spread = match self {
+            Self::Drain | Self::Stop => graceful.saturating_sub(dismissed_for(server)),
+            Self::Orphaned | Self::Now => patience.mul_f64(config.drain_spread),
+        };
         let mut quit = pin!(quit);
         tokio::select! {
             () = quit.as_mut() => {}
@@ -73,38 +83,77 @@ impl Leaving {
                     () = tell_halves(server) => {}
                 }
             }
-            () = self.drain(server) => {}
+            () = self.drain(server, [spread, patience]) => {}
         }
         server.stop_accepting(|_| true).await;
-        server.cut();
         let left = server.conns.unfinished();
+        server.cut();
+        // Handlers are dropped before the application is told that they have ended.
+        let _either = tokio::time::timeout(LAST_LOOKS * LAST_LOOK, empty(server)).await;
         if left > 0 && self != Self::Now {
-            tracing::warn!("worker {}: cutting {left} connections: its time is over", server.slot);
+            let (slot, connections) = (server.slot, left);
+            logging::emit(&WorkerEvent::DrainTimedOut { slot, connections });
         }
     }
 
-    async fn drain(self, server: &Arc<Server>) {
+    /// The time that is left to the worker.
+    fn time_left(self, server: &Server, config: &Config) -> Duration {
+        match self {
+            // It may have been too busy to hear it at once.
+            Self::Drain | Self::Stop => {
+                let margin = MARGIN.min(config.graceful_timeout / 2);
+                config.graceful_timeout.saturating_sub(dismissed_for(server) + margin)
+            }
+            Self::Orphaned => ORPHANED,
+            Self::Now => Duration::ZERO,
+        }
+    }
+
+    /// Waits for the application's tasks as long as there is time, or until the worker is told to quit.
+    pub(super) async fn wait_for_tasks(
+        self,
+        server: &Server,
+        worker: &WorkerContext,
+        quit: impl Future<Output = ()>,
+    ) {
+        tokio::select! {
+            () = worker.tasks.ended() => {}
+            () = quit => {}
+            () = tokio::time::sleep(self.time_left(server, worker.config())) => {}
+        }
+        let tasks = worker.tasks.count();
+        if tasks > 0 && self != Self::Now {
+            logging::emit(&WorkerEvent::TasksCut { slot: server.slot, tasks });
+        }
+    }
+
+    async fn drain(self, server: &Arc<Server>, [spread, patience]: [Duration; 2]) {
         if self == Self::Now {
             return;
         }
         tokio::select! {
             () = self.let_go(server) => {}
+            never = end_long(server, spread, patience) => match never {},
             never = close_idle(server) => match never {},
         }
     }
 
-    /// Ends when nobody is left.
+    /// Ends when no connection is left.
     async fn let_go(self, server: &Arc<Server>) {
         match self {
             Self::Drain | Self::Now => server.stop_accepting(|_| true).await,
             Self::Stop | Self::Orphaned => {
                 tokio::time::sleep(SETTLE).await;
+                if self == Self::Stop {
+                    // Handshakes may take longer. A worker that has connections waits for them anyway.
+                    let _either = tokio::time::timeout(LONG_HANDSHAKES, empty(server)).await;
+                }
                 let queues = server.queues(|_| true);
                 server.stop_accepting(|_| true).await;
                 server.take_waiting(queues).await;
             }
         }
-        // An address that is let go meanwhile is closed when nobody holds it.
+        // An address that is let go meanwhile is closed when no process holds it.
         *server.listeners() = Listeners::default();
         empty(server).await;
     }
@@ -130,6 +179,25 @@ async fn close_idle(server: &Server) -> Infallible {
     loop {
         server.conns.close_idle(IDLE_GRACE);
         tokio::time::sleep(IDLE_LOOK).await;
+    }
+}
+
+/// Ends what would go on without an end: some at each look, in the order of their turns.
+async fn end_long(server: &Server, spread: Duration, patience: Duration) -> Infallible {
+    let now = clock::monotonic_millis();
+    let after =
+        |time: Duration| now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let last = patience.saturating_sub(LAST_ENDS);
+    let (first, last) = (after(spread.min(last)), after(last));
+    let mut turns = [(Turn::First, Pace::new(now, first)), (Turn::Second, Pace::new(first, last))];
+    loop {
+        let now = clock::monotonic_millis();
+        for (turn, pace) in &mut turns {
+            let due = pace.due(now, server.longs.count(*turn));
+            server.longs.end(*turn, due);
+        }
+        server.longs.cut_silent(now);
+        tokio::time::sleep(LONG_LOOK).await;
     }
 }
 

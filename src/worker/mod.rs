@@ -6,110 +6,109 @@
 //! the application runs.
 
 mod accept;
+mod addressless;
+mod birth;
 mod body;
+mod boot;
+mod budget;
+mod conn;
 mod conns;
+pub(crate) mod events;
 mod fairness;
 mod forwarded;
-mod fragments;
+mod frames;
+mod framing;
+mod full;
+mod handshake;
 mod heads;
+mod health;
+pub(crate) mod in_process;
 mod io;
+mod leak;
 mod leave;
+mod long;
+mod multiplex;
+mod overdue;
 mod own;
+mod pace;
+mod phases;
+mod polls;
 mod proxy;
+mod pulse;
+mod recorder;
+mod reports;
 mod server;
 mod service;
+mod socket;
+mod stream;
 mod strict;
+mod telemetry;
 mod ticket;
 mod turns;
+mod unread;
+mod upgraded;
+mod waits;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
-pub(crate) use conns::Conn;
+pub(crate) use birth::{BOOT_FAILED, Birth, PREPARE_FAILED, WorkerBirth, begin, begin_prepare};
+pub(crate) use conn::Conn;
 use rand::RngExt;
 pub(crate) use service::InHand;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
+use tokio_rustls::rustls::ServerConfig;
 
+use crate::body_limits::Declared;
 use crate::config::Config;
-use crate::embed::{App, PrepareContext, WorkerContext};
-use crate::ids::{Generation, Slot, SlotSet};
-use crate::listeners::Listeners;
-use crate::logging;
-use crate::scoreboard::{Doing, SlotBoard, WorkerBoard};
+use crate::draining::Draining;
+use crate::embed::{App, PrepareContext, Process, Tasks, WorkerContext};
+use crate::ids::SlotSet;
+use crate::logging::{self, Chain};
+use crate::scoreboard::Doing;
 use crate::sys::bell::Bell;
-use crate::sys::channel::{Channel, Received};
-use crate::sys::fork::{InChild, SingleThreaded};
-use crate::sys::process::{self, Identity};
+use crate::sys::channel::{Lower, Received};
+use crate::sys::fork::InChild;
 use crate::sys::readable::readable;
-use crate::sys::signals::{self, Signals};
-use crate::sys::{clock, signals as signal};
-use crate::time::Instant;
+use crate::sys::signals as signal;
+use crate::sys::signals::Signals;
+use crate::tls::{self, Material};
 use crate::wire::{MESSAGE_MAX, Order, Report};
+use birth::log_boot_failure;
+use boot::Booted;
+use events::WorkerEvent;
+use handshake::HTTP_2;
 use leave::Leaving;
+use polls::Metronome;
+use pulse::{heartbeat, heartbeat_interval, patience, pulse};
 use server::Server;
-
-/// Exit code of a worker that could not boot, as in gunicorn.
-const BOOT_FAILED: i32 = 3;
-/// Exit code of a `prepare` that failed, as in gunicorn when the application cannot be loaded.
-const PREPARE_FAILED: i32 = 4;
-
-/// By how many thousandths of the memory a worker is likelier than the master to be killed when there
-/// is none left: a worker is replaced, the master is not. More than they differ in size when idle, and
-/// too little to make a worker go for another program.
-const OUT_OF_MEMORY_BIAS: i32 = 20;
-
-/// What every child is born with.
-pub(crate) struct Birth<'a> {
-    pub(crate) config: Arc<Config>,
-    pub(crate) generation: Generation,
-    /// The master's signals, to be forgotten.
-    pub(crate) signals: &'a Signals,
-    /// The child's end of its channel; its end of file says that the master is gone.
-    pub(crate) channel: Channel,
-    pub(crate) master: i32,
-    /// Whom to become.
-    pub(crate) identity: &'a Identity,
-}
-
-/// What a worker is born with besides.
-pub(crate) struct WorkerBirth<'a> {
-    pub(crate) birth: Birth<'a>,
-    pub(crate) slot: Slot,
-    pub(crate) listeners: Listeners,
-    pub(crate) board: Arc<WorkerBoard>,
-    pub(crate) counters: Arc<SlotBoard>,
-}
+use telemetry::Telemetry;
 
 /// Runs `prepare`; answers the exit code.
 pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 {
-    process::extend_name("prep");
-    log_panics();
-    birth.signals.forget();
-    // It has nothing to finish: every signal ends it.
-    let reset =
-        signals::reset(&[signal::TERM, signal::INT, signal::QUIT, signal::HUP, signal::USR1]);
-    let become_it = reset.and_then(|()| birth.identity.assume());
-    // After the change of user, which clears it (prctl(2), PR_SET_PDEATHSIG).
-    if let Err(error) = become_it.and_then(|()| process::die_with_parent(signal::KILL)) {
-        tracing::error!("failed to begin prepare: {error}");
-        return PREPARE_FAILED;
-    }
-    child.unblock_signals();
-    if process::parent_pid() != birth.master {
-        return PREPARE_FAILED;
+    if let Err(code) = begin_prepare(child, birth) {
+        return code;
     }
     let context =
         PrepareContext { config: Arc::clone(&birth.config), generation: birth.generation };
-    let run = || match runtime(1) {
-        Ok(runtime) => runtime.block_on(app.prepare(&context)),
-        Err(error) => Err(error.into()),
+    let run = || {
+        let runtime = runtime(1, |builder| app.runtime(&birth.config, builder))?;
+        let prepared = runtime.block_on(async {
+            let telemetry = Telemetry::start(app, Process::Prepare(&context))?;
+            let prepared = app.prepare(&context).await;
+            telemetry.end().await;
+            prepared
+        });
+        // Not dropped: that would wait for blocking tasks without limit.
+        runtime.shutdown_background();
+        prepared
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => {
-            tracing::error!("failed to prepare: {}", Chain(error.as_ref()));
+            let reason = Chain(error.as_ref()).to_string();
+            logging::emit(&WorkerEvent::PrepareFailed { reason });
             PREPARE_FAILED
         }
         Err(_) => PREPARE_FAILED,
@@ -117,91 +116,53 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
 }
 
 /// Serves until it is told to leave; answers the exit code.
-pub(crate) fn main(child: InChild, worker: WorkerBirth<'_>, app: &impl App) -> i32 {
-    // 1. Its name, and its worth.
-    process::extend_name(&format!("w{}", worker.slot));
-    // Before the change of user, which forbids it. Where it cannot be, the kernel goes by size.
-    let _expendable = process::be_expendable(OUT_OF_MEMORY_BIAS);
-    log_panics();
-    // 2. The master's signal handlers are forgotten before any signal is let in: ours would be
-    //    written to the master's pipe.
-    worker.birth.signals.forget();
-    let caught = match catch(&worker) {
+pub(crate) fn main(child: InChild, mut worker: WorkerBirth<'_>, app: Arc<impl App>) -> i32 {
+    let signals = [signal::TERM, signal::INT, signal::QUIT, signal::USR1];
+    let caught = match begin(child, &worker, &signals) {
         Ok(caught) => caught,
+        Err(code) => return code,
+    };
+    // Certificates and keys: their file in memory is closed before any code of the application runs.
+    let tls = worker.tls.take().map(|tls| server_config(&worker.birth.config, &tls)).transpose();
+    let tls = match tls {
+        Ok(tls) => tls,
         Err(error) => {
-            tracing::error!("failed to boot worker {}: {error}", worker.slot);
+            log_boot_failure(worker.slot, format_args!("cannot speak TLS: {error}"));
             return BOOT_FAILED;
         }
     };
-    worker.board.set_doing(worker.birth.generation, Doing::Booting);
-    // 3. The random stream is the master's, as it was in every sibling: a new one.
-    reseed();
-    // 4. Signals come in now.
-    child.unblock_signals();
-    // 5. The runtime, the application, its requests.
-    let threads = worker.birth.config.threads;
-    let code = catch_unwind(AssertUnwindSafe(|| match runtime(threads) {
+    // The runtime, the application, its requests.
+    let (threads, slot) = (worker.birth.config.threads, worker.slot);
+    let (config, theirs) = (Arc::clone(&worker.birth.config), Arc::clone(&app));
+    let changed = |builder: &mut Builder| theirs.runtime(&config, builder);
+    let code = catch_unwind(AssertUnwindSafe(|| match runtime(threads, changed) {
         Ok(runtime) => {
-            let code = runtime.block_on(run(worker, caught, app));
+            let code = runtime.block_on(run(worker, tls, caught, app));
             // Tasks that still run have had their time.
             runtime.shutdown_background();
             code
         }
         Err(error) => {
-            tracing::error!("failed to build the runtime: {error}");
+            log_boot_failure(slot, format_args!("cannot build the runtime: {error}"));
             BOOT_FAILED
         }
     }));
     code.unwrap_or(BOOT_FAILED)
 }
 
-/// Has panics written to the error log, in one line. With `RUST_BACKTRACE` the trace follows on stderr.
-fn log_panics() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        let what = info.payload_as_str().unwrap_or("without a message");
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!("panicked at {place}: {what}");
-        if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
-            before(info);
-        }
-    }));
-}
-
-/// The worker's own signals, its belt against a lost master, and its user.
-fn catch(worker: &WorkerBirth<'_>) -> std::io::Result<Signals> {
-    let caught = Signals::catch(&[signal::TERM, signal::INT, signal::QUIT, signal::USR1])?;
-    worker.birth.identity.assume()?;
-    // After the change of user, which clears it (prctl(2), PR_SET_PDEATHSIG).
-    signals::alarm_when_orphaned(worker.birth.master)?;
-    process::die_with_parent(signal::HUP)?;
-    if let Ok(alone) = SingleThreaded::prove() {
-        process::set_environment(&alone, &worker.birth.config.env);
-    }
-    // Its own generation's formats, which may name variables of its environment.
-    logging::apply(&worker.birth.config.log)?;
-    Ok(caught)
-}
-
-/// `rand` has no protection across `fork` since 0.9: without this, all workers draw the same numbers.
-fn reseed() {
-    if rand::rng().reseed().is_err() {
-        // The system's source is gone; a stream that siblings share must not be used.
-        std::process::abort();
-    }
-}
-
+/// Builds a runtime; the application may change what is not set behind that.
 #[expect(clippy::disallowed_methods, reason = "after the fork, and nowhere else")]
-fn runtime(threads: u16) -> std::io::Result<Runtime> {
+pub(crate) fn runtime(threads: u16, change: impl FnOnce(&mut Builder)) -> std::io::Result<Runtime> {
     let mut builder =
         if threads > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    change(&mut builder);
     if threads > 1 {
         builder.worker_threads(usize::from(threads));
     }
     builder.on_thread_park(turns::end).enable_all().build()
 }
 
-/// What came in while the worker served.
+/// The orders and signals that came in while the worker served.
 enum Call {
     Order(Order),
     /// A listener that was opened after the fork.
@@ -214,9 +175,22 @@ enum Call {
     ServedEnough,
 }
 
-async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
+/// The TLS configuration of connections.
+fn server_config(config: &Config, tls: &Material) -> std::io::Result<Arc<ServerConfig>> {
+    let both: &[&[u8]] = &[HTTP_2, b"http/1.1"];
+    let protocols = if config.http2.enabled { both } else { &both[1..] };
+    tls::server_config(&config.tls, tls, protocols)
+}
+
+async fn run(
+    worker: WorkerBirth<'_>,
+    tls: Option<Arc<ServerConfig>>,
+    caught: Signals,
+    app: Arc<impl App>,
+) -> i32 {
+    let slot = worker.slot;
     let (Ok(caught), Ok(channel)) = (readable(caught), readable(worker.birth.channel)) else {
-        tracing::error!("failed to watch for signals and orders");
+        log_boot_failure(slot, "cannot watch for signals and orders");
         return BOOT_FAILED;
     };
     let config = Arc::clone(&worker.birth.config);
@@ -225,47 +199,76 @@ async fn run(worker: WorkerBirth<'_>, caught: Signals, app: &impl App) -> i32 {
         generation: worker.birth.generation,
         slot: worker.slot,
         counters: Arc::clone(&worker.counters),
+        body_limits: Declared::new(config.limits.body),
+        draining: Draining::default(),
+        tasks: Tasks::default(),
     };
-    let router = tokio::select! {
-        router = app.router(&context) => router,
+    let _tasks_end_with_it = EndsLeads(&context.draining);
+    recorder::install(&worker.board, slot);
+    let booted = tokio::select! {
+        booted = boot::boot(&app, &context, &worker.listeners, tls) => booted,
         () = told_to_quit(&caught) => return 0,
     };
-    let router = match router {
-        // Else axum makes every route anew for each of its requests.
-        Ok(router) => router.with_state(()),
+    let Booted { routes, telemetry } = match booted {
+        Ok(booted) => booted,
         Err(error) => {
-            tracing::error!("failed to boot worker {}: {}", worker.slot, Chain(error.as_ref()));
+            log_boot_failure(slot, Chain(error.as_ref()));
             return BOOT_FAILED;
         }
     };
-    logging::wait_for_room(patience(Arc::clone(&worker.board), config.graceful_timeout));
+    let least = heartbeat_interval(config.stall_timeout);
+    logging::wait_for_room(patience(Arc::clone(&worker.board), config.graceful_timeout, least));
     let enough = requests_max(&config);
     let place = (worker.slot, worker.birth.generation);
     let boards = (worker.counters, Arc::clone(&worker.board));
     let bell = worker.listeners.bell(worker.slot).map(Bell::try_clone);
     let Some(Ok(Ok(bell))) = bell.map(|bell| bell.map(readable)) else {
-        tracing::error!("failed to watch the bell of slot {}", worker.slot);
+        log_boot_failure(slot, "cannot watch the bell of its slot");
         return BOOT_FAILED;
     };
-    let server = Arc::new(Server::new(place, &config, router, boards, worker.listeners, enough));
+    let server = Arc::new(Server::new(place, &config, routes, boards, worker.listeners, enough));
     server.place.take();
     server.board.set_doing(server.generation, Doing::Serving);
     server.accept_from(&SlotSet::from_iter([worker.slot]));
-    let pulse = tokio::spawn(pulse(Arc::clone(&server), worker.board, config.stall_timeout));
-    if channel.get_ref().send(&Report::Ready.encode(), None).is_err() {
+    let metronome = match (config.threads > 1).then(Metronome::start).transpose() {
+        Ok(metronome) => metronome,
+        Err(error) => {
+            log_boot_failure(slot, format_args!("cannot start a thread: {error}"));
+            return BOOT_FAILED;
+        }
+    };
+    let pulse = tokio::spawn(pulse(Arc::clone(&server), metronome, config.stall_timeout));
+    if channel.get_ref().send(&Report::Ready.encode()).is_err() {
         return 0;
     }
     let leaving = heed_calls(&channel, &caught, &bell, &server).await;
+    if leaving != Leaving::Drain {
+        server.routes.health.stop();
+    }
+    // Before anything is closed.
+    context.draining.begin();
     server.board.set_doing(server.generation, Doing::Leaving);
     leaving.finish(&server, &config, told_to_quit(&caught)).await;
+    leaving.wait_for_tasks(&server, &context, told_to_quit(&caught)).await;
     app.stopped(&context).await;
+    telemetry.end().await;
     pulse.abort();
     0
 }
 
+/// Has leases last until the process is reaped from when this is dropped: the runtime ends tasks in any
+/// order then, and one may still work when another gives its lease back.
+struct EndsLeads<'a>(&'a Draining);
+
+impl Drop for EndsLeads<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// Does what it is told until it is to leave.
 async fn heed_calls(
-    channel: &AsyncFd<Channel>,
+    channel: &AsyncFd<Lower>,
     caught: &AsyncFd<Signals>,
     bell: &AsyncFd<Bell>,
     server: &Arc<Server>,
@@ -282,9 +285,10 @@ async fn heed_calls(
             }
             Call::Order(Order::Close { address }) => server.close(address),
             Call::Asked => {
-                server.board.beat(Instant::from_millis(clock::monotonic_millis()));
+                server.board.beat(heartbeat(server.heartbeat_interval));
                 server.help();
             }
+            Call::Order(Order::Announce) => server.announce(),
             Call::Order(Order::Drain) => return Leaving::Drain,
             Call::Order(Order::Stop) => return Leaving::Stop,
             Call::Orphaned => return Leaving::Orphaned,
@@ -293,13 +297,17 @@ async fn heed_calls(
                 Heeded::Nothing => {}
                 // Others must accept for this slot first; the master says when they do.
                 Heeded::Leave => tell(channel, Report::ToldToLeave),
-                Heeded::Quit => return Leaving::Now,
+                Heeded::Quit => {
+                    // So that its end is no death.
+                    tell(channel, Report::ToldToLeave);
+                    return Leaving::Now;
+                }
             },
         }
     }
 }
 
-/// What a worker makes of its signals.
+/// Returns the meaning of a worker's signals.
 enum Heeded {
     Nothing,
     Leave,
@@ -319,7 +327,7 @@ fn heed(numbers: &[i32]) -> Heeded {
     heeded
 }
 
-fn heed_while_serving(numbers: &[i32], channel: &AsyncFd<Channel>) -> Heeded {
+fn heed_while_serving(numbers: &[i32], channel: &AsyncFd<Lower>) -> Heeded {
     if numbers.contains(&signal::USR1) {
         // The files are the logger's, which takes its orders from the master.
         tell(channel, Report::ToldToReopen);
@@ -339,7 +347,7 @@ async fn told_to_quit(caught: &AsyncFd<Signals>) {
 }
 
 async fn next_call(
-    channel: &AsyncFd<Channel>,
+    channel: &AsyncFd<Lower>,
     caught: &AsyncFd<Signals>,
     bell: &AsyncFd<Bell>,
     server: &Server,
@@ -353,8 +361,8 @@ async fn next_call(
                     // What cannot be received now may be later; only the end is the end.
                     Ok(Received::Nothing) | Err(_) => ready.clear_ready(),
                     Ok(Received::End) => return Call::Orphaned,
-                    Ok(Received::Message { length, descriptor }) => {
-                        match (Order::decode(&message[..length]), descriptor) {
+                    Ok(Received::Message { length, descriptors }) => {
+                        match (Order::decode(&message[..length]), descriptors.into_iter().next()) {
                             (Ok(Order::Listener { address, slot }), Some(listener)) => {
                                 server.listeners().receive(address, slot, listener);
                                 return Call::Received;
@@ -389,47 +397,9 @@ async fn next_call(
     }
 }
 
-fn tell(channel: &AsyncFd<Channel>, report: Report) {
+fn tell(channel: &AsyncFd<Lower>, report: Report) {
     // A master that does not read is stopped or gone; in both cases it learns from our end.
-    let _unread = channel.get_ref().send(&report.encode(), None);
-}
-
-/// The heartbeat, and the sweep of connections that stand still. At rest it beats just often enough
-/// for the master.
-async fn pulse(server: Arc<Server>, board: Arc<WorkerBoard>, stall_timeout: Duration) {
-    let slow = (stall_timeout / 4).max(Duration::from_millis(10));
-    loop {
-        board.beat(Instant::from_millis(clock::monotonic_millis()));
-        server.conns.sweep();
-        let changed = server.conns.changed.notified();
-        let at_rest = server.conns.count() == 0;
-        match (at_rest, stall_timeout.is_zero()) {
-            (false, true) => tokio::time::sleep(server.conns.interval()).await,
-            (false, false) => tokio::time::sleep(server.conns.interval().min(slow)).await,
-            (true, true) => changed.await,
-            (true, false) => {
-                // The first connection begins the sweeps.
-                let _either = tokio::time::timeout(slow, changed).await;
-            }
-        }
-    }
-}
-
-/// What a line that waits for room does (`log.when_full = "block"`). It blocks the event loop: so it
-/// beats in its place, and looks whether the worker was told to leave. Then it has half of the time
-/// that there is; the rest is for those who wait behind it.
-fn patience(
-    board: Arc<WorkerBoard>,
-    graceful_timeout: Duration,
-) -> impl Fn() -> logging::Patience + Send + Sync {
-    move || {
-        let now = Instant::from_millis(clock::monotonic_millis());
-        board.beat(now);
-        match board.dismissed() {
-            Some(since) if now >= since.after(graceful_timeout / 2) => logging::Patience::IsOver,
-            Some(_) | None => logging::Patience::Lasts,
-        }
-    }
+    let _unread = channel.get_ref().send(&report.encode());
 }
 
 /// After how many requests this worker asks to be replaced. The random part keeps workers that began
@@ -438,21 +408,6 @@ fn requests_max(config: &Config) -> u64 {
     match config.max_requests {
         0 => 0,
         max => max.saturating_add(rand::rng().random_range(0..=config.max_requests_jitter)),
-    }
-}
-
-/// An error with its causes, in one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::time::SystemTime;
 
+use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
-    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
@@ -14,7 +16,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 
 use crate::client::Scheme;
 
-/// What the server answers by itself.
+/// The server's own answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     /// The head takes too long (RFC 9110 section 15.5.9).
@@ -34,32 +36,71 @@ pub(super) enum Own {
     Tunnel,
     Target,
     Host,
+    /// Forwarding headers that say two different things.
+    Forwarded,
+    /// More than one `Content-Length`, or one beside `Transfer-Encoding`.
+    Length,
+    /// Chunks with a wrong line end, size or trailer.
+    Chunks,
+    /// TLS on an address that speaks plain HTTP.
+    Tls,
+    /// Plain HTTP on an address that speaks TLS.
+    Plain,
     BodyTooLong,
     BodyStalled,
     Timeout,
     Panic,
+    /// The handler wants an address of a client that has none.
+    NoAddress,
+    /// The worker serves.
+    Alive,
+    /// The application is ready.
+    Ready,
+    /// The application is not ready.
+    Unready,
+    /// The server stops.
+    Stopping,
+    /// `OPTIONS` on a probe's path.
+    ProbeOptions,
+    /// A method that a probe's path does not have.
+    ProbeMethod,
 }
 
 impl Own {
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::Options => StatusCode::NO_CONTENT,
+            Self::Alive | Self::Ready => StatusCode::OK,
+            Self::Options | Self::ProbeOptions => StatusCode::NO_CONTENT,
             Self::LineTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLong | Self::FieldTooLong | Self::TooManyFields => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
             Self::Coding | Self::Tunnel => StatusCode::NOT_IMPLEMENTED,
-            Self::Malformed | Self::Target | Self::Host => StatusCode::BAD_REQUEST,
+            Self::Malformed
+            | Self::Target
+            | Self::Host
+            | Self::Forwarded
+            | Self::Length
+            | Self::Chunks
+            | Self::Tls
+            | Self::Plain => StatusCode::BAD_REQUEST,
+            Self::ProbeMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTimeout | Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::Unready | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Panic | Self::NoAddress => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     fn body(self) -> &'static str {
         match self {
-            Self::Options => "",
+            Self::Options | Self::ProbeOptions => "",
+            Self::Alive => r#"{"status":"alive"}"#,
+            Self::Ready => r#"{"status":"ready"}"#,
+            Self::Unready => r#"{"error":"the service is not ready"}"#,
+            Self::Stopping => r#"{"error":"the server is stopping"}"#,
+            Self::ProbeMethod => r#"{"error":"this path does not have this method; see Allow"}"#,
             Self::HeadTimeout => r#"{"error":"the head of the request took too long"}"#,
             Self::Malformed => r#"{"error":"what came is no request of HTTP"}"#,
             Self::HeadTooLong => r#"{"error":"the head of the request is longer than allowed"}"#,
@@ -70,27 +111,31 @@ impl Own {
             Self::Tunnel => r#"{"error":"this server is no proxy"}"#,
             Self::Target => r#"{"error":"the request target is none of this server's"}"#,
             Self::Host => r#"{"error":"the request does not have one valid Host"}"#,
+            Self::Forwarded => r#"{"error":"the forwarding headers contradict each other"}"#,
+            Self::Length => r#"{"error":"the request has more than one length of its body"}"#,
+            Self::Chunks => r#"{"error":"the chunks of the request body are malformed"}"#,
+            Self::Tls => r#"{"error":"TLS was sent to an address that speaks plain HTTP"}"#,
+            Self::Plain => {
+                r#"{"error":"plain HTTP was sent to an address that speaks TLS (https)"}"#
+            }
             Self::BodyTooLong => r#"{"error":"the request body is longer than allowed"}"#,
             Self::BodyStalled => r#"{"error":"the request body stood still for too long"}"#,
             Self::Timeout => r#"{"error":"the answer took too long"}"#,
             Self::Panic => r#"{"error":"something went wrong in this server"}"#,
+            Self::NoAddress => r#"{"error":"the client has no address: it is on a unix socket"}"#,
         }
     }
 
-    /// The connection is closed behind it: the request may not have been read whole.
-    pub(super) fn response(self, scheme: Scheme) -> Response<Body> {
-        let mut headers = HeaderMap::with_capacity(16);
-        for (name, value) in SHIELD {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        if scheme == Scheme::Https {
-            headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(TLS_ONLY));
-        }
+    /// Returns true if nothing that may be wrong with the request keeps its connection from being kept.
+    fn keeps_connection(self) -> bool {
         match self {
-            Self::Options => {
-                let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-                headers.insert(ALLOW, HeaderValue::from_static(methods));
-            }
+            Self::Options
+            | Self::Alive
+            | Self::Ready
+            | Self::Unready
+            | Self::Stopping
+            | Self::ProbeOptions
+            | Self::ProbeMethod => true,
             Self::HeadTimeout
             | Self::Malformed
             | Self::HeadTooLong
@@ -101,14 +146,57 @@ impl Own {
             | Self::Tunnel
             | Self::Target
             | Self::Host
+            | Self::Forwarded
+            | Self::Length
+            | Self::Chunks
+            | Self::Tls
+            | Self::Plain
             | Self::BodyTooLong
             | Self::BodyStalled
             | Self::Timeout
-            | Self::Panic => {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                headers.insert(CONNECTION, CLOSE);
-            }
+            | Self::Panic
+            | Self::NoAddress => false,
+        }
+    }
+
+    /// The methods that the answer names.
+    fn allowed(self) -> Option<&'static str> {
+        match self {
+            Self::Options => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            Self::ProbeOptions | Self::ProbeMethod => Some("GET,HEAD,OPTIONS"),
+            _ => None,
+        }
+    }
+
+    /// Gives an answer that has passed through the application's layers what is not theirs to change.
+    pub(super) fn insist(self, response: &mut Response<Body>) {
+        *response.status_mut() = self.status();
+        if !self.keeps_connection() {
+            response.headers_mut().insert(CONNECTION, CLOSE);
+        }
+    }
+
+    /// The answer. Where the request may not have been read whole its connection is closed behind it.
+    pub(super) fn response(self, scheme: Scheme) -> Response<Body> {
+        let mut headers = HeaderMap::with_capacity(16);
+        for (name, value) in SHIELD {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if scheme == Scheme::Https {
+            headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(TLS_ONLY));
+        }
+        if let Some(methods) = self.allowed() {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        if !self.body().is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if self == Self::Unready {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if !self.keeps_connection() {
+            headers.insert(CONNECTION, CLOSE);
         }
         let mut response = Response::new(Body::from(self.body()));
         *response.status_mut() = self.status();
@@ -116,8 +204,8 @@ impl Own {
         response
     }
 
-    /// What hyper means that answers so by itself: to a head that it cannot read, or whose fields are
-    /// more than it takes. Longer heads than it takes are refused while they come in.
+    /// Returns the answer that hyper means by its own: to a head that it cannot read, or whose fields
+    /// are more than it takes. Longer heads than it takes are refused while they come in.
     pub(super) fn of_hyper(answer: &[u8]) -> Self {
         match answer.get(9..12) {
             Some(b"414") => Self::LineTooLong,
@@ -126,9 +214,9 @@ impl Own {
         }
     }
 
-    /// The same as text, for a connection that cannot be spoken with through hyper: its request has no
-    /// head yet.
-    pub(super) fn text(self, scheme: Scheme, now: SystemTime) -> String {
+    /// The same as text, head and body, for a connection that cannot be spoken with through hyper: its
+    /// request has no head yet.
+    pub(super) fn text(self, scheme: Scheme, now: SystemTime) -> (String, &'static str) {
         let (status, body) = (self.status(), self.body());
         let mut text = format!("HTTP/1.1 {status}\r\n");
         for (name, value) in self.response(scheme).headers() {
@@ -142,8 +230,26 @@ impl Own {
         {
             text += &format!("date: {date}\r\n");
         }
-        text + &format!("content-length: {}\r\n\r\n{body}", body.len())
+        (text + &format!("content-length: {}\r\n\r\n", body.len()), body)
     }
+}
+
+/// An answer on its way through the application's layers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given {
+    pub(super) own: Own,
+    pub(super) scheme: Scheme,
+}
+
+/// Answers every request with what was given with it, for the application to put layers around.
+pub(super) fn router() -> Router {
+    Router::new().fallback(|request: Request| async move {
+        let given = request.extensions().get::<Given>().copied();
+        // A layer of the application's has taken it away.
+        let Given { own, scheme } =
+            given.unwrap_or(Given { own: Own::Panic, scheme: Scheme::default() });
+        own.response(scheme)
+    })
 }
 
 /// Whatever a browser takes such an answer for, nothing in it is run, framed or told on.
@@ -184,7 +290,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Own; 15] = [
+    const ALL: [Own; 27] = [
         Own::HeadTimeout,
         Own::Malformed,
         Own::HeadTooLong,
@@ -196,10 +302,22 @@ mod tests {
         Own::Tunnel,
         Own::Target,
         Own::Host,
+        Own::Forwarded,
+        Own::Length,
+        Own::Chunks,
+        Own::Tls,
+        Own::Plain,
         Own::BodyTooLong,
         Own::BodyStalled,
         Own::Timeout,
         Own::Panic,
+        Own::NoAddress,
+        Own::Alive,
+        Own::Ready,
+        Own::Unready,
+        Own::Stopping,
+        Own::ProbeOptions,
+        Own::ProbeMethod,
     ];
 
     /// The fields that the README promises of every answer.
@@ -209,8 +327,9 @@ mod tests {
             for (scheme, told) in [(Scheme::Http, None), (Scheme::Https, Some("max-age=31536000"))]
             {
                 let response = own.response(scheme);
-                let field =
-                    |name: &str| response.headers().get(name).map(|it| it.to_str().unwrap());
+                let field = |name: &str| {
+                    response.headers().get(name).map(|header| header.to_str().unwrap())
+                };
                 assert_eq!(field("x-content-type-options"), Some("nosniff"), "{own:?}");
                 assert_eq!(field("x-frame-options"), Some("DENY"), "{own:?}");
                 assert_eq!(field("referrer-policy"), Some("no-referrer"), "{own:?}");
@@ -225,18 +344,19 @@ mod tests {
     #[test]
     fn what_is_said_without_hyper_is_whole() {
         let then = UNIX_EPOCH + Duration::from_secs(784_111_777);
-        for own in ALL.into_iter().filter(|own| *own != Own::Options) {
-            let text = own.text(Scheme::Http, then);
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        for own in ALL.into_iter().filter(|own| !own.keeps_connection()) {
+            let (head, body) = own.text(Scheme::Http, then);
+            let head = head.strip_suffix("\r\n\r\n").unwrap();
             assert!(head.starts_with(&format!("HTTP/1.1 {}\r\n", own.status())), "{head}");
-            assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{text}");
+            assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{head}");
             // RFC 9110 section 5.6.7 has this date.
-            assert!(head.contains("\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "{text}");
+            assert!(head.contains("\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "{head}");
             for (name, value) in own.response(Scheme::Http).headers() {
                 let field = format!("\r\n{name}: {}\r\n", value.to_str().unwrap());
-                assert!(head.contains(&field), "{field} in {text}");
+                assert!(head.contains(&field), "{field} in {head}");
             }
-            assert!(serde_json::from_str::<serde_json::Value>(body).unwrap()["error"].is_string());
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert!(body["error"].is_string(), "{own:?}");
         }
     }
 }

@@ -23,17 +23,17 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family, length.
 const FIXED: usize = SIGNATURE.len() + 4;
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Proxied {
-    /// Who opened the connection to the proxy; `None`: the proxy itself, or somebody without an
-    /// address. The peer is the socket's own then.
+    /// The client that opened the connection to the proxy; `None`: the proxy itself, or a client
+    /// without an address. The peer is the socket's own then.
     pub(super) source: Option<SocketAddr>,
-    /// Whether over TLS, where the proxy says so.
+    /// The scheme, where the proxy names it.
     pub(super) scheme: Option<Scheme>,
 }
 
-/// What the first bytes of a connection are.
+/// The kind of the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
     /// Too few to say.
@@ -56,7 +56,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 
 type Header = Result<Option<(Proxied, usize)>, &'static str>;
 
-/// Whether the bytes are a beginning of, or begin with, what is expected.
+/// Returns true if the bytes are a beginning of, or begin with, what is expected.
 fn begins(bytes: &[u8], expected: &[u8]) -> bool {
     let length = bytes.len().min(expected.len());
     bytes[..length] == expected[..length]

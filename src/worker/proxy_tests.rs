@@ -174,7 +174,7 @@ fn many() -> ProptestConfig {
 proptest! {
     #![proptest_config(many())]
 
-    /// What we read, another parser reads the same; and it is the same whatever follows, however much
+    /// Another parser reads the same; and it is the same whatever follows, however much
     /// of that has come.
     #[test]
     fn headers_mean_what_another_parser_takes_them_for(
@@ -194,7 +194,7 @@ proptest! {
                 let (theirs, taken) =
                     ProxyHeader::parse(&bytes, ParseConfig::default()).expect("they read it, too");
                 prop_assert_eq!(taken, length);
-                prop_assert_eq!(theirs.proxied_address().map(|it| it.source), proxied.source);
+                prop_assert_eq!(theirs.proxied_address().map(|address| address.source), proxied.source);
             }
             prop_assert_eq!(parse(&[&bytes, &behind[..]].concat()), parsed);
         }

@@ -5,31 +5,78 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
+use axum::http::{Method, Version, request};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::ServerConfig;
 
 use super::conns::{Conns, HeadRoom};
+use super::events::WorkerEvent;
 use super::fairness::Asking;
 use super::forwarded::Trusted;
-use super::io::{Stream, Unproxied, Watched};
+use super::handshake::Unproxied;
+use super::health::Health;
+use super::io::Watched;
+use super::long::Longs;
+use super::polls::Noted;
 use super::proxy::Proxied;
+use super::pulse::heartbeat_interval;
 use super::service::Requests;
+use super::socket::Socket;
+use super::stream::Stream;
 use super::ticket::Entry;
-use super::{Chain, own, ticket};
+use super::{own, unread};
+use crate::body_limits::BodyLimits;
 use crate::client::{Client, Scheme};
-use crate::config::{Config, Limits};
+use crate::config::{Config, ForwardedFields, Http2, Limits};
+use crate::draining::Draining;
 use crate::ids::{Generation, Slot};
+use crate::listener::Listener;
 use crate::listeners::Listeners;
-use crate::logging::{self, NamedFields};
+use crate::logging::{self, Chain, NamedFields};
 use crate::scoreboard::{Place, SlotBoard, WorkerBoard};
-use crate::sys::process;
+use crate::sys::{clock, process};
+
+/// The part that the application gives a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Routes {
+    pub(super) router: Router,
+    /// Those of listeners with a name.
+    pub(super) named: Vec<(&'static str, Router)>,
+    /// True if requests for tunnels are the application's.
+    pub(super) takes_connect: bool,
+    /// The layers that the server's own answers pass through; `None`: nothing.
+    pub(super) own_answers: Option<Router>,
+    pub(super) body_limits: BodyLimits,
+    pub(super) health: Arc<Health>,
+    /// The TLS configuration of connections to TLS addresses.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) draining: Draining,
+}
+
+impl Routes {
+    /// Returns true if this request, which opens a tunnel, is the application's.
+    pub(super) fn takes_tunnel(&self, head: &request::Parts) -> bool {
+        self.takes_connect
+            && head.method == Method::CONNECT
+            && head.version == Version::HTTP_11
+            && head.uri.authority().is_some_and(|authority| authority.port().is_some())
+    }
+
+    /// Those of the listeners with this name.
+    fn of(&self, listener: Option<&'static str>) -> &Router {
+        let named = |name| self.named.iter().find(|(other, _)| *other == name);
+        listener.and_then(named).map_or(&self.router, |(_, router)| router)
+    }
+}
 
 // ORDERING: flags and counters that stand for themselves: Relaxed throughout.
-/// What the connections of a worker share.
+/// The part that the connections of a worker share.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) slot: Slot,
@@ -37,15 +84,29 @@ pub(super) struct Server {
     pub(super) pid: u32,
     pub(super) limits: Limits,
     pub(super) conns: Conns,
+    /// The answers and protocols without an end of their own.
+    pub(super) longs: Longs,
     /// The header fields that the access log names.
     pub(super) fields: NamedFields,
     /// Whose forwarding headers are believed.
     pub(super) forwarders: Trusted,
-    /// Who begins with a PROXY header; `None`: nobody.
+    /// Which of them.
+    pub(super) forwarded_fields: ForwardedFields,
+    /// The peers that begin with a PROXY header; `None`: none.
     proxies: Option<Trusted>,
-    router: Router,
+    pub(super) routes: Routes,
+    pub(super) http2: Http2,
+    /// A request that takes as long is logged with its phases.
+    pub(super) slow: Option<Duration>,
+    /// True if log lines have how long a connection waited to be accepted.
+    pub(super) logs_queue_wait: bool,
+    /// Connections are kept after an answer (`keepalive` is not zero).
+    pub(super) keeps_alive: bool,
     builder: http1::Builder,
     pub(super) connections_max: usize,
+    /// True if several threads poll the connections.
+    is_threaded: bool,
+    pub(super) heartbeat_interval: Duration,
     /// Connections that may wait in one queue.
     pub(super) backlog: u32,
     /// Its place on the slots' board.
@@ -61,12 +122,20 @@ pub(super) struct Server {
     cutting: AtomicBool,
     /// When it was said last that connections cannot be accepted; 0: never.
     pub(super) complained_at: AtomicU64,
+    /// When it was said last that clients wait for room; 0: never.
+    pub(super) full_said_at: AtomicU64,
+    /// When it was last reported that TLS came in on a plain address; 0: never.
+    tls_reported_at: AtomicU64,
+    /// When it was last reported that a client of HTTP/2 was cut off; 0: never.
+    flood_reported_at: AtomicU64,
+    /// When it was last reported that plain HTTP came in on an address of TLS; 0: never.
+    plain_reported_at: AtomicU64,
     /// Every listener there is, and every slot's bell.
     pub(super) listeners: Mutex<Listeners>,
     pub(super) accepting: Mutex<HashMap<(u16, Slot), JoinHandle<()>>>,
     /// Addresses that are being let go.
     pub(super) closing: Mutex<HashSet<u16>>,
-    /// What is remembered of having asked siblings for help.
+    /// The memory of having asked siblings for help.
     pub(super) asking: Mutex<Asking>,
 }
 
@@ -74,25 +143,35 @@ impl Server {
     pub(super) fn new(
         (slot, generation): (Slot, Generation),
         config: &Config,
-        router: Router,
+        routes: Routes,
         (counters, board): (Arc<SlotBoard>, Arc<WorkerBoard>),
         listeners: Listeners,
         enough: u64,
     ) -> Self {
         let pid = std::process::id();
         let place = Place::new(counters, slot, pid);
+        let fields = logging::named_fields();
+        let logs_queue_wait = config.log.slow.is_some() || fields.queue_wait;
         Self {
             slot,
             generation,
             pid,
             limits: config.limits.clone(),
-            conns: Conns::new(config, Arc::clone(&board), place.clone()),
-            fields: logging::named_fields(),
+            conns: Conns::new(config, Arc::clone(&board), place.clone(), routes.draining.clone()),
+            longs: Longs::default(),
+            fields,
+            forwarded_fields: config.forwarded_fields,
             forwarders: Trusted::new(&config.forwarded_allow_ips),
             proxies: config.proxy_protocol.then(|| Trusted::new(&config.proxy_allow_ips)),
-            router,
+            routes,
+            http2: config.http2,
+            slow: config.log.slow,
+            logs_queue_wait,
+            keeps_alive: !config.keepalive.is_zero(),
             builder: builder(config),
             connections_max: connections_max(config.worker_connections, slot),
+            is_threaded: config.threads > 1,
+            heartbeat_interval: heartbeat_interval(config.stall_timeout),
             backlog: config.backlog,
             place,
             board,
@@ -103,6 +182,10 @@ impl Server {
             insisting: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             complained_at: AtomicU64::new(0),
+            full_said_at: AtomicU64::new(0),
+            tls_reported_at: AtomicU64::new(0),
+            plain_reported_at: AtomicU64::new(0),
+            flood_reported_at: AtomicU64::new(0),
             listeners: Mutex::new(listeners),
             accepting: Mutex::new(HashMap::new()),
             closing: Mutex::new(HashSet::new()),
@@ -110,18 +193,32 @@ impl Server {
         }
     }
 
-    /// Whether this worker is on its way out, so that connections should end.
+    /// Returns true if this worker is on its way out, so that connections should end.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if an answer that can be its connection's last one should be: the worker leaves, the
+    /// server will stop, or clients wait for room.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_leaving() || self.conns.is_short() || self.routes.health.is_stopping()
+    }
+
+    /// The server will stop, and serves on until then: it is not ready any more, and connections end
+    /// with their next answer, so that balancers send clients elsewhere.
+    pub(super) fn announce(&self) {
+        self.routes.health.stop();
     }
 
     /// From now on every answer that can be the last one of its connection is.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+        self.conns.say_goodbye();
         self.place.give_up();
     }
 
-    /// Whether every answer is its connection's last one unless a further request surely waits behind.
+    /// Returns true if every answer is its connection's last one unless a further request surely waits
+    /// behind.
     pub(super) fn is_insisting(&self) -> bool {
         self.insisting.load(Ordering::Relaxed)
     }
@@ -131,7 +228,7 @@ impl Server {
         self.insisting.store(true, Ordering::Relaxed);
     }
 
-    /// Whether what ends from now on is cut off by the worker, not by its client.
+    /// Returns true if what ends from now on is cut off by the worker, not by its client.
     pub(super) fn is_cutting(&self) -> bool {
         self.cutting.load(Ordering::Relaxed)
     }
@@ -139,6 +236,32 @@ impl Server {
     /// The worker's time is over: what is open ends with it.
     pub(super) fn cut(&self) {
         self.cutting.store(true, Ordering::Relaxed);
+        self.longs.cut_all();
+        self.conns.wake_all();
+    }
+
+    /// A client has sent TLS; reported once a minute.
+    pub(super) fn warn_of_tls(&self, peer: Option<SocketAddr>) {
+        if is_due(&self.tls_reported_at) {
+            let peer = peer.map_or("a unix socket".to_owned(), |peer| peer.to_string());
+            logging::emit(&WorkerEvent::TlsOnPlainAddress { peer });
+        }
+    }
+
+    /// A client has sent plain HTTP to an address of TLS; reported once a minute.
+    pub(super) fn warn_of_plain(&self, peer: Option<SocketAddr>) {
+        if is_due(&self.plain_reported_at) {
+            let peer = peer.map_or("a unix socket".to_owned(), |peer| peer.to_string());
+            logging::emit(&WorkerEvent::PlainOnTlsAddress { peer });
+        }
+    }
+
+    /// A client of HTTP/2 was cut off for what it does beside its requests; reported once a minute.
+    pub(super) fn warn_of_flood(&self, peer: Option<SocketAddr>) {
+        if is_due(&self.flood_reported_at) {
+            let peer = peer.map_or("a unix socket".to_owned(), |peer| peer.to_string());
+            logging::emit(&WorkerEvent::Flooded { peer });
+        }
     }
 
     /// A request is over.
@@ -149,21 +272,53 @@ impl Server {
         }
     }
 
-    pub(super) fn serve(self: &Arc<Self>, stream: Stream, peer: Option<SocketAddr>) {
+    /// Serves a connection that was accepted from this listener, which speaks TLS or does not.
+    pub(super) fn serve(
+        self: &Arc<Self>,
+        socket: Socket,
+        peer: Option<SocketAddr>,
+        listener: Listener,
+        is_tls: bool,
+        queue_wait: Option<Duration>,
+    ) {
         // Entered before anything else runs: who counts connections sees it at once.
-        let entry = Arc::new(Entry::new(self));
-        let watched = Watched::new(stream, entry, head_room(&self.limits));
+        let entry = Arc::new(Entry::new(self, peer, socket.credentials(), listener));
+        queue_wait.into_iter().for_each(|wait| entry.conn.note_queue_wait(wait));
+        let watched = Watched::new(Stream::Plain(socket), entry, head_room(&self.limits));
         let server = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut watched = watched;
-            if let Some(peer) = server.peer(&mut watched, peer).await {
-                server.converse(watched, peer).await;
-            }
-        });
+        if is_tls {
+            self.spawn(server.converse_over_tls(watched, peer));
+        } else {
+            self.spawn(async move {
+                let mut watched = watched;
+                if let Some(peer) = server.peer(&mut watched, peer).await {
+                    server.converse(watched, peer).await;
+                }
+            });
+        }
     }
 
-    /// Who speaks on a connection: the other end of the socket, or whom a proxy there names. `None`
-    /// where there should be a proxy and is none.
+    pub(super) fn spawn(&self, conversation: impl Future<Output = ()> + Send + 'static) {
+        if self.is_threaded {
+            tokio::spawn(Noted::new(conversation));
+        } else {
+            tokio::spawn(conversation);
+        }
+    }
+
+    /// Begins with the handshake, behind the PROXY header where there is one.
+    async fn converse_over_tls(self: Arc<Self>, mut watched: Watched, peer: Option<SocketAddr>) {
+        let Some(peer) = self.peer(&mut watched, peer).await else { return };
+        let Some(config) = &self.routes.tls else { return };
+        // In a place of its own, which is given back when it is over.
+        let shaken = Box::pin(self.shake_hands(watched, config, peer)).await;
+        let Some(watched) = shaken else { return };
+        let peer = peer.over(Scheme::Https);
+        self.converse(watched, peer).await;
+    }
+
+    /// Returns the client of a connection: the other end of the socket, or the one that a proxy there
+    /// names. `None` where there should be a proxy and is none.
     async fn peer(&self, watched: &mut Watched, peer: Option<SocketAddr>) -> Option<Client> {
         match &self.proxies {
             Some(proxies) if proxies.has_peer(peer) => {}
@@ -176,7 +331,7 @@ impl Server {
             Err(Unproxied::Silent) => None,
             Err(Unproxied::Wrong(why)) => {
                 let peer = peer.map_or("a unix socket".to_owned(), |peer| peer.to_string());
-                tracing::info!("closed a connection from {peer}: {why}");
+                logging::emit(&WorkerEvent::ConnectionClosed { peer, reason: why });
                 None
             }
         }
@@ -187,6 +342,9 @@ impl Server {
         let entry = Arc::clone(watched.entry());
         let mut awake = watched;
         loop {
+            if entry.conn.streams().is_some() {
+                return Box::pin(self.multiplex(awake, peer)).await;
+            }
             // In a place of its own, which is given back while the connection rests.
             Box::pin(self.speak(awake, peer)).await;
             let Some(stream) = entry.woken().await else { return };
@@ -194,16 +352,22 @@ impl Server {
         }
     }
 
-    /// Requests and answers, until the connection ends or rests.
-    async fn speak(self: &Arc<Self>, watched: Watched, peer: Client) {
-        let conn = Arc::clone(&watched.entry().conn);
-        let requests = Requests {
-            router: self.router.clone(),
-            entry: Arc::clone(watched.entry()),
+    /// The service of the requests of a connection.
+    pub(super) fn requests(&self, watched: &Watched, peer: Client) -> Requests {
+        let entry = Arc::clone(watched.entry());
+        Requests {
+            router: self.routes.of(entry.listener.name()).clone(),
+            entry,
             socket: watched.socket(),
             peer,
             is_forwarder: self.forwarders.has_peer(peer.peer()),
-        };
+        }
+    }
+
+    /// Requests and answers, until the connection ends or rests.
+    async fn speak(self: &Arc<Self>, watched: Watched, peer: Client) {
+        let conn = Arc::clone(&watched.entry().conn);
+        let requests = self.requests(&watched, peer);
         let io = TokioIo::new(watched);
         let mut serving = pin!(self.builder.serve_connection(io, requests).with_upgrades());
         let result = loop {
@@ -211,17 +375,33 @@ impl Server {
                 biased;
                 result = serving.as_mut() => break result,
                 // It is polled again, and finds out why.
-                () = conn.kicked.notified() => {}
+                () = conn.kicked.notified() => if self.is_cutting() { return },
             }
         };
-        let by_hyper = || own::status_of(result.as_ref().err()?);
-        if let Some(status) = conn.refused().or_else(by_hyper) {
-            ticket::log_unread(self, &conn, peer, status);
+        // An answer of hyper's own has no body.
+        let by_hyper = || Some((own::status_of(result.as_ref().err()?)?, 0));
+        if let Some(answer) = conn.refused().or_else(by_hyper) {
+            unread::log(self, &conn, peer, answer);
         }
         if let Err(error) = result {
-            tracing::debug!("a connection ended badly: {}", Chain(&error));
+            let reason = Chain(&error).to_string();
+            logging::emit(&WorkerEvent::ConnectionFailed { reason });
         }
     }
+}
+
+/// The interval at which faults of clients are reported.
+const REPORT_INTERVAL_MS: u64 = 60_000;
+
+/// Returns true if something is to be reported that was reported last at this time; notes that it is.
+fn is_due(reported_at: &AtomicU64) -> bool {
+    let now = clock::coarse_millis();
+    let last = reported_at.load(Ordering::Relaxed);
+    let is_due = last == 0 || now.saturating_sub(last) >= REPORT_INTERVAL_MS;
+    if is_due {
+        reported_at.store(now.max(1), Ordering::Relaxed);
+    }
+    is_due
 }
 
 /// Files that an application may open besides while it serves: connections of its own, to a database
@@ -229,16 +409,13 @@ impl Server {
 const OTHER_FILES: u64 = 64;
 
 /// Connections that a worker takes: as many as configured, as long as it may have the files open. One
-/// more would be accepted by nobody, and would not go to a sibling that has room.
+/// more would not be accepted, and would not go to a sibling that has room.
 fn connections_max(configured: u32, slot: Slot) -> usize {
     let files = process::raise_files_max().unwrap_or(u64::MAX);
     let free = files.saturating_sub(process::files_open().unwrap_or(OTHER_FILES));
     let room = free - OTHER_FILES.min(free / 4);
     if room < configured.into() && slot == Slot::new(0) {
-        tracing::warn!(
-            "worker_connections is {configured}, and a process may have {files} files open here: \
-             each worker takes {room} connections at the most"
-        );
+        logging::emit(&WorkerEvent::ConnectionsLimited { configured, files, room });
     }
     usize::try_from(room.min(configured.into())).unwrap_or(usize::MAX)
 }
@@ -261,7 +438,7 @@ fn builder(config: &Config) -> http1::Builder {
     builder
 }
 
-/// What is refused in words while its head comes in.
+/// The answers to heads that are refused in words while they come in.
 fn head_room(limits: &Limits) -> HeadRoom {
     let room = head_max(limits) - FIELDS_ROOM;
     HeadRoom { line: room, head: room }
@@ -272,7 +449,7 @@ fn head_room(limits: &Limits) -> HeadRoom {
 const HYPER_FIELDS_MAX: usize = 100;
 
 /// Bytes that a request's head may have altogether.
-fn head_max(limits: &Limits) -> usize {
+pub(super) fn head_max(limits: &Limits) -> usize {
     HEAD_MAX.max(limits.request_line + limits.request_field_size + 2 * FIELDS_ROOM)
 }
 

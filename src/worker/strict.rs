@@ -1,35 +1,37 @@
-//! What is refused before an application sees it.
+//! The requests that are refused before an application sees them.
 //!
 //! hyper takes care of what cannot be parsed. These rules are about requests that can be, but that
 //! servers along the way may understand in different ways, or that are larger than configured.
 
 use std::net::Ipv6Addr;
 
-use axum::http::header::{HOST, TRANSFER_ENCODING};
+use axum::http::header::{HOST, TRANSFER_ENCODING, USER_AGENT};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
 
 use super::forwarded;
 use super::own::Own;
-use crate::config::Limits;
+use crate::config::{HEALTHCHECK_AGENT, Limits};
 use crate::logging::Field;
 use crate::request_id::X_REQUEST_ID;
 
-/// What of a request's header fields matters to the server itself. Found in one walk over all of
-/// them: to look each one up costs more than everything else that is done here.
+/// The part of a request's header fields that matters to the server itself. Found in one walk over all
+/// of them: to look each one up costs more than everything else that is done here.
 #[derive(Debug, Default)]
 pub(super) struct Seen<'a> {
     host: Said<'a>,
     coding: Said<'a>,
     id: Said<'a>,
-    /// Whether one of them may speak of a client behind the peer.
+    /// True if one of them may speak of a client behind the peer.
     pub(super) forwarded: bool,
+    /// True if the request calls itself one of `ferricorn healthcheck`.
+    pub(super) is_healthcheck: bool,
     /// Bytes of the longest one, as it was sent.
     longest: usize,
     /// Those that the access log names.
     pub(super) named: Vec<Field>,
 }
 
-/// How often a field was sent, and what it said.
+/// The number of times that a field was sent, and its value.
 #[derive(Debug, Default)]
 enum Said<'a> {
     #[default]
@@ -51,6 +53,8 @@ impl<'a> Seen<'a> {
                 seen.coding.note(value);
             } else if *name == X_REQUEST_ID {
                 seen.id.note(value);
+            } else if *name == USER_AGENT {
+                seen.is_healthcheck = value == HEALTHCHECK_AGENT;
             } else if forwarded::is_one(name) {
                 seen.forwarded = true;
             }
@@ -61,7 +65,7 @@ impl<'a> Seen<'a> {
         seen
     }
 
-    /// What the request says that it is called; two names are none.
+    /// Returns the request's own id; two are none.
     pub(super) fn id(&self) -> Option<&'a HeaderValue> {
         match self.id {
             Said::Once(id) => Some(id),
@@ -79,12 +83,13 @@ impl<'a> Said<'a> {
     }
 }
 
-/// What is answered instead of the application, if anything is.
+/// Returns the answer in place of the application's, if there is one. Its body may have so many bytes.
 pub(super) fn judge(
     head: &request::Parts,
     seen: &Seen<'_>,
     body: Option<u64>,
     limits: &Limits,
+    body_max: u64,
 ) -> Option<Own> {
     if limits.request_line > 0 && request_line(head) > limits.request_line {
         return Some(Own::LineTooLong);
@@ -98,11 +103,11 @@ pub(super) fn judge(
     if !is_coding_known(&seen.coding) {
         return Some(Own::Coding);
     }
-    if !is_host_said(&seen.host, head.version) {
+    if !is_host_said(&seen.host, head) {
         return Some(Own::Host);
     }
-    judge_target(&head.method, &head.uri).or(match body {
-        Some(length) if limits.body > 0 && length > limits.body => Some(Own::BodyTooLong),
+    judge_target(head).or(match body {
+        Some(length) if length > body_max => Some(Own::BodyTooLong),
         _ => None,
     })
 }
@@ -116,13 +121,31 @@ pub(super) fn settle_host(head: &mut request::Parts) {
     }
 }
 
-/// The length of the request line as the client sent it, without its line end.
+/// The bytes of a request's head, of HTTP/2 before they were compressed.
+pub(super) fn length(head: &request::Parts) -> usize {
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    request_line(head) + head.headers.iter().map(field).sum::<usize>()
+}
+
+/// The length of the request line as the client sent it, without its line end; of HTTP/2 as HTTP/1.1
+/// would have it.
 fn request_line(head: &request::Parts) -> usize {
     let uri = &head.uri;
-    let scheme = uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len());
-    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let is_absolute = head.version != Version::HTTP_2;
+    let scheme = uri.scheme_str().filter(|_| is_absolute);
+    let scheme = scheme.map_or(0, |scheme| scheme.len() + "://".len());
+    let authority = uri.authority().filter(|_| is_absolute);
+    let authority = authority.map_or(0, |authority| authority.as_str().len());
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
     head.method.as_str().len() + scheme + authority + path + "  HTTP/1.1".len()
+}
+
+/// The target as the request line of HTTP/1.1 has it: HTTP/2 has scheme and host in fields of their own.
+pub(super) fn target(head: &request::Parts) -> Uri {
+    match head.uri.path_and_query() {
+        Some(path) if head.version == Version::HTTP_2 => Uri::from(path.clone()),
+        Some(_) | None => head.uri.clone(),
+    }
 }
 
 /// RFC 9112 section 6.1: a server that does not understand a coding answers 501.
@@ -134,9 +157,21 @@ fn is_coding_known(codings: &Said<'_>) -> bool {
     }
 }
 
+/// Returns true for a CONNECT that is no tunnel: another protocol begins in its stream (RFC 8441).
+#[cfg(feature = "http2")]
+fn begins_protocol(head: &request::Parts) -> bool {
+    head.extensions.get::<hyper::ext::Protocol>().is_some()
+}
+
+#[cfg(not(feature = "http2"))]
+fn begins_protocol(_: &request::Parts) -> bool {
+    false
+}
+
 /// RFC 9112 section 3.2: the four forms of a target, of which this server is no proxy for one.
-fn judge_target(method: &Method, uri: &Uri) -> Option<Own> {
-    if *method == Method::CONNECT {
+fn judge_target(head: &request::Parts) -> Option<Own> {
+    let (method, uri) = (&head.method, &head.uri);
+    if *method == Method::CONNECT && !begins_protocol(head) {
         return Some(Own::Tunnel);
     }
     if uri.path() == "*" {
@@ -153,12 +188,18 @@ fn judge_target(method: &Method, uri: &Uri) -> Option<Own> {
     (!is_origin_or_absolute || !is_plain).then_some(Own::Target)
 }
 
-/// RFC 9112 section 3.2: exactly one `Host` in HTTP/1.1, and a valid one.
-fn is_host_said(hosts: &Said<'_>, version: Version) -> bool {
-    match hosts {
-        Said::Never => version < Version::HTTP_11,
-        Said::Once(host) => is_host(host.as_bytes()),
-        Said::Often => false,
+/// RFC 9112 section 3.2: exactly one `Host` in HTTP/1.1, and a valid one. RFC 9113 section 8.3.1: in
+/// HTTP/2 `:authority` or `Host`, and where there are both they are the same.
+fn is_host_said(hosts: &Said<'_>, head: &request::Parts) -> bool {
+    let authority = head.uri.authority().filter(|_| head.version == Version::HTTP_2);
+    match (hosts, authority) {
+        (Said::Never, Some(_)) => true,
+        (Said::Never, None) => head.version < Version::HTTP_11,
+        (Said::Once(host), Some(authority)) => {
+            host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        }
+        (Said::Once(host), None) => is_host(host.as_bytes()),
+        (Said::Often, _) => false,
     }
 }
 
@@ -215,44 +256,64 @@ mod tests {
     }
 
     fn judged(head: &request::Parts, body: Option<u64>) -> Option<Own> {
-        judge(head, &Seen::new(&head.headers, &[]), body, &limits())
+        judge(head, &Seen::new(&head.headers, &[]), body, &limits(), 1 << 20)
     }
 
     #[test]
     fn ordinary_requests_pass() {
-        assert_eq!(answer(|it| it.header("host", "a.example:80")), None);
-        assert_eq!(answer(|it| it.header("host", "")), None);
-        assert_eq!(answer(|it| it.uri("http://a.example/x?y=1").header("host", "a.example")), None);
-        assert_eq!(answer(|it| it.version(Version::HTTP_10)), None);
+        assert_eq!(answer(|answer| answer.header("host", "a.example:80")), None);
+        assert_eq!(answer(|answer| answer.header("host", "")), None);
         assert_eq!(
-            answer(|it| it.header("host", "a").header("transfer-encoding", "Chunked")),
+            answer(|answer| answer.uri("http://a.example/x?y=1").header("host", "a.example")),
+            None
+        );
+        assert_eq!(answer(|answer| answer.version(Version::HTTP_10)), None);
+        assert_eq!(
+            answer(|answer| answer.header("host", "a").header("transfer-encoding", "Chunked")),
             None
         );
     }
 
     #[test]
     fn the_others_are_refused_with_their_status() {
-        assert_eq!(answer(|it| it), Some(400), "no host");
-        assert_eq!(answer(|it| it.header("host", "a").header("host", "b")), Some(400));
-        assert_eq!(answer(|it| it.header("host", "a b")), Some(400));
-        assert_eq!(answer(|it| it.header("host", "a/b")), Some(400));
-        assert_eq!(answer(|it| it.uri("*").header("host", "a")), Some(400));
+        assert_eq!(answer(|answer| answer), Some(400), "no host");
+        assert_eq!(answer(|answer| answer.header("host", "a").header("host", "b")), Some(400));
+        assert_eq!(answer(|answer| answer.header("host", "a b")), Some(400));
+        assert_eq!(answer(|answer| answer.header("host", "a/b")), Some(400));
+        assert_eq!(answer(|answer| answer.uri("*").header("host", "a")), Some(400));
         assert_eq!(
-            answer(|it| it.method("CONNECT").uri("a.example:80").header("host", "a")),
+            answer(|answer| answer.method("CONNECT").uri("a.example:80").header("host", "a")),
             Some(501)
         );
         assert_eq!(
-            answer(|it| it.header("host", "a").header("transfer-encoding", "gzip")),
+            answer(|answer| answer.header("host", "a").header("transfer-encoding", "gzip")),
             Some(501)
         );
         assert_eq!(
-            answer(|it| it.header("host", "a").header("transfer-encoding", "gzip, chunked")),
+            answer(|answer| answer
+                .header("host", "a")
+                .header("transfer-encoding", "gzip, chunked")),
             Some(501)
         );
         let long = format!("/{}", "a".repeat(4094));
-        assert_eq!(answer(|it| it.uri(long).header("host", "a")), Some(414));
+        assert_eq!(answer(|answer| answer.uri(long).header("host", "a")), Some(414));
         let wide = "b".repeat(8190);
-        assert_eq!(answer(|it| it.header("host", "a").header("x", wide)), Some(431));
+        assert_eq!(answer(|answer| answer.header("host", "a").header("x", wide)), Some(431));
+    }
+
+    #[test]
+    fn http2_has_one_host() {
+        let judged = |uri: &str, hosts: &[&str]| {
+            let request = Request::builder().version(Version::HTTP_2).uri(uri);
+            answer(|_| hosts.iter().fold(request, |request, host| request.header("host", *host)))
+        };
+        assert_eq!(judged("https://a.example/x", &[]), None);
+        assert_eq!(judged("https://a.example/x", &["A.example"]), None);
+        assert_eq!(judged("/x", &["a.example"]), None);
+        assert_eq!(judged("https://a.example/x", &["b.example"]), Some(400));
+        assert_eq!(judged("https://a.example/x", &["a.example", "a.example"]), Some(400));
+        assert_eq!(judged("/x", &[]), Some(400));
+        assert_eq!(judged("https://user@a.example/x", &[]), Some(400));
     }
 
     #[test]
@@ -271,13 +332,15 @@ mod tests {
     #[test]
     fn limits_hold_to_the_byte() {
         let line = |length: usize| format!("/{}", "a".repeat(length - "GET / HTTP/1.1".len()));
-        assert_eq!(answer(|it| it.uri(line(4094)).header("host", "a")), None);
-        assert_eq!(answer(|it| it.uri(line(4095)).header("host", "a")), Some(414));
+        assert_eq!(answer(|answer| answer.uri(line(4094)).header("host", "a")), None);
+        assert_eq!(answer(|answer| answer.uri(line(4095)).header("host", "a")), Some(414));
         let field = |length: usize| "b".repeat(length - "x: ".len());
-        assert_eq!(answer(|it| it.header("host", "a").header("x", field(8190))), None);
-        assert_eq!(answer(|it| it.header("host", "a").header("x", field(8191))), Some(431));
+        assert_eq!(answer(|answer| answer.header("host", "a").header("x", field(8190))), None);
+        assert_eq!(answer(|answer| answer.header("host", "a").header("x", field(8191))), Some(431));
         let fields = |count: usize| {
-            answer(|it| (1..count).fold(it.header("host", "a"), |it, _| it.header("x", "y")))
+            answer(|request| {
+                (1..count).fold(request.header("host", "a"), |request, _| request.header("x", "y"))
+            })
         };
         assert_eq!((fields(100), fields(101)), (None, Some(431)));
         let parts =

@@ -1,25 +1,34 @@
-//! What is kept of a request until it is over: for its access line, its limits and its counters.
+//! The account of a request until it is over: for its access line, its limits and its counters.
 //!
 //! # When a request is over
 //! hyper drops an answer as soon as it has taken the last of it, which may be long before the client
 //! has: an answer of 64 MiB is one piece. So the account of a request waits beside its connection until
-//! all that hyper had to write is with the kernel, or is so little that the next write gives it the kernel
-//! whole. What is there still when the stream ends was not
-//! answered, whatever its head said; and what a worker had in hand that is killed is on its board.
+//! all that hyper had to write is with the kernel, or is so little that the next write gives it the
+//! kernel whole. What is there still when the stream ends was not answered, whatever its head said; and
+//! what a worker had in hand that is killed is on its board.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, Version, request};
+use axum::http::{HeaderMap, HeaderName, Method, Response, Uri, Version, request};
 
 use super::conns::{Conn, Kick, Wait};
-use super::io::Stream;
+use super::long::Long;
+use super::phases::{Answered, Arrival};
 use super::server::Server;
-use super::turns;
+use super::service::InHand;
+use super::stream::Stream;
+use super::upgraded::{UpgradeEnd, Upgraded};
+use super::{strict, turns};
 use crate::client::{Client, Scheme};
+use crate::client_certificate::ClientCertificate;
+use crate::listener::Listener;
 use crate::logging::{self, Field, Outcome, Record};
+use crate::peer::PeerCredentials;
 use crate::request_id::RequestId;
+use crate::scoreboard::Code;
 use crate::sys::clock;
 
 /// A connection's entry among the open ones, shared by its stream and its requests. Its number is free
@@ -28,70 +37,105 @@ use crate::sys::clock;
 pub(super) struct Entry {
     pub(super) conn: Arc<Conn>,
     pub(super) server: Arc<Server>,
-    departing: Mutex<Departing>,
+    /// The other end of the socket; `None` on a unix socket.
+    pub(super) peer: Option<SocketAddr>,
+    /// Of the client on a unix socket.
+    pub(super) credentials: Option<PeerCredentials>,
+    /// The listener that the connection came in by.
+    pub(super) listener: Listener,
+    pub(super) departing: Mutex<Departing>,
     /// The stream, while the connection rests.
-    resting: Mutex<Stream>,
+    pub(super) resting: Mutex<Stream>,
+    /// The protocol that the connection goes on with, until its stream takes it.
+    pub(super) upgrade: Mutex<Option<Long>>,
+    /// The connection, of a stream of HTTP/2.
+    pub(super) connection: Option<Arc<Self>>,
+    /// Streams of this connection that have ended, and whose last bytes may not be with the kernel yet.
+    pub(super) ended: Mutex<Vec<Arc<Self>>>,
 }
 
 /// The request whose answer hyper has taken, but not yet the kernel.
 #[derive(Debug, Default)]
-enum Departing {
+pub(super) enum Departing {
     #[default]
     Nobody,
     One(Box<Account>),
-    /// It was told of already; the last of its answer is being written.
-    Told,
+    /// It was told of already; the last of its answer is being written. Its body has this length.
+    Told(Option<u64>),
     /// There is no stream any more.
     Closed,
 }
 
 impl Entry {
     /// A connection was accepted.
-    pub(super) fn new(server: &Arc<Server>) -> Self {
+    pub(super) fn new(
+        server: &Arc<Server>,
+        peer: Option<SocketAddr>,
+        credentials: Option<PeerCredentials>,
+        listener: Listener,
+    ) -> Self {
         let conn = server.conns.enter();
         Self {
             conn,
             server: Arc::clone(server),
+            peer,
+            credentials,
+            listener,
             departing: Mutex::default(),
             resting: Mutex::default(),
+            upgrade: Mutex::default(),
+            connection: None,
+            ended: Mutex::default(),
         }
     }
 
     /// A request has come in.
-    pub(super) fn begin(&self) {
+    pub(super) fn begin(&self) -> Arrival {
         // The answer before it may be on its way: it was given before all of its request had come.
         self.note_flushed();
+        let arrival = self.arrival();
         self.conn.note_request();
         turns::note_request();
+        Arrival { began: self.conn.began(), ..arrival }
     }
 
-    /// There is nothing more to write: the kernel has all of it.
-    pub(super) fn note_flushed(&self) {
-        // At other times none is on its way.
-        if !matches!(self.conn.wait(), Wait::Answer | Wait::Body | Wait::Other) {
-            return;
+    /// Notes that the kernel has all that hyper had to write. Returns true if a request is still in
+    /// hand, so that more is to come.
+    pub(super) fn note_flushed(&self) -> bool {
+        let wait = self.conn.wait();
+        // At other times none is on its way, and another protocol is told of at its end.
+        if !matches!(wait, Wait::Answer | Wait::Body) {
+            return false;
         }
         match self.replace(Departing::Nobody) {
             Some(Departing::One(account)) => self.end(&account),
-            Some(_) => self.await_next(),
-            None => {}
+            Some(Departing::Told(body)) => self.await_next(body),
+            Some(Departing::Nobody | Departing::Closed) => {}
+            None => return true,
         }
+        false
     }
 
-    /// The last of an answer is about to be written, and is sure to be taken: what is told of its request
-    /// is told, but the connection waits for nothing else yet.
+    /// The last of an answer is about to be written, and is sure to be taken: what is told of its
+    /// request is told, but the connection waits for nothing else yet.
     pub(super) fn note_last_write(&self) {
-        if !matches!(self.conn.wait(), Wait::Answer | Wait::Body | Wait::Other) {
+        if !matches!(self.conn.wait(), Wait::Answer | Wait::Body) {
             return;
         }
-        if let Some(Departing::One(account)) = self.replace(Departing::Told) {
-            self.tell(&account);
+        let mut departing = self.lock();
+        if let Departing::One(account) = &*departing {
+            let told = Departing::Told(account.body);
+            let Departing::One(account) = std::mem::replace(&mut *departing, told) else { return };
+            drop(departing);
+            self.tell(&account, self.body_waited(&account));
         }
     }
 
-    /// The connection rests: nobody reads the stream until it is taken back.
+    /// The connection rests: nothing reads the stream until it is taken back. One of HTTP/2 does not.
     pub(super) fn rest(&self, stream: Stream) {
-        self.server.conns.note_rest(&self.conn);
+        if self.conn.streams().is_none() {
+            self.server.conns.note_rest(&self.conn);
+        }
         *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 
@@ -100,15 +144,25 @@ impl Entry {
     pub(super) async fn woken(&self) -> Option<Stream> {
         let stream =
             std::mem::take(&mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner));
-        if matches!(stream, Stream::Gone) {
+        if stream.is_taken() {
             return None;
+        }
+        if self.conn.streams().is_some() {
+            return Some(stream);
         }
         loop {
             tokio::select! {
                 // An error is hyper's to find.
                 _ = stream.has_more() => break,
                 // What made it rest may be told once more.
-                () = self.conn.kicked.notified() => if self.conn.kick() != Kick::Rest { break },
+                () = self.conn.kicked.notified() => {
+                    if self.server.is_cutting() {
+                        return None;
+                    }
+                    if self.conn.kick() != Kick::Rest {
+                        break;
+                    }
+                }
             }
         }
         self.conn.note_rest(false);
@@ -118,15 +172,46 @@ impl Entry {
     /// The stream has ended.
     pub(super) fn close(&self) {
         let before = std::mem::replace(&mut *self.lock(), Departing::Closed);
+        for stream in self.take_ended() {
+            stream.close();
+        }
         if let Departing::One(account) = before {
             self.give_up(account);
         }
     }
 
-    /// hyper has all of the answer, or nobody waits for it any more.
+    /// The connection goes on with another protocol.
+    pub(super) fn begin_upgrade(&self, long: Long) {
+        self.conn.set(Wait::Other);
+        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(long);
+    }
+
+    /// The protocol that the connection goes on with; `None`: it was taken.
+    pub(super) fn take_upgrade(&self) -> Option<Upgraded> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take().map(Upgraded::new)
+    }
+
+    /// The stream has ended, on which another protocol was spoken.
+    pub(super) fn close_upgraded(&self, upgraded: &Upgraded) {
+        let before = std::mem::replace(&mut *self.lock(), Departing::Closed);
+        let Departing::One(mut account) = before else { return };
+        account.sent = upgraded.sent();
+        if let Outcome::Status(status) = account.outcome {
+            account.outcome = match upgraded.end() {
+                UpgradeEnd::Own => Outcome::Status(status),
+                UpgradeEnd::Broken => Outcome::Aborted(Some(status)),
+                UpgradeEnd::Closed => Outcome::Drained(status),
+                UpgradeEnd::Cut => Outcome::Lost(Some(status)),
+            };
+        }
+        self.end(&account);
+    }
+
+    /// hyper has all of the answer, or nothing waits for it any more.
     fn depart(&self, account: Box<Account>) {
         let mut departing = self.lock();
-        if matches!(*departing, Departing::Closed) || account.outcome == Outcome::Aborted {
+        if matches!(*departing, Departing::Closed) || matches!(account.outcome, Outcome::Aborted(_))
+        {
             drop(departing);
             self.give_up(account);
         } else {
@@ -134,46 +219,65 @@ impl Entry {
         }
     }
 
-    /// Who is departing, if somebody is: this stands in his place from now on.
+    /// Returns the departing request, if there is one: this stands in its place from now on.
     fn replace(&self, by: Departing) -> Option<Departing> {
         let mut departing = self.lock();
         match &*departing {
-            Departing::One(_) | Departing::Told => Some(std::mem::replace(&mut *departing, by)),
+            Departing::One(_) | Departing::Told(_) => Some(std::mem::replace(&mut *departing, by)),
             Departing::Nobody | Departing::Closed => None,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Departing> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Departing> {
         self.departing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It was not answered, or not to the end. How much of it has reached the client is not known.
+    /// It was not answered, or not to the end: what the kernel has not taken was not sent.
     fn give_up(&self, mut account: Box<Account>) {
-        account.outcome = if self.server.is_cutting() { Outcome::Lost } else { Outcome::Aborted };
-        account.sent = 0;
+        let status = match account.outcome {
+            Outcome::Status(status) | Outcome::Drained(status) | Outcome::Unread(status) => {
+                Some(status)
+            }
+            Outcome::Aborted(status) | Outcome::Lost(status) => status,
+        };
+        let is_lost = self.server.is_cutting();
+        account.outcome = if is_lost { Outcome::Lost(status) } else { Outcome::Aborted(status) };
+        account.sent = account.sent.saturating_sub(self.conn.unwritten());
         self.end(&account);
     }
 
     /// The request is over.
     fn end(&self, account: &Account) {
-        self.await_next();
-        self.tell(account);
+        let waited = self.body_waited(account);
+        self.await_next(account.body);
+        self.tell(account, waited);
     }
 
-    fn await_next(&self) {
+    fn await_next(&self, body: Option<u64>) {
+        if self.connection.is_some() {
+            return self.conn.set(Wait::Silence);
+        }
         if self.conn.wait() != Wait::Other {
-            self.conn.set(Wait::Next);
+            self.conn.note_answered(body);
         }
     }
 
-    /// Counts the request, and writes its line.
-    fn tell(&self, account: &Account) {
+    /// Counts the request, and writes its line. Its handler has waited so long for its body.
+    fn tell(&self, account: &Account, waited: Duration) {
         let server = &self.server;
         server.count_request();
+        let elapsed = account.elapsed();
+        let code = Code::of_answer(account.outcome.answered());
+        // A worker that dies in between has left notes of what was written, given up and counted.
+        let entry = server.board.entry(self.conn.number);
+        if let (Some(entry), Some(metrics)) = (&entry, server.board.metrics()) {
+            entry.note_count(code, metrics.requests(code));
+        }
         let record = Record {
             remote: account.client.address(),
             started: account.started,
-            elapsed: account.elapsed(),
+            elapsed,
+            queue_wait: account.arrival.queue,
             method: &account.method,
             target: &account.target,
             version: account.version,
@@ -186,14 +290,20 @@ impl Entry {
             generation: server.generation,
             request_id: Some(account.id.as_str()),
             scheme: account.client.scheme().as_str(),
+            client_certificate: self.conn.certificate().map(ClientCertificate::subject),
         };
-        // A worker that dies in between has left a note whether the line was written or given up.
-        let entry = server.board.entry(self.conn.number);
-        logging::access(&record, |settled| {
-            if let Some(entry) = &entry {
-                entry.note_line(settled);
-            }
-        });
+        if !account.is_healthcheck || !account.outcome.is_fine() {
+            logging::access(&record, |settled| {
+                if let Some(entry) = &entry {
+                    entry.note_line(settled);
+                }
+            });
+        }
+        self.report_if_slow(account, waited);
+        if let Some(metrics) = server.board.metrics() {
+            metrics.request_ended();
+            metrics.count_request(code, elapsed);
+        }
         if let Some(entry) = &entry {
             entry.clear();
         }
@@ -202,11 +312,18 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            self.server.conns.leave_stream(&self.conn);
+            if let Some(streams) = connection.conn.streams() {
+                streams.end(&connection.conn);
+            }
+            return;
+        }
         self.server.conns.leave(&self.conn);
     }
 }
 
-/// One request in hand. Dropped when hyper has its answer, or when nobody waits for it any more.
+/// One request in hand. Dropped when hyper has its answer, or when nothing waits for it any more.
 #[derive(Debug)]
 pub(super) struct Ticket {
     entry: Arc<Entry>,
@@ -216,34 +333,43 @@ pub(super) struct Ticket {
     pub(super) body: Option<u64>,
 }
 
-/// What is told of a request when it is over.
+/// The account of a request that is over.
 #[derive(Debug)]
-struct Account {
+pub(super) struct Account {
     /// Bytes of the answer's body that were handed to the connection.
     sent: u64,
     client: Client,
-    id: RequestId,
+    pub(super) id: RequestId,
     started: SystemTime,
-    clock: Instant,
-    method: Method,
-    target: Uri,
+    pub(super) clock: Instant,
+    pub(super) arrival: Arrival,
+    /// `None` before the head of the response, and where `log.slow` is off.
+    pub(super) answered: Option<Answered>,
+    pub(super) method: Method,
+    pub(super) target: Uri,
     version: Version,
     /// The fields that the access log names.
     request_headers: Vec<Field>,
     response_headers: Vec<Field>,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
+    /// Length of the request's body; `None`: it comes in chunks.
+    body: Option<u64>,
+    /// True if it leaves no access line when it is answered 2xx or 3xx.
+    is_healthcheck: bool,
 }
 
 impl Ticket {
     pub(super) fn new(
         entry: &Arc<Entry>,
         head: &request::Parts,
+        arrival: Arrival,
         (client, id, request_headers): (Client, RequestId, Vec<Field>),
     ) -> Self {
         let started = clock::wall();
         if let Some(entry) = entry.server.board.entry(entry.conn.number) {
             entry.fill(client.address(), started, &head.method, &head.uri, head.version);
         }
+        entry.server.board.metrics().inspect(|metrics| metrics.request_begun());
         // In a place of its own: it passes through many hands, each of which would move all of it.
         let account = Box::new(Account {
             sent: 0,
@@ -251,21 +377,25 @@ impl Ticket {
             id,
             started,
             clock: clock::now(),
+            arrival,
+            answered: None,
             method: head.method.clone(),
-            target: head.uri.clone(),
+            target: strict::target(head),
             version: head.version,
             request_headers,
             response_headers: Vec::new(),
-            outcome: Outcome::Aborted,
+            outcome: Outcome::Aborted(None),
+            body: None,
+            is_healthcheck: false,
         });
         Self { entry: Arc::clone(entry), account: Some(account), body: None }
     }
 
-    fn account(&self) -> &Account {
+    pub(super) fn account(&self) -> &Account {
         self.account.as_ref().expect("it is there until the end")
     }
 
-    fn account_mut(&mut self) -> &mut Account {
+    pub(super) fn account_mut(&mut self) -> &mut Account {
         self.account.as_mut().expect("it is there until the end")
     }
 
@@ -273,9 +403,31 @@ impl Ticket {
         &self.account().id
     }
 
-    /// How its client reaches the service.
+    /// The application gave the request another id.
+    pub(super) fn set_id(&mut self, id: RequestId) {
+        self.account_mut().id = id;
+    }
+
+    /// Returns the facts that extractors may know of it.
+    pub(super) fn in_hand(&self) -> InHand {
+        let Account { client, id, .. } = self.account();
+        let (conn, number) = (Arc::clone(&self.conn), self.conn.request());
+        let (credentials, listener) = (self.credentials, self.listener);
+        InHand { conn, number, client: *client, id: id.clone(), credentials, listener }
+    }
+
+    /// Returns the scheme by which its client reaches the service.
     pub(super) fn scheme(&self) -> Scheme {
         self.account().client.scheme()
+    }
+
+    /// The request calls itself one of `ferricorn healthcheck`. It is believed of a client on this
+    /// machine, for what that asks.
+    pub(super) fn note_healthcheck(&mut self) {
+        let is_asked = self.server.routes.health.is_probe(self.account().target.path());
+        let account = self.account_mut();
+        let is_here = account.client.address().is_none_or(|address| address.is_loopback());
+        account.is_healthcheck = is_here && is_asked && account.method == Method::GET;
     }
 
     /// The head of the answer stands.
@@ -286,33 +438,23 @@ impl Ticket {
         account.response_headers = headers;
     }
 
+    /// The answer ends here, since the worker drains.
+    pub(super) fn note_drained(&mut self) {
+        let account = self.account_mut();
+        if let Outcome::Status(status) = account.outcome {
+            account.outcome = Outcome::Drained(status);
+        }
+    }
+
     /// So many bytes more of the answer's body were handed to the connection.
     pub(super) fn note_sent(&mut self, bytes: usize) {
+        self.conn.note_handed(bytes);
         self.account_mut().sent += bytes as u64;
-    }
-
-    pub(super) fn warn_of_timeout(&self) {
-        let account = self.account();
-        let seconds = account.elapsed().as_secs_f32();
-        tracing::warn!(
-            "answered 504 to {method} {path}: no answer after {seconds:.1} s",
-            method = account.method,
-            path = account.target.path(),
-        );
-    }
-
-    pub(super) fn warn_of_panic(&self) {
-        let account = self.account();
-        tracing::error!(
-            "answered 500 to {method} {path}: its handler panicked",
-            method = account.method,
-            path = account.target.path(),
-        );
     }
 }
 
 impl Account {
-    fn elapsed(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         clock::now().duration_since(self.clock)
     }
 }
@@ -327,8 +469,11 @@ impl Deref for Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(account) = self.account.take() {
+        if let Some(mut account) = self.account.take() {
+            account.body = self.body;
+            self.note_reset(&account);
             self.entry.depart(account);
+            self.entry.end_stream();
         }
     }
 }
@@ -338,28 +483,4 @@ fn kept(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Field> {
     let values = |name| headers.get_all(name).iter().map(move |value| (name, value));
     let fields = names.iter().flat_map(values);
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-/// Accounts for an answer to what never became a request: its head took too long, or was none.
-pub(super) fn log_unread(server: &Server, conn: &Conn, client: Client, status: StatusCode) {
-    let elapsed = conn.waited();
-    server.count_request();
-    let record = Record {
-        remote: client.address(),
-        started: clock::wall().checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH),
-        elapsed,
-        method: &Method::GET,
-        target: &Uri::default(),
-        version: Version::HTTP_11,
-        request_headers: &[],
-        outcome: Outcome::Unread(status),
-        response_headers: &[],
-        bytes: 0,
-        pid: server.pid,
-        slot: server.slot,
-        generation: server.generation,
-        request_id: None,
-        scheme: client.scheme().as_str(),
-    };
-    logging::access(&record, |_| {});
 }

@@ -1,14 +1,14 @@
-//! Who has answered many lets others run.
+//! Workers that have answered many let others run.
 //!
 //! # Why
 //! A worker under load finds something to do each time it looks, so it would run until the clock's next
-//! tick, 4 ms and more, and every sibling that is ready as long after it: a client of the last one waits
-//! for all of them. At the end of a turn of the event loop nobody waits for this worker any more but those
-//! of whom it does not know yet; there the processor is worth nothing to it, and much to others. Where
-//! nobody else is ready it costs one short system call (sched_yield(2)).
+//! tick, 4 ms and more, and every sibling that is ready as long after it: a client of the last one
+//! waits for all of them. At the end of a turn of the event loop no client waits for this worker any
+//! more but those of which it does not know yet; there the processor is worth nothing to it, and much
+//! to others. Where no other process is ready it costs one short system call (sched_yield(2)).
 //!
-//! A turn with few requests ends as any other: so a worker beside a busy stranger, which always is ready,
-//! is not put behind that one again and again.
+//! A turn with few requests ends as any other: so a worker beside a busy stranger, which always is
+//! ready, is not put behind that one again and again.
 
 use std::cell::Cell;
 
@@ -55,7 +55,7 @@ mod tests {
             let (order, both) = (Arc::clone(&order), Arc::clone(&both));
             std::thread::Builder::new().spawn(move || {
                 process::run_on_one_processor();
-                let runtime = runtime(1).expect("a runtime");
+                let runtime = runtime(1, |_| ()).expect("a runtime");
                 both.wait();
                 runtime.block_on(turns(requests, || order.lock().unwrap().push(name)));
             })
@@ -68,12 +68,13 @@ mod tests {
         order.windows(2).filter(|pair| pair[0] != pair[1]).count()
     }
 
-    /// A byte goes round. Whoever read fewer than there was room for has to ask whether there are more.
+    /// A byte goes round. A reader that got fewer than it had room for has to ask whether there are
+    /// more.
     async fn turns(requests: u32, told: impl Fn()) {
         let pair = Pair::pair().expect("two sockets");
-        let [mut here, mut there] = [pair.0, pair.1].map(|it| {
-            it.set_nonblocking(true).expect("it is a socket");
-            UnixStream::from_std(it).expect("in this event loop")
+        let [mut here, mut there] = [pair.0, pair.1].map(|socket| {
+            socket.set_nonblocking(true).expect("socket is a socket");
+            UnixStream::from_std(socket).expect("in this event loop")
         });
         for _ in 0..TURNS {
             there.write_all(b".").await.expect("it is read");

@@ -1,18 +1,21 @@
 //! A client that says what it is told, byte by byte.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, UnixStream};
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+use crate::sys::socket;
+
+trait Stream: AsyncRead + AsyncWrite + AsFd + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + AsFd + Send + Unpin> Stream for S {}
 
 /// One connection.
 pub(super) struct Talk {
     stream: Box<dyn Stream>,
-    /// What was read beyond the last answer.
+    /// The bytes that were read beyond the last answer.
     ahead: Vec<u8>,
 }
 
@@ -45,7 +48,7 @@ impl Talk {
         let _closed = self.try_to_say(bytes).await;
     }
 
-    /// Says something, if anybody listens.
+    /// Writes something, if the server reads.
     pub(super) async fn try_to_say(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref()).await
     }
@@ -53,6 +56,17 @@ impl Talk {
     /// Says nothing more.
     pub(super) async fn hang_up(&mut self) {
         self.stream.shutdown().await.expect("the connection is open");
+    }
+
+    /// Resets the connection.
+    pub(super) fn reset(self) {
+        socket::reset(self.stream.as_fd()).expect("TCP has it");
+    }
+
+    /// Sends these bytes and resets the connection, without a turn of the event loop in between.
+    pub(super) fn say_and_reset(self, bytes: &[u8]) {
+        socket::send_all(self.stream.as_fd(), bytes).expect("its buffer has room");
+        self.reset();
     }
 
     /// One answer, by its head and its length: for answers with `content-length`, or none.
@@ -77,6 +91,26 @@ impl Talk {
     pub(super) async fn rest(&mut self) -> String {
         while self.read_some().await > 0 {}
         String::from_utf8_lossy(&std::mem::take(&mut self.ahead)).into_owned()
+    }
+
+    /// All that comes up to this text.
+    pub(super) async fn until(&mut self, end: &str) -> String {
+        loop {
+            let found = self.ahead.windows(end.len()).position(|bytes| bytes == end.as_bytes());
+            if let Some(at) = found {
+                let text = self.ahead.drain(..at + end.len()).collect();
+                return String::from_utf8(text).expect("the answers are text");
+            }
+            assert!(self.read_some().await > 0, "the connection ended before {end:?}");
+        }
+    }
+
+    /// So many bytes.
+    pub(super) async fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.ahead.len() < count {
+            assert!(self.read_some().await > 0, "the connection ended: {:?}", self.ahead);
+        }
+        self.ahead.drain(..count).collect()
     }
 
     async fn read_some(&mut self) -> usize {

@@ -1,5 +1,5 @@
-//! A request is over when the kernel has its answer, not when hyper has: what nobody takes is in hand
-//! until it is cut off, and then it was not answered.
+//! A request is over when the kernel has its answer, not when hyper has: an answer that is not taken is
+//! in hand until it is cut off, and then it was not answered.
 
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -15,8 +15,9 @@ use super::{BIG, LONG, Net, run, run_within};
 use crate::client::Scheme;
 use crate::embed::BoxError;
 use crate::sys::socket;
+use crate::worker::phases::Arrival;
 use crate::worker::ticket::{Entry, Ticket};
-use crate::{Client, RequestId};
+use crate::{Client, Listener, RequestId};
 
 const GET_BIG: &str = "GET /big HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -27,14 +28,14 @@ async fn narrow(net: &Net) -> Talk {
 /// Waits until these targets, and no others, are on the worker's board.
 async fn held(net: &Net, targets: &[&str]) {
     let held = || -> Vec<String> {
-        net.server.board.held().iter().map(|it| it.target.to_string()).collect()
+        net.server.board.held().iter().map(|held| held.target.to_string()).collect()
     };
     while held() != targets {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
 }
 
-async fn closed(net: &Net) {
+pub(super) async fn closed(net: &Net) {
     while net.server.conns.count() > 0 {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
@@ -77,7 +78,7 @@ fn an_answer_that_nobody_takes_is_in_hand_until_it_is_cut_off() {
         closed(&net).await;
         held(&net, &[]).await;
         let line = net.own_access_lines().join("\n");
-        assert!(line.starts_with(r#"http "GET /big HTTP/1.1" - aborted "#), "{line}");
+        assert!(line.starts_with(r#"http "GET /big HTTP/1.1" 200 aborted "#), "{line}");
         drop(talk);
     });
 }
@@ -91,7 +92,7 @@ fn what_a_leaving_worker_cuts_off_is_lost() {
         net.server.cut();
         closed(&net).await;
         let line = net.own_access_lines().join("\n");
-        assert!(line.starts_with(r#"http "GET /big HTTP/1.1" - lost "#), "{line}");
+        assert!(line.starts_with(r#"http "GET /big HTTP/1.1" 200 lost "#), "{line}");
         drop(talk);
     });
 }
@@ -102,7 +103,7 @@ fn an_answer_that_its_handler_does_not_finish_is_none() {
         net.ask("GET /cut-short HTTP/1.1\r\nHost: a\r\n\r\n").await;
         net.counted(1).await;
         let line = net.own_access_lines().join("\n");
-        assert!(line.starts_with(r#"http "GET /cut-short HTTP/1.1" - aborted "#), "{line}");
+        assert!(line.starts_with(r#"http "GET /cut-short HTTP/1.1" 200 aborted "#), "{line}");
     });
 }
 
@@ -123,23 +124,23 @@ fn answers_without_a_body_are_answers() {
 }
 
 /// A connection's stream goes before its last request does. Its number, by which that request has its
-/// place on the board, is nobody else's meanwhile.
+/// place on the board, is no other's meanwhile.
 #[test]
 fn a_number_is_in_use_as_long_as_a_request_has_it() {
     run([6, 8], "", |net| async move {
         let head = Request::builder().uri("/last").body(()).unwrap().into_parts().0;
-        let entry = Arc::new(Entry::new(&net.server));
+        let entry = Arc::new(Entry::new(&net.server, None, None, Listener::default()));
         let (client, id) = (Client::direct(None, Scheme::Http), RequestId::of_request(None));
-        let ticket = Ticket::new(&entry, &head, (client, id, Vec::new()));
+        let ticket = Ticket::new(&entry, &head, Arrival::default(), (client, id, Vec::new()));
         let number = entry.conn.number;
         entry.close();
         drop(entry);
-        let other = Entry::new(&net.server);
+        let other = Entry::new(&net.server, None, None, Listener::default());
         assert_ne!(other.conn.number, number);
         held(&net, &["/last"]).await;
         drop(ticket);
         held(&net, &[]).await;
-        assert_eq!(Entry::new(&net.server).conn.number, number);
+        assert_eq!(Entry::new(&net.server, None, None, Listener::default()).conn.number, number);
     });
 }
 
@@ -150,7 +151,7 @@ fn a_client_that_pipelines_and_never_reads_is_cut_off() {
         let whole = "POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
         for requests in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", whole] {
             let mut talk = narrow(&net).await;
-            // As many as somebody takes.
+            // As many as are taken.
             talk.say(requests.repeat(20_000)).await;
             closed(&net).await;
         }

@@ -67,7 +67,7 @@ fn a_proxys_own_connection_is_its_own() {
     });
 }
 
-/// The forwarding headers are of whom the proxy names, not of the proxy.
+/// The forwarding headers are of the client that the proxy names, not of the proxy.
 #[test]
 fn what_a_proxied_client_forwards_is_judged_by_its_own_address() {
     run([2, 1], ON, |net| async move {

@@ -79,16 +79,53 @@ fn a_panic_is_one_answer() {
     });
 }
 
-/// Who sends a byte now and then is not silent, and is late all the same.
+/// A client that sends a byte now and then is not silent, and is late all the same.
 #[test]
 fn a_head_that_drips_is_late() {
     run([5, 5], "", |net| async move {
         let mut talk = net.connect().await;
         talk.say("GET / HTTP/1.1\r\nHost: a\r\nx: ").await;
-        while talk.try_to_say("y").await.is_ok() && net.counters.served() == 0 {
+        while talk.try_to_say("y").await.is_ok() && net.counters.served().unchecked() == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(statuses(&talk.rest().await), [408]);
+    });
+}
+
+/// The first bytes of a head may come in one segment with the request before it.
+#[test]
+fn a_head_that_begins_behind_a_request_is_late_from_its_first_byte() {
+    run([5, 9], "keepalive = 30", |net| async move {
+        let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\na\n\nb\n";
+        let chunks = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                      4\r\na\n\nb\r\n0\r\n\r\n";
+        for request in [GET, post, chunks] {
+            for behind in ["G", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+                let mut talk = net.connect().await;
+                talk.say([request, behind].concat()).await;
+                let answers = talk.rest().await;
+                assert_eq!(statuses(&answers), [200, 408], "{request:?} {behind:?}");
+            }
+            let mut talk = net.connect().await;
+            talk.say([request, "GET / HTTP/1.1\r\nHost"].concat()).await;
+            assert_eq!(statuses(&talk.answer().await), [200]);
+            // It is no idle connection, which would rest, and lose its beginning.
+            talk.say(": a\r\n\r\n").await;
+            assert_eq!(statuses(&talk.answer().await), [200], "{request:?}");
+        }
+    });
+}
+
+#[test]
+fn an_empty_line_behind_a_request_begins_no_head() {
+    run([5, 10], "keepalive = 30", |net| async move {
+        let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\n";
+        let mut talk = net.connect().await;
+        talk.say(post).await;
+        assert_eq!(statuses(&talk.answer().await), [200]);
+        net.rested(1).await;
+        talk.say(GET).await;
+        assert_eq!(statuses(&talk.answer().await), [200]);
     });
 }
 
@@ -97,15 +134,54 @@ fn a_body_that_drips_is_late() {
     run([5, 6], "timeout = 0.8", |net| async move {
         let mut talk = net.connect().await;
         talk.say("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n").await;
-        while talk.try_to_say("y").await.is_ok() && net.counters.served() == 0 {
+        while talk.try_to_say("y").await.is_ok() && net.counters.served().unchecked() == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let answer = talk.rest().await;
-        assert_eq!((statuses(&answer), field(&answer, "connection")), (vec![504], Some("close")));
+        assert_eq!((statuses(&answer), field(&answer, "connection")), (vec![408], Some("close")));
     });
 }
 
-/// RFC 9110 section 6.6.1: every answer has its date, also those that hyper or nobody has seen to.
+#[test]
+fn a_steady_upload_may_take_longer_than_timeout() {
+    run([5, 11], "timeout = 0.5", |net| async move {
+        let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n";
+        let chunked = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let piece = "p".repeat(45);
+        let whole = piece.repeat(20);
+        for (head, piece, end) in
+            [(head, piece.clone(), ""), (chunked, format!("2d\r\n{piece}\r\n"), "0\r\n\r\n")]
+        {
+            let mut talk = net.connect().await;
+            talk.say(head).await;
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_millis(70)).await;
+                talk.say(&piece).await;
+            }
+            talk.say(end).await;
+            let answer = talk.answer().await;
+            assert_eq!((statuses(&answer), body(&answer)), (vec![200], whole.as_str()));
+        }
+    });
+}
+
+/// The time of the upload is the client's, that behind it the handler's.
+#[test]
+fn a_handler_that_hangs_behind_a_long_upload_is_late() {
+    run([5, 12], "timeout = 0.5", |net| async move {
+        let mut talk = net.connect().await;
+        talk.say("POST /swallow HTTP/1.1\r\nHost: a\r\nContent-Length: 90\r\n\r\n").await;
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            talk.say("p".repeat(30)).await;
+        }
+        let begun = tokio::time::Instant::now();
+        assert_eq!(statuses(&talk.rest().await), [504]);
+        assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+    });
+}
+
+/// RFC 9110 section 6.6.1: every answer has its date, also those of hyper.
 #[test]
 fn every_answer_has_its_date() {
     run([5, 7], "", |net| async move {

@@ -5,9 +5,69 @@ use super::{Net, run};
 
 const UNREAD: &str = r#"unread - "-" "-""#;
 
+/// The bytes of bodies that the access log tells are those that the client got.
+#[test]
+fn refusals_have_their_true_byte_counts() {
+    run([4, 8], "", |net| async move {
+        let wide = "y".repeat(1 << 16);
+        let many: String = (0..201).map(|at| format!("x{at}: y\r\n")).collect();
+        let mut expected = Vec::new();
+        for request in [
+            "nonsense\r\n\r\n".to_owned(),
+            format!("GET / HTTP/1.1\r\n{many}\r\n"),
+            format!("GET / HTTP/1.1\r\nx: {wide}"),
+            format!("GET /{wide}"),
+            "GET /#x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: ".to_owned(),
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n".to_owned(),
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".to_owned(),
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc".to_owned(),
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\n"
+                .to_owned(),
+            "GET /panic HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(),
+            "PRI * HTTP/2.0\r\n\r\n".to_owned(),
+            "\x16\x03\x01\x02\0\x01".to_owned(),
+            "GET /who HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n".to_owned(),
+        ] {
+            let answers = net.ask(&request).await;
+            for answer in answers.split("HTTP/1.1 ").skip(1) {
+                expected.push(body(answer).len().to_string());
+            }
+            net.counted(expected.len() as u64).await;
+        }
+        assert!(expected.iter().all(|bytes| bytes != "0"), "{expected:?}");
+        assert_eq!(net.own_access_bytes(), expected);
+    });
+}
+
+#[test]
+fn tls_on_a_plain_address_is_named_once() {
+    run([4, 9], "", |net| async move {
+        for hello in ["\x16", "\x16\x03\x01\x02\0\x01\0\x01\u{7c}\x03\x03"] {
+            let answer = net.ask(hello).await;
+            assert_eq!(statuses(&answer), [400], "{hello:?}");
+            let text = r#"{"error":"TLS was sent to an address that speaks plain HTTP"}"#;
+            assert_eq!(body(&answer), text);
+        }
+        net.counted(2).await;
+        let lines = net.error_lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let end = ": TLS was sent to an address that speaks plain HTTP; answered 400";
+        assert!(
+            lines[0].starts_with("WARNING] cannot read a request from 127.0.4.9:"),
+            "{lines:?}"
+        );
+        assert!(lines[0].ends_with(end), "{lines:?}");
+        // Within another protocol's bytes it means nothing.
+        let answer = net.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n\x16").await;
+        assert_eq!(statuses(&answer), [200]);
+    });
+}
+
 #[test]
 fn what_hyper_refuses_has_its_line() {
-    run([4, 1], "", |net| async move {
+    run([4, 1], "http2.enabled = false", |net| async move {
         let answer = net.ask("nonsense\r\n\r\n").await;
         assert_eq!(statuses(&answer), [400]);
         assert_eq!(body(&answer), r#"{"error":"what came is no request of HTTP"}"#);
@@ -38,7 +98,7 @@ fn what_hyper_refuses_has_its_line() {
     });
 }
 
-/// Nobody accepts from a listener that was shut down. The worker says so, does not try all the time,
+/// No worker accepts from a listener that was shut down. The worker says so, does not try all the time,
 /// and serves at its other addresses.
 #[test]
 fn a_listener_that_has_ended_is_said_so() {
@@ -76,7 +136,7 @@ fn a_client_that_goes_away_has_none() {
             talk.say(begun).await;
             drop(talk);
         }
-        // The last one was a request, and nobody waits for its answer.
+        // The last one was a request, and no client waits for its answer.
         net.counted(1).await;
         while net.server.conns.count() > 0 {
             tokio::task::yield_now().await;
@@ -102,7 +162,7 @@ fn only_fields_that_the_log_names_are_in_it() {
     });
 }
 
-/// Closing a socket with bytes in it that nobody has read makes the kernel reset the connection, which
+/// Closing a socket with unread bytes in it makes the kernel reset the connection, which
 /// takes the answer away from a client that is still speaking.
 #[test]
 fn a_client_that_is_still_speaking_gets_its_answer() {

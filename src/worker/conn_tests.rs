@@ -1,12 +1,13 @@
-//! What is known of a connection, and which kicks count.
+//! The state of a connection, and which kicks count.
 
 use super::*;
+use crate::draining::Draining;
 
 // ORDERING: one thread writes and reads: Relaxed.
 
 #[test]
 fn a_deadline_that_outlives_its_request_gives_nothing_to_the_next() {
-    let conn = Conn::new(0, 0);
+    let conn = Conn::new(0, 0, Arc::new(Budget::new(0)), Draining::default());
     let second = Duration::from_secs(1);
     conn.note_request();
     let first = conn.request();
@@ -22,7 +23,7 @@ fn a_deadline_that_outlives_its_request_gives_nothing_to_the_next() {
 
 #[test]
 fn a_kick_that_comes_too_late_is_forgotten() {
-    let conn = Conn::new(0, 0);
+    let conn = Conn::new(0, 0, Arc::new(Budget::new(0)), Draining::default());
     conn.give(Kick::Head);
     assert_eq!(conn.kick(), Kick::Head);
     conn.note_request();
