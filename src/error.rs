@@ -1,4 +1,4 @@
-//! What can end the server, and the exit code that says so.
+//! The errors that can end the server, each with its exit code.
 
 use crate::config::ConfigError;
 
@@ -25,9 +25,9 @@ pub enum Error {
     /// The system refused something that the master cannot do without.
     #[error("failed to {action}: {source}")]
     System {
-        /// What was tried.
+        /// The attempt.
         action: &'static str,
-        /// What the system said.
+        /// The system's answer.
         source: std::io::Error,
     },
 }
@@ -37,8 +37,8 @@ impl Error {
         Self::Config(format!("chdir: failed to enter {}: {error}", path.display()).into())
     }
 
-    pub(crate) fn logs(error: &std::io::Error) -> Self {
-        Self::Config(error.to_string().into())
+    pub(crate) fn logs(reason: String) -> Self {
+        Self::Config(reason.into())
     }
 
     pub(crate) fn identity(reason: String) -> Self {

@@ -76,13 +76,19 @@ pub(crate) struct ChildId(pub(crate) u64);
 impl ChildId {
     /// The logger, whichever it is: there is one at a time, and each is reaped before the next.
     pub(crate) const LOGGER: Self = Self(0);
+    /// The stats process, likewise.
+    pub(crate) const STATS: Self = Self(u64::MAX);
 }
 
 impl fmt::Display for ChildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.0)
+        if *self == Self::STATS { f.write_str("#stats") } else { write!(f, "#{}", self.0) }
     }
 }
+
+/// One command of a client of the control socket. Never used twice, not by a later image either.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub(crate) struct CommandId(pub(crate) u64);
 
 /// A process id of the kernel's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -109,7 +115,7 @@ impl SlotSet {
         self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
     }
 
-    /// Whether the slot is in the set.
+    /// Returns true if the slot is in the set.
     pub(crate) fn contains(&self, slot: Slot) -> bool {
         self.0[slot.index() / 64] & (1 << (slot.index() % 64)) != 0
     }

@@ -1,5 +1,5 @@
-//! What `benches/` measure of the inside: the same code that runs in the server, behind names that may
-//! be seen from outside. Nothing here is used by the server.
+//! The parts of the inside that `benches/` measure: the same code that runs in the server, behind names
+//! that may be seen from outside. Nothing here is used by the server.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -30,7 +30,7 @@ impl Board {
     /// For a worker that may hold so many connections.
     ///
     /// # Errors
-    /// What the system says about memory and descriptors.
+    /// Returns the system's word about memory and descriptors.
     pub fn new(connections: usize) -> io::Result<Self> {
         Ok(Self {
             worker: WorkerBoard::new(connections)?,
@@ -40,14 +40,14 @@ impl Board {
         })
     }
 
-    /// What a worker does each time its event loop proves that it turns.
+    /// The work of a worker each time its event loop proves that it turns.
     pub fn beat(&self) {
         self.worker.beat(Instant::from_millis(clock::monotonic_millis()));
     }
 
-    /// What the scoreboard adds to a request on the connection with this number: its entry written and
-    /// cleared, a note around each of two turns of its code, and one request more in the counters of its
-    /// slot.
+    /// The cost of the scoreboard for a request on the connection with this number: its entry written
+    /// and cleared, a note around each of two turns of its code, and one request more in the counters
+    /// of its slot.
     pub fn request(&self, connection: usize, method: &Method, target: &Uri) {
         let entry = self.worker.entry(connection);
         if let Some(entry) = &entry {
@@ -63,7 +63,7 @@ impl Board {
         }
     }
 
-    /// What it adds to a connection.
+    /// The cost of the scoreboard for a connection.
     pub fn connection(&self) {
         self.worker.connection_opened();
         self.worker.connection_closed();
@@ -77,7 +77,7 @@ impl Board {
         }
     }
 
-    /// What the master does when a worker has died: how many requests it held.
+    /// The work of the master when a worker has died: how many requests it held.
     #[must_use]
     pub fn held(&self) -> usize {
         self.worker.held().len()
@@ -99,10 +99,12 @@ impl Decisions {
         let policy = Policy {
             workers,
             graceful_timeout: Duration::from_secs(30),
+            announce: Duration::ZERO,
             boot_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_mins(2),
             max_lifetime: Duration::ZERO,
             max_memory: 0,
+            stats: false,
         };
         let mut server = Self { supervisor: Supervisor::new(policy, 1), now: 1, pid: 100 };
         server.tell(Event::Started);
@@ -156,7 +158,7 @@ impl Decisions {
                 self.pid += 1;
                 vec![Event::Forked { child, pid: Pid(self.pid) }, Event::Ready { child }]
             }
-            Action::Fork { child, task: Task::Logger, .. } => {
+            Action::Fork { child, task: Task::Logger | Task::Stats, .. } => {
                 vec![Event::Forked { child, pid: Pid(98) }]
             }
             Action::Fork { child, task: Task::Prepare | Task::Check, .. } => {

@@ -34,7 +34,7 @@ impl Instant {
         Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// How long it is since `earlier`; zero when that is later.
+    /// Returns the time since `earlier`; zero when that is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

@@ -16,6 +16,8 @@ pub(crate) enum Order {
     Drain,
     /// The whole server stops: accept what is queued, finish it, leave.
     Stop,
+    /// The server will stop: serve on, and say so to clients.
+    Announce,
     /// From now on accept from these slots.
     Accept(SlotSet),
     /// Here is the listener of this address in this slot; the descriptor comes with the message.
@@ -26,9 +28,11 @@ pub(crate) enum Order {
     Close { address: u16 },
 }
 
-/// From the master to the logger.
+/// From the master to the logger, and to the stats process, which knows `Finish` alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogOrder {
+    /// Read the ring at this place, too, whose memory and bell come with it.
+    Ring { place: u16 },
     /// Open the files again by their paths.
     Reopen,
     /// Write what is there, and leave.
@@ -46,6 +50,12 @@ pub(crate) enum Report {
     ToldToReopen,
     /// I have served as many requests as I should.
     ServedEnough,
+    /// I have opened the log files again.
+    Reopened,
+    /// I could not open each of the log files again.
+    NotReopened,
+    /// I want fresh numbers from the master.
+    Measure,
 }
 
 /// A message that cannot be read.
@@ -63,6 +73,10 @@ impl Order {
             }
             Self::Stop => {
                 message[0] = b'S';
+                1
+            }
+            Self::Announce => {
+                message[0] = b'N';
                 1
             }
             Self::Accept(slots) => {
@@ -98,6 +112,7 @@ impl Order {
         match message {
             [b'D'] => Ok(Self::Drain),
             [b'S'] => Ok(Self::Stop),
+            [b'N'] => Ok(Self::Announce),
             [b'A', slots @ ..] => {
                 let slots = slots.try_into().map_err(|_| Unreadable)?;
                 Ok(Self::Accept(SlotSet::from_bytes(slots)))
@@ -120,11 +135,13 @@ fn slot(bytes: [u8; 2]) -> Result<Slot, Unreadable> {
 
 impl LogOrder {
     /// The message.
-    pub(crate) fn encode(self) -> [u8; 1] {
-        match self {
-            Self::Reopen => *b"R",
-            Self::Finish => *b"F",
-        }
+    pub(crate) fn encode(self) -> [u8; 3] {
+        let (letter, [high, low]) = match self {
+            Self::Ring { place } => (b'N', place.to_be_bytes()),
+            Self::Reopen => (b'R', [0; 2]),
+            Self::Finish => (b'F', [0; 2]),
+        };
+        [letter, high, low]
     }
 
     /// The order in a message.
@@ -133,8 +150,9 @@ impl LogOrder {
     /// When there is none in it.
     pub(crate) fn decode(message: &[u8]) -> Result<Self, Unreadable> {
         match message {
-            b"R" => Ok(Self::Reopen),
-            b"F" => Ok(Self::Finish),
+            [b'N', high, low] => Ok(Self::Ring { place: u16::from_be_bytes([*high, *low]) }),
+            b"R\0\0" => Ok(Self::Reopen),
+            b"F\0\0" => Ok(Self::Finish),
             _ => Err(Unreadable),
         }
     }
@@ -148,6 +166,9 @@ impl Report {
             Self::ToldToLeave => *b"l",
             Self::ToldToReopen => *b"o",
             Self::ServedEnough => *b"e",
+            Self::Reopened => *b"a",
+            Self::NotReopened => *b"n",
+            Self::Measure => *b"m",
         }
     }
 
@@ -161,6 +182,9 @@ impl Report {
             b"l" => Ok(Self::ToldToLeave),
             b"o" => Ok(Self::ToldToReopen),
             b"e" => Ok(Self::ServedEnough),
+            b"a" => Ok(Self::Reopened),
+            b"n" => Ok(Self::NotReopened),
+            b"m" => Ok(Self::Measure),
             _ => Err(Unreadable),
         }
     }
@@ -177,6 +201,7 @@ mod tests {
         prop_oneof![
             Just(Order::Drain),
             Just(Order::Stop),
+            Just(Order::Announce),
             proptest::collection::vec(slot(), 0..20)
                 .prop_map(|slots| Order::Accept(slots.into_iter().collect())),
             any::<u16>().prop_map(|address| Order::Close { address }),
@@ -187,7 +212,7 @@ mod tests {
 
     /// Messages, most of them damaged: of bytes that are drawn at random hardly any begin like one.
     fn nearly_messages() -> impl Strategy<Value = Vec<u8>> {
-        let letter = prop::sample::select(&b"RFrle"[..]).prop_map(|letter| vec![letter]);
+        let letter = prop::sample::select(&b"RFrleanm"[..]).prop_map(|letter| vec![letter]);
         let order = orders().prop_map(|order| {
             let (message, length) = order.encode();
             message[..length].to_vec()
@@ -233,16 +258,20 @@ mod tests {
 
     #[test]
     fn an_order_to_the_logger_survives_its_message() {
-        for order in [LogOrder::Reopen, LogOrder::Finish] {
+        for order in [LogOrder::Ring { place: 770 }, LogOrder::Reopen, LogOrder::Finish] {
             assert_eq!(LogOrder::decode(&order.encode()), Ok(order));
         }
     }
 
     #[test]
     fn a_report_survives_its_message() {
-        for report in
-            [Report::Ready, Report::ToldToLeave, Report::ToldToReopen, Report::ServedEnough]
-        {
+        for report in [
+            Report::Ready,
+            Report::ToldToLeave,
+            Report::ToldToReopen,
+            Report::ServedEnough,
+            Report::Measure,
+        ] {
             assert_eq!(Report::decode(&report.encode()), Ok(report));
         }
     }

@@ -1,6 +1,6 @@
-//! What one image hands to the next, and what they share with processes of another version, written
-//! down. When one of these texts changes, `STATE_VERSION` rises with it, or an image takes over what it
-//! misreads.
+//! The messages between images, and the memory that they share with processes of another version,
+//! written down. When one of these texts changes, `STATE_VERSION` rises with it, or an image misreads
+//! the state that it takes over.
 
 use std::fmt::Write as _;
 use std::os::fd::AsFd;
@@ -10,8 +10,10 @@ use axum::http::{Method, Uri, Version};
 use serde_reflection::{Tracer, TracerConfig};
 
 use super::*;
+use crate::control::Feed;
 use crate::logging::Kind;
 use crate::scoreboard::{Doing, Place};
+use crate::sys::incarnation::Incarnation;
 use crate::time::Instant;
 use crate::wire::LogOrder;
 use crate::{listeners, supervisor};
@@ -21,7 +23,7 @@ fn words(memory: impl AsFd) -> String {
     let mut bytes = Vec::new();
     let memory = memory.as_fd().try_clone_to_owned().expect("there are descriptors");
     File::from(memory).read_to_end(&mut bytes).expect("it is memory");
-    let words = bytes.chunks_exact(8).map(|it| u64::from_le_bytes(it.try_into().unwrap()));
+    let words = bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap()));
     let mut text = format!("{} words\n", bytes.len() / 8);
     for (at, word) in words.enumerate().filter(|(_, word)| *word != 0) {
         writeln!(text, "{at:>4}: {word:016x}").unwrap();
@@ -40,6 +42,7 @@ fn the_state_belongs_to_its_version() {
     tracer.trace_simple_type::<Order>().expect("it can be traced");
     listeners::tests::trace(&mut tracer).expect("it can be traced");
     supervisor::tests::handed::trace(&mut tracer).expect("it can be traced");
+    tracer.trace_simple_type::<Feed>().expect("it can be traced");
     tracer.trace_simple_type::<State>().expect("it can be traced");
     let registry = tracer.registry().expect("every enum is traced");
     let text: String =
@@ -62,8 +65,17 @@ fn messages_belong_to_the_version() {
         let (message, length) = order.encode();
         format!("{order:?}: {:?}\n", &message[..length])
     });
-    let log = [LogOrder::Reopen, LogOrder::Finish].map(|it| format!("{it:?}: {:?}\n", it.encode()));
-    let reports = [Report::Ready, Report::ToldToLeave, Report::ToldToReopen, Report::ServedEnough];
+    let log = [LogOrder::Ring { place: 770 }, LogOrder::Reopen, LogOrder::Finish]
+        .map(|order| format!("{order:?}: {:?}\n", order.encode()));
+    let reports = [
+        Report::Ready,
+        Report::ToldToLeave,
+        Report::ToldToReopen,
+        Report::ServedEnough,
+        Report::Measure,
+        Report::Reopened,
+        Report::NotReopened,
+    ];
     let reports = reports.map(|report| format!("{report:?}: {:?}\n", report.encode()));
     let text = [orders.concat(), log.concat(), reports.concat()].concat();
     insta::assert_snapshot!(versioned(&text));
@@ -83,7 +95,7 @@ fn what_a_worker_tells_belongs_to_the_version() {
     board.set_running(1, true);
     let first = board.entry(0).expect("there are two");
     let remote = Some([1, 2, 3, 4].into());
-    let started = SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(5);
+    let started = SystemTime::UNIX_EPOCH + Duration::from_micros(5);
     first.fill(remote, started, &Method::GET, &target, Version::HTTP_11);
     insta::assert_snapshot!(versioned(&words(&board)));
 }
@@ -96,17 +108,20 @@ fn what_is_told_of_slots_belongs_to_the_version() {
     place.opened(5);
     board.count_request(Slot::new(1));
     board.ask(Slot::new(1), Slot::new(66));
-    assert!(board.lead(0x1234));
-    insta::assert_snapshot!(versioned(&words(&*board)));
+    assert_eq!(board.lease(0).take(), Some(1));
+    let named = board.find_lease("reports").expect("there is room");
+    let ours = format!("{:016x}", Incarnation::current().number());
+    let text = words(&*board).replace(&ours, "our pid and start");
+    insta::assert_snapshot!(versioned(&format!("{text}reports: {named}\n")));
 }
 
 #[test]
 fn rings_belong_to_the_version() {
-    let rings = Rings::new().expect("there is memory");
+    let mut rings = Rings::new().expect("there is memory");
     let mut write = rings.ring(1).expect("there is memory").into_writer();
     write(Kind::Access, b"a line of the access log");
     write(Kind::Error, b"one of the error log");
-    let [memory, _] = rings.descriptors();
-    let pid = format!("131076: {:016x}", process::pid());
-    insta::assert_snapshot!(versioned(&words(memory).replacen(&pid, "131076: our pid", 1)));
+    let [memory, _] = rings.descriptors().nth(1).expect("it is there");
+    let pid = format!("   4: {:016x}", process::pid());
+    insta::assert_snapshot!(versioned(&words(memory).replacen(&pid, "   4: our pid", 1)));
 }

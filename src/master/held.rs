@@ -4,8 +4,11 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::Master;
+use super::events::MasterEvent;
 use super::kid::Kid;
+use super::metrics::Metrics;
 use crate::embed::App;
+use crate::ids::Pid;
 use crate::logging::{self, Outcome, Record, Rings};
 use crate::scoreboard::{Held, WorkerBoard};
 use crate::sys::clock;
@@ -16,51 +19,61 @@ const NAMED_MAX: usize = 5;
 impl<A: App> Master<A> {
     /// Says which requests the worker has in hand.
     pub(super) fn tell_held(&self, pid: i32) {
-        if let Some(kid) = self.kids.iter().find(|kid| kid.pid == pid)
+        if let Some(kid) = self.kids.iter().find(|kid| kid.pid() == pid)
             && let Some(worker) = &kid.worker
         {
             let held = worker.board.held();
-            tracing::error!(
-                "worker {} (pid {pid}) holds {}; {}",
-                worker.slot,
-                List { held: &held, now: clock::wall(), culprit: "stuck in " },
-                Claims(&worker.board),
-            );
+            let list = List { held: &held, now: clock::wall(), culprit: "stuck in " };
+            logging::emit(&MasterEvent::RequestsHeld {
+                slot: worker.slot,
+                pid: Pid(pid),
+                count: held.len(),
+                requests: list.to_string(),
+                state: Claims(&worker.board).to_string(),
+            });
         }
     }
 }
 
 /// Writes an access line for each request that the dead worker held, and says so in the error log. One
 /// that has its line already was over: the worker died before it could say so.
-pub(super) fn account(kid: &Kid, rings: &Rings) {
+pub(super) fn account(kid: &Kid, rings: &Rings, metrics: &Metrics) {
     let Some(worker) = &kid.worker else { return };
+    // A line too many is better than none.
+    let settled = kid.ring.and_then(|place| rings.settled(place).ok());
     let has_line = |request: &Held| {
-        let (Some(ring), Some(noted)) = (kid.ring, request.line_at) else { return false };
-        // A line too many is better than none.
-        rings.has_line(ring, noted).unwrap_or(false)
+        settled.zip(request.line_at).is_some_and(|(settled, noted)| settled != noted)
     };
     let mut held = worker.board.held();
-    held.retain(|request| !has_line(request));
+    let block = kid.ring.and_then(|place| metrics.memory().of_place(place).ok());
+    held.retain(|request| {
+        let has_line = has_line(request);
+        metrics.note_held(block.as_ref(), request, has_line);
+        !has_line
+    });
     if held.is_empty() {
         return;
     }
     let now = clock::wall();
-    let (slot, pid) = (worker.slot, kid.pid);
-    tracing::error!(
-        "worker {slot} (pid {pid}) took with it {}; {}",
-        List { held: &held, now, culprit: "died in " },
-        Claims(&worker.board),
-    );
+    let (slot, pid) = (worker.slot, kid.pid());
+    logging::emit(&MasterEvent::RequestsLost {
+        slot,
+        pid: Pid(pid),
+        count: held.len(),
+        requests: List { held: &held, now, culprit: "died in " }.to_string(),
+        state: Claims(&worker.board).to_string(),
+    });
     for request in &held {
         let record = Record {
             remote: request.remote,
             started: request.started,
             elapsed: now.duration_since(request.started).unwrap_or_default(),
+            queue_wait: None,
             method: &request.method,
             target: &request.target,
             version: request.version,
             request_headers: &[],
-            outcome: Outcome::Lost,
+            outcome: Outcome::Lost(None),
             response_headers: &[],
             bytes: 0,
             pid: u32::try_from(pid).unwrap_or(0),
@@ -68,6 +81,7 @@ pub(super) fn account(kid: &Kid, rings: &Rings) {
             generation: worker.generation,
             request_id: None,
             scheme: "http",
+            client_certificate: None,
         };
         logging::access(&record, |_| {});
     }
@@ -99,7 +113,7 @@ impl fmt::Display for List<'_> {
     }
 }
 
-/// What else a worker has said of itself.
+/// Returns the rest of a worker's own words.
 struct Claims<'a>(&'a WorkerBoard);
 
 impl fmt::Display for Claims<'_> {

@@ -1,21 +1,24 @@
 //! A child as the master's shell holds it: what the kernel gave for it.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind::WouldBlock;
+use std::io::ErrorKind::{BrokenPipe, WouldBlock};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ids::{ChildId, Generation, Slot};
 use crate::listeners::Listeners;
+use crate::logging::Rings;
 use crate::scoreboard::WorkerBoard;
 use crate::supervisor::event::Kept;
-use crate::sys::channel::Channel;
+use crate::sys::channel::Upper;
 use crate::sys::socket::is_exhaustion;
 use crate::sys::statistics::{self, Thread};
+use crate::sys::wait::Child;
 use crate::time::Instant;
 use crate::wire::{LogOrder, Order};
 
-/// What is known of a worker.
+/// The master's knowledge of a worker.
 #[derive(Clone, Debug)]
 pub(super) struct Worker {
     pub(super) slot: Slot,
@@ -28,11 +31,15 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Kid {
     pub(super) id: ChildId,
-    pub(super) pid: i32,
-    pub(super) channel: Channel,
-    /// The other end is closed: there is nothing more to read.
-    pub(super) ended: bool,
-    /// What it is besides, when it is a worker.
+    pub(super) process: Child,
+    pub(super) channel: Upper,
+    /// When the other end was found closed: there is nothing more to read.
+    pub(super) ended_at: Option<Instant>,
+    /// It was told that its channel has ended and it has not.
+    pub(super) is_unheard: bool,
+    /// The number of reports that have come, since when: not many, or it is not listened to for a while.
+    heard: (Instant, usize),
+    /// The further part of a child that is a worker.
     pub(super) worker: Option<Worker>,
     /// The place of its ring; the logger has none.
     pub(super) ring: Option<usize>,
@@ -41,21 +48,69 @@ pub(super) struct Kid {
     pub(super) unsent: VecDeque<Order>,
     /// The logger's order that found none.
     untold: Option<LogOrder>,
+    /// The rings that the logger was born with or was sent: those before this place.
+    rings_sent: usize,
+    /// There are more of them, which found no room in the channel.
+    has_unsent_rings: bool,
     /// When its threads were looked at last, and what they had done by then.
     seen: Option<(Instant, Vec<Thread>)>,
 }
 
 impl Kid {
-    pub(super) fn new(id: ChildId, pid: i32, channel: Channel, worker: Option<Worker>) -> Self {
-        let (ended, ring, unsent, untold, seen) = (false, None, VecDeque::new(), None, None);
-        Self { id, pid, channel, ended, worker, ring, unsent, untold, seen }
+    pub(super) fn new(id: ChildId, pid: i32, channel: Upper, worker: Option<Worker>) -> Self {
+        let (ring, unsent, untold, seen) = (None, VecDeque::new(), None, None);
+        let (ended_at, is_unheard, heard) = (None, false, (Instant::default(), 0));
+        let (rings_sent, has_unsent_rings) = (0, false);
+        let process = Child::new(pid);
+        Self {
+            id,
+            process,
+            channel,
+            ended_at,
+            is_unheard,
+            heard,
+            worker,
+            ring,
+            unsent,
+            untold,
+            rings_sent,
+            has_unsent_rings,
+            seen,
+        }
+    }
+
+    /// Notes that the logger is born with these rings.
+    pub(super) fn note_rings(&mut self, rings: &Rings) {
+        self.rings_sent = rings.count();
+    }
+
+    /// Sends the logger the rings that it does not have.
+    pub(super) fn send_rings(&mut self, rings: &Rings) {
+        for (place, descriptors) in rings.descriptors().enumerate().skip(self.rings_sent) {
+            // There are fewer processes than that.
+            let Ok(number) = u16::try_from(place) else { return };
+            let message = LogOrder::Ring { place: number }.encode();
+            let sent = self.channel.send(&message, &descriptors).map_err(|error| error.kind());
+            self.has_unsent_rings = sent == Err(WouldBlock);
+            match sent {
+                // One that cannot be told anything any more is about to be reaped.
+                Ok(()) | Err(BrokenPipe) => self.rings_sent = place + 1,
+                // For want of room, or of memory: with the next ring at the latest.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Its pid; 0 while its fork is under way.
+    pub(super) fn pid(&self) -> i32 {
+        self.process.pid()
     }
 
     /// Sends an order, fire and forget: a blocked worker must not delay the others. What finds no room
     /// is kept until there is some.
     pub(super) fn order(&mut self, order: Order, listeners: &Listeners) {
         if matches!(order, Order::Accept(_)) {
-            self.unsent.retain(|it| !matches!(it, Order::Accept(_)));
+            self.unsent.retain(|unsent| !matches!(unsent, Order::Accept(_)));
         }
         self.unsent.push_back(order);
         self.send_orders(listeners);
@@ -67,12 +122,16 @@ impl Kid {
             let descriptor = match *order {
                 Order::Listener { address, slot } => listeners.get(address, slot),
                 Order::Bell { slot } => listeners.bell(slot).map(AsFd::as_fd),
-                Order::Drain | Order::Stop | Order::Accept(_) | Order::Close { .. } => None,
+                Order::Announce
+                | Order::Drain
+                | Order::Stop
+                | Order::Accept(_)
+                | Order::Close { .. } => None,
             };
             let (message, length) = order.encode();
-            match self.channel.send(&message[..length], descriptor) {
+            match self.channel.send(&message[..length], descriptor.as_slice()) {
                 Err(error) if error.kind() == WouldBlock || is_exhaustion(&error) => return,
-                // Whoever cannot be told anything any more is about to be reaped.
+                // A child whose channel is closed is about to be reaped.
                 Ok(()) | Err(_) => drop(self.unsent.pop_front()),
             }
         }
@@ -83,48 +142,83 @@ impl Kid {
         let order = match self.untold {
             // It hears nothing after that.
             Some(LogOrder::Finish) => LogOrder::Finish,
-            Some(LogOrder::Reopen) | None => order,
+            Some(LogOrder::Ring { .. } | LogOrder::Reopen) | None => order,
         };
-        let sent = self.channel.send(&order.encode(), None);
-        let is_full = sent.is_err_and(|error| error.kind() == WouldBlock);
+        let sent = || self.channel.send(&order.encode(), &[]);
+        let is_full =
+            self.has_unsent_rings || sent().is_err_and(|error| error.kind() == WouldBlock);
         self.untold = is_full.then_some(order);
     }
 
-    /// Whether something is still to be sent.
+    /// Returns true if something is still to be sent.
     pub(super) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty() || self.untold.is_some()
+        !self.unsent.is_empty() || self.untold.is_some() || self.has_unsent_rings
     }
 
     /// Sends what is still to be sent.
-    pub(super) fn retry(&mut self, listeners: &Listeners) {
+    pub(super) fn retry(&mut self, listeners: &Listeners, rings: &Rings) {
         self.send_orders(listeners);
+        if self.has_unsent_rings {
+            self.send_rings(rings);
+        }
         if let Some(order) = self.untold {
             self.order_logger(order);
         }
     }
 
-    /// Whether a thread of the worker was kept from a processor for most of the time since this was
-    /// asked last: its event loop may be any of them.
+    /// So many reports have come.
+    pub(super) fn note_heard(&mut self, now: Instant, reports: usize) {
+        if now >= self.heard.0.after(HEARING) {
+            self.heard = (now, 0);
+        }
+        self.heard.1 = self.heard.1.saturating_add(reports);
+    }
+
+    /// It wants the log files reopened: once in this time, since a worker may send itself the signal
+    /// for it without end. What it reports besides waits with the next such wish, and is not lost.
+    pub(super) fn note_reopening(&mut self, now: Instant) {
+        self.heard = (now, HEARD_MAX);
+    }
+
+    /// When its reports are read again, if it has sent more than is needed: it may not keep the
+    /// master busy.
+    pub(super) fn hears_again_at(&self) -> Option<Instant> {
+        (self.heard.1 >= HEARD_MAX).then(|| self.heard.0.after(HEARING))
+    }
+
+    /// When a channel that has ended is strange, since its child has not.
+    pub(super) fn unheard_at(&self) -> Option<Instant> {
+        self.ended_at.filter(|_| !self.is_unheard).map(|at| at.after(UNHEARD))
+    }
+
+    /// Returns true if a thread of the worker was kept from a processor for most of the time since this
+    /// was asked last: its event loop may be any of them.
     pub(super) fn kept(&mut self, now: Instant) -> Kept {
-        let Ok(threads) = statistics::threads(self.pid) else { return Kept::ByNothing };
+        let Ok(threads) = statistics::threads(self.pid()) else { return Kept::ByNothing };
         let starved = self.seen.as_ref().is_some_and(|(then, before)| {
             let nanos = u64::try_from(now.since(*then).as_nanos()).unwrap_or(u64::MAX);
-            threads.iter().any(|it| it.was_starved(before, nanos))
+            threads.iter().any(|thread| thread.was_starved(before, nanos))
         });
         self.seen = Some((now, threads));
         if starved { Kept::ByStarvation } else { Kept::ByNothing }
     }
 }
 
+/// Reports of a child that are read in this time; of more, the rest later.
+const HEARD_MAX: usize = 64;
+const HEARING: Duration = Duration::from_secs(1);
+/// From the end of a channel to the end of its child: the kernel needs a moment in between.
+const UNHEARD: Duration = Duration::from_secs(2);
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::SlotSet;
-    use crate::sys::channel::Received;
+    use crate::sys::channel::{self, Lower, Received};
     use crate::wire::MESSAGE_MAX;
 
-    /// What the child reads, until there is nothing more by now.
-    fn read(child: &Channel) -> Vec<Order> {
+    /// Returns the child's reports, until there is nothing more by now.
+    fn read(child: &Lower) -> Vec<Order> {
         let mut message = [0; MESSAGE_MAX];
         std::iter::from_fn(|| match child.receive(&mut message).unwrap() {
             Received::Message { length, .. } => Some(Order::decode(&message[..length]).unwrap()),
@@ -136,7 +230,7 @@ mod tests {
     /// A worker that does not read for a while, and has a long life of orders behind it.
     #[test]
     fn a_full_channel_loses_no_order_but_accept_sets_that_are_over() {
-        let (ours, theirs) = Channel::pair().unwrap();
+        let (ours, theirs) = channel::pair().unwrap();
         let mut kid = Kid::new(ChildId(1), 1, ours, None);
         let nowhere = Listeners::default();
         let set = |slot: u16| Order::Accept(SlotSet::from_iter([Slot::new(slot)]));
@@ -156,17 +250,42 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_for_whoever_is_gone() {
-        let (ours, theirs) = Channel::pair().unwrap();
+        let (ours, theirs) = channel::pair().unwrap();
         let mut kid = Kid::new(ChildId(1), 1, ours, None);
         drop(theirs);
         kid.order(Order::Stop, &Listeners::default());
         assert!(kid.unsent.is_empty());
     }
 
-    /// Somebody rotates files again and again while nobody reads stdout.
+    /// A child that reports without end is read now and then.
+    #[test]
+    fn reports_beyond_the_need_are_put_off() {
+        let (ours, _theirs) = channel::pair().unwrap();
+        let mut kid = Kid::new(ChildId(1), 1, ours, None);
+        let now = Instant::from_millis(5000);
+        kid.note_heard(now, HEARD_MAX - 1);
+        assert_eq!(kid.hears_again_at(), None);
+        kid.note_heard(now.after(HEARING / 2), 1);
+        assert_eq!(kid.hears_again_at(), Some(now.after(HEARING)));
+        kid.note_heard(now.after(HEARING), 1);
+        assert_eq!(kid.hears_again_at(), None);
+    }
+
+    /// A worker that sends itself `USR1` without end.
+    #[test]
+    fn reopening_is_heard_once_a_second() {
+        let (ours, _theirs) = channel::pair().unwrap();
+        let mut kid = Kid::new(ChildId(1), 1, ours, None);
+        let now = Instant::from_millis(5000);
+        kid.note_heard(now, 1);
+        kid.note_reopening(now.after(HEARING / 2));
+        assert_eq!(kid.hears_again_at(), Some(now.after(HEARING / 2 + HEARING)));
+    }
+
+    /// Files are rotated again and again while nothing reads stdout.
     #[test]
     fn an_order_to_a_logger_that_does_not_listen_is_not_lost() {
-        let (ours, theirs) = Channel::pair().expect("a channel");
+        let (ours, theirs) = channel::pair().expect("a channel");
         let mut kid = Kid::new(ChildId::LOGGER, 1, ours, None);
         let nowhere = Listeners::default();
         let sent = (0..10_000).take_while(|_| {
@@ -176,12 +295,14 @@ mod tests {
         let sent = sent.count();
         kid.order_logger(LogOrder::Finish);
         kid.order_logger(LogOrder::Reopen);
-        kid.retry(&nowhere);
+        let rings = Rings::new().expect("there is memory");
+        kid.note_rings(&rings);
+        kid.retry(&nowhere, &rings);
         let mut heard = Vec::new();
         let mut message = [0; 8];
         while let Received::Message { length, .. } = theirs.receive(&mut message).unwrap() {
             heard.push(LogOrder::decode(&message[..length]).expect("it is an order"));
-            kid.retry(&nowhere);
+            kid.retry(&nowhere, &rings);
         }
         assert_eq!(heard.pop(), Some(LogOrder::Finish));
         assert_eq!(heard, vec![LogOrder::Reopen; sent]);

@@ -1,4 +1,4 @@
-//! What a service manager is told, in the words of sd_notify(3). Without one, nothing.
+//! The messages to a service manager, in the words of sd_notify(3). Without one, nothing.
 //!
 //! The pid never changes, not over an upgrade either, so `MAINPID` is never told.
 //!
@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use super::events::MasterEvent;
 use crate::config::Config;
+use crate::logging;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::stage::Urgency;
 use crate::time::Instant;
@@ -23,11 +25,12 @@ use crate::time::Instant;
 /// The service manager that has started this process, if one has.
 #[derive(Debug)]
 pub(super) struct Manager {
-    /// How often it wants to hear from us, and when it will hear next: twice as often.
+    /// The interval at which it wants to hear from the master, and when it will hear next: twice as
+    /// often.
     watchdog: Option<(Duration, Instant)>,
-    /// Whether it was told that the server serves.
+    /// True if it was told that the server serves.
     ready: bool,
-    /// What found no room, in its order.
+    /// The messages that found no room, in their order.
     unsent: VecDeque<String>,
     /// When to try again.
     retry_at: Option<Instant>,
@@ -75,7 +78,7 @@ impl Manager {
         }
     }
 
-    /// What the error log says, as far as it concerns the manager.
+    /// Sends the part of the error log that concerns the manager.
     pub(super) fn note(&mut self, now: Instant, notice: &Notice, config: &Config) {
         // A message is made of lines, and a state is one of them.
         let status = notice.to_string().replace('\n', "; ");
@@ -91,6 +94,10 @@ impl Manager {
             Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => {
                 self.tell(now, &[NotifyState::Ready, status]);
             }
+            Notice::StopAnnounced { announce, patience } => {
+                let longer = extend(announce.saturating_add(*patience));
+                self.tell(now, &[NotifyState::Stopping, NotifyState::Custom(&longer), status]);
+            }
             Notice::Stopping { urgency: Urgency::Graceful, patience } => {
                 let longer = extend(*patience);
                 self.tell(now, &[NotifyState::Stopping, NotifyState::Custom(&longer), status]);
@@ -98,7 +105,7 @@ impl Manager {
             Notice::Stopping { urgency: Urgency::Quick, .. } => {
                 self.tell(now, &[NotifyState::Stopping, status]);
             }
-            Notice::Resized { .. } | Notice::StillFailing { .. } => self.tell(now, &[status]),
+            Notice::Resized { .. } | Notice::SlotsFailing { .. } => self.tell(now, &[status]),
             _ => {}
         }
     }
@@ -119,7 +126,9 @@ impl Manager {
                     self.retry_at = Some(now.after(RETRY));
                     return;
                 }
-                Err(error) => tracing::debug!("failed to tell the service manager: {error}"),
+                Err(error) => {
+                    logging::emit(&MasterEvent::NotifyFailed { reason: error.to_string() });
+                }
                 Ok(()) => {}
             }
             self.unsent.pop_front();

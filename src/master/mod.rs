@@ -2,30 +2,43 @@
 //! told. It has one thread, no runtime, and sleeps nowhere but in [`Master::wait`]. No decision is
 //! made here.
 
+mod control;
+pub(crate) mod events;
 mod held;
 mod inbox;
 mod kid;
+mod loading;
 mod manager;
+pub(crate) mod metrics;
 mod perform;
 pub(crate) mod pidfile;
+pub(crate) mod tls;
 pub(crate) mod upgrade;
 mod victims;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::config::{AtStart, Config, Log, PUBLISHED};
+use crate::control::Control;
 use crate::embed::App;
 use crate::error::Error;
-use crate::ids::{Generation, SlotSet};
+use crate::ids::{Generation, Pid, SlotSet};
 use crate::listeners::Listeners;
+use crate::logging::journal::Journal;
 use crate::logging::{self, Rings};
+use crate::master::control::Refused;
+use crate::master::events::MasterEvent;
 use crate::master::kid::Kid;
+use crate::master::loading::Loading;
 use crate::master::manager::Manager;
+use crate::master::metrics::Metrics;
 use crate::master::pidfile::PidFile;
+use crate::master::tls::Tls;
 use crate::master::upgrade::{Check, Inheritance};
 use crate::master::victims::Victims;
 use crate::scoreboard::SlotBoard;
@@ -34,10 +47,12 @@ use crate::supervisor::action::ExitReason;
 use crate::supervisor::event::Event;
 use crate::supervisor::policy::Policy;
 use crate::sys::exec::{self, Invocation};
-use crate::sys::process::Identity;
+use crate::sys::identity::Identity;
+use crate::sys::shared::Claim;
 use crate::sys::signals::{self, Signals};
-use crate::sys::{clock, process, statistics};
+use crate::sys::{clock, process, statistics, write};
 use crate::time::Instant;
+use crate::tls::Bundle;
 
 /// The signals that the master heeds.
 pub(crate) const SIGNALS: [i32; 10] = [
@@ -56,56 +71,99 @@ pub(crate) const SIGNALS: [i32; 10] = [
 /// The master process.
 #[derive(Debug)]
 pub(crate) struct Master<A> {
-    app: A,
+    app: Arc<A>,
     supervisor: Supervisor,
-    /// The configurations that somebody uses.
+    /// The configurations in use.
     configs: BTreeMap<Generation, Arc<Config>>,
-    /// What takes effect at a start only, as it is in force.
+    /// The settings in force that take effect at a start only.
     started: AtStart,
     listeners: Listeners,
+    tls: Tls,
     signals: Signals,
+    terminal: Terminal,
+    /// Signals that were taken and are not told yet.
+    caught: Vec<i32>,
+    /// Reports of children that are not told yet.
+    heard: Vec<Event>,
     kids: Vec<Kid>,
     counters: Arc<SlotBoard>,
+    metrics: Metrics,
     /// Requests that were served when the reload under way began.
-    served_before: u64,
+    served_before: Claim,
     rings: Rings,
-    /// What the next logger opens.
+    /// The targets that the next logger opens.
     log: Log,
     /// Slots whose queue is watched.
     armed: SlotSet,
     identity: Identity,
+    /// `proc_name` as it is in force.
+    name: String,
+    /// The folder that the server works in, by its name; each reload finds it anew.
+    home: Option<PathBuf>,
     pidfile: Option<PidFile>,
-    /// Where the server is to be asked, for whoever looks into this process.
+    /// Where the server is to be asked, for those who look into this process.
     published: Option<File>,
-    /// How to start the binary on disk again.
+    /// The command that starts the binary on disk again.
     invocation: Invocation,
     /// The last check of it.
     check: Option<Check>,
+    /// The configuration of the reload under way, until it is loaded.
+    loading: Option<Loading>,
     manager: Manager,
+    control: Control,
+    /// The refusal of the last upgrade, with the output of the new binary.
+    refused: Option<Refused>,
+    /// When the server was started, by the time of day.
+    began: SystemTime,
     /// Where it is told, once, that every worker serves.
     ready: Option<File>,
-    /// Whether the kernel was said not to let us steer.
+    /// True if the kernel was said not to let us steer.
     steerless: bool,
     victims: Victims,
+    /// The largest memory of the child that was reaped last.
+    peak: Option<Peak>,
     exit: Option<ExitReason>,
 }
 
-/// What the master begins with, however it was started.
+/// The most memory that a child had resident.
+#[derive(Clone, Copy, Debug)]
+struct Peak {
+    pid: Pid,
+    bytes: u64,
+}
+
+/// The master's beginning, however it was started.
 #[derive(Debug)]
 pub(crate) struct Beginning {
     pub(crate) config: Config,
+    /// The folder that the server works in, by its name.
+    pub(crate) home: Option<PathBuf>,
     pub(crate) signals: Signals,
     pub(crate) identity: Identity,
     pub(crate) invocation: Invocation,
     pub(crate) ready: Option<File>,
+    pub(crate) terminal: Terminal,
 }
 
-/// What a master that starts afresh has opened.
+/// The controlling terminal, as it was at the start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    pub(crate) was_there: bool,
+    /// The server was started to go on without it.
+    pub(crate) is_survived: bool,
+    /// Its end was logged.
+    pub(crate) is_reported: bool,
+}
+
+/// The descriptors that a master that starts afresh has opened.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) listeners: Listeners,
     pub(crate) counters: SlotBoard,
+    pub(crate) metrics: Metrics,
     pub(crate) pidfile: Option<PidFile>,
+    /// Certificates and keys.
+    pub(crate) bundle: Option<Bundle>,
     /// For jitter.
     pub(crate) seed: u64,
 }
@@ -118,12 +176,17 @@ impl<A: App> Master<A> {
         opened: Opened,
         rings: Rings,
     ) -> Result<(), Error> {
-        let Opened { listeners, counters, pidfile, seed } = opened;
+        let Opened { listeners, counters, metrics, pidfile, bundle, seed } = opened;
         let supervisor = Supervisor::new(policy(&beginning.config), seed);
+        let mut tls = Tls::default();
+        let kept = tls.keep(now(), supervisor.generation(), bundle);
+        kept.map_err(|source| Error::System { action: "make keys for session tickets", source })?;
         let desk = Inheritance {
             supervisor,
             listeners,
+            tls,
             counters,
+            metrics,
             rings,
             kids: Vec::new(),
             armed: SlotSet::EMPTY,
@@ -133,6 +196,9 @@ impl<A: App> Master<A> {
             path: None,
             configs: BTreeMap::new(),
             started: AtStart::new(),
+            control: control::open(&beginning.config),
+            journal: Journal::default(),
+            began: clock::wall(),
         };
         Self::new(app, beginning, desk).run(Event::Started)
     }
@@ -148,12 +214,14 @@ impl<A: App> Master<A> {
         let mut master = Self::new(app, beginning, desk);
         let today = Arc::clone(master.config());
         master.started = today.at_start_after(started);
-        // Until the file of today has proved itself, everybody goes by what was in force before.
+        // Until the file of today has proved itself, every process goes by what was in force before.
         let adopted = configs.into_iter().map(|(it, text)| (it, Arc::new(today.adopt(text))));
         master.configs.extend(adopted);
+        let config = Arc::clone(master.config());
+        master.listeners.note(&config);
         master.log = master.config().log.clone();
         if let Err(error) = logging::apply(&master.log) {
-            tracing::error!("failed to apply the log settings: {error}");
+            logging::emit(&MasterEvent::LogSettingsFailed { reason: error.to_string() });
         }
         master.run(Event::Upgraded)
     }
@@ -162,27 +230,39 @@ impl<A: App> Master<A> {
         let config = Arc::new(beginning.config);
         let generations = desk.supervisor.generations();
         Self {
-            app,
-            configs: generations.map(|it| (it, Arc::clone(&config))).collect(),
+            app: Arc::new(app),
+            configs: generations.map(|generation| (generation, Arc::clone(&config))).collect(),
             started: config.at_start(),
             listeners: desk.listeners,
+            tls: desk.tls,
             signals: beginning.signals,
+            terminal: beginning.terminal,
+            caught: Vec::new(),
+            heard: Vec::new(),
             kids: desk.kids,
             counters: Arc::new(desk.counters),
-            served_before: 0,
+            metrics: desk.metrics,
+            served_before: Claim::default(),
             rings: desk.rings,
             log: config.log.clone(),
             armed: desk.armed,
             identity: beginning.identity,
+            name: config.proc_name.clone(),
+            home: beginning.home,
             pidfile: desk.pidfile,
             published: None,
             invocation: beginning.invocation,
             check: None,
+            loading: None,
             manager: Manager::new(now(), desk.supervisor.is_complete()),
+            control: desk.control,
+            refused: None,
+            began: desk.began,
             supervisor: desk.supervisor,
             ready: beginning.ready,
             steerless: false,
             victims: desk.victims,
+            peak: None,
             exit: None,
         }
     }
@@ -197,9 +277,15 @@ impl<A: App> Master<A> {
             self.tell_ready();
             self.manager.beat(now());
             self.listeners.expire(now());
+            self.tls.look(now(), self.supervisor.generation());
+            if self.config().stats.is_on() && self.metrics.take_asked() {
+                self.publish_metrics();
+            }
             let readiness = self.wait()?;
             self.take_in(&readiness);
+            self.look_for_unheard();
             self.step(Event::Tick);
+            self.serve_control(&readiness);
             if self.supervisor.is_upgrading() {
                 self.upgrade();
             }
@@ -207,13 +293,15 @@ impl<A: App> Master<A> {
     }
 
     /// Lets health checks know where the server is to be asked, whatever the file says by now. A file
-    /// in memory, which whoever may look into this process finds among its descriptors: there need
+    /// in memory, which a process that may look into this one finds among its descriptors: there need
     /// not be a folder that can be written to.
     fn publish(&mut self) {
-        let text = self.config().published(&self.listeners.names());
+        let text = self.config().published(&self.listeners.names(), &self.control_place());
         match text.map(|text| exec::memory_file(PUBLISHED, text.as_bytes())).transpose() {
             Ok(file) => self.published = file,
-            Err(error) => tracing::warn!("failed to publish the addresses: {error}"),
+            Err(error) => {
+                logging::emit(&MasterEvent::PublishFailed { reason: error.to_string() });
+            }
         }
     }
 
@@ -228,10 +316,21 @@ impl<A: App> Master<A> {
         }
     }
 
-    /// How long the master may sleep; `None`: until something happens.
+    /// Returns the time that the master may sleep; `None`: until something happens.
     fn patience(&self) -> Option<Duration> {
-        let others = [self.manager.deadline(), self.listeners.deadline()];
-        let deadlines = others.into_iter().chain([self.supervisor.next_deadline()]);
+        if !self.heard.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let others = [
+            self.manager.deadline(),
+            self.listeners.deadline(),
+            self.tls.deadline(),
+            self.control.deadline(now()),
+            self.loading.as_ref().map(Loading::deadline),
+        ];
+        let children = self.kids.iter().flat_map(|kid| [kid.hears_again_at(), kid.unheard_at()]);
+        let others = others.into_iter().chain(children);
+        let deadlines = others.chain([self.supervisor.next_deadline()]);
         deadlines.flatten().min().map(|deadline| deadline.since(now()))
     }
 
@@ -243,17 +342,26 @@ impl<A: App> Master<A> {
             .expect("the configuration in force is never forgotten")
     }
 
-    /// Says, once, that every worker serves, and where: to whoever asked for it.
+    /// Says, once, that every worker serves, and where, if that was asked for.
     fn tell_ready(&mut self) {
         if !self.supervisor.is_complete() {
             return;
         }
         self.manager.ready(now(), self.config().workers);
         if self.ready.is_some() {
-            let line =
-                serde_json::json!({ "pid": process::pid(), "addresses": self.listeners.names() });
-            if let Some(Err(error)) = self.ready.take().map(|mut file| writeln!(file, "{line}")) {
-                tracing::warn!("failed to tell ready_fd: {error}");
+            let mut named: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+            for (name, address) in self.listeners.named() {
+                named.entry(name).or_default().push(address);
+            }
+            let addresses = self.listeners.names();
+            let line = serde_json::json!({
+                "pid": process::pid(), "addresses": addresses, "named": named,
+            });
+            let line = format!("{line}\n");
+            let told = |file: File| write::at_once(file.as_fd(), line.as_bytes());
+            if self.ready.take().map(told) == Some(false) {
+                let reason = "it takes no more, or its reader is gone".to_owned();
+                logging::emit(&MasterEvent::ReadyFdFailed { reason });
             }
         }
     }
@@ -262,7 +370,8 @@ impl<A: App> Master<A> {
         if let Some(pidfile) = self.pidfile {
             pidfile.remove();
         }
-        logging::leave(&self.rings);
+        self.control.close();
+        logging::leave(&self.rings, self.supervisor.is_logger_failing());
         match reason {
             ExitReason::Stopped => Ok(()),
             ExitReason::WorkerBoot => {
@@ -279,14 +388,16 @@ fn now() -> Instant {
     Instant::from_millis(clock::monotonic_millis())
 }
 
-/// What the configuration says about supervision.
+/// Returns the part of the configuration that is about supervision.
 pub(crate) fn policy(config: &Config) -> Policy {
     Policy {
         workers: config.workers,
         graceful_timeout: config.graceful_timeout,
+        announce: config.announce,
         boot_timeout: config.boot_timeout,
         stall_timeout: config.stall_timeout,
         max_lifetime: config.max_lifetime,
         max_memory: config.max_memory,
+        stats: config.stats.is_on(),
     }
 }

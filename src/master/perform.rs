@@ -1,24 +1,33 @@
 //! One order, one deed: each arm calls the system and answers with the fact that follows, if any.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
+use super::control::Refused;
+use super::events::MasterEvent;
 use super::kid::{Kid, Worker};
+use super::tls::{Tls, descriptors};
 use super::upgrade::Check;
-use super::{Master, policy};
-use crate::config::{Bind, Config};
+use super::{Master, now, tls};
+use crate::config::Config;
+use crate::control::Control;
 use crate::embed::App;
+use crate::error::Error;
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
+use crate::listeners::{Listeners, identities};
 use crate::logger;
-use crate::logging::{self, MASTER};
+use crate::logging::{self, MASTER, Ring};
+use crate::program;
 use crate::scoreboard::WorkerBoard;
 use crate::supervisor::action::{Action, ChildSignal, Dismissal};
 use crate::supervisor::event::Event;
-use crate::supervisor::notice::{Notice, Weight};
-use crate::supervisor::stage::Task;
-use crate::sys::channel::Channel;
+use crate::supervisor::notice::Notice;
+use crate::supervisor::stage::{Due, Task};
+use crate::sys::channel::{self, Lower};
 use crate::sys::fork::{self, InChild, SingleThreaded};
-use crate::sys::{process, signals, statistics};
+use crate::sys::wait::Child;
+use crate::sys::{process, signals, statistics, title};
 use crate::time::Instant;
 use crate::wire::{LogOrder, Order};
 use crate::worker::{self, Birth, WorkerBirth};
@@ -41,18 +50,16 @@ impl<A: App> Master<A> {
                 };
                 self.order(child, order)
             }
+            Action::Announce { child } => self.order(child, Order::Announce),
             Action::Accept { child, slots } => self.order(child, Order::Accept(slots)),
-            Action::Signal { pid, signal } => send(pid, signal),
+            Action::Signal { pid, signal } => self.signal(pid, signal),
             Action::Steer { slots } => self.steer(&slots),
             Action::OpenSlots { count } => Some(self.open_slots(count)),
             Action::Watch { slot } => {
                 self.armed.insert(slot);
                 None
             }
-            Action::Look { slot } => {
-                let length = self.listeners.queue_length(slot);
-                Some(Event::QueueLength { slot, length, beat: self.last_beat(slot) })
-            }
+            Action::Look { slot } => Some(self.look(slot)),
             Action::Rouse { slot } => {
                 self.listeners.bell(slot).inspect(|bell| bell.ring());
                 None
@@ -60,32 +67,34 @@ impl<A: App> Master<A> {
             Action::TakePulse { child } => self.take_pulse(now, child),
             Action::ReadMemory { child } => {
                 let kid = self.kids.iter().find(|kid| kid.id == child)?;
-                let bytes = statistics::resident_bytes(kid.pid).ok()?;
+                let bytes = statistics::resident_bytes(kid.pid()).ok()?;
                 Some(Event::MemoryRead { child, bytes })
             }
-            Action::Load { generation } => Some(Event::Loaded(self.load(generation))),
+            Action::Load { generation } => self.load(generation),
             Action::Use { generation } => self.use_config(generation),
             Action::Forget { generation } => {
                 self.configs.remove(&generation);
+                self.tls.forget(generation);
                 self.close_unused(now);
+                self.metrics.close_others(self.configs.values().map(Arc::as_ref));
                 self.publish();
                 None
             }
-            Action::ReopenLogs => self.tell_logger(LogOrder::Reopen),
-            Action::FinishLogs => self.tell_logger(LogOrder::Finish),
+            Action::ReopenLogs => self.tell_helper(ChildId::LOGGER, LogOrder::Reopen),
+            Action::FinishLogs => self.tell_helper(ChildId::LOGGER, LogOrder::Finish),
+            Action::FinishStats => self.tell_helper(ChildId::STATS, LogOrder::Finish),
             Action::StopListening => {
-                self.listeners.retire();
+                self.listeners.retire(now);
                 None
             }
             // Obeyed when every fact is told, unless one of them takes it back.
             Action::Upgrade => None,
+            Action::Answer { command, outcome } => {
+                self.conclude(command, outcome);
+                None
+            }
             Action::Log(notice) => {
-                self.say(&notice);
-                let config = Arc::clone(self.config());
-                self.manager.note(now, &notice, &config);
-                if let Notice::Stalled { pid, .. } = notice {
-                    self.tell_held(pid.0);
-                }
+                self.log_notice(now, notice);
                 None
             }
             Action::Exit(reason) => {
@@ -95,25 +104,31 @@ impl<A: App> Master<A> {
         }
     }
 
-    /// Writes the line. What a reload has let pass meanwhile, the workers alone have counted; why a new
-    /// binary does not want to, it alone has said.
-    fn say(&mut self, notice: &Notice) {
+    /// Logs a notice, with what the master alone knows: the requests that the workers have counted
+    /// during a reload, and the output of a new binary that refuses to take over.
+    fn log_notice(&mut self, now: Instant, mut notice: Notice) {
         if let Notice::Reloading { .. } = notice {
             self.served_before = self.counters.served();
         }
-        match notice {
-            Notice::Reloaded { .. } => {
-                let served = self.counters.served().saturating_sub(self.served_before);
-                tracing::info!("{notice}, requests served meanwhile: {served}");
-            }
-            Notice::UpgradeRefused { .. } => match self.check.take().and_then(|it| it.said()) {
-                Some(said) => tracing::error!("{notice}; it says: {said}"),
-                None => log(notice),
-            },
-            _ => log(notice),
+        if let Notice::Reloaded { served, .. } = &mut notice {
+            *served = Some(self.counters.served().saturating_sub(self.served_before).unchecked());
         }
+        if let Notice::Exited { pid, peak, .. } = &mut notice {
+            *peak = self.peak.filter(|peak| peak.pid == *pid).map(|peak| peak.bytes);
+        }
+        if let Notice::UpgradeFailed { output, reason } = &mut notice {
+            *output = self.check.take().and_then(|check| check.said());
+            self.refused = Refused::of(reason, output.as_deref());
+        }
+        self.metrics.note(&notice);
+        logging::emit(&notice);
         if notice.is_of_mute_logs() {
             logging::say_aside(notice.to_string());
+        }
+        let config = Arc::clone(self.config());
+        self.manager.note(now, &notice, &config);
+        if let Notice::Stalled { pid, .. } = notice {
+            self.tell_held(pid.0);
         }
     }
 
@@ -121,90 +136,135 @@ impl<A: App> Master<A> {
         let alone = SingleThreaded::prove().map_err(|names| {
             io::Error::other(format!("{} threads exist: {}", names.len(), names.join(", ")))
         })?;
-        let (ours, theirs) = Channel::pair()?;
+        let (ours, theirs) = channel::pair()?;
         let config = Arc::clone(self.configs.get(&generation).unwrap_or_else(|| self.config()));
-        let worker = match task {
-            Task::Worker { slot } => {
-                let board = Arc::new(WorkerBoard::new(connections(&config))?);
-                Some(Worker { slot, generation, board })
-            }
-            Task::Prepare | Task::Check | Task::Logger => None,
-        };
-        let place = (task != Task::Logger).then(|| self.free_ring());
-        let ring = place.map(|place| self.rings.ring(place)).transpose()?;
+        let worker = besides(task, generation, &config)?;
+        let ring = (task != Task::Logger).then(|| self.free_ring()).transpose()?;
+        let block = self.metrics.block_for(&config, ring.as_ref().filter(|_| worker.is_some()))?;
         let (theirs_too, counters) = (worker.clone(), Arc::clone(&self.counters));
-        let master = process::pid();
+        let (master, began) = (process::pid(), now());
         // Among the others before the fork, so that the child closes the master's end of its own
         // channel, too: a child that held it would never hear the master's end.
         let mut kid = Kid::new(id, FORKING, ours, worker);
-        kid.ring = place;
+        kid.ring = ring.as_ref().map(Ring::place);
+        kid.note_rings(&self.rings);
         if task == Task::Check {
             self.check = Some(Check::begin(&self.invocation)?);
         }
         self.kids.push(kid);
         let forked = fork::spawn(&alone, |child| {
             if task == Task::Check {
+                // It has nothing to log.
+                drop(ring);
                 return self.check_new_binary(child, &theirs);
             }
-            self.kids.clear();
-            // A child that lives on for a moment must not hold it against the next server, whoever
-            // waits for the end of `ready_fd` waits for the master's end alone, and what is published
-            // changes without the child.
-            (self.pidfile, self.ready, self.published) = (None, None, None);
+            title::show(&alone, A::NAME, &role(task, generation), &self.name);
             let Some(ring) = ring else { return self.log(child, theirs, master) };
+            let mut kept = vec![ring.descriptor()];
+            kept.extend(theirs.descriptors().map(AsRawFd::as_raw_fd));
             logging::adopt(ring);
+            if task == Task::Stats {
+                return self.serve_stats(child, (theirs, master), (config, kept));
+            }
+            let (mut listeners, mut tls) = (Listeners::default(), None);
+            // Of no other child: an address that is let go while it runs would be listened at still.
+            if let Some(worker) = &theirs_too {
+                block.into_iter().for_each(|block| worker.board.measure(block, process::pid()));
+                kept.extend([worker.board.as_fd(), counters.as_fd()].map(|fd| fd.as_raw_fd()));
+                listeners = std::mem::take(&mut self.listeners);
+                listeners.forget_retired();
+                listeners.note(&config);
+                kept.extend(listeners.descriptors());
+                tls = self.tls.take_for(generation);
+                kept.extend(tls.iter().flat_map(descriptors));
+            }
+            if let Err(error) = self.shed(&child, &kept) {
+                logging::emit(&MasterEvent::ShedFailed { reason: error.to_string() });
+                return fork::PANICKED;
+            }
+            if let Err(error) = enter_home(&config) {
+                let reason = error.to_string();
+                logging::emit(&MasterEvent::FolderFailed { generation, reason });
+            }
             let birth = Birth {
                 config,
                 generation,
                 signals: &self.signals,
                 channel: theirs,
                 master,
+                began,
                 identity: &self.identity,
             };
-            match (task, theirs_too) {
-                (Task::Worker { .. }, Some(Worker { slot, board, .. })) => {
-                    let mut listeners = std::mem::take(&mut self.listeners);
-                    listeners.forget_retired();
-                    let worker = WorkerBirth { birth, slot, listeners, board, counters };
-                    worker::main(child, worker, &self.app)
-                }
-                (Task::Prepare | Task::Check | Task::Worker { .. } | Task::Logger, _) => {
-                    // An address that is let go while it runs would be listened at still.
-                    drop(std::mem::take(&mut self.listeners));
-                    worker::prepare(child, &birth, &self.app)
-                }
-            }
+            let Some(Worker { slot, board, .. }) = theirs_too else {
+                return prepare(child, &birth, &*self.app);
+            };
+            let worker = WorkerBirth { birth, slot, listeners, tls, board, counters };
+            live(child, worker, &self.app)
         });
         match (&forked, self.kids.last_mut()) {
-            (Ok(pid), Some(kid)) => kid.pid = *pid,
+            (Ok(pid), Some(kid)) => kid.process = Child::new(*pid),
             (Ok(_), None) => {}
             (Err(_), _) => drop(self.kids.pop()),
         }
         forked
     }
 
-    /// In a child: becomes the logger, which keeps nothing of the master's but the rings.
-    fn log(&mut self, child: InChild, channel: Channel, master: i32) -> i32 {
-        logging::have_no_ring();
+    /// In a child: gives up every descriptor of the master's but these. What the child itself drops
+    /// later must be among them, or dropped before.
+    ///
+    /// # Why
+    /// A descriptor that processes share is one open file: each of them can change its flags, read it
+    /// empty, or fill it. And one that lives on in a child holds what it stands for against the next
+    /// server: a lock, an address, the end of `ready_fd`.
+    pub(super) fn shed(&mut self, child: &InChild, kept: &[RawFd]) -> io::Result<()> {
+        // The handlers' end of the master's pipe.
+        self.signals.forget();
+        self.kids.clear();
+        self.metrics.shed();
+        (self.pidfile, self.ready, self.published) = (None, None, None);
+        self.control = Control::default();
         drop(std::mem::take(&mut self.listeners));
+        self.tls = Tls::default();
+        fork::close_all_but(child, kept)
+    }
+
+    /// In a child: becomes the logger, which keeps nothing of the master's but the rings.
+    fn log(&mut self, child: InChild, channel: Lower, master: i32) -> i32 {
+        logging::have_no_ring();
+        // Before its descriptor is closed with the others.
+        let Ok(metrics) = self.metrics.memory().logger() else { return fork::PANICKED };
+        let mut kept: Vec<_> =
+            self.rings.descriptors().flatten().map(|fd| fd.as_raw_fd()).collect();
+        kept.extend(channel.descriptors().map(AsRawFd::as_raw_fd));
+        if self.shed(&child, &kept).is_err() {
+            return fork::PANICKED;
+        }
         let birth = logger::Birth {
             log: &self.log,
-            rings: &self.rings,
+            rings: std::mem::take(&mut self.rings),
             signals: &self.signals,
             channel,
             master,
+            identity: &self.identity,
+            metrics,
         };
         logger::main(child, birth)
     }
 
-    /// The first ring that no living child has. What waits in it is read all the same.
-    fn free_ring(&self) -> usize {
+    /// The first ring that no living child has, which the logger is sent when it is new. What waits in
+    /// it is read all the same.
+    fn free_ring(&mut self) -> io::Result<Ring> {
         let taken = |place: &usize| self.kids.iter().any(|kid| kid.ring == Some(*place));
-        (MASTER + 1..).find(|place| !taken(place)).expect("there are fewer kids than numbers")
+        let place = (MASTER + 1..).find(|place| !taken(place));
+        let ring = self.rings.ring(place.expect("there are fewer kids than numbers"))?;
+        if let Some(logger) = self.kids.iter_mut().find(|kid| kid.id == ChildId::LOGGER) {
+            logger.send_rings(&self.rings);
+        }
+        Ok(ring)
     }
 
-    fn tell_logger(&mut self, order: LogOrder) -> Option<Event> {
-        if let Some(kid) = self.kids.iter_mut().find(|kid| kid.id == ChildId::LOGGER) {
+    fn tell_helper(&mut self, child: ChildId, order: LogOrder) -> Option<Event> {
+        if let Some(kid) = self.kids.iter_mut().find(|kid| kid.id == child) {
             kid.order_logger(order);
         }
         None
@@ -217,13 +277,25 @@ impl<A: App> Master<A> {
         None
     }
 
+    /// Signals a child that is not reaped yet, and no other process.
+    fn signal(&self, pid: Pid, signal: ChildSignal) -> Option<Event> {
+        let number = match signal {
+            ChildSignal::Quit => signals::INT,
+            ChildSignal::Abort => signals::ABRT,
+            ChildSignal::Kill => signals::KILL,
+        };
+        if let Some(kid) = self.kids.iter().find(|kid| kid.pid() == pid.0) {
+            // It may have ended by itself: then it is about to be reaped.
+            let _gone = kid.process.signal(number);
+        }
+        None
+    }
+
     fn steer(&mut self, slots: &SlotSet) -> Option<Event> {
         if let Err(error) = self.listeners.steer(slots)
             && !std::mem::replace(&mut self.steerless, true)
         {
-            tracing::warn!(
-                "failed to steer new connections: {error}; they are spread less evenly, none is lost"
-            );
+            logging::emit(&MasterEvent::SteeringFailed { reason: error.to_string() });
         }
         None
     }
@@ -234,7 +306,8 @@ impl<A: App> Master<A> {
         let before = self.listeners.slots();
         let (opened, error) = self.listeners.grow(count, backlog);
         if let Some(error) = error {
-            tracing::error!("failed to open listeners for {count} workers: {error}");
+            let reason = error.to_string();
+            logging::emit(&MasterEvent::SlotsFailed { workers: count, reason });
         }
         let listeners = opened.into_iter().map(|(address, slot)| Order::Listener { address, slot });
         let slots = (before..self.listeners.slots()).map(Slot::new);
@@ -248,10 +321,10 @@ impl<A: App> Master<A> {
     /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
     /// what has come in there.
     fn close_unused(&mut self, now: Instant) {
-        let binds = self.configs.values().flat_map(|config| config.bind.iter());
-        let used: Vec<String> = binds.map(Bind::to_string).collect();
+        let configs = self.configs.values();
+        let used: Vec<String> = configs.flat_map(|config| identities(config)).collect();
         for (address, name) in self.listeners.close_others(now, &used) {
-            tracing::info!("No longer listening at: {name}");
+            logging::emit(&MasterEvent::NotListening { address: name });
             for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
                 kid.order(Order::Close { address }, &self.listeners);
             }
@@ -265,72 +338,141 @@ impl<A: App> Master<A> {
         newest.map_or_else(Instant::default, |worker| worker.board.last_beat())
     }
 
+    fn look(&mut self, slot: Slot) -> Event {
+        self.mend_listeners();
+        let length = self.listeners.queue_length(slot);
+        Event::QueueLength { slot, length, beat: self.last_beat(slot) }
+    }
+
+    /// Puts right what workers have done to the listeners that they share. Workers that lack a socket
+    /// that was opened anew are replaced, as at a restart of their slots.
+    pub(super) fn mend_listeners(&mut self) {
+        let config = Arc::clone(self.config());
+        if self.listeners.mend(now(), &config) {
+            let workers = self.kids.iter().filter(|kid| kid.worker.is_some());
+            let due = workers.map(|kid| Event::WorkerDue { child: kid.id, why: Due::Restart });
+            self.heard.extend(due);
+        }
+    }
+
     fn take_pulse(&mut self, now: Instant, child: ChildId) -> Option<Event> {
+        self.mend_listeners();
         let kid = self.kids.iter_mut().find(|kid| kid.id == child)?;
         let beat = kid.worker.as_ref()?.board.last_beat();
         Some(Event::Pulse { child, beat, kept: kid.kept(now) })
     }
 
-    fn load(
+    /// Opens what a further configuration needs.
+    pub(super) fn open_for(
         &mut self,
         generation: Generation,
-    ) -> Result<crate::supervisor::policy::Policy, String> {
-        let config = self.config().reload().map_err(|error| error.to_string())?;
-        logging::check(&config.log).map_err(|error| error.to_string())?;
-        if self.listeners.is_passed() && config.bind != self.config().bind {
-            tracing::warn!("bind has changed, but the service manager's addresses count instead");
+        config: &Config,
+    ) -> Result<(), String> {
+        let bundle = tls::read(config).map_err(|error| reload_error(&error))?;
+        self.mend_listeners();
+        if self.listeners.is_passed() && !config.binds().eq(self.config().binds()) {
+            logging::emit(&MasterEvent::BindIgnored);
         }
-        let opened = self.listeners.open_missing(&config).map_err(|error| error.to_string())?;
-        opened.iter().for_each(|name| tracing::info!("Listening at: {name} ({})", process::pid()));
-        for key in config.not_in_force(&self.started) {
-            tracing::warn!("{key} has changed: that takes effect at the next start");
+        self.metrics.open(config)?;
+        let opened = self.listeners.open_missing(config).map_err(|error| error.to_string())?;
+        for address in opened {
+            logging::emit(&MasterEvent::Listening { address, pid: Pid(process::pid()) });
         }
-        let loaded = policy(&config);
-        self.configs.insert(generation, Arc::new(config));
-        Ok(loaded)
+        let kept = self.tls.keep(now(), generation, bundle);
+        kept.map_err(|error| format!("cannot make keys for session tickets: {error}"))
     }
 
-    /// What the master itself uses of a configuration: its logs.
+    /// Applies the master's own part of a configuration: its logs.
     fn use_config(&mut self, generation: Generation) -> Option<Event> {
         let config: &Config = self.configs.get(&generation)?;
         // The logger is replaced when a generation comes into force, by one that opens these targets.
-        match logging::check(&config.log).and_then(|()| logging::apply(&config.log)) {
+        match logging::apply(&config.log) {
             Ok(()) => self.log = config.log.clone(),
-            Err(error) => tracing::error!("failed to apply the new log settings: {error}"),
+            Err(error) => {
+                logging::emit(&MasterEvent::LogSettingsFailed { reason: error.to_string() });
+            }
         }
+        self.metrics.settle(config);
         if let Err(error) = self.listeners.set_backlog(config.backlog) {
-            tracing::error!("failed to apply the new backlog: {error}");
+            logging::emit(&MasterEvent::BacklogFailed { reason: error.to_string() });
         }
+        self.listeners.note(config);
         self.publish();
         None
     }
 }
 
+/// The further facts about a child that is a worker.
+///
+/// # Errors
+/// The system's error about memory and descriptors.
+fn besides(task: Task, generation: Generation, config: &Config) -> io::Result<Option<Worker>> {
+    match task {
+        Task::Worker { slot } => {
+            let board = Arc::new(WorkerBoard::new(connections(config))?);
+            Ok(Some(Worker { slot, generation, board }))
+        }
+        Task::Prepare | Task::Check | Task::Logger | Task::Stats => Ok(None),
+    }
+}
+
+/// In a child: makes a generation ready, that of the application or of a program; answers the exit code.
+fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 {
+    if birth.config.program.is_set() {
+        program::prepare(child, birth)
+    } else {
+        worker::prepare(child, birth, app)
+    }
+}
+
+/// In a child: serves in a slot, by the application or by a program; answers the exit code.
+fn live(child: InChild, worker: WorkerBirth<'_>, app: &Arc<impl App>) -> i32 {
+    if worker.birth.config.program.is_set() {
+        program::main(child, worker)
+    } else {
+        worker::main(child, worker, Arc::clone(app))
+    }
+}
+
+/// A child's role, for its title.
+fn role(task: Task, generation: Generation) -> String {
+    match task {
+        Task::Worker { slot } => format!("worker {slot} (generation {generation})"),
+        Task::Prepare => format!("prepare (generation {generation})"),
+        Task::Check => "check".to_owned(),
+        Task::Logger => "logger".to_owned(),
+        Task::Stats => "stats".to_owned(),
+    }
+}
+
+/// Returns why a file was not reloaded, as one line. Each of several problems has a line of its own
+/// before it; the service manager, which shows one line, gets the first of them.
+pub(super) fn reload_error(error: &Error) -> String {
+    match error {
+        Error::Config(error) if error.problems().len() > 1 => {
+            for problem in error.problems() {
+                logging::emit(&MasterEvent::ReloadProblem { reason: problem.clone() });
+            }
+            let (first, more) = (&error.problems()[0], error.problems().len() - 1);
+            format!("{first} (and {more} more in the error log)")
+        }
+        error => error.to_string(),
+    }
+}
+
+/// Enters the folder of the configuration's generation. Where that is gone, the master's is as good.
+fn enter_home(config: &Config) -> io::Result<()> {
+    config.home().map_or(Ok(()), std::env::set_current_dir)
+}
+
 /// The pid of a child whose fork is under way: no process has it.
 const FORKING: i32 = 0;
 
-/// Connections that a worker of this configuration may hold; a few more are open for a moment when
-/// several threads accept at once.
+/// Connections and streams of a worker of this configuration that have a record; a few more are open
+/// when several threads accept at once.
 fn connections(config: &Config) -> usize {
-    usize::try_from(config.worker_connections).unwrap_or(usize::MAX).saturating_add(64)
-}
-
-fn send(pid: Pid, signal: ChildSignal) -> Option<Event> {
-    let number = match signal {
-        ChildSignal::Quit => signals::INT,
-        ChildSignal::Abort => signals::ABRT,
-        ChildSignal::Kill => signals::KILL,
-    };
-    // It may have ended by itself: then it is about to be reaped.
-    let _gone = signals::send(pid.0, number);
-    None
-}
-
-fn log(notice: &Notice) {
-    match notice.weight() {
-        Weight::Debug => tracing::debug!("{notice}"),
-        Weight::Info => tracing::info!("{notice}"),
-        Weight::Warning => tracing::warn!("{notice}"),
-        Weight::Error => tracing::error!("{notice}"),
-    }
+    let connections = usize::try_from(config.worker_connections).unwrap_or(usize::MAX);
+    // As many streams of HTTP/2 as connections: what exceeds them has no record.
+    let streams = if config.http2.enabled { connections } else { 0 };
+    connections.saturating_add(streams).saturating_add(64)
 }

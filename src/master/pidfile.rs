@@ -1,10 +1,12 @@
 //! The file that holds the master's pid.
 //!
-//! A lock on it says whether its owner lives: a stale file is no obstacle, whatever pid it holds.
+//! A lock on it says whether its owner lives: a stale file is no obstacle, whatever pid it holds. Since
+//! any process that may read the file may lock it, a lock counts only where the process whose pid the
+//! file holds has the file open.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{File, Metadata, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,18 +39,21 @@ impl PidFile {
         }
     }
 
-    /// Of several that try at once, one succeeds: a file that is there is replaced by whoever has
+    /// Of several that try at once, one succeeds: a file that is there is replaced by the one that has
     /// locked it, and where none is, only the first can put one there.
     fn try_write(path: &Path) -> io::Result<Option<Self>> {
-        // Whoever reads the file sees the whole pid or none: it is written elsewhere and moved.
+        // A reader of the file sees the whole pid or none: it is written elsewhere and moved.
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{:08x}", rand::random::<u32>()));
         let elsewhere = PathBuf::from(name);
         let mut file = File::create_new(&elsewhere)?;
-        let written = file.lock().and_then(|()| writeln!(file, "{}", process::pid()));
+        // Every user may read it, and its owner alone write, whatever the umask is.
+        let fixed = file.set_permissions(Permissions::from_mode(MODE));
+        let locked = fixed.and_then(|()| file.lock());
+        let written = locked.and_then(|()| writeln!(file, "{}", process::pid()));
         let placed = written.and_then(|()| Self::place(&elsewhere, path));
         if !matches!(placed, Ok(Placed::Moved)) {
-            // Nobody knows it: it is rubbish at the worst.
+            // No other process knows it: it is rubbish at the worst.
             let _rubbish = std::fs::remove_file(&elsewhere);
         }
         Ok(match placed? {
@@ -62,8 +67,14 @@ impl PidFile {
         // read, a file system without links.
         let mut locked = None;
         for tried in 1..=TRIES_MAX {
-            let there = match File::open(path) {
-                Ok(there) => there,
+            let there = match open(path) {
+                Ok(there) if there.metadata()?.is_file() => there,
+                Ok(_) if !std::fs::symlink_metadata(path)?.is_symlink() => {
+                    let reason = "what is there is no regular file: name another path";
+                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
+                }
+                // A link to something that is no file holds no pid.
+                Ok(_) => break,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     match std::fs::hard_link(elsewhere, path) {
                         Ok(()) => return Ok(Placed::Linked),
@@ -74,11 +85,17 @@ impl PidFile {
                 Err(_) => break,
             };
             if matches!(there.try_lock(), Err(TryLockError::WouldBlock)) {
-                if tried == TRIES_MAX || is_alive(&there) {
-                    return Ok(Placed::Refused);
+                let known = tried == TRIES_MAX;
+                match holder(&there) {
+                    Holder::Named => return Ok(Placed::Refused),
+                    Holder::Unknown if known => return Ok(Placed::Refused),
+                    // Any reader of the file can lock it: that is no server.
+                    Holder::Stranger if known => break,
+                    Holder::Unknown | Holder::Stranger => {
+                        clock::nap(PAUSE);
+                        continue;
+                    }
                 }
-                clock::nap(PAUSE);
-                continue;
             }
             // Between the two calls another may have replaced it, or removed its own.
             if std::fs::metadata(path).ok().map(id) == there.metadata().ok().map(id) {
@@ -91,7 +108,7 @@ impl PidFile {
         Ok(Placed::Moved)
     }
 
-    /// What the image before held: its lock lives in the descriptor.
+    /// The file of the image before: its lock lives in the descriptor.
     pub(crate) fn inherit(path: PathBuf, file: File) -> Self {
         Self { path, file }
     }
@@ -116,7 +133,7 @@ impl PidFile {
     }
 }
 
-/// How the file came to its place.
+/// The way by which the file came to its place.
 enum Placed {
     /// From elsewhere, where nothing is left.
     Moved,
@@ -128,16 +145,53 @@ enum Placed {
 
 /// So often at the most others may come between, or the lock of a dead master be met.
 const TRIES_MAX: usize = 200;
-/// How long a child that a dead master has forked just before may take to let go of the lock, of which
-/// it has a copy until it runs: [`TRIES_MAX`] times this.
+/// The time that a child that a dead master has forked just before may take to let go of the lock, of
+/// which it has a copy until it runs: [`TRIES_MAX`] times this.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Whether the process lives whose pid the file holds, as far as it can be seen from here.
-fn is_alive(mut file: &File) -> bool {
+/// The file's mode.
+const MODE: u32 = 0o644;
+/// A pid has fewer digits; what follows is not read.
+const TEXT_MAX: u64 = 32;
+
+/// Opens it for reading, without waiting: a FIFO has no writer perhaps, and a device no answer.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(process::NONBLOCK).open(path)
+}
+
+/// The process that has locked the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// The one whose pid the file holds: a server that lives.
+    Named,
+    /// That process is gone, or does not have the file open: another one has locked it, or a child that
+    /// a dead master has forked just before.
+    Stranger,
+    /// That process lives, and may not be looked into.
+    Unknown,
+}
+
+/// Finds out whether the process whose pid the file holds has the file open.
+fn holder(file: &File) -> Holder {
     let mut text = String::new();
-    let pid: Option<u32> =
-        file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-    pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
+    // A read before moved nothing: it was opened for this.
+    let read = file.take(TEXT_MAX).read_to_string(&mut text);
+    let Some(pid) = read.ok().and_then(|_| text.trim().parse::<u32>().ok()) else {
+        return Holder::Stranger;
+    };
+    let folder = PathBuf::from(format!("/proc/{pid}"));
+    let ours = file.metadata().ok().map(id);
+    match std::fs::read_dir(folder.join("fd")) {
+        Ok(entries) => {
+            let same = |entry: io::Result<std::fs::DirEntry>| {
+                let found = entry.ok().and_then(|entry| std::fs::metadata(entry.path()).ok());
+                found.map(id) == ours
+            };
+            if entries.into_iter().any(same) { Holder::Named } else { Holder::Stranger }
+        }
+        Err(_) if folder.exists() => Holder::Unknown,
+        Err(_) => Holder::Stranger,
+    }
 }
 
 /// Device and inode: the same of the same file, by whatever name.
@@ -190,7 +244,7 @@ mod tests {
                     PidFile::try_write(&path).unwrap()
                 };
                 let racers: Vec<_> = (0..4).map(|_| scope.spawn(race)).collect();
-                racers.into_iter().filter_map(|it| it.join().unwrap()).collect()
+                racers.into_iter().filter_map(|racer| racer.join().unwrap()).collect()
             });
             assert_eq!(won.len(), 1, "round {round}");
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -218,6 +272,55 @@ mod tests {
         drop(held);
         waiting.join().unwrap().expect("nobody else holds it");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
+
+    /// Any reader of the file can lock it.
+    #[test]
+    fn lock_of_a_stranger_is_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.pid");
+        let sleeper = std::process::Command::new("sleep").arg("1000").spawn();
+        let mut sleeper = sleeper.expect("it is there");
+        // A process that lives and has nothing to do with it, and none.
+        for pid in [sleeper.id().to_string(), "4194305".to_owned(), "no pid".to_owned()] {
+            std::fs::write(&path, format!("{pid}\n")).unwrap();
+            let held = File::open(&path).unwrap();
+            held.lock().unwrap();
+            PidFile::write(&path).expect("no server holds it").remove();
+        }
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.pid");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        for path in [&path, folder.path(), Path::new("/dev/null")] {
+            let refused = PidFile::write(path).expect_err("it is no file").to_string();
+            assert!(refused.ends_with("is no regular file: name another path"), "{refused}");
+        }
+        let link = folder.path().join("link.pid");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        PidFile::write(&link).expect("the link is replaced, not what it leads to");
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_file());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn mode_does_not_depend_on_the_umask() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.pid");
+        for umask in [0, 0o077] {
+            let before = process::set_umask(umask);
+            let written = PidFile::write(&path);
+            process::set_umask(before);
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, MODE);
+            written.unwrap().remove();
+        }
     }
 
     #[test]

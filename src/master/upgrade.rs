@@ -10,27 +10,35 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::kid::{Kid, Worker};
+use super::metrics::Metrics;
 use super::pidfile::PidFile;
+use super::tls::{HandedTls, Tls};
 use super::victims::Victims;
-use super::{Master, SIGNALS};
+use super::{Master, SIGNALS, now};
 use crate::config::AtStart;
+use crate::control::{Control, HandedControl};
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::listeners::{Handed, Listeners};
-use crate::logging::Rings;
+use crate::logging::journal::{self, Journal};
+use crate::logging::{Rings, one_line};
 use crate::scoreboard::{SlotBoard, WorkerBoard};
 use crate::supervisor::Supervisor;
 use crate::supervisor::event::Event;
-use crate::sys::channel::Channel;
+use crate::sys::channel::{self, Lower, Upper};
 use crate::sys::exec::{self, FileId, Invocation};
-use crate::sys::fork::{Blocked, InChild, SingleThreaded};
+use crate::sys::fork::{self, Blocked, InChild, SingleThreaded};
 use crate::sys::{process, signals};
+use crate::time::Instant;
 use crate::wire::{Order, Report};
 
 /// Names the descriptor with the state, for an image that takes over, or that could.
@@ -39,38 +47,52 @@ const STATE_VARIABLE: &str = "FERRICORN_INTERNAL_STATE";
 const CHECK_VARIABLE: &str = "FERRICORN_INTERNAL_CHECK";
 /// Names the descriptor that it answers through.
 const ANSWER_VARIABLE: &str = "FERRICORN_INTERNAL_ANSWER";
+/// Says that the server goes on without the terminal that it was started at. `execve` gives `HUP` its
+/// default effect, so that the next image cannot see it.
+const TERMINAL_VARIABLE: &str = "FERRICORN_INTERNAL_NOHUP";
 /// Rises with every change to [`State`], to the supervisor's own types, to the messages between the
 /// master and its children, and to what lies where in the memory that they share.
-const STATE_VERSION: u32 = 7;
+const STATE_VERSION: u32 = 13;
 
-/// What one image leaves to the next.
+/// The state that one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct State {
     version: u32,
     supervisor: Supervisor,
     listeners: Handed,
+    tls: HandedTls,
     counters: i32,
-    rings: [i32; 2],
+    metrics: i32,
+    /// The listener of the stats process, with the address that the configuration names.
+    stats: Option<(SocketAddr, i32)>,
+    /// The memory and the bell of each.
+    rings: Vec<[i32; 2]>,
     kids: Vec<HandedKid>,
     armed: SlotSet,
     pidfile: Option<(PathBuf, i32)>,
     victims: Victims,
     ready: Option<i32>,
-    /// What is executed at the next upgrade; `None` when it is no text.
+    /// The command of the next upgrade; `None` when it is no text.
     path: Option<String>,
-    /// The configurations that somebody uses, as texts of files.
+    /// The configurations in use, as texts of files.
     configs: BTreeMap<Generation, String>,
     started: AtStart,
+    control: HandedControl,
+    journal: Journal,
+    /// When the server was started, in milliseconds since 1970.
+    began: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct HandedKid {
     id: ChildId,
     pid: i32,
-    channel: i32,
+    /// Down and up.
+    channel: [i32; 2],
     worker: Option<HandedWorker>,
     ring: Option<usize>,
-    ended: bool,
+    ended_at: Option<Instant>,
+    is_unheard: bool,
     unsent: VecDeque<Order>,
 }
 
@@ -87,7 +109,9 @@ struct HandedWorker {
 pub(crate) struct Inheritance {
     pub(super) supervisor: Supervisor,
     pub(crate) listeners: Listeners,
+    pub(super) tls: Tls,
     pub(crate) counters: SlotBoard,
+    pub(crate) metrics: Metrics,
     pub(crate) rings: Rings,
     pub(super) kids: Vec<Kid>,
     pub(super) armed: SlotSet,
@@ -97,6 +121,16 @@ pub(crate) struct Inheritance {
     pub(crate) path: Option<PathBuf>,
     pub(super) configs: BTreeMap<Generation, String>,
     pub(super) started: AtStart,
+    pub(super) control: Control,
+    pub(crate) journal: Journal,
+    pub(super) began: SystemTime,
+}
+
+impl Inheritance {
+    /// The settings that take effect at a start only, as they are in force.
+    pub(crate) fn started(&self) -> &AtStart {
+        &self.started
+    }
 }
 
 /// Why this image was started.
@@ -110,7 +144,7 @@ pub(crate) enum Start {
     TakeOver(Box<Inheritance>),
 }
 
-/// Whether this image could take over.
+/// The question to an image: could it take over?
 #[derive(Debug)]
 pub(crate) struct Question {
     version: u32,
@@ -123,13 +157,13 @@ pub(crate) struct Question {
 pub(super) struct Check {
     /// The file that is checked.
     file: Option<FileId>,
-    /// What it says on stderr.
+    /// Its words on stderr.
     said: File,
 }
 
 /// Bytes that a check may say. Its stderr is full then.
 const SAID_MAX: usize = 64 << 10;
-/// How much of it the log quotes, in characters.
+/// The length of the part that the log quotes, in characters.
 const QUOTE_MAX: usize = 1000;
 
 /// Finds out why this image was started. What the image before has left in the environment is not for
@@ -152,6 +186,13 @@ pub(crate) fn start(alone: &SingleThreaded) -> io::Result<Start> {
     }
 }
 
+/// Returns true if the image before this one was to go on without its terminal.
+pub(crate) fn take_terminal_flag(alone: &SingleThreaded) -> bool {
+    let is_set = std::env::var_os(TERMINAL_VARIABLE).is_some();
+    process::remove_from_environment(alone, &[TERMINAL_VARIABLE]);
+    is_set
+}
+
 impl Question {
     /// Says whether this image could take over, once everything else is found to be right.
     ///
@@ -166,8 +207,10 @@ impl Question {
         }
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let answered = state.ok_or_else(missing).and_then(State::read).and_then(|_| {
-            let channel = Channel::from(exec::inherited(answer.ok_or_else(missing)?)?);
-            channel.send(&Report::Ready.encode(), None)
+            channel::send_up(
+                &exec::inherited(answer.ok_or_else(missing)?)?,
+                &Report::Ready.encode(),
+            )
         });
         answered.map_err(|error| format!("this binary cannot take over the state: {error}"))
     }
@@ -175,21 +218,20 @@ impl Question {
 
 impl Check {
     /// # Errors
-    /// What memfd_create(2) says.
+    /// The error of memfd_create(2).
     pub(super) fn begin(invocation: &Invocation) -> io::Result<Self> {
         let said = exec::notepad("ferricorn-check", SAID_MAX)?;
         Ok(Self { file: invocation.file().ok(), said })
     }
 
-    /// What it has said, in one line.
+    /// Returns its words, in one line.
     pub(super) fn said(&self) -> Option<String> {
         let mut bytes = vec![0; SAID_MAX];
         let length = self.said.read_at(&mut bytes, 0).unwrap_or(0);
         // What was not written is zero.
         let end = bytes[..length].iter().position(|byte| *byte == 0).unwrap_or(length);
-        let text = String::from_utf8_lossy(&bytes[..end]);
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|it| !it.is_empty()).collect();
-        (!lines.is_empty()).then(|| lines.join("; ").chars().take(QUOTE_MAX).collect())
+        let line = one_line(&String::from_utf8_lossy(&bytes[..end]));
+        (!line.is_empty()).then(|| line.chars().take(QUOTE_MAX).collect())
     }
 }
 
@@ -222,20 +264,30 @@ impl State {
 
     fn take_over(self) -> io::Result<Inheritance> {
         let kid = |handed: HandedKid| {
-            let channel = Channel::from(exec::inherited(handed.channel)?);
+            let [down, up] = handed.channel;
+            let channel = Upper::inherit([exec::inherited(down)?, exec::inherited(up)?]);
             let worker = handed.worker.map(HandedWorker::take_over).transpose()?;
             let mut kid = Kid::new(handed.id, handed.pid, channel, worker);
-            (kid.ended, kid.ring, kid.unsent) = (handed.ended, handed.ring, handed.unsent);
+            (kid.ended_at, kid.is_unheard) = (handed.ended_at, handed.is_unheard);
+            (kid.ring, kid.unsent) = (handed.ring, handed.unsent);
             Ok::<_, io::Error>(kid)
         };
+        let ring = |[memory, bell]: [i32; 2]| {
+            Ok::<_, io::Error>([exec::inherited(memory)?, exec::inherited(bell)?])
+        };
+        let rings: Vec<_> = self.rings.into_iter().map(ring).collect::<io::Result<_>>()?;
         let pidfile = self.pidfile.map(|(path, number)| {
             exec::inherited(number).map(|file| PidFile::inherit(path, File::from(file)))
         });
+        let stats =
+            self.stats.map(|(bind, number)| Ok::<_, io::Error>((bind, exec::inherited(number)?)));
         Ok(Inheritance {
             supervisor: self.supervisor,
             listeners: Listeners::take_over(self.listeners)?,
+            tls: Tls::take_over(self.tls)?,
             counters: SlotBoard::inherit(exec::inherited(self.counters)?)?,
-            rings: Rings::inherit(exec::inherited(self.rings[0])?, exec::inherited(self.rings[1])?),
+            metrics: Metrics::inherit(exec::inherited(self.metrics)?, stats.transpose()?)?,
+            rings: Rings::inherit(rings),
             kids: self.kids.into_iter().map(kid).collect::<io::Result<_>>()?,
             armed: self.armed,
             pidfile: pidfile.transpose()?,
@@ -244,13 +296,18 @@ impl State {
             path: self.path.map(PathBuf::from),
             configs: self.configs,
             started: self.started,
+            control: Control::take_over(now(), self.control)?,
+            journal: self.journal,
+            began: SystemTime::UNIX_EPOCH
+                .checked_add(Duration::from_millis(self.began))
+                .unwrap_or(SystemTime::UNIX_EPOCH),
         })
     }
 }
 
 impl<A: App> Master<A> {
     /// In a child: asks the binary on disk. Returns only when it cannot be executed.
-    pub(super) fn check_new_binary(&self, child: InChild, channel: &Channel) -> i32 {
+    pub(super) fn check_new_binary(&self, child: InChild, channel: &Lower) -> i32 {
         let error = self.ask_new_binary(child, channel);
         // It is what the log quotes.
         let _full = writeln!(
@@ -261,7 +318,7 @@ impl<A: App> Master<A> {
         CANNOT_EXECUTE
     }
 
-    fn ask_new_binary(&self, child: InChild, channel: &Channel) -> io::Error {
+    fn ask_new_binary(&self, child: InChild, channel: &Lower) -> io::Error {
         let asked = || {
             if let Some(check) = &self.check {
                 exec::replace_stderr(&check.said)?;
@@ -272,8 +329,12 @@ impl<A: App> Master<A> {
             // From here on signals end it: the master's handlers would write to the master's pipe.
             self.signals.forget();
             signals::reset(&SIGNALS)?;
+            let [down, up] = channel.descriptors();
+            let numbers = (exec::keep(&state)?, exec::keep(up)?);
+            // The last one is the caller's to drop.
+            fork::close_all_but(&child, &[numbers.0, numbers.1, down.as_raw_fd()])?;
             child.unblock_signals();
-            Ok((exec::keep(&state)?, exec::keep(channel)?, state))
+            Ok((numbers.0, numbers.1, state))
         };
         match asked() {
             Ok((state, answer, _open)) => self.invocation.execute(&[
@@ -291,8 +352,8 @@ impl<A: App> Master<A> {
     /// when it cannot be executed; then nothing has changed.
     pub(super) fn upgrade(&mut self) {
         let blocked = Blocked::all();
-        let caught = self.signals.take().unwrap_or_default();
-        self.heed(caught);
+        self.take_signals();
+        self.heed();
         self.step(Event::Tick);
         let failed = self.supervisor.is_upgrading().then(|| self.replace_image());
         drop(blocked);
@@ -303,6 +364,8 @@ impl<A: App> Master<A> {
 
     /// Returns only when it fails, and says why.
     fn replace_image(&mut self) -> String {
+        // What it has not published by now would be lost.
+        self.publish_metrics();
         let path = self.invocation.path().display().to_string();
         let checked = self.check.take().and_then(|check| check.file);
         if checked.is_none() || checked != self.invocation.file().ok() {
@@ -310,7 +373,12 @@ impl<A: App> Master<A> {
         }
         let handed = self.hand_over().and_then(|state| Ok((exec::keep(&state)?, state)));
         let error = match handed {
-            Ok((number, _open)) => self.invocation.execute(&[(STATE_VARIABLE, number.to_string())]),
+            Ok((number, _open)) => {
+                let state = (STATE_VARIABLE, number.to_string());
+                let terminal = (TERMINAL_VARIABLE, "1".to_owned());
+                let count = 1 + usize::from(self.terminal.is_survived);
+                self.invocation.execute(&[state, terminal][..count])
+            }
             Err(error) => error,
         };
         self.keep_no_more();
@@ -327,13 +395,15 @@ impl<A: App> Master<A> {
             })
         };
         let kid = |kid: &Kid| {
+            let [down, up] = kid.channel.descriptors();
             Ok(HandedKid {
                 id: kid.id,
-                pid: kid.pid,
-                channel: exec::keep(&kid.channel)?,
+                pid: kid.pid(),
+                channel: [exec::keep(down)?, exec::keep(up)?],
                 worker: kid.worker.as_ref().map(worker).transpose()?,
                 ring: kid.ring,
-                ended: kid.ended,
+                ended_at: kid.ended_at,
+                is_unheard: kid.is_unheard,
                 unsent: kid.unsent.clone(),
             })
         };
@@ -341,13 +411,19 @@ impl<A: App> Master<A> {
             exec::keep(pidfile.file()).map(|number| (pidfile.path().to_owned(), number))
         });
         let ready = self.ready.as_ref().map(exec::keep);
-        let [memory, bell] = self.rings.descriptors();
+        let stats = self.metrics.listener();
+        let stats = stats.map(|(bind, listener)| Ok::<_, io::Error>((bind, exec::keep(listener)?)));
+        let rings = self.rings.descriptors();
+        let rings = rings.map(|[memory, bell]| Ok([exec::keep(&memory)?, exec::keep(&bell)?]));
         let state = State {
             version: STATE_VERSION,
             supervisor: self.supervisor.clone(),
             listeners: self.listeners.hand_over()?,
+            tls: self.tls.hand_over()?,
             counters: exec::keep(&*self.counters)?,
-            rings: [exec::keep(&memory)?, exec::keep(&bell)?],
+            metrics: exec::keep(self.metrics.memory())?,
+            stats: stats.transpose()?,
+            rings: rings.collect::<io::Result<_>>()?,
             kids: self.kids.iter().map(kid).collect::<io::Result<_>>()?,
             armed: self.armed,
             pidfile: pidfile.transpose()?,
@@ -356,24 +432,34 @@ impl<A: App> Master<A> {
             path: self.invocation.path().to_str().map(str::to_owned),
             configs: self.configs.iter().map(|(it, config)| (*it, config.hand_over())).collect(),
             started: self.started.clone(),
+            control: self.control.hand_over()?,
+            journal: journal::read(Journal::clone),
+            began: self
+                .began
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)),
         };
         exec::memory_file("ferricorn-state", serde_json::to_string(&state)?.as_bytes())
     }
 
     fn keep_no_more(&self) {
         self.listeners.keep_no_more();
+        self.tls.keep_no_more();
         exec::keep_no_more(&*self.counters);
-        self.rings.descriptors().iter().for_each(exec::keep_no_more);
+        exec::keep_no_more(self.metrics.memory());
+        self.metrics.listener().inspect(|(_, listener)| exec::keep_no_more(*listener));
+        self.rings.descriptors().flatten().for_each(|descriptor| exec::keep_no_more(&descriptor));
         for kid in &self.kids {
-            exec::keep_no_more(&kid.channel);
+            kid.channel.descriptors().into_iter().for_each(exec::keep_no_more);
             kid.worker.iter().for_each(|worker| exec::keep_no_more(&*worker.board));
         }
         self.pidfile.iter().for_each(|pidfile| exec::keep_no_more(pidfile.file()));
         self.ready.iter().for_each(exec::keep_no_more);
+        self.control.keep_no_more();
     }
 }
 
-/// What a shell answers for a command that it cannot execute.
+/// The exit code of a shell for a command that it cannot execute.
 const CANNOT_EXECUTE: i32 = 126;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What an image is handed that takes over: whatever it is, it is a state or refused.
+//! The bytes that an image is handed that takes over: whatever they are, they are a state or refused.
 
 use std::time::Duration;
 
@@ -14,25 +14,31 @@ fn written() -> String {
     let policy = Policy {
         workers: 2,
         graceful_timeout: Duration::from_secs(30),
+        announce: Duration::ZERO,
         boot_timeout: Duration::from_secs(60),
         stall_timeout: Duration::ZERO,
         max_lifetime: Duration::ZERO,
         max_memory: 1 << 30,
+        stats: true,
     };
     let mut supervisor = Supervisor::new(policy, 7);
     let _orders = supervisor.handle(Instant::from_millis(5), Event::Started);
     let worker = json!({ "slot": 1, "generation": 1, "board": 9, "entries": 1000 });
     let unsent = [Order::Drain, Order::Close { address: 1 }];
     let kid = json!({
-        "id": 3, "pid": 70, "channel": 8, "worker": worker, "ring": 2, "ended": false,
+        "id": 3, "pid": 70, "channel": [8, 15], "worker": worker, "ring": 2, "ended_at": 7,
+        "is_unheard": false,
         "unsent": unsent,
     });
     let state = json!({
         "version": STATE_VERSION,
         "supervisor": supervisor,
-        "listeners": { "addresses": [null], "slots": 2, "bells": [4, 5] },
+        "listeners": { "addresses": [null], "slots": 2, "bells": [4, 5], "passed": [14] },
+        "tls": { "bundles": { "1": 16 }, "tickets": [17, 9] },
         "counters": 6,
-        "rings": [10, 11],
+        "metrics": 16,
+        "stats": ["127.0.0.1:9464", 17],
+        "rings": [[10, 11]],
         "kids": [kid],
         "armed": SlotSet::EMPTY,
         "pidfile": ["/run/pid", 12],
@@ -41,6 +47,17 @@ fn written() -> String {
         "path": "/usr/bin/ferricorn",
         "configs": { "1": "workers = 2" },
         "started": { "user": "" },
+        "control": {
+            "listener": 16,
+            "file": { "path": "/run/control", "id": [1, 2] },
+            "clients": [{
+                "id": 4, "stream": 17, "input": [], "output": [10],
+                "feed": { "Events": { "cursor": 2, "end": null } },
+            }],
+            "next": 5,
+        },
+        "journal": { "next": 0, "records": [], "bytes": 0 },
+        "began": 1,
     });
     state.to_string()
 }
@@ -50,7 +67,8 @@ fn nearly_written() -> impl Strategy<Value = Vec<u8>> {
     let pieces = &["", "-1", "1e99", "null", "[]", "{}", "\"\\u0000\"", "\u{7f}"][..];
     let piece = prop::sample::select(pieces);
     let bytes = prop::collection::vec(any::<u8>(), 0..3);
-    let written_in = prop_oneof![3 => piece.prop_map(|it| it.as_bytes().to_vec()), 1 => bytes];
+    let written_in =
+        prop_oneof![3 => piece.prop_map(|piece| piece.as_bytes().to_vec()), 1 => bytes];
     let damage = (any::<prop::sample::Index>(), 0..4_usize, written_in);
     let damages = prop::collection::vec(damage, 0..4);
     (Just(written()), damages, 0..20).prop_map(|(text, damages, cut)| {

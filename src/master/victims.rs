@@ -1,8 +1,8 @@
-//! Whom the kernel has killed for want of memory.
+//! Processes that the kernel has killed for want of memory.
 //!
-//! It counts such killings for the whole control group, and names nobody: not every process there is
+//! It counts such killings for the whole control group, and names none: not every process there is
 //! a child of ours. So a child that was killed is told to be a victim only if the count has risen, and
-//! a rise that no such child explains is put down to others before it can be held against somebody's
+//! a rise that no such child explains is put down to others before it can be held against a child's
 //! `kill -9` of another day.
 
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::time::Instant;
 
 /// From when a killing is counted until the child is reaped: it has to give its memory back.
 const DYING: Duration = Duration::from_secs(5);
-/// How often the count is looked at, when something wakes the master.
+/// The interval at which the count is looked at, when something wakes the master.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The kernel's count, as far as it is explained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Victims {
     count: u64,
-    /// When each killing that nobody has explained by now was seen.
+    /// The times at which killings were seen that are not explained by now.
     unexplained: Vec<Instant>,
     looked_at: Instant,
 }
@@ -32,7 +32,7 @@ impl Victims {
         Self { count: count.unwrap_or(0), unexplained: Vec::new(), looked_at }
     }
 
-    /// Looks at the count if that is due. Answers how many of the killed were nobody of ours.
+    /// Looks at the count if that is due. Returns the number of the killed that were no child of ours.
     pub(super) fn look(&mut self, now: Instant, count: impl FnOnce() -> Option<u64>) -> usize {
         if now < self.looked_at.after(LOOK_AGAIN) {
             return 0;
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(victims.look(at(10), || Some(2)), 0);
         assert_eq!(victims.look(at(15), || Some(2)), 2, "nobody of ours has died");
         assert!(!victims.explain(at(86_400), Some(2)));
-        // Two are seen late, at the death of somebody who is one of them: the other is nobody of ours.
+        // Two are seen late, at the death of a child that is one of them: the other is none of ours.
         assert!(victims.explain(at(90_000), Some(4)));
         assert!(!victims.explain(at(90_006), Some(4)));
         assert_eq!(victims.look(at(90_007), || Some(4)), 1);

@@ -1,5 +1,5 @@
-//! What a fact changes in what the supervisor knows. Nothing is forked or signalled here, but for
-//! what a fact orders by itself: reopened logs, an `ABRT` to a silent worker.
+//! The change that a fact makes in the supervisor's knowledge. Nothing is forked or signalled here, but
+//! for what a fact orders by itself: reopened logs, an `ABRT` to a silent worker.
 
 use crate::ids::{ChildId, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
@@ -27,6 +27,10 @@ impl Supervisor {
             Event::ForkFailed { child: ChildId::LOGGER, reason } => {
                 self.note_logger_unforked(now, reason, out);
             }
+            Event::Forked { child: ChildId::STATS, pid } => self.note_stats_forked(pid, out),
+            Event::ForkFailed { child: ChildId::STATS, reason } => {
+                self.note_stats_unforked(now, reason, out);
+            }
             Event::Forked { child, pid } => self.note_forked(now, child, pid, out),
             Event::ForkFailed { child, reason } => self.note_fork_failed(now, child, reason, out),
             Event::Ready { child } => self.note_ready(now, child, out),
@@ -34,11 +38,15 @@ impl Supervisor {
             Event::Exited { pid, status } if self.logger.is(pid) => {
                 self.note_logger_exit(now, (pid, status), out);
             }
+            Event::Exited { pid, status } if self.stats.is(pid) => {
+                self.note_stats_exit(now, pid, status, out);
+            }
             Event::Exited { pid, status } => {
                 if let Some(child) = self.by_pid(pid) {
                     self.note_exit(now, &child, pid, status, out);
                 }
             }
+            Event::Unheard { child } => self.note_unheard(now, child, out),
             Event::Loaded(result) => self.note_loaded(now, result, out),
             Event::Queued { slot } => self.note_queued(now, slot),
             Event::QueueLength { slot, length, beat } => {
@@ -46,15 +54,19 @@ impl Supervisor {
             }
             Event::Pulse { child, beat, kept } => self.note_pulse(now, child, beat, kept, out),
             Event::MemoryRead { child, bytes } => self.note_memory(now, child, bytes, out),
+            Event::Commanded { id, command } => self.note_command(now, id, command, out),
+            Event::Abandoned { id } => self.forget_command(id),
+            Event::Reopened { is_complete } => self.note_reopened(is_complete, out),
             Event::UpgradeFailed { reason } => self.refuse_upgrade(reason, out),
             Event::SlotsOpen { count } => self.note_slots(count, out),
         }
     }
 
-    /// What the image before this one watched, this one does not watch yet.
+    /// The queues that the image before this one watched are not watched yet.
     fn note_upgraded(&mut self, now: Instant, out: &mut Vec<Action>) {
         self.upgrade = Upgrade::Idle;
-        self.reload_again = !self.is_stopping();
+        self.reload_again = !self.is_ending();
+        self.note_image_replaced();
         for seat in &mut self.seats {
             if seat.drainage == Drainage::Watched {
                 seat.drainage = Drainage::Unwatched;
@@ -62,11 +74,12 @@ impl Supervisor {
         }
         // It runs the image before.
         self.renew_logger(now, out);
+        self.renew_stats(now, out);
     }
 
     fn note_signal(&mut self, now: Instant, signal: Signal, out: &mut Vec<Action>) {
         match signal {
-            Signal::Terminate => self.stop(now, Urgency::Graceful, ExitReason::Stopped, out),
+            Signal::Terminate => self.announce(now, out),
             Signal::Interrupt | Signal::Quit => {
                 self.stop(now, Urgency::Quick, ExitReason::Stopped, out);
             }
@@ -74,9 +87,7 @@ impl Supervisor {
                 signal,
                 why: "it is not a daemon's terminal",
             })),
-            Signal::Reload | Signal::More | Signal::Fewer | Signal::Upgrade
-                if self.is_stopping() =>
-            {
+            Signal::Reload | Signal::More | Signal::Fewer | Signal::Upgrade if self.is_ending() => {
                 out.push(Action::Log(Notice::Ignored { signal, why: "the server is stopping" }));
             }
             Signal::Reload => self.reload_again = true,
@@ -142,7 +153,7 @@ impl Supervisor {
                 self.note_prepare_unforked(retry_at);
             }
             // Not among the children.
-            Task::Logger => {}
+            Task::Logger | Task::Stats => {}
             Task::Check => {
                 return self.refuse_upgrade(format!("its check cannot be forked: {reason}"), out);
             }
@@ -155,8 +166,8 @@ impl Supervisor {
         match task {
             Task::Worker { slot } => self.seat(slot).map(|seat| &mut seat.refusals),
             Task::Prepare => Some(&mut self.prepare_refusals),
-            // The logger has its own; a check is not tried again.
-            Task::Logger | Task::Check => None,
+            // These have their own; a check is not tried again.
+            Task::Logger | Task::Stats | Task::Check => None,
         }
     }
 
@@ -187,6 +198,9 @@ impl Supervisor {
         child.accepting = SlotSet::from_iter([slot]);
         let boot = now.since(child.began);
         out.push(Action::Log(Notice::Ready { slot, pid, boot }));
+        if self.announced.is_some() {
+            out.push(Action::Announce { child: id });
+        }
         self.note_step_ready(now, id);
         if self.phase == Phase::Starting {
             self.phase = Phase::Running;
@@ -230,7 +244,7 @@ impl Supervisor {
             Task::Prepare => self.note_prepare_exit(now, status, out),
             Task::Check => self.note_check_exit(status, out),
             // Not among the children.
-            Task::Logger => {}
+            Task::Logger | Task::Stats => {}
         }
     }
 
@@ -266,7 +280,7 @@ impl Supervisor {
             self.note_lost(now, child, slot, Loss::Ended(status));
         }
         let deaths = self.deaths(slot);
-        out.push(Action::Log(Notice::Exited { slot, pid, status, ending, deaths }));
+        out.push(Action::Log(Notice::Exited { slot, pid, status, ending, deaths, peak: None }));
         if unasked && ending != Ending::Left {
             self.note_unfit(now, child, &status.to_string(), out);
         }

@@ -1,6 +1,7 @@
-//! What to do: the orders that the supervisor gives the master, to be obeyed in this order.
+//! The orders that the supervisor gives the master, to be obeyed in this order.
 
-use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
+use crate::ids::{ChildId, CommandId, Generation, Pid, Slot, SlotSet};
+use crate::supervisor::command::Outcome;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::stage::Task;
 
@@ -13,6 +14,8 @@ pub(crate) enum Action {
     Fork { child: ChildId, task: Task, generation: Generation },
     /// Tell the worker how to leave, through its channel.
     Dismiss { child: ChildId, how: Dismissal },
+    /// Tell the worker that the server will stop: it serves on, and says so to clients.
+    Announce { child: ChildId },
     /// Tell the worker from which slots to accept.
     Accept { child: ChildId, slots: SlotSet },
     /// Send the process a signal.
@@ -33,27 +36,31 @@ pub(crate) enum Action {
     ReadMemory { child: ChildId },
     /// Read the configuration again and answer with `Loaded`; it becomes this generation's.
     Load { generation: Generation },
-    /// What the master itself uses of this generation's configuration is in force from now on.
+    /// The master's own part of this generation's configuration is in force from now on.
     Use { generation: Generation },
-    /// Nobody uses this generation's configuration any more.
+    /// This generation's configuration is not in use any more.
     Forget { generation: Generation },
     /// Tell the logger to reopen its files.
     ReopenLogs,
     /// Tell the logger to write what is there, and to leave.
     FinishLogs,
+    /// Tell the stats process to leave.
+    FinishStats,
     /// New connections are refused from now on; what the kernel has completed stays queued.
     StopListening,
     /// Execute the new image in place, with this state; it returns only with `UpgradeFailed`. To be
     /// obeyed when every fact is told: one that waits while the image is replaced is lost. A child
     /// that is reaped, but not told, would be taken for alive for ever.
     Upgrade,
+    /// Tell the client of a command how its transaction has ended.
+    Answer { command: CommandId, outcome: Outcome },
     /// Write a line to the error log.
     Log(Notice),
     /// Close everything and leave.
     Exit(ExitReason),
 }
 
-/// How a worker shall leave.
+/// The urgency with which a worker shall leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dismissal {
     /// Others accept for it: accept nothing more, finish what is open, leave.

@@ -1,4 +1,4 @@
-//! How long a slot waits for its next fork after workers that could not live.
+//! The time that a slot waits for its next fork after workers that could not live.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ mod tests {
         })
         .collect();
         assert_eq!(&pauses[..5], [250, 500, 1000, 2000, 2000]);
-        assert!(pauses[5..].iter().all(|it| *it == 2000));
+        assert!(pauses[5..].iter().all(|pause| *pause == 2000));
         assert_eq!(said, [0, 61_750, 121_750]);
         let mut many = Refusals { count: u32::MAX, ..refusals };
         assert_eq!(many.note(now).0, now.after(FORK_RETRY_LAST));

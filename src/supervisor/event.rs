@@ -1,13 +1,14 @@
-//! What happened: the facts that the master tells the supervisor, in the past tense.
+//! The facts that the master tells the supervisor, in the past tense.
 //!
 //! The sequence matters where one waking brings several: first what children said and that they have
 //! ended, each end told when it is reaped and before the next one is, so that no order names a pid
 //! which the kernel may have given to another process by now; then everything else; and `Tick` last,
-//! which alone judges time, so that nobody is late who came in time.
+//! which alone judges time, so that no fact is late that came in time.
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ChildId, Pid, Slot};
+use crate::ids::{ChildId, CommandId, Pid, Slot};
+use crate::supervisor::command::Command;
 use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::Due;
 use crate::time::Instant;
@@ -29,10 +30,12 @@ pub(crate) enum Event {
     ForkFailed { child: ChildId, reason: String },
     /// The child does what it was forked for.
     Ready { child: ChildId },
-    /// The worker should be replaced: by its own count, or because somebody told it to go.
+    /// The worker should be replaced: by its own count, or because it was told to go by hand.
     WorkerDue { child: ChildId, why: Due },
     /// A process of ours, or a stranger's orphan, has ended and is reaped just now.
     Exited { pid: Pid, status: ExitStatus },
+    /// The child has ended its channel, and has not ended itself: it can be told nothing any more.
+    Unheard { child: ChildId },
     /// The configuration was read again; or why it is refused.
     Loaded(Result<Policy, String>),
     /// So many slots have open listeners now.
@@ -45,11 +48,17 @@ pub(crate) enum Event {
     Pulse { child: ChildId, beat: Instant, kept: Kept },
     /// Resident bytes of the worker.
     MemoryRead { child: ChildId, bytes: u64 },
+    /// A client of the control socket gives a command, which is to be answered with `Answer`.
+    Commanded { id: CommandId, command: Command },
+    /// The client of that command is gone.
+    Abandoned { id: CommandId },
+    /// The logger has opened its files again, all of them or not.
+    Reopened { is_complete: bool },
     /// The new image could not be executed.
     UpgradeFailed { reason: String },
 }
 
-/// A signal, decoded at the door: nobody inside knows its number.
+/// A signal, decoded at the door: its number is not known inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// `TERM`
@@ -72,7 +81,7 @@ pub(crate) enum Signal {
     Resize,
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ExitStatus {
     /// By itself, with this code.
@@ -81,27 +90,29 @@ pub(crate) enum ExitStatus {
     Signal { number: i32, core: bool },
     /// Killed by the kernel for want of memory, by the kernel's own count.
     OutOfMemory,
+    /// In a way that only another process knows, which has reaped it.
+    Unknown,
 }
 
 impl ExitStatus {
-    /// Whether somebody has killed it: no process does that to itself by mistake, and the kernel's own
-    /// killing is told apart.
+    /// Returns true if it was killed by hand: no process does that to itself by mistake, and the
+    /// kernel's own killing is told apart.
     pub(crate) fn is_by_hand(self) -> bool {
         matches!(self, Self::Signal { number: 9, .. })
     }
 
-    /// Whether it is the one exit that nobody needs to explain.
+    /// Returns true if it is the one exit that needs no explanation.
     pub(crate) fn is_clean(self) -> bool {
         self == Self::Code(0)
     }
 
-    /// Whether it ended by `INT` (signal(7): the same number everywhere).
+    /// Returns true if it ended by `INT` (signal(7): the same number everywhere).
     pub(crate) fn is_interrupt(self) -> bool {
         self == Self::Signal { number: 2, core: false }
     }
 }
 
-/// What kept a silent worker from running, if anything did.
+/// The reason that kept a silent worker from running, if there was one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kept {
     /// Nothing: it had the processor, or did not ask for it.

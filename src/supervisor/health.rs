@@ -1,11 +1,11 @@
-//! Who lives, who is stuck, who is too old or too large, and who cannot live at all.
+//! Workers that live, that stall, that are too old or too large, and that cannot live at all.
 
 use std::time::Duration;
 
 use crate::ids::{ChildId, Slot};
 use crate::supervisor::action::{Action, ChildSignal, ExitReason};
 use crate::supervisor::event::Kept;
-use crate::supervisor::notice::Notice;
+use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::{
     ABORT, COMPLAINT_INTERVAL, FAILING, HEALTHY_LIFE, MEMORY_INTERVAL, PULSE_AGAIN,
 };
@@ -48,7 +48,30 @@ impl Supervisor {
         }
     }
 
-    /// Waits no longer for those whom `KILL` does not end: the kernel does not let go of them.
+    /// A child that has closed its channel receives no order, and its reports are lost: it must go.
+    pub(super) fn note_unheard(&mut self, now: Instant, id: ChildId, out: &mut Vec<Action>) {
+        if id == ChildId::LOGGER {
+            return self.note_logger_unheard(now, out);
+        }
+        if id == ChildId::STATS {
+            return self.note_stats_unheard(now, out);
+        }
+        let Some(child) = self.child(id) else { return };
+        let before = child.clone();
+        let Some(pid) = child.pid().filter(|_| !child.is_killed()) else { return };
+        child.stage = Stage::Killed { pid, why: Kill::Unheard, since: now };
+        let (task, why) = (child.task, Kill::Unheard);
+        out.push(Action::Log(Notice::Killing { task, pid, why }));
+        out.push(Action::Signal { pid, signal: ChildSignal::Kill });
+        if let Some(slot) = before.slot()
+            && !before.is_leaving()
+        {
+            self.note_lost(now, &before, slot, Loss::Unheard);
+            self.note_unfit(now, &before, "killed", out);
+        }
+    }
+
+    /// Waits no longer for children that `KILL` does not end: the kernel holds them.
     fn give_up(&mut self, now: Instant, out: &mut Vec<Action>) {
         let is_given_up = |child: &Child| match child.stage {
             Stage::Killed { since, .. } => self.given_up_at(since).is_some_and(|at| at <= now),
@@ -60,12 +83,12 @@ impl Supervisor {
             | Stage::Aborting { .. } => false,
         };
         let given_up: Vec<ChildId> =
-            self.children.iter().filter(|it| is_given_up(it)).map(|it| it.id).collect();
+            self.children.iter().filter(|child| is_given_up(child)).map(|child| child.id).collect();
         for id in given_up {
             if let Some(child) = self.remove(|child| child.id == id)
                 && let Some(pid) = child.pid()
             {
-                out.push(Action::Log(Notice::LeftBehind { task: child.task, pid }));
+                out.push(Action::Log(Notice::Unkillable { task: child.task, pid }));
             }
         }
     }
@@ -122,7 +145,7 @@ impl Supervisor {
         if early {
             self.note_early_death(now, slot, Loss::TooLarge);
             if self.cramped.replace(generation) != Some(generation) {
-                out.push(Action::Log(Notice::Cramped { slot, pid, bytes }));
+                out.push(Action::Log(Notice::WorkerTooLarge { slot, pid, bytes }));
             }
         }
     }
@@ -154,8 +177,8 @@ impl Supervisor {
             *silent = None;
             return;
         }
-        let before = silent.replace(Silence { heard, kept }).filter(|it| it.heard == heard);
-        let (pid, before) = (*pid, before.map(|it| it.kept));
+        let before = silent.replace(Silence { heard, kept }).filter(|silent| silent.heard == heard);
+        let (pid, before) = (*pid, before.map(|silence| silence.kept));
         *pulse_at = now.after(PULSE_AGAIN);
         match (kept, before) {
             (Kept::ByNothing, Some(Kept::ByNothing)) => self.abort(now, id, silence, out),
@@ -189,10 +212,15 @@ impl Supervisor {
             | Stage::Aborting { .. }
             | Stage::Killed { .. } => None,
         };
+        // It left because a signal told it to.
+        let left = match loss {
+            Loss::Ended(status) => Ending::of(child, status) == Ending::Left,
+            Loss::NotReady | Loss::Silent | Loss::TooLarge | Loss::Unheard => false,
+        };
         match since {
             Some(since) if now.since(since) >= HEALTHY_LIFE => self.forgive(slot, since),
-            // A ready worker that somebody has killed says nothing about how its successor will live.
-            Some(_) if loss.is_by_hand() && self.excuses_kill(now, slot) => {}
+            // The end of a ready worker by a signal says nothing about how its successor will live.
+            Some(_) if (left || loss.is_by_hand()) && self.excuses_kill(now, slot) => {}
             Some(_) | None => self.note_early_death(now, slot, loss),
         }
     }
@@ -210,7 +238,7 @@ impl Supervisor {
         }
         self.note_step_failed(now, child, how, out);
         if self.phase == Phase::Starting && self.nobody_can_boot() {
-            out.push(Action::Log(Notice::NobodyBoots));
+            out.push(Action::Log(Notice::BootFailed));
             self.stop(now, Urgency::Quick, ExitReason::WorkerBoot, out);
         }
     }
@@ -252,7 +280,7 @@ impl Supervisor {
             && tried.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
     }
 
-    /// Whether some slot has lost so many workers in a row that it takes to saying so in sum.
+    /// Returns true if some slot has lost so many workers in a row that it takes to saying so in sum.
     pub(super) fn is_failing(&self) -> bool {
         self.failing().next().is_some()
     }
@@ -273,7 +301,7 @@ impl Supervisor {
             let (slots, deaths, last) =
                 (self.failing().map(|(slot, _)| slot).collect(), *deaths, *last);
             self.complaint_at = now.after(COMPLAINT_INTERVAL);
-            out.push(Action::Log(Notice::StillFailing { slots, deaths, last }));
+            out.push(Action::Log(Notice::SlotsFailing { slots, deaths, last }));
         }
     }
 

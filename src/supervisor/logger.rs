@@ -1,7 +1,7 @@
-//! The logger: forked before anybody else, replaced when it dies, and the last to leave.
+//! The logger: forked before any other child, replaced when it dies, and the last to leave.
 //!
 //! It is no child among the others, for little that holds for them holds for it: it has no slot and no
-//! readiness, and it outlives everybody. What is written while there is none waits for the next.
+//! readiness, and it outlives every other child. What is written while there is none waits for the next.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::supervisor::action::{Action, ChildSignal};
 use crate::supervisor::backoff::Refusals;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
-use crate::supervisor::policy::{HEALTHY_LIFE, UNKILLABLE};
+use crate::supervisor::policy::{FAILING, HEALTHY_LIFE, UNKILLABLE};
 use crate::supervisor::stage::{Kill, Task};
 use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
 
-/// What is known of the logger.
+/// The supervisor's knowledge of the logger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Logger {
     pub(super) life: Life,
@@ -26,7 +26,7 @@ pub(super) struct Logger {
     /// When the last one was forked.
     began: Instant,
     refusals: Refusals,
-    /// Since when everybody else is gone, and the last lines are to be written.
+    /// The time since when every other child is gone, and the last lines are to be written.
     pub(super) alone_since: Option<Instant>,
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Life {
     Leaving { pid: Pid, told_at: Instant, deadline: Instant },
     /// Killed; to be reaped.
     Killed { pid: Pid, since: Instant },
-    /// Everybody's last line is written.
+    /// The last line of every process is written.
     Done,
 }
 
@@ -56,7 +56,7 @@ impl Logger {
         alone_since: None,
     };
 
-    /// Whether this is its pid.
+    /// Returns true if this is its pid.
     pub(super) fn is(&self, other: Pid) -> bool {
         match self.life {
             Life::Writing { pid } | Life::Leaving { pid, .. } | Life::Killed { pid, .. } => {
@@ -66,18 +66,18 @@ impl Logger {
         }
     }
 
-    /// Whether this is its pid, and it was killed.
+    /// Returns true if this is its pid, and it was killed.
     pub(super) fn is_killed(&self, other: Pid) -> bool {
         matches!(self.life, Life::Killed { pid, .. } if pid == other)
     }
 
-    /// Whether it was told to leave, or killed, and is there still.
+    /// Returns true if it was told to leave, or killed, and is there still.
     #[cfg(test)]
     pub(super) fn is_leaving(&self) -> bool {
         matches!(self.life, Life::Leaving { .. } | Life::Killed { .. })
     }
 
-    /// Gives it so much longer: nobody ran.
+    /// Gives it so much longer: the machine slept.
     pub(super) fn excuse(&mut self, now: Instant, by: Duration) {
         match &mut self.life {
             Life::Leaving { deadline, .. } => *deadline = deadline.after(by),
@@ -107,6 +107,8 @@ impl Supervisor {
             self.logger.life = Life::Writing { pid };
             self.logger.refusals = Refusals::NONE;
             out.push(Action::Log(Notice::Forked { task: Task::Logger, pid }));
+            // It opens its files by their paths.
+            self.note_reopened(true, out);
         }
     }
 
@@ -149,11 +151,20 @@ impl Supervisor {
                 let early = now.since(began) < HEALTHY_LIFE;
                 self.logger.deaths = if early { self.logger.deaths.saturating_add(1) } else { 0 };
                 let deaths = self.logger.deaths;
-                out.push(Action::Log(Notice::LoggerDied { pid, status, deaths }));
+                out.push(Action::Log(Notice::LoggerExited { pid, status, deaths }));
                 let delay = backoff::delay(deaths, self.seed ^ now.as_millis());
                 Life::Absent { not_before: began.after(delay) }
             }
         };
+    }
+
+    /// It has closed its channel: it cannot be told to leave.
+    pub(super) fn note_logger_unheard(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if let Life::Writing { pid } | Life::Leaving { pid, .. } = self.logger.life {
+            self.logger.life = Life::Killed { pid, since: now };
+            out.push(Action::Log(Notice::Killing { task: Task::Logger, pid, why: Kill::Unheard }));
+            out.push(Action::Signal { pid, signal: ChildSignal::Kill });
+        }
     }
 
     /// Has another take its place, which opens what the configuration in force names.
@@ -165,7 +176,8 @@ impl Supervisor {
         self.finish_logger(now, now.after(patience), out);
     }
 
-    /// Everybody else is gone: has the last lines written. Whether that is done, or its time is over.
+    /// Every other child is gone: has the last lines written. Returns true if that is done, or its time
+    /// is over.
     pub(super) fn part_with_logger(&mut self, now: Instant, out: &mut Vec<Action>) -> bool {
         if self.logger.alone_since.is_none() {
             self.logger.alone_since = Some(now);
@@ -176,13 +188,18 @@ impl Supervisor {
         self.finish_logger(now, by, out);
         match &mut self.logger.life {
             Life::Done => true,
-            Life::Absent { .. } => by <= now,
+            Life::Absent { .. } => by <= now || self.is_logger_failing(),
             Life::Leaving { deadline, .. } => {
                 *deadline = by.min(*deadline);
                 false
             }
             Life::Forking | Life::Writing { .. } | Life::Killed { .. } => false,
         }
+    }
+
+    /// Returns true if loggers keep dying early: the next one would write no more than they did.
+    pub(crate) fn is_logger_failing(&self) -> bool {
+        self.logger.deaths >= FAILING
     }
 
     fn finish_logger(&mut self, now: Instant, deadline: Instant, out: &mut Vec<Action>) {
@@ -198,7 +215,7 @@ impl Supervisor {
             && self.logger_deadline().is_some_and(|at| at <= now)
         {
             self.logger.life = Life::Done;
-            out.push(Action::Log(Notice::LeftBehind { task: Task::Logger, pid }));
+            out.push(Action::Log(Notice::Unkillable { task: Task::Logger, pid }));
         }
         if let Life::Leaving { pid, deadline, .. } = self.logger.life
             && deadline <= now

@@ -32,6 +32,7 @@
 mod absorb;
 pub(crate) mod action;
 mod backoff;
+pub(crate) mod command;
 pub(crate) mod event;
 mod health;
 mod logger;
@@ -41,8 +42,10 @@ mod reconcile;
 mod reload;
 mod seat;
 pub(crate) mod stage;
+mod stats;
 mod stop;
 mod upgrade;
+pub(crate) mod view;
 mod watch;
 
 #[cfg(test)]
@@ -56,16 +59,18 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
 use crate::supervisor::backoff::Refusals;
+use crate::supervisor::command::Pending;
 use crate::supervisor::event::Event;
 use crate::supervisor::logger::Logger;
 use crate::supervisor::policy::{ASLEEP, LATE, Policy, UNKILLABLE};
 use crate::supervisor::reload::Reload;
 use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Stage, Task, Urgency};
+use crate::supervisor::stats::Stats;
 use crate::supervisor::upgrade::Upgrade;
 use crate::time::Instant;
 
-/// What the master knows and wants. It can be handed to another image of the program as it is.
+/// The master's knowledge and wishes. It can be handed to another image of the program as it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Supervisor {
     /// From which jitter is derived.
@@ -80,7 +85,7 @@ pub(crate) struct Supervisor {
     /// Every child that is forked, or being forked, and not reaped.
     children: Vec<Child>,
     next_child: u64,
-    /// The generations that somebody still uses.
+    /// The generations still in use.
     policies: BTreeMap<Generation, Policy>,
     /// The generation that every worker shall be of.
     target: Generation,
@@ -92,7 +97,10 @@ pub(crate) struct Supervisor {
     /// `HUP` came while another reload, the start or an upgrade was under way.
     reload_again: bool,
     upgrade: Upgrade,
+    /// When a stop begins that is announced until then.
+    announced: Option<Instant>,
     logger: Logger,
+    stats: Stats,
     /// To which slots the kernel sends new connections.
     steered: SlotSet,
     /// When the last fact was taken.
@@ -106,9 +114,11 @@ pub(crate) struct Supervisor {
     prepare_refusals: Refusals,
     /// The generation whose `max_memory` was last said to be too small.
     cramped: Option<Generation>,
+    /// Commands of clients whose transaction has not ended.
+    commands: Vec<Pending>,
 }
 
-/// What the server as a whole is about.
+/// The undertaking of the server as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     /// Nothing has begun.
@@ -119,7 +129,7 @@ enum Phase {
     Starting,
     /// A worker has been ready.
     Running,
-    /// Everybody leaves; at the deadline they are killed. The heir, if there is one, boots first.
+    /// Every child leaves; at the deadline they are killed. The heir, if there is one, boots first.
     Stopping { urgency: Urgency, deadline: Instant, reason: ExitReason, heir: Option<ChildId> },
     /// The last order was given.
     Gone,
@@ -143,7 +153,9 @@ impl Supervisor {
             reload: None,
             reload_again: false,
             upgrade: Upgrade::Idle,
+            announced: None,
             logger: Logger::UNBORN,
+            stats: Stats::UNBORN,
             steered: SlotSet::EMPTY,
             handled_at: Instant::default(),
             wakes_at: None,
@@ -151,6 +163,7 @@ impl Supervisor {
             complaint_at: Instant::default(),
             prepare_refusals: Refusals::default(),
             cramped: None,
+            commands: Vec::new(),
         }
     }
 
@@ -167,8 +180,10 @@ impl Supervisor {
         let judges = event == Event::Tick;
         self.absorb(now, event, &mut out);
         if judges {
+            self.end_announcement(now, &mut out);
             self.expire(now, &mut out);
             self.expire_logger(now, &mut out);
+            self.expire_stats(now, &mut out);
             self.prove_canary(now, &mut out);
         }
         self.reconcile(now, &mut out);
@@ -178,7 +193,8 @@ impl Supervisor {
     }
 
     /// When the master did not run, neither did its children: their silence does not count, a trial
-    /// begins anew, and after a real sleep everybody has as much time left as when the master last ran.
+    /// begins anew, and after a real sleep every child has as much time left as when the master last
+    /// ran.
     fn excuse(&mut self, now: Instant) {
         let late = self.wakes_at.map_or(Duration::ZERO, |meant| now.since(meant));
         if late < LATE {
@@ -198,7 +214,9 @@ impl Supervisor {
         if let Phase::Stopping { deadline, .. } = &mut self.phase {
             *deadline = deadline.after(missed);
         }
+        self.announced = self.announced.map(|until| until.after(missed));
         self.logger.excuse(now, missed);
+        self.stats.excuse(now, missed);
         if let Some(reload) = &mut self.reload {
             reload.excuse(now, missed);
         }
@@ -216,14 +234,29 @@ impl Supervisor {
         children.chain(seats).chain(self.own_deadline()).filter(|at| *at > self.handled_at).min()
     }
 
-    /// Whether it was the master that has killed this child.
+    /// Returns true if it was the master that has killed this child.
     pub(crate) fn has_killed(&self, pid: Pid) -> bool {
         let killed =
             |child: &Child| matches!(child.stage, Stage::Killed { pid: it, .. } if it == pid);
-        self.children.iter().any(killed) || self.logger.is_killed(pid)
+        self.children.iter().any(killed) || self.logger.is_killed(pid) || self.stats.is_killed(pid)
     }
 
-    /// The generations that somebody uses.
+    /// The workers that are forked, or being forked, and not reaped.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &Child> {
+        self.children.iter().filter(|child| child.slot().is_some())
+    }
+
+    /// The number of workers that are wanted.
+    pub(crate) fn wanted(&self) -> u16 {
+        self.wanted
+    }
+
+    /// Returns true while a reload is under way.
+    pub(crate) fn is_reloading(&self) -> bool {
+        self.reload.is_some()
+    }
+
+    /// The generations in use.
     pub(crate) fn generations(&self) -> impl Iterator<Item = Generation> {
         self.policies.keys().copied()
     }
@@ -233,7 +266,7 @@ impl Supervisor {
         self.settled
     }
 
-    /// Whether every wanted worker serves, and with the configuration in force.
+    /// Returns true if every wanted worker serves, and with the configuration in force.
     pub(crate) fn is_complete(&self) -> bool {
         self.phase == Phase::Running
             && (0..self.wanted).map(Slot::new).all(|slot| {
@@ -279,7 +312,8 @@ impl Supervisor {
     }
 
     fn own_deadline(&self) -> Option<Instant> {
-        let logger = self.logger_deadline().filter(|_| self.phase != Phase::New);
+        let helpers = [self.logger_deadline(), self.stats_deadline()];
+        let helpers = helpers.into_iter().flatten().filter(|_| self.phase != Phase::New);
         let phase = match self.phase {
             Phase::Preparing { retry_at } if !self.has_task(Task::Prepare) => Some(retry_at),
             Phase::Running => {
@@ -293,11 +327,12 @@ impl Supervisor {
             | Phase::Stopping { .. }
             | Phase::Gone => None,
         };
-        logger.into_iter().chain(phase).min()
+        let announced = self.announced.map(|until| until.max(self.soon()));
+        helpers.chain(phase).chain(announced).min()
     }
 
     fn policy(&self, generation: Generation) -> &Policy {
-        // Nobody's generation is ever forgotten; if it were, another's rules are better than none.
+        // No generation in use is ever forgotten; if it were, another's rules are better than none.
         self.policies
             .get(&generation)
             .or_else(|| self.policies.values().next())
@@ -306,6 +341,11 @@ impl Supervisor {
 
     fn is_stopping(&self) -> bool {
         matches!(self.phase, Phase::Stopping { .. } | Phase::Gone)
+    }
+
+    /// Returns true if the server stops, or will.
+    fn is_ending(&self) -> bool {
+        self.announced.is_some() || self.is_stopping()
     }
 
     fn has_task(&self, task: Task) -> bool {

@@ -1,131 +1,133 @@
-//! What the supervisor has to say: lines of the error log as data.
+//! The supervisor's log events, as data: name, fields, severity and text.
+
+mod fields;
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::ids::{Generation, Pid, Slot, SlotSet};
+use crate::log_event::{EventFields, LogEvent, Severity, log_events};
 use crate::supervisor::event::{ExitStatus, Signal};
 use crate::supervisor::policy::FAILING;
 use crate::supervisor::seat::Loss;
 use crate::supervisor::stage::{Child, Due, Kill, Stage, Task, Urgency};
 
-/// A line for the error log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
-    Forked {
-        task: Task,
-        pid: Pid,
-    },
-    /// Of refusals in a row only some are to be read.
-    ForkFailed {
-        task: Task,
-        reason: String,
-        is_said: bool,
-    },
-    Ready {
-        slot: Slot,
-        pid: Pid,
-        boot: Duration,
-    },
-    Exited {
-        slot: Slot,
-        pid: Pid,
-        status: ExitStatus,
-        ending: Ending,
-        deaths: u32,
-    },
-    Killing {
-        task: Task,
-        pid: Pid,
-        why: Kill,
-    },
-    Due {
-        slot: Slot,
-        pid: Pid,
-        why: Due,
-    },
-    Starved {
-        slot: Slot,
-        pid: Pid,
-        silent: Duration,
-    },
-    Stalled {
-        slot: Slot,
-        pid: Pid,
-        silent: Duration,
-    },
-    StillFailing {
-        slots: SlotSet,
-        deaths: u32,
-        last: Loss,
-    },
-    /// The worker is above `max_memory` as soon as it serves.
-    Cramped {
-        slot: Slot,
-        pid: Pid,
-        bytes: u64,
-    },
-    /// `KILL` has not ended it, and the server does not wait for it any more.
-    LeftBehind {
-        task: Task,
-        pid: Pid,
-    },
-    NobodyBoots,
-    PrepareFailed {
-        status: ExitStatus,
-    },
-    Resized {
-        from: u16,
-        to: u16,
-    },
-    SizeKept {
-        workers: u16,
-    },
-    Reloading {
-        generation: Generation,
-    },
-    Reloaded {
-        generation: Generation,
-        replaced: u16,
-        took: Duration,
-    },
-    ReloadFailed {
-        generation: Generation,
-        kept: Generation,
-        reason: String,
-    },
-    /// A reload waits until one of the slot's old workers has finished.
-    Crowded {
-        slot: Slot,
-        leaving: usize,
-        patience: Duration,
-    },
-    LoggerDied {
-        pid: Pid,
-        status: ExitStatus,
-        deaths: u32,
-    },
-    UpgradeRefused {
-        reason: String,
-    },
-    Ignored {
-        signal: Signal,
-        why: &'static str,
-    },
-    Stopping {
-        urgency: Urgency,
-        patience: Duration,
-    },
-    Leaving,
-}
-
-/// How a line weighs, in gunicorn's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Weight {
-    Debug,
-    Info,
-    Warning,
-    Error,
+log_events! {
+    /// A log event of the supervisor.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub(crate) enum Notice {
+        /// The master forked a process.
+        Forked = "process_forked" { task as process: Task, pid as process_pid: Pid },
+        /// The kernel refused a fork; the master tries again. Of refusals in a row some are logged at
+        /// `debug`.
+        ForkFailed = "fork_failed" {
+            task as process: Task,
+            reason: String,
+            is_said as first: bool,
+        },
+        /// A worker serves.
+        Ready = "worker_ready" {
+            slot: Slot,
+            pid as process_pid: Pid,
+            boot as boot_seconds: Duration,
+        },
+        /// A worker process ended. The master adds the most memory that it had resident.
+        Exited = "worker_exited" {
+            slot: Slot,
+            pid as process_pid: Pid,
+            status: ExitStatus,
+            ending: Ending,
+            deaths as early_exits: u32,
+            peak as peak_memory_bytes: Option<u64>,
+        },
+        /// The master sends a process `KILL`.
+        Killing = "process_killed" {
+            task as process: Task,
+            pid as process_pid: Pid,
+            why as reason: Kill,
+        },
+        /// A worker is to be replaced although it serves.
+        Due = "worker_due" { slot: Slot, pid as process_pid: Pid, why as reason: Due },
+        /// A worker's event loop is silent because the worker gets no processor.
+        Starved = "worker_starved" {
+            slot: Slot,
+            pid as process_pid: Pid,
+            silent as silent_seconds: Duration,
+        },
+        /// A worker's event loop is silent for longer than `stall_timeout`; the worker is aborted.
+        Stalled = "worker_stalled" {
+            slot: Slot,
+            pid as process_pid: Pid,
+            silent as silent_seconds: Duration,
+        },
+        /// Workers of these slots keep failing; logged once a minute.
+        SlotsFailing = "slots_failing" { slots: SlotSet, deaths as early_exits: u32, last: Loss },
+        /// A worker is above `max_memory` as soon as it serves.
+        WorkerTooLarge = "worker_too_large" {
+            slot: Slot,
+            pid as process_pid: Pid,
+            bytes as memory_bytes: u64,
+        },
+        /// `KILL` has not ended a process, and the server no longer waits for it.
+        Unkillable = "process_unkillable" { task as process: Task, pid as process_pid: Pid },
+        /// No worker could boot at the start; the server stops.
+        BootFailed = "boot_failed",
+        /// `prepare` failed at the start.
+        PrepareFailed = "prepare_failed" { status: ExitStatus },
+        /// The number of workers changes.
+        Resized = "workers_scaled" { from: u16, to: u16 },
+        /// The number of workers is at its limit.
+        SizeKept = "workers_scale_refused" { workers: u16 },
+        /// A reload began.
+        Reloading = "reload_started" { generation: Generation },
+        /// A reload succeeded. The master adds the number of requests served meanwhile.
+        Reloaded = "reload_succeeded" {
+            generation: Generation,
+            replaced: u16,
+            took as duration_seconds: Duration,
+            served as requests: Option<u64>,
+        },
+        /// A reload failed; the active generation serves on.
+        ReloadFailed = "reload_failed" {
+            generation: Generation,
+            kept as active: Generation,
+            reason: String,
+        },
+        /// A reload waits until one of the slot's draining workers has finished.
+        ReloadDelayed = "reload_delayed" {
+            slot: Slot,
+            leaving as draining: usize,
+            patience as timeout_seconds: Duration,
+        },
+        /// The logger ended unexpectedly; another takes its place.
+        LoggerExited = "logger_exited" {
+            pid as process_pid: Pid,
+            status: ExitStatus,
+            deaths as early_exits: u32,
+        },
+        /// The stats process ended unexpectedly; another takes its place.
+        StatsExited = "stats_exited" {
+            pid as process_pid: Pid,
+            status: ExitStatus,
+            deaths as early_exits: u32,
+        },
+        /// An upgrade failed; nothing has changed. The master adds the output of the new binary's check.
+        UpgradeFailed = "upgrade_failed" { reason: String, output: Option<String> },
+        /// A signal has no effect now.
+        Ignored = "signal_ignored" { signal: Signal, why as reason: &'static str },
+        /// The server stops after a time in which it serves on, and balancers learn of it.
+        StopAnnounced = "stop_announced" {
+            announce as announce_seconds: Duration,
+            patience as timeout_seconds: Duration,
+        },
+        /// The server stops.
+        Stopping = "stop_started" {
+            urgency as mode: Urgency,
+            patience as timeout_seconds: Duration,
+        },
+        /// The master exits.
+        Leaving = "master_exiting",
+    }
 }
 
 /// In which of its ways a worker ended.
@@ -146,14 +148,21 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// What this status means for a worker in this stage.
+    /// Returns the meaning of this status for a worker in this stage.
     pub(super) fn of(child: &Child, status: ExitStatus) -> Self {
         match child.stage {
             Stage::Forking | Stage::Booting { .. } | Stage::Killed { why: Kill::Boot, .. } => {
                 Self::Boot
             }
-            Stage::Serving { due: Some(Due::ByHand), .. } if status.is_clean() => Self::Left,
-            Stage::Serving { .. } | Stage::Yielding { .. } => Self::Died,
+            Stage::Serving { due: Some(Due::ByHand), .. }
+            | Stage::Yielding { due: Some(Due::ByHand), .. }
+                if status.is_clean() =>
+            {
+                Self::Left
+            }
+            Stage::Serving { .. }
+            | Stage::Yielding { .. }
+            | Stage::Killed { why: Kill::Unheard, .. } => Self::Died,
             Stage::Aborting { .. } | Stage::Killed { why: Kill::Stall, .. } => Self::Stalled,
             Stage::Leaving { .. } if status.is_clean() => Self::Left,
             // It was told so before it had a handler for it.
@@ -164,35 +173,47 @@ impl Ending {
     }
 }
 
-impl Notice {
-    /// How much it matters to an operator.
-    pub(crate) fn weight(&self) -> Weight {
+impl LogEvent for Notice {
+    fn name(&self) -> &'static str {
+        self.event_name()
+    }
+
+    fn fields(&self) -> EventFields {
+        self.event_fields()
+    }
+
+    fn severity(&self) -> Severity {
         match self {
             Self::Exited { ending: Ending::Boot | Ending::Died, deaths, .. }
                 if *deaths > FAILING =>
             {
-                Weight::Debug
+                Severity::Debug
             }
-            Self::ForkFailed { is_said: false, .. } => Weight::Debug,
+            Self::ForkFailed { is_said: false, .. } => Severity::Debug,
             Self::Exited { ending: Ending::Boot | Ending::Died | Ending::Stalled, .. }
             | Self::ForkFailed { .. }
             | Self::Stalled { .. }
-            | Self::StillFailing { .. }
-            | Self::LeftBehind { .. }
-            | Self::NobodyBoots
-            | Self::LoggerDied { .. }
+            | Self::SlotsFailing { .. }
+            | Self::Unkillable { .. }
+            | Self::BootFailed
+            | Self::LoggerExited { .. }
+            | Self::StatsExited { .. }
             | Self::PrepareFailed { .. }
             | Self::ReloadFailed { .. }
-            | Self::UpgradeRefused { .. }
-            | Self::Killing { why: Kill::Boot | Kill::Stall, .. } => Weight::Error,
+            | Self::UpgradeFailed { .. }
+            | Self::Killing { why: Kill::Boot | Kill::Stall | Kill::Unheard, .. } => {
+                Severity::Error
+            }
             Self::Exited { ending: Ending::DiedLeaving | Ending::Overstayed, .. }
             | Self::Killing { why: Kill::Leave, .. }
             | Self::Starved { .. }
-            | Self::Cramped { .. }
-            | Self::Crowded { .. }
+            | Self::WorkerTooLarge { .. }
+            | Self::ReloadDelayed { .. }
             | Self::SizeKept { .. }
-            | Self::Ignored { .. } => Weight::Warning,
-            Self::Forked { task: Task::Prepare | Task::Check | Task::Logger, .. } => Weight::Debug,
+            | Self::Ignored { .. } => Severity::Warning,
+            Self::Forked {
+                task: Task::Prepare | Task::Check | Task::Logger | Task::Stats, ..
+            } => Severity::Debug,
             Self::Exited { ending: Ending::Left, .. }
             | Self::Forked { task: Task::Worker { .. }, .. }
             | Self::Ready { .. }
@@ -200,17 +221,20 @@ impl Notice {
             | Self::Resized { .. }
             | Self::Reloading { .. }
             | Self::Reloaded { .. }
+            | Self::StopAnnounced { .. }
             | Self::Stopping { .. }
-            | Self::Leaving => Weight::Info,
+            | Self::Leaving => Severity::Info,
         }
     }
+}
 
-    /// Whether it says that there may be nobody who writes it.
+impl Notice {
+    /// Returns true if the logger may be down.
     pub(crate) fn is_of_mute_logs(&self) -> bool {
         // A logger that dies once was killed, most likely, and the next one is at work by now.
         matches!(
             self,
-            Self::ForkFailed { task: Task::Logger, .. } | Self::LoggerDied { deaths: 2.., .. }
+            Self::ForkFailed { task: Task::Logger, .. } | Self::LoggerExited { deaths: 2.., .. }
         )
     }
 }
@@ -222,7 +246,7 @@ impl fmt::Display for Notice {
             Self::Forked { task: Task::Worker { .. }, pid } => {
                 write!(f, "Booting worker with pid: {pid}")
             }
-            Self::Forked { task, pid } => write!(f, "{task} begun with pid: {pid}"),
+            Self::Forked { task, pid } => write!(f, "{task} started with pid: {pid}"),
             Self::ForkFailed { task, reason, .. } => {
                 write!(f, "failed to fork {task}: {reason}; trying again")
             }
@@ -247,14 +271,14 @@ impl fmt::Display for Notice {
                 let silent = silent.as_secs();
                 write!(f, "worker {slot} (pid {pid}) silent for {silent} s: aborting it")
             }
-            Self::StillFailing { slots, deaths, last } => {
+            Self::SlotsFailing { slots, deaths, last } => {
                 write!(
                     f,
                     "workers of slots {slots} cannot live ({deaths} early deaths in a row, the last \
                      {last}); still trying"
                 )
             }
-            Self::Cramped { slot, pid, bytes } => {
+            Self::WorkerTooLarge { slot, pid, bytes } => {
                 let mebibytes = bytes / (1 << 20);
                 write!(
                     f,
@@ -262,22 +286,23 @@ impl fmt::Display for Notice {
                      max_memory is less than this application needs"
                 )
             }
-            Self::LeftBehind { task, pid } => {
+            Self::Unkillable { task, pid } => {
                 write!(f, "leaving {task} (pid {pid}) behind: KILL does not end it")
             }
-            Self::NobodyBoots => f.write_str("no worker could boot: stopping"),
+            Self::BootFailed => f.write_str("no worker could boot: stopping"),
             Self::PrepareFailed { status } => {
                 write!(f, "failed to load the application: prepare {status}")
             }
             Self::Resized { from, to } => write!(f, "workers: {from} -> {to}"),
             Self::SizeKept { workers } => write!(f, "workers: {workers} is as far as it goes"),
             Self::Reloading { generation } => write!(f, "reloading: generation {generation}"),
-            Self::Reloaded { generation, replaced, took } => {
+            Self::Reloaded { generation, replaced, took, served } => {
                 let took = Millis(*took);
                 write!(
                     f,
                     "reloaded: generation {generation} in {took}, workers replaced: {replaced}"
-                )
+                )?;
+                served.map_or(Ok(()), |served| write!(f, ", requests served meanwhile: {served}"))
             }
             Self::ReloadFailed { generation, kept, reason } => {
                 write!(
@@ -285,7 +310,7 @@ impl fmt::Display for Notice {
                     "failed to reload: generation {generation} is dropped, {kept} serves on: {reason}"
                 )
             }
-            Self::Crowded { slot, leaving, patience } => {
+            Self::ReloadDelayed { slot, leaving, patience } => {
                 let patience = patience.as_secs_f32();
                 write!(
                     f,
@@ -293,13 +318,24 @@ impl fmt::Display for Notice {
                      graceful_timeout gives each {patience} s"
                 )
             }
-            Self::UpgradeRefused { reason } => {
-                write!(f, "failed to upgrade: {reason}; nothing has changed")
+            Self::UpgradeFailed { reason, output } => {
+                write!(f, "failed to upgrade: {reason}; nothing has changed")?;
+                output.as_ref().map_or(Ok(()), |output| write!(f, "; it says: {output}"))
             }
-            Self::LoggerDied { pid, status, .. } => {
+            Self::LoggerExited { pid, status, .. } => {
                 write!(f, "the logger (pid {pid}) died: {status}; another takes its place")
             }
+            Self::StatsExited { pid, status, .. } => {
+                write!(f, "the stats process (pid {pid}) died: {status}; another takes its place")
+            }
             Self::Ignored { signal, why } => write!(f, "ignoring {signal}: {why}"),
+            Self::StopAnnounced { announce, .. } => {
+                write!(
+                    f,
+                    "stopping in {} s: the server serves on, readiness is 503",
+                    announce.as_secs_f32()
+                )
+            }
             Self::Stopping { urgency: Urgency::Graceful, patience } => {
                 write!(f, "stopping: workers may finish for {} s", patience.as_secs_f32())
             }
@@ -329,6 +365,7 @@ impl fmt::Display for Loss {
             Self::NotReady => f.write_str("not ready within boot_timeout"),
             Self::Silent => f.write_str("silent for longer than stall_timeout"),
             Self::TooLarge => f.write_str("above max_memory as soon as it served"),
+            Self::Unheard => f.write_str("it closed its channel to the master"),
         }
     }
 }
@@ -339,6 +376,7 @@ impl fmt::Display for Kill {
             Self::Boot => "not ready within boot_timeout",
             Self::Stall => "still there after ABRT",
             Self::Leave => "not gone by its deadline",
+            Self::Unheard => "it closed its channel to the master and goes on",
         })
     }
 }
@@ -350,6 +388,7 @@ impl fmt::Display for Task {
             Self::Worker { slot } => write!(f, "worker {slot}"),
             Self::Check => f.write_str("the new binary's check"),
             Self::Logger => f.write_str("the logger"),
+            Self::Stats => f.write_str("the stats process"),
         }
     }
 }
@@ -363,6 +402,7 @@ impl fmt::Display for Due {
             }
             Self::Lifetime => f.write_str("it has reached max_lifetime"),
             Self::ByHand => f.write_str("it was told to leave by a signal"),
+            Self::Restart => f.write_str("its restart was asked for"),
         }
     }
 }
@@ -388,13 +428,24 @@ impl fmt::Display for ExitStatus {
         match self {
             Self::Code(code) => write!(f, "exited with code {code}"),
             Self::OutOfMemory => f.write_str("killed by the kernel: out of memory"),
+            Self::Unknown => {
+                f.write_str("reaped by another process, which alone knows how it ended")
+            }
             Self::Signal { number, core } => {
                 let core = if *core { ", core dumped" } else { "" };
-                write!(f, "ended by signal {number}{name}{core}", name = signal_name(*number))
+                let name = signal_name(*number);
+                match number.checked_sub(REAL_TIME).filter(|above| *above >= 0) {
+                    Some(0) => write!(f, "ended by signal {number} (RTMIN){core}"),
+                    Some(above) => write!(f, "ended by signal {number} (RTMIN+{above}){core}"),
+                    None => write!(f, "ended by signal {number}{name}{core}"),
+                }
             }
         }
     }
 }
+
+/// The first real-time signal that programs may use (signal(7): the C library takes two below it).
+const REAL_TIME: i32 = 34;
 
 /// The names of the signals that processes die of (signal(7), the numbers of Linux on x86 and Arm).
 fn signal_name(number: i32) -> &'static str {
@@ -408,12 +459,19 @@ fn signal_name(number: i32) -> &'static str {
         7 => " (BUS)",
         8 => " (FPE)",
         9 => " (KILL)",
+        10 => " (USR1)",
         11 => " (SEGV)",
+        12 => " (USR2)",
         13 => " (PIPE)",
         14 => " (ALRM)",
         15 => " (TERM)",
+        16 => " (STKFLT)",
         24 => " (XCPU)",
         25 => " (XFSZ)",
+        26 => " (VTALRM)",
+        27 => " (PROF)",
+        29 => " (IO)",
+        30 => " (PWR)",
         31 => " (SYS)",
         _ => "",
     }

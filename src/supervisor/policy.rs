@@ -4,21 +4,25 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What one generation's configuration says about supervision.
+/// The part of one generation's configuration that is about supervision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Policy {
     /// Workers wanted.
     pub(crate) workers: u16,
-    /// How long a leaving worker may finish.
+    /// The time for which a draining worker may finish.
     pub(crate) graceful_timeout: Duration,
-    /// How long `prepare`, a check or a boot may take.
+    /// The time for which a server that is told to stop serves on before.
+    pub(crate) announce: Duration,
+    /// The time that `prepare`, a check or a boot may take.
     pub(crate) boot_timeout: Duration,
-    /// How long a worker's event loop may be silent; zero: for ever.
+    /// The time for which a worker's event loop may be silent; zero: no limit.
     pub(crate) stall_timeout: Duration,
     /// Age at which a worker is replaced; zero: never.
     pub(crate) max_lifetime: Duration,
     /// Resident bytes above which a worker is replaced; 0: no limit.
     pub(crate) max_memory: u64,
+    /// Metrics are served.
+    pub(crate) stats: bool,
 }
 
 /// A quick stop, and what is asked to quit, has so long before it is killed. gunicorn's own figure.
@@ -40,7 +44,7 @@ pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 pub(crate) const BACKOFF_LAST: Duration = HEALTHY_LIFE;
 /// Early deaths in a row after which a slot is called failing, and its deaths are told in sum.
 pub(crate) const FAILING: u32 = 5;
-/// Ready workers of one slot that somebody may kill in their first moments without its being held
+/// Ready workers of one slot that may be killed by hand in their first moments without its being held
 /// against their successors; then one more in each [`KILL_EXCUSED_AGAIN`]. Who kills by hand does not
 /// come so far; what goes on killing (a guard of the machine's memory, a limit of processor time) must
 /// not have the master fork without a pause.
@@ -51,31 +55,33 @@ pub(crate) const KILL_EXCUSED_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const FORK_RETRY: Duration = Duration::from_millis(250);
 /// The longest pause after refusals.
 pub(crate) const FORK_RETRY_LAST: Duration = Duration::from_secs(2);
-/// How often a server that cannot get its workers up, or forked, says so.
+/// The interval at which a server logs that it cannot get its workers up, or forked.
 pub(crate) const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
-/// How long a reload's first replacement must live beside its predecessor.
+/// The time for which a reload's first replacement must live beside its predecessor.
 pub(crate) const PROBATION: Duration = Duration::from_millis(100);
 /// Failed replacements in a row that end a reload.
 pub(crate) const RELOAD_FAILURES_MAX: u32 = 3;
+/// Commands of clients that may wait for their end.
+pub(crate) const COMMANDS_MAX: usize = 64;
 /// Leaving workers a slot may have before its next replacement waits for one to be gone.
 pub(crate) const LEAVING_MAX: usize = 3;
 /// From a queued connection to the look whether it is still there.
 pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(10);
 /// From one look at an undrained slot to the next.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// The same where nobody waits any more, but the slot's own worker shows no sign of life.
+/// The same where no connection waits any more, but the slot's own worker shows no sign of life.
 pub(crate) const LOOK_SELDOM: Duration = Duration::from_millis(250);
 /// Looks in a row that must find an undrained slot empty before its siblings release it.
 pub(crate) const QUIET_LOOKS: u8 = 3;
 /// A slot undrained for so long gets no new connections from the kernel.
 pub(crate) const STEER_AFTER: Duration = Duration::from_millis(100);
-/// How often resident sizes are read, where they are limited.
+/// The interval at which resident sizes are read, where they are limited.
 pub(crate) const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// A master that wakes so much later than it wanted did not run, and neither did its workers: what it
 /// has seen of their silence counts for nothing.
 pub(crate) const LATE: Duration = Duration::from_secs(1);
 /// A master that wakes so much later than it wanted has slept with the machine: deadlines move too.
-/// Much longer than a busy machine makes anybody wait, or nothing would ever end on one.
+/// Much longer than a busy machine makes a connection wait, or nothing would ever end on one.
 pub(crate) const ASLEEP: Duration = Duration::from_secs(10);
 /// A silent worker is asked again after this, before anything is held against it.
 pub(crate) const PULSE_AGAIN: Duration = Duration::from_secs(1);

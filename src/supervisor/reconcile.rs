@@ -1,5 +1,5 @@
-//! What is wanted against what is there. The only place that forks and dismisses. It can be called at
-//! any time, and twice.
+//! The difference between the wish and the fact. The only place that forks and dismisses. It can be
+//! called at any time, and twice.
 
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::supervisor::action::{Action, Dismissal};
@@ -15,6 +15,7 @@ impl Supervisor {
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::New | Phase::Gone) {
             self.keep_logger(now, out);
+            self.keep_stats(now, out);
         }
         match self.phase {
             Phase::New | Phase::Gone => {}
@@ -33,12 +34,13 @@ impl Supervisor {
                 self.open_slots(out);
                 self.park_surplus(now, out);
                 self.release_canary();
-                // Before anything is forked, which takes its time: somebody waits in those queues.
+                // Before anything is forked, which takes its time: connections wait in those queues.
                 self.watch_queues(now, out);
                 self.share(now, out);
                 self.fill_vacancies(now, out);
                 self.replace(now, out);
                 self.complain(now, out);
+                self.settle_commands(out);
             }
         }
         if self.phase != Phase::Gone {
@@ -142,7 +144,7 @@ impl Supervisor {
     }
 
     /// Until a new generation has proved itself the old one fills the gaps, unless that has just failed
-    /// to: nobody serves, and the last worker here could not live. Then the new one may be the cure.
+    /// to: no worker serves, and the last worker here could not live. Then the new one may be the cure.
     fn is_hopeless(&self, slot: Slot) -> bool {
         self.deaths(slot) > 0 && !self.children.iter().any(|child| child.is_serving())
     }
@@ -261,11 +263,11 @@ impl Supervisor {
         let used = |generation: &Generation| {
             *generation == self.target
                 || *generation == self.settled
-                || ends.is_some_and(|ends| ends.contains(generation))
+                || ends.is_some_and(|generations| generations.contains(generation))
                 || self.children.iter().any(|child| child.generation == *generation)
         };
         let unused: Vec<Generation> =
-            self.policies.keys().copied().filter(|it| !used(it)).collect();
+            self.policies.keys().copied().filter(|key| !used(key)).collect();
         for generation in unused {
             self.policies.remove(&generation);
             out.push(Action::Forget { generation });

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::supervisor::action::Action;
+use crate::supervisor::command::Outcome;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{LEAVING_MAX, PROBATION, Policy, RELOAD_FAILURES_MAX};
@@ -28,16 +29,16 @@ pub(crate) struct Reload {
     pub(super) from: Generation,
     /// The generation that is being tried.
     pub(super) to: Generation,
-    /// How many workers were wanted before.
+    /// The number of workers that were wanted before.
     wanted_before: u16,
     /// Workers that have left because one of the new generation has taken their place.
     pub(super) replaced: u16,
-    /// Whether it was said that it waits for old workers.
+    /// True if it was said that it waits for old workers.
     is_crowded: bool,
     step: Step,
 }
 
-/// How far a reload is.
+/// The progress of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Step {
     /// The file is being read.
@@ -53,7 +54,7 @@ pub(super) enum Step {
     },
 }
 
-/// How far the first replacement is. It must live for [`PROBATION`], beside its predecessor if that
+/// The progress of the first replacement. It must live for [`PROBATION`], beside its predecessor if that
 /// is alive, before the new generation counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Trial {
@@ -75,7 +76,7 @@ pub(super) struct Attempt {
     deadline: Instant,
 }
 
-/// How a reload ended.
+/// The end of a reload.
 #[derive(Debug)]
 enum ReloadEnd {
     Done,
@@ -135,6 +136,7 @@ impl Supervisor {
             is_crowded: false,
             step: Step::Loading,
         });
+        self.note_reload_begun(self.newest);
         out.push(Action::Log(Notice::Reloading { generation: self.newest }));
         out.push(Action::Load { generation: self.newest });
     }
@@ -153,11 +155,16 @@ impl Supervisor {
             Ok(policy) => {
                 reload.step = Step::Preparing { retry_at: now };
                 self.policies.insert(reload.to, policy);
-                // It may have opened addresses that nobody has steered.
+                // It may have opened addresses that are not steered.
                 self.steered = SlotSet::EMPTY;
             }
             Err(reason) => self.end_of_reload(now, ReloadEnd::Failed(reason), out),
         }
+    }
+
+    /// Returns true if a reload waits for its configuration.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.reload.as_ref().is_some_and(|reload| reload.step == Step::Loading)
     }
 
     pub(super) fn note_prepare_unforked(&mut self, at: Instant) {
@@ -253,7 +260,7 @@ impl Supervisor {
             && !std::mem::replace(&mut reload.is_crowded, true)
         {
             let leaving = LEAVING_MAX;
-            out.push(Action::Log(Notice::Crowded { slot, leaving, patience }));
+            out.push(Action::Log(Notice::ReloadDelayed { slot, leaving, patience }));
         }
     }
 
@@ -262,10 +269,17 @@ impl Supervisor {
         else {
             return;
         };
+        let outcome = match &end {
+            ReloadEnd::Done => Outcome::Done,
+            ReloadEnd::Failed(reason) => Outcome::failed(reason.clone()),
+        };
         out.push(Action::Log(match end {
-            ReloadEnd::Done => Notice::Reloaded { generation, replaced, took: now.since(began) },
+            ReloadEnd::Done => {
+                Notice::Reloaded { generation, replaced, took: now.since(began), served: None }
+            }
             ReloadEnd::Failed(reason) => Notice::ReloadFailed { generation, kept, reason },
         }));
+        self.note_reload_ended(generation, &outcome, out);
     }
 
     fn roll_back(&mut self, now: Instant, reason: String, out: &mut Vec<Action>) {
@@ -308,6 +322,7 @@ impl Supervisor {
         out.push(Action::Use { generation });
         // It opens what the generation before has named.
         self.renew_logger(now, out);
+        self.renew_stats(now, out);
     }
 
     /// The first replacement is gone, whatever the cause: another is to be tried.
@@ -322,7 +337,8 @@ impl Supervisor {
 
     fn canary_lives(&self) -> bool {
         let canary = self.canary();
-        let mut living = self.children.iter().filter(|it| it.is_starting() || it.is_serving());
+        let mut living =
+            self.children.iter().filter(|child| child.is_starting() || child.is_serving());
         living.any(|child| Some(child.id) == canary)
     }
 
@@ -333,7 +349,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether the next worker of the new generation is the first one, to be tried.
+    /// Returns true if the next worker of the new generation is the first one, to be tried.
     pub(super) fn needs_canary(&self) -> bool {
         self.trial() == Some(Trial::Awaited)
     }
@@ -357,8 +373,12 @@ impl Supervisor {
     ) {
         let deadline = now.after(self.policy(generation).boot_timeout);
         let replaces = self.serving(slot).is_some();
-        let starting: SlotSet =
-            self.children.iter().filter(|it| it.is_starting()).filter_map(Child::slot).collect();
+        let starting: SlotSet = self
+            .children
+            .iter()
+            .filter(|child| child.is_starting())
+            .filter_map(Child::slot)
+            .collect();
         let Some(reload) = &mut self.reload else { return };
         let Step::Rolling { trial, attempt, .. } = &mut reload.step else { return };
         if generation != reload.to {

@@ -1,4 +1,4 @@
-//! What outlives the workers of a slot: its record of deaths, and how its queue fares.
+//! The part of a slot that outlives its workers: its record of deaths, and the state of its queue.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) struct Seat {
     /// When the last of them was. Only who became ready after it can end the record: a worker that
     /// serves on while none of its replacements can live says nothing about these.
     pub(crate) died_at: Instant,
-    /// What the last of them was.
+    /// The last of them.
     pub(crate) loss: Option<Loss>,
     /// Until when every killing of a ready worker that is excused was paid for, at one in each
     /// [`KILL_EXCUSED_AGAIN`].
@@ -29,7 +29,7 @@ pub(crate) struct Seat {
     /// The kernel has refused forks: none before this.
     pub(crate) refused_until: Instant,
     pub(crate) refusals: Refusals,
-    /// How its accept queue fares.
+    /// The state of its accept queue.
     pub(crate) drainage: Drainage,
 }
 
@@ -44,20 +44,22 @@ pub(crate) enum Loss {
     Silent,
     /// It is above `max_memory` as soon as it serves.
     TooLarge,
+    /// It has closed its channel.
+    Unheard,
 }
 
 impl Loss {
-    /// Whether somebody has killed it: no process does that to itself by mistake.
+    /// Returns true if it was killed by hand: no process does that to itself by mistake.
     pub(crate) fn is_by_hand(self) -> bool {
         match self {
             Self::Ended(status) => status.is_by_hand(),
-            Self::NotReady | Self::Silent | Self::TooLarge => false,
+            Self::NotReady | Self::Silent | Self::TooLarge | Self::Unheard => false,
         }
     }
 }
 
 impl Seat {
-    /// Whether one more of its ready workers may be killed without consequences.
+    /// Returns true if one more of its ready workers may be killed without consequences.
     pub(crate) fn excuse_kill(&mut self, now: Instant) -> bool {
         let until = self.excused_until.max(now).after(KILL_EXCUSED_AGAIN);
         let excused = until.since(now) <= KILL_EXCUSED_AGAIN.saturating_mul(KILLS_EXCUSED);

@@ -6,7 +6,7 @@ use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::supervisor::event::Kept;
 use crate::time::Instant;
 
-/// What a child is for.
+/// The purpose of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Task {
     /// Makes the world ready for a generation, and leaves.
@@ -15,8 +15,10 @@ pub(crate) enum Task {
     Worker { slot: Slot },
     /// Asks the binary on disk whether it could take over, and leaves.
     Check,
-    /// Writes everybody's log lines.
+    /// Writes the log lines of every process.
     Logger,
+    /// Serves metrics and the status page.
+    Stats,
 }
 
 /// A child as the master sees it.
@@ -48,7 +50,7 @@ pub(crate) enum Stage {
         since: Instant,
         due: Option<Due>,
         pulse_at: Instant,
-        /// What was found when it was asked last, if it had been silent for too long.
+        /// The last finding about it, if it had been silent for too long.
         silent: Option<Silence>,
         memory_at: Instant,
     },
@@ -63,7 +65,7 @@ pub(crate) enum Stage {
     Killed { pid: Pid, why: Kill, since: Instant },
 }
 
-/// What was found of a worker that has been silent for too long.
+/// A finding about a worker that has been silent for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Silence {
     /// The last sign of life.
@@ -80,9 +82,11 @@ pub(crate) enum Kill {
     Stall,
     /// It was told to leave and did not by its deadline.
     Leave,
+    /// It has closed its channel, and goes on.
+    Unheard,
 }
 
-/// How urgently a child, or the whole server, shall leave. It rises and never falls.
+/// The urgency with which a child, or the whole server, shall leave. It rises and never falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Urgency {
     /// After its last request.
@@ -100,8 +104,10 @@ pub(crate) enum Due {
     Memory { bytes: u64 },
     /// It has reached `max_lifetime`.
     Lifetime,
-    /// Somebody sent it `TERM` by hand.
+    /// It was sent `TERM` by hand.
     ByHand,
+    /// A client of the control socket has its slot restarted.
+    Restart,
 }
 
 impl Child {
@@ -109,7 +115,7 @@ impl Child {
     pub(crate) fn slot(&self) -> Option<Slot> {
         match self.task {
             Task::Worker { slot } => Some(slot),
-            Task::Prepare | Task::Check | Task::Logger => None,
+            Task::Prepare | Task::Check | Task::Logger | Task::Stats => None,
         }
     }
 
@@ -126,22 +132,27 @@ impl Child {
         }
     }
 
-    /// Whether it is on its way to being ready.
+    /// Returns true if it is on its way to being ready.
     pub(crate) fn is_starting(&self) -> bool {
         matches!(self.stage, Stage::Forking | Stage::Booting { .. })
     }
 
-    /// Whether it is its slot's own worker now.
+    /// Returns true if it is its slot's own worker now.
     pub(crate) fn is_serving(&self) -> bool {
         matches!(self.stage, Stage::Serving { .. })
     }
 
-    /// Whether it serves until its successor has proved itself.
+    /// Returns true if it serves until its successor has proved itself.
     pub(crate) fn is_yielding(&self) -> bool {
         matches!(self.stage, Stage::Yielding { .. })
     }
 
-    /// Whether it is on its way out.
+    /// Returns true if it was killed, and is to be reaped.
+    pub(crate) fn is_killed(&self) -> bool {
+        matches!(self.stage, Stage::Killed { .. })
+    }
+
+    /// Returns true if it is on its way out.
     pub(crate) fn is_leaving(&self) -> bool {
         matches!(self.stage, Stage::Leaving { .. } | Stage::Aborting { .. } | Stage::Killed { .. })
     }

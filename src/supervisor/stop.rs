@@ -1,4 +1,4 @@
-//! The end: everybody is told to leave, more urgently if need be, and killed at the deadline.
+//! The end: every child is told to leave, more urgently if need be, and killed at the deadline.
 
 use std::time::Duration;
 
@@ -12,6 +12,33 @@ use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
 
 impl Supervisor {
+    /// Begins to stop gracefully, after a time in which balancers learn of it, if one is configured.
+    pub(super) fn announce(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let announce = self.policy(self.settled).announce;
+        if self.announced.is_some() {
+            return;
+        }
+        if announce.is_zero() || self.phase != Phase::Running {
+            return self.stop(now, Urgency::Graceful, ExitReason::Stopped, out);
+        }
+        self.announced = Some(now.after(announce));
+        self.reload_again = false;
+        self.upgrade = Upgrade::Idle;
+        self.drop_commands(out);
+        let patience = self.policy(self.settled).graceful_timeout;
+        out.push(Action::Log(Notice::StopAnnounced { announce, patience }));
+        let accepts = |child: &&Child| child.is_serving() || child.is_yielding();
+        let workers = self.children.iter().filter(accepts);
+        out.extend(workers.map(|child| Action::Announce { child: child.id }));
+    }
+
+    /// Begins a stop that was announced for long enough.
+    pub(super) fn end_announcement(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.announced.is_some_and(|until| until <= now) {
+            self.stop(now, Urgency::Graceful, ExitReason::Stopped, out);
+        }
+    }
+
     /// Begins to stop, or stops more urgently. Less urgent wishes change nothing.
     pub(super) fn stop(
         &mut self,
@@ -22,6 +49,7 @@ impl Supervisor {
     ) {
         let patience = self.patience(urgency);
         let deadline = now.after(patience);
+        self.announced = None;
         match self.phase {
             Phase::Gone => return,
             Phase::Stopping { urgency: already, .. } if already >= urgency => return,
@@ -35,6 +63,7 @@ impl Supervisor {
                 self.reload = None;
                 self.reload_again = false;
                 self.upgrade = Upgrade::Idle;
+                self.drop_commands(out);
                 out.push(Action::StopListening);
             }
         }
@@ -48,7 +77,7 @@ impl Supervisor {
         }
     }
 
-    /// Where nobody serves any more, the worker that boots in somebody's place: whoever waits in the
+    /// Where no worker serves any more, the replacement that boots: connections that wait in the
     /// queues waits for it.
     fn heir(&self) -> Option<ChildId> {
         let accepts = |child: &Child| child.is_serving() || child.is_yielding();
@@ -59,15 +88,15 @@ impl Supervisor {
         self.children.iter().find(boots).map(|child| child.id)
     }
 
-    /// Tells everybody to leave who was not told so urgently before; when nobody is left, neither is the
+    /// Tells each child to leave that was not told so urgently before; when none is left, neither is the
     /// master.
     pub(super) fn reconcile_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
         let Phase::Stopping { urgency, deadline, reason, heir } = self.phase else { return };
-        // Whoever takes all of the time, and must be killed, leaves the logger some of it.
+        // A child that takes all of the time, and must be killed, leaves the logger some of it.
         let quarter = self.patience(urgency).checked_div(4).unwrap_or_default();
         let deadline = deadline.before(LAST_LINES.min(quarter));
         let quick = now.after(QUICK).min(deadline);
-        // Nobody's queue is left to one worker, which may be stuck, or die: no sibling is told later.
+        // No queue is left to one worker, which may be stuck, or die: no sibling is told later.
         let everywhere: SlotSet = self.slots().collect();
         for child in &mut self.children {
             let id = child.id;
@@ -102,7 +131,11 @@ impl Supervisor {
                 (Stage::Forking | Stage::Aborting { .. } | Stage::Killed { .. }, _) => {}
             }
         }
-        if self.children.is_empty() && self.part_with_logger(now, out) {
+        if !self.children.is_empty() {
+            return;
+        }
+        // The logger writes the lines of the stats process.
+        if self.is_without_stats() && self.part_with_logger(now, out) {
             self.phase = Phase::Gone;
             out.push(Action::Exit(reason));
         }

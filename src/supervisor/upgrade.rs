@@ -1,6 +1,6 @@
 //! An upgrade in place: the binary on disk is asked whether it could take over, then executed.
 //!
-//! What the new image is handed is this state and nothing else. So the order is the last of its
+//! The new image is handed this state and nothing else. So the order is the last of its
 //! sequence, and it waits until no other order is unanswered: an answer that is on its way when the
 //! image is replaced would be lost.
 
@@ -11,13 +11,14 @@ use crate::supervisor::event::{ExitStatus, Signal};
 use crate::supervisor::logger::Life;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::stage::{Stage, Task};
+use crate::supervisor::stats::StatsLife;
 use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
 
-/// How far an upgrade is.
+/// The progress of an upgrade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Upgrade {
-    /// Nobody wants one.
+    /// None is wanted.
     #[default]
     Idle,
     /// `USR2` came.
@@ -34,6 +35,14 @@ pub(super) enum Upgrade {
 
 impl Supervisor {
     pub(super) fn want_upgrade(&mut self, out: &mut Vec<Action>) {
+        if let Err(why) = self.begin_upgrade() {
+            out.push(Action::Log(Notice::Ignored { signal: Signal::Upgrade, why }));
+        }
+    }
+
+    /// # Errors
+    /// The reason why the server cannot be upgraded now.
+    pub(super) fn begin_upgrade(&mut self) -> Result<(), &'static str> {
         let busy = match self.phase {
             Phase::New | Phase::Preparing { .. } | Phase::Starting => {
                 Some("the server is starting")
@@ -44,12 +53,15 @@ impl Supervisor {
             Phase::Running => None,
         };
         match busy {
-            Some(why) => out.push(Action::Log(Notice::Ignored { signal: Signal::Upgrade, why })),
-            None => self.upgrade = Upgrade::Wanted,
+            Some(why) => Err(why),
+            None => {
+                self.upgrade = Upgrade::Wanted;
+                Ok(())
+            }
         }
     }
 
-    /// Whether the order to upgrade still stands.
+    /// Returns true if the order to upgrade still stands.
     pub(crate) fn is_upgrading(&self) -> bool {
         self.upgrade == Upgrade::Ordered
     }
@@ -62,7 +74,7 @@ impl Supervisor {
         }
     }
 
-    /// How the new binary's check has ended.
+    /// The end of the new binary's check.
     pub(super) fn note_check_exit(&mut self, status: ExitStatus, out: &mut Vec<Action>) {
         match self.upgrade {
             Upgrade::Vouched if status.is_clean() => self.upgrade = Upgrade::Passed,
@@ -77,7 +89,8 @@ impl Supervisor {
     /// Back to before `USR2`.
     pub(super) fn refuse_upgrade(&mut self, reason: String, out: &mut Vec<Action>) {
         self.upgrade = Upgrade::Idle;
-        out.push(Action::Log(Notice::UpgradeRefused { reason }));
+        out.push(Action::Log(Notice::UpgradeFailed { reason: reason.clone(), output: None }));
+        self.note_upgrade_refused(&reason, out);
     }
 
     /// Moves an upgrade on. To be called last: nothing may follow the order.
@@ -99,10 +112,11 @@ impl Supervisor {
         }
     }
 
-    /// Whether an order was given whose answer must not be lost.
+    /// Returns true if an order was given whose answer must not be lost.
     fn awaits_an_answer(&self) -> bool {
         self.opening.is_some()
             || self.logger.life == Life::Forking
+            || self.stats.life == StatsLife::Forking
             || self.children.iter().any(|child| child.stage == Stage::Forking)
     }
 }

@@ -1,11 +1,11 @@
-//! Whether a slot's accept queue is being drained, found out without a periodic tick.
+//! The watch of accept queues: one that is not drained is found without a periodic tick.
 //!
-//! The kernel says once that a connection waits (`Queued`); a moment later the supervisor looks
-//! whether any still does. A worker that runs has taken it by then. One that does not, be it blocked,
-//! stopped or full, has its slot adopted by its siblings until the queue has been seen empty a few
-//! times in a row, and the worker's loop has turned since somebody waited there: that a queue is
-//! empty which its siblings empty, and to which nobody is sent, says nothing about it. The beat is a
-//! hint: a worker that lies has its queue released too early, and is found out again.
+//! The kernel says once that a connection waits (`Queued`); a moment later the supervisor looks whether
+//! any still does. A worker that runs has taken it by then. One that does not, be it blocked, stopped
+//! or full, has its slot adopted by its siblings until the queue has been seen empty a few times in a
+//! row, and the worker's loop has turned since a connection waited there: that a queue is empty which
+//! its siblings empty, and to which no connection is sent, says nothing about it. The beat is a hint: a
+//! worker that lies has its queue released too early, and is found out again.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,18 +16,18 @@ use crate::supervisor::policy::{LOOK_AFTER, LOOK_AGAIN, LOOK_SELDOM, QUIET_LOOKS
 use crate::supervisor::seat::Seat;
 use crate::time::Instant;
 
-/// How a slot's accept queue fares.
+/// The state of a slot's accept queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Drainage {
-    /// Nobody looks: the slot has no worker of its own, or no sibling that could help.
+    /// No look: the slot has no worker of its own, or no sibling that could help.
     #[default]
     Unwatched,
     /// The kernel will say when a connection waits.
     Watched,
     /// One waited; a look follows.
     Suspect { look_at: Instant },
-    /// It still waited: the siblings have adopted the slot. The last look that has found somebody was at
-    /// `waited_at`.
+    /// It still waited: the siblings have adopted the slot. The last look that has found a connection
+    /// was at `waited_at`.
     Undrained { since: Instant, look_at: Instant, quiet: u8, waited_at: Instant },
 }
 
@@ -100,7 +100,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether the slot has a worker of its own that was not told to leave.
+    /// Returns true if the slot has a worker of its own that was not told to leave.
     pub(super) fn accepts(&self, slot: Slot) -> bool {
         self.in_slot(slot).any(|child| child.is_serving() || child.is_yielding())
     }

@@ -1,13 +1,14 @@
-//! A shell that tells anything at all: facts in no order, about nobody, twice, at any time. Nothing can
-//! be asked of the supervisor then but that it stays sane. proptest shortens what breaks that.
+//! A shell that tells anything at all: facts in no order, about no child, twice, at any time. Nothing
+//! can be asked of the supervisor then but that it stays sane. proptest shortens what breaks that.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use crate::ids::{ChildId, Pid, Slot};
+use crate::ids::{ChildId, CommandId, Pid, Slot, SlotSet};
 use crate::supervisor::Supervisor;
 use crate::supervisor::action::{Action, ChildSignal};
+use crate::supervisor::command::{Command, Scale};
 use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
 use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::{Due, Stage};
@@ -56,6 +57,18 @@ fn signal() -> impl Strategy<Value = Signal> {
     ]
 }
 
+fn command() -> impl Strategy<Value = Command> {
+    let slots = prop::option::of(prop::collection::vec(slot(), 0..3));
+    prop_oneof![
+        2 => Just(Command::Reload),
+        1 => Just(Command::Upgrade),
+        3 => slots.prop_map(|slots| Command::Restart(slots.map(SlotSet::from_iter))),
+        1 => any::<u16>().prop_map(|workers| Command::Scale(Scale::To(workers))),
+        3 => (-2..3_i16).prop_map(|change| Command::Scale(Scale::By(change))),
+        1 => Just(Command::Reopen),
+    ]
+}
+
 /// Any fact. Those that bring a server up are the most frequent, or nothing would ever come about.
 fn fact() -> impl Strategy<Value = Event> {
     let beat = (0..9000_u64).prop_map(Instant::from_millis);
@@ -72,6 +85,7 @@ fn fact() -> impl Strategy<Value = Event> {
         9 => child().prop_map(|child| Event::Ready { child }),
         2 => (child(), why).prop_map(|(child, why)| Event::WorkerDue { child, why }),
         8 => (pid(), status()).prop_map(|(pid, status)| Event::Exited { pid, status }),
+        2 => child().prop_map(|child| Event::Unheard { child }),
         4 => policy().prop_map(|policy| Event::Loaded(Ok(policy))),
         1 => Just(Event::Loaded(Err("unreadable".to_owned()))),
         2 => (0..5_u16).prop_map(|count| Event::SlotsOpen { count }),
@@ -82,10 +96,14 @@ fn fact() -> impl Strategy<Value = Event> {
             .prop_map(|(child, beat, kept)| Event::Pulse { child, beat, kept }),
         2 => (child(), 0..3_u64).prop_map(|(child, bytes)| Event::MemoryRead { child, bytes }),
         1 => Just(Event::UpgradeFailed { reason: "not found".to_owned() }),
+        4 => (0..9_u64, command())
+            .prop_map(|(id, command)| Event::Commanded { id: CommandId(id), command }),
+        1 => (0..9_u64).prop_map(|id| Event::Abandoned { id: CommandId(id) }),
+        1 => any::<bool>().prop_map(|is_complete| Event::Reopened { is_complete }),
     ]
 }
 
-/// How much time goes by before a fact.
+/// The time that goes by before a fact.
 fn pause() -> impl Strategy<Value = u64> {
     prop_oneof![5 => Just(0), 5 => 0..50_u64, 3 => 0..3000_u64, 1 => Just(3_600_000)]
 }
@@ -130,10 +148,13 @@ fn aim(supervisor: &Supervisor, mut fact: Event) -> Event {
         | Event::Ready { child }
         | Event::WorkerDue { child, .. }
         | Event::Pulse { child, .. }
-        | Event::MemoryRead { child, .. } => *child = some(child.0).map_or(*child, |it| it.id),
+        | Event::Unheard { child }
+        | Event::MemoryRead { child, .. } => {
+            *child = some(child.0).map_or(*child, |found| found.id);
+        }
         Event::Exited { pid, .. } => {
             let number = u64::from(pid.0.unsigned_abs()) - 100;
-            *pid = some(number).and_then(|it| it.pid()).unwrap_or(*pid);
+            *pid = some(number).and_then(|found| found.pid()).unwrap_or(*pid);
         }
         _ => {}
     }
@@ -154,11 +175,14 @@ fn check_orders(
                 prop_assert!(of_pid().next().is_some(), "{pid} is nobody's");
                 // A shell that gives two children one pid cannot blame the supervisor.
                 if *signal == ChildSignal::Kill && of_pid().count() == 1 {
-                    prop_assert!(of_pid().all(|it| killed.insert(it.id)), "{pid} is killed twice");
+                    prop_assert!(
+                        of_pid().all(|pid| killed.insert(pid.id)),
+                        "{pid} is killed twice"
+                    );
                 }
             }
             Action::Dismiss { child, .. } | Action::Accept { child, .. } => {
-                prop_assert!(children.iter().any(|it| it.id == *child), "{child} is nobody");
+                prop_assert!(children.iter().any(|other| other.id == *child), "{child} is nobody");
             }
             _ => {}
         }
@@ -173,11 +197,11 @@ fn check_state(supervisor: &Supervisor, now: Instant) -> Result<(), TestCaseErro
         let count = |is: fn(&Stage) -> bool| {
             supervisor.in_slot(slot).filter(|child| is(&child.stage)).count()
         };
-        let starting = count(|it| matches!(it, Stage::Forking | Stage::Booting { .. }));
+        let starting = count(|count| matches!(count, Stage::Forking | Stage::Booting { .. }));
         prop_assert!(starting <= 1, "{starting} boot in slot {slot}");
-        let serving = count(|it| matches!(it, Stage::Serving { .. }));
+        let serving = count(|count| matches!(count, Stage::Serving { .. }));
         prop_assert!(serving <= 1, "{serving} serve in slot {slot}");
-        let yielding = count(|it| matches!(it, Stage::Yielding { .. }));
+        let yielding = count(|count| matches!(count, Stage::Yielding { .. }));
         prop_assert!(yielding <= 1, "{yielding} yield in slot {slot}");
     }
     for child in &supervisor.children {

@@ -1,5 +1,6 @@
 //! The supervisor without a process.
 
+mod commands;
 pub(crate) mod handed;
 mod hostile;
 mod laws;
@@ -10,14 +11,15 @@ mod world;
 
 use std::time::Duration;
 
-use crate::ids::{ChildId, Pid, Slot};
+use crate::ids::{ChildId, CommandId, Pid, Slot};
 use crate::supervisor::Supervisor;
+use crate::supervisor::command::Command;
 use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
 use crate::supervisor::stage::Due;
 use crate::time::Instant;
 
 impl Supervisor {
-    /// Whether something is overdue that only `Tick` decides.
+    /// Returns true if something is overdue that only `Tick` decides.
     fn awaits_tick(&self, now: Instant) -> bool {
         let on_trial = self.reload.as_ref().and_then(|reload| self.reload_deadline(reload));
         let children = self.children.iter().filter(|child| !child.is_serving());
@@ -48,7 +50,8 @@ fn next_event(event: &Event) -> Option<Event> {
         Event::WorkerDue { .. } => {
             Event::Exited { pid, status: ExitStatus::Signal { number: 11, core: true } }
         }
-        Event::Exited { .. } => Event::Loaded(Ok(transcript::policy("workers=2 stall=0.5"))),
+        Event::Exited { .. } => Event::Unheard { child },
+        Event::Unheard { .. } => Event::Loaded(Ok(transcript::policy("workers=2 stall=0.5"))),
         Event::Loaded(_) => Event::SlotsOpen { count: 1 },
         Event::SlotsOpen { .. } => Event::Queued { slot },
         Event::Queued { .. } => Event::QueueLength { slot, length: 1, beat: Instant::default() },
@@ -57,6 +60,11 @@ fn next_event(event: &Event) -> Option<Event> {
         }
         Event::Pulse { .. } => Event::MemoryRead { child, bytes: 1 << 20 },
         Event::MemoryRead { .. } => Event::UpgradeFailed { reason: "not found".to_owned() },
-        Event::UpgradeFailed { .. } => return None,
+        Event::UpgradeFailed { .. } => {
+            Event::Commanded { id: CommandId(1), command: Command::Restart(None) }
+        }
+        Event::Commanded { .. } => Event::Abandoned { id: CommandId(1) },
+        Event::Abandoned { .. } => Event::Reopened { is_complete: true },
+        Event::Reopened { .. } => return None,
     })
 }

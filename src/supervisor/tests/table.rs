@@ -1,4 +1,4 @@
-//! What each fact makes of a worker in each stage: the state machine on one page, from the code.
+//! The state machine on one page, from the code: each fact, and the stage that a worker enters by it.
 
 use crate::ids::ChildId;
 use crate::supervisor::Supervisor;
@@ -95,7 +95,7 @@ fn table() -> String {
     let stages = specimens();
     let mut text = format!("{:<15}", "");
     for (server, child) in &stages {
-        let stage = name(server.children.iter().find(|it| it.id == *child));
+        let stage = name(server.children.iter().find(|other| other.id == *child));
         text.push_str(&format!("{stage:<10}"));
     }
     let count = rows(ChildId(1)).len();
@@ -104,13 +104,13 @@ fn table() -> String {
         for (server, child) in &stages {
             let (label, fact) = rows(*child).swap_remove(row);
             let mut server = server.clone();
-            let before = name(server.children.iter().find(|it| it.id == *child));
+            let before = name(server.children.iter().find(|other| other.id == *child));
             let late = if label.ends_with("late") { 100_000 } else { 0 };
-            // The master is on time, or it would excuse everybody.
+            // The master is on time, or it would excuse every child.
             let now = Instant::from_millis(server.handled_at.as_millis() + late);
             server.wakes_at = None;
             let _orders = server.handle(now, fact);
-            let after = name(server.children.iter().find(|it| it.id == *child));
+            let after = name(server.children.iter().find(|other| other.id == *child));
             text.push_str(&format!("{:<10}", if after == before { "·" } else { after }));
         }
     }

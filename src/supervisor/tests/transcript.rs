@@ -3,11 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::ids::{ChildId, Pid, Slot};
+use crate::ids::{ChildId, CommandId, Pid, Slot};
+use crate::log_event::LogEvent as _;
 use crate::supervisor::action::{Action, ChildSignal, Dismissal, ExitReason};
+use crate::supervisor::command::Outcome;
 use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
 use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::Due;
+use crate::supervisor::tests::commands;
 use crate::time::Instant;
 
 /// The beat of a worker that is said to be alive.
@@ -31,6 +34,8 @@ pub(super) fn fact(event: &Event) -> String {
             format!("exited {pid} signal {number}{}", if *core { " core" } else { "" })
         }
         Event::Exited { pid, status: ExitStatus::OutOfMemory } => format!("exited {pid} oom"),
+        Event::Exited { pid, status: ExitStatus::Unknown } => format!("exited {pid} unknown"),
+        Event::Unheard { child } => format!("unheard {child}"),
         Event::Loaded(Ok(policy)) => format!("loaded {}", settings(policy)),
         Event::Loaded(Err(reason)) => format!("loaded error {reason}"),
         Event::SlotsOpen { count } => format!("open {count}"),
@@ -43,6 +48,11 @@ pub(super) fn fact(event: &Event) -> String {
         }
         Event::MemoryRead { child, bytes } => format!("memory {child} {bytes}"),
         Event::UpgradeFailed { reason } => format!("unupgraded {reason}"),
+        Event::Commanded { id, command } => {
+            format!("command {} {}", id.0, commands::text(*command))
+        }
+        Event::Abandoned { id } => format!("abandoned {}", id.0),
+        Event::Reopened { is_complete } => format!("reopened {is_complete}"),
     }
 }
 
@@ -62,6 +72,7 @@ pub(super) fn parse(line: &str) -> Event {
         ("exited", [pid, how @ ..]) => {
             Event::Exited { pid: Pid(number(pid)), status: parse_status(how) }
         }
+        ("unheard", [id]) => Event::Unheard { child: child(id) },
         ("loaded", ["error", ..]) => Event::Loaded(Err(tail(rest, 1))),
         ("loaded", _) => Event::Loaded(Ok(policy(rest))),
         ("open", [count]) => Event::SlotsOpen { count: number(count) },
@@ -77,6 +88,13 @@ pub(super) fn parse(line: &str) -> Event {
             kept: if kept.is_empty() { Kept::ByNothing } else { Kept::ByStarvation },
         },
         ("memory", [id, bytes]) => Event::MemoryRead { child: child(id), bytes: number(bytes) },
+        ("command", [id, words @ ..]) => {
+            Event::Commanded { id: CommandId(number(id)), command: commands::parse(words) }
+        }
+        ("abandoned", [id]) => Event::Abandoned { id: CommandId(number(id)) },
+        ("reopened", [is_complete]) => {
+            Event::Reopened { is_complete: is_complete.parse().expect("a bool") }
+        }
         ("unupgraded", [..]) => Event::UpgradeFailed { reason: rest.to_owned() },
         _ => panic!("no fact is told by: {line}"),
     }
@@ -93,6 +111,7 @@ pub(super) fn order(action: &Action) -> String {
             };
             format!("dismiss {child} {how}")
         }
+        Action::Announce { child } => format!("announce {child}"),
         Action::Accept { child, slots } => format!("accept {child} {slots}"),
         Action::Signal { pid, signal } => {
             let signal = match signal {
@@ -114,10 +133,15 @@ pub(super) fn order(action: &Action) -> String {
         Action::Forget { generation } => format!("forget g{generation}"),
         Action::ReopenLogs => "reopen logs".to_owned(),
         Action::FinishLogs => "finish logs".to_owned(),
+        Action::FinishStats => "finish stats".to_owned(),
         Action::StopListening => "stop listening".to_owned(),
         Action::Upgrade => "upgrade".to_owned(),
+        Action::Answer { command, outcome: Outcome::Done } => format!("answer {} done", command.0),
+        Action::Answer { command, outcome: Outcome::Failed { reason } } => {
+            format!("answer {} failed: {reason}", command.0)
+        }
         Action::Log(notice) => {
-            format!("{}: {notice}", format!("{:?}", notice.weight()).to_lowercase())
+            format!("{}: {notice}", format!("{:?}", notice.severity()).to_lowercase())
         }
         Action::Exit(reason) => format!(
             "exit {}",
@@ -149,10 +173,12 @@ pub(super) fn policy(line: &str) -> Policy {
     let mut policy = Policy {
         workers: 1,
         graceful_timeout: Duration::from_secs(30),
+        announce: Duration::ZERO,
         boot_timeout: Duration::from_secs(60),
         stall_timeout: Duration::ZERO,
         max_lifetime: Duration::ZERO,
         max_memory: 0,
+        stats: false,
     };
     for setting in line.split_whitespace() {
         let (key, value) = setting.split_once('=').expect("a setting is key=value");
@@ -160,10 +186,12 @@ pub(super) fn policy(line: &str) -> Policy {
         match key {
             "workers" => policy.workers = number(value),
             "graceful" => policy.graceful_timeout = seconds(),
+            "announce" => policy.announce = seconds(),
             "boot" => policy.boot_timeout = seconds(),
             "stall" => policy.stall_timeout = seconds(),
             "lifetime" => policy.max_lifetime = seconds(),
             "memory" => policy.max_memory = number(value),
+            "stats" => policy.stats = value == "on",
             _ => panic!("no setting is called {key}"),
         }
     }
@@ -172,14 +200,15 @@ pub(super) fn policy(line: &str) -> Policy {
 
 /// The policy as a line that [`policy`] reads back.
 fn settings(policy: &Policy) -> String {
-    let Policy { workers, graceful_timeout, boot_timeout, stall_timeout, max_lifetime, max_memory } =
+    let Policy { workers, graceful_timeout, boot_timeout, stall_timeout, max_lifetime, .. } =
         policy;
+    let (memory, stats) = (policy.max_memory, if policy.stats { " stats=on" } else { "" });
     let seconds = Duration::as_secs_f64;
     let (graceful, boot) = (seconds(graceful_timeout), seconds(boot_timeout));
     let (stall, lifetime) = (seconds(stall_timeout), seconds(max_lifetime));
     format!(
         "workers={workers} graceful={graceful} boot={boot} stall={stall} lifetime={lifetime} \
-         memory={max_memory}"
+         memory={memory}{stats}"
     )
 }
 
@@ -189,6 +218,7 @@ fn due(why: Due) -> String {
         Due::Memory { bytes } => format!("memory {bytes}"),
         Due::Lifetime => "lifetime".to_owned(),
         Due::ByHand => "by hand".to_owned(),
+        Due::Restart => "restart".to_owned(),
     }
 }
 
@@ -198,6 +228,7 @@ fn parse_due(words: &[&str]) -> Due {
         ["memory", bytes] => Due::Memory { bytes: number(bytes) },
         ["lifetime"] => Due::Lifetime,
         ["by", "hand"] => Due::ByHand,
+        ["restart"] => Due::Restart,
         _ => panic!("no worker is due because of {words:?}"),
     }
 }
@@ -205,6 +236,7 @@ fn parse_due(words: &[&str]) -> Due {
 fn parse_status(words: &[&str]) -> ExitStatus {
     match words {
         ["oom"] => ExitStatus::OutOfMemory,
+        ["unknown"] => ExitStatus::Unknown,
         ["code", code] => ExitStatus::Code(number(code)),
         ["signal", by] => ExitStatus::Signal { number: number(by), core: false },
         ["signal", by, "core"] => ExitStatus::Signal { number: number(by), core: true },
@@ -228,7 +260,10 @@ fn signal(name: &str) -> Signal {
 }
 
 fn child(word: &str) -> ChildId {
-    ChildId(number(word.trim_start_matches('#')))
+    match word.trim_start_matches('#') {
+        "stats" => ChildId::STATS,
+        word => ChildId(number(word)),
+    }
 }
 
 fn instant(word: &str) -> Instant {

@@ -38,12 +38,12 @@ fn the_laws_hold() {
     let took = began.elapsed().as_secs_f64();
     println!("{seeds} lives in {took:.1} s: {:.0} a second", seeds as f64 / took);
     counts.iter().for_each(|(what, count)| println!("{count:>9} times {what}"));
-    let never: Vec<_> = MUST_HAPPEN.iter().filter(|it| !counts.contains_key(*it)).collect();
+    let never: Vec<_> = MUST_HAPPEN.iter().filter(|name| !counts.contains_key(*name)).collect();
     assert!(seeds < SEEDS || never.is_empty(), "in no life it happened that {never:?}");
 }
 
-/// What must have happened in some life, or the laws have not been tried by it.
-const MUST_HAPPEN: [&str; 32] = [
+/// Happenings of which some life must have each, or the laws have not been tried by it.
+const MUST_HAPPEN: [&str; 33] = [
     "a child was left behind",
     "a fork after ten early deaths",
     "a fork was refused",
@@ -52,6 +52,7 @@ const MUST_HAPPEN: [&str; 32] = [
     "a reload waited for old workers",
     "a signal was ignored",
     "a slot was parked",
+    "a stop was announced",
     "a worker died",
     "a worker died while leaving",
     "a worker failed to boot",

@@ -29,9 +29,9 @@ impl Judge {
 
     pub(super) fn finish_logger(&mut self, scene: &Scene<'_>) {
         let logger = scene.machine.process(ChildId::LOGGER);
-        let once = logger.is_some_and(|it| !it.orders.any());
+        let once = logger.is_some_and(|logger| !logger.orders.any());
         self.holds(Law::OrdersOnce, once, || "a logger finishes once".to_owned());
-        let others = scene.machine.others().filter(|it| !it.undying).count();
+        let others = scene.machine.others().filter(|other| !other.undying).count();
         self.holds(Law::LoggerLast, self.stop.is_none() || others == 0, || {
             format!("the logger leaves before {others} others")
         });

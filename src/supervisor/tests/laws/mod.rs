@@ -1,4 +1,4 @@
-//! What must hold in every life of a server, whatever happens to it.
+//! The laws: they hold in every life of a server, whatever happens to it.
 //!
 //! Each law is watched at every fact and every order of a world. `lives.rs` tries ten thousand worlds;
 //! `sabotage.rs` breaks each law on purpose, to see that it is noticed.
@@ -15,13 +15,13 @@ pub(crate) use orders::Scene;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::ids::{ChildId, Generation, SlotSet};
+use crate::ids::{ChildId, Generation, Pid, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
 use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::{Task, Urgency};
 use crate::supervisor::tests::world::plan::{Plan, Release};
 
-/// What must hold.
+/// The laws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Law {
     /// A slot has at most one worker on its way to being ready, at most two that accept, and all
@@ -45,7 +45,7 @@ pub(crate) enum Law {
     BackOff,
     /// When the faults cease, every wanted worker soon serves, and nothing is left of the past.
     Recovers,
-    /// A stop ends in time even if nobody heeds it, and leaves nobody behind.
+    /// A stop ends in time even if no child heeds it, and leaves none behind.
     StopsInTime,
     /// A generation that cannot be prepared, boot or live is never in force when its reload has ended.
     BadReleasesFail,
@@ -55,16 +55,16 @@ pub(crate) enum Law {
     ReloadsEnd,
     /// Only who was silent by its own fault, for so long, is aborted.
     OnlyTheStuck,
-    /// Who is stuck is aborted in time.
+    /// A worker that stalls is aborted in time.
     TheStuckEnd,
-    /// Nobody is killed before its time.
+    /// No child is killed before its time.
     Patience,
-    /// While anybody accepts, somebody accepts from every open slot.
+    /// While a worker accepts, one accepts from every open slot.
     EverySlotAccepted,
     /// New connections are steered to slots whose workers accept, if any do; and to all of them that
     /// drain their queues when nothing is wrong.
     SteeredToTheLiving,
-    /// While somebody is able to, a connection that waits is soon accepted.
+    /// While a worker is able to, a connection that waits is soon accepted.
     QueuesDrain,
     /// Exit codes 3 and 4 say what happened.
     ExitCodes,
@@ -80,7 +80,7 @@ pub(crate) enum Law {
     PreparedFirst,
     /// When the image is replaced, no order waits for its answer.
     UpgradeAlone,
-    /// A server that stops has its logger finish when nobody else is left, and not before.
+    /// A server that stops has its logger finish when no other child is left, and not before.
     LoggerLast,
 }
 
@@ -94,8 +94,15 @@ pub(crate) struct Broken {
 /// Every generation that was read, and how good it is.
 pub(crate) type Releases = BTreeMap<Generation, (Release, Policy)>;
 
-/// How often what happened: a law says little about what never happens.
+/// The count of each happening: a law says little about one that never happens.
 pub(crate) type Counts = BTreeMap<&'static str, u64>;
+
+/// A stop that was announced: it begins then at the earliest, and at the latest.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    until: u64,
+    begun_by: u64,
+}
 
 /// Watches one world.
 #[derive(Debug)]
@@ -111,13 +118,14 @@ pub(crate) struct Judge {
     /// The first `prepare` has failed.
     unprepared: bool,
     stop: Option<Stop>,
+    announced: Option<Announced>,
     reload: Option<Trial>,
     /// `HUP` came, or an upgrade, since the last reload began.
     reload_wanted: bool,
     loading: Option<Generation>,
     /// Forks that are not answered.
     forking: BTreeMap<ChildId, Task>,
-    /// What is known of each slot.
+    /// The judge's knowledge of each slot.
     seats: Vec<SeatRecord>,
     /// When timers woke the master in the last second, and when queues did.
     timer_wakes: VecDeque<u64>,
@@ -132,15 +140,17 @@ pub(crate) struct Judge {
     steered: Option<SlotSet>,
     prepare_refused_at: Option<u64>,
     logger: SeatRecord,
-    /// How long the logger may finish.
+    /// The time for which the logger may finish.
     logger_patience: u64,
+    /// Workers that are known to have been told to leave by a signal.
+    told_by_hand: BTreeSet<Pid>,
 }
 
 /// A stop under way.
 #[derive(Clone, Copy, Debug)]
 struct Stop {
     urgency: Urgency,
-    /// Until when the logger may finish, and everybody else; and when the master must have left.
+    /// Until when the logger may finish, and every other child; and when the master must have left.
     deadline: u64,
     others_by: u64,
     gone_by: u64,
@@ -157,7 +167,7 @@ struct Trial {
     began: u64,
 }
 
-/// What is known of a slot.
+/// The judge's knowledge of a slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct SeatRecord {
     /// When its last two workers were forked, and when a fork was refused.
@@ -177,13 +187,13 @@ struct SeatRecord {
 }
 
 impl SeatRecord {
-    /// Whether forks were refused, the last one so short a time ago that none may be tried.
+    /// Returns true if forks were refused, the last one so short a time ago that none may be tried.
     fn was_refused(&self, now: u64) -> bool {
         let pause = 2000.min(125 << self.refusals.min(10));
         self.refused_at.is_some_and(|at| now - at < pause)
     }
 
-    /// Whether one killing more is excused.
+    /// Returns true if one killing more is excused.
     fn excuses_kill(&mut self, now: u64) -> bool {
         let passed = Duration::from_millis(now - self.killed_at).as_secs_f64();
         self.killings = (self.killings - passed).max(0.0);
@@ -205,7 +215,7 @@ struct Absences {
 }
 
 impl Absences {
-    /// How long it is since `then`, but for sleeps that were so long.
+    /// The time since `then`, but for sleeps that were so long.
     fn awake_since(&self, then: u64, now: u64, sleeps_from: u64) -> u64 {
         let since =
             self.sleeps.iter().filter(|(end, millis)| *end > then && *millis >= sleeps_from);
@@ -225,6 +235,7 @@ impl Judge {
             nobody_ready: true,
             unprepared: false,
             stop: None,
+            announced: None,
             reload: None,
             reload_wanted: false,
             loading: None,
@@ -241,6 +252,7 @@ impl Judge {
             prepare_refused_at: None,
             logger: SeatRecord::default(),
             logger_patience: 0,
+            told_by_hand: BTreeSet::new(),
         }
     }
 
@@ -267,7 +279,7 @@ impl Judge {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    /// Whether this time the supervisor is asked twice.
+    /// Returns true if this time the supervisor is asked twice.
     pub(crate) fn looks_twice(&self) -> bool {
         self.handled.is_multiple_of(7)
     }
@@ -276,7 +288,7 @@ impl Judge {
         self.holds(Law::ReconcileOnce, again.is_empty(), || format!("the second time: {again:?}"));
     }
 
-    /// The machine is about to sleep. Whoever has a deadline may have it anew from when the master
+    /// The machine is about to sleep. A deadline may begin anew from when the master
     /// ran last.
     pub(crate) fn slept(&mut self, now: u64, millis: u64) {
         self.count("the machine slept");
@@ -295,6 +307,9 @@ impl Judge {
         self.absences.count += 1;
         if let Some(stop) = &mut self.stop {
             stop.gone_by += millis;
+        }
+        if let Some(announced) = &mut self.announced {
+            announced.begun_by += millis;
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::supervisor::stage::{Due, Task, Urgency};
 use crate::supervisor::tests::world::machine::{Machine, Process};
 use crate::supervisor::tests::world::plan::{DEEP_SLEEP, Release};
 
-/// What an order is given among.
+/// The circumstances in which an order is given.
 pub(crate) struct Scene<'a> {
     pub(crate) now: u64,
     pub(crate) machine: &'a Machine,
@@ -31,6 +31,7 @@ impl Judge {
         match order {
             Action::Fork { child: ChildId::LOGGER, .. } => self.fork_logger(scene),
             Action::FinishLogs => self.finish_logger(scene),
+            Action::FinishStats => self.breaks(Law::Bounds, "there is no stats process".to_owned()),
             Action::Fork { child, task, generation } => {
                 self.fork(scene, *child, *task, *generation);
             }
@@ -58,10 +59,12 @@ impl Judge {
             Action::Exit(reason) => self.leave(scene, *reason),
             Action::Steer { slots } => self.steered = Some(*slots),
             Action::OpenSlots { .. }
+            | Action::Announce { .. }
             | Action::Watch { .. }
             | Action::Look { .. }
             | Action::Rouse { .. }
             | Action::ReopenLogs
+            | Action::Answer { .. }
             | Action::Upgrade => {}
         }
     }
@@ -86,6 +89,7 @@ impl Judge {
             }
             Task::Check => {}
             Task::Logger => self.breaks(Law::Bounds, format!("{id} is no logger")),
+            Task::Stats => self.breaks(Law::Bounds, "no policy wants metrics".to_owned()),
         }
     }
 
@@ -122,8 +126,9 @@ impl Judge {
 
     fn dismiss(&mut self, scene: &Scene<'_>, id: ChildId, how: Dismissal) {
         self.heal(scene);
-        let process = scene.machine.process(id).filter(|it| it.ready_at.is_some());
-        let Some((process, slot)) = process.and_then(|it| Some((it, it.slot()?))) else {
+        let process = scene.machine.process(id).filter(|process| process.ready_at.is_some());
+        let Some((process, slot)) = process.and_then(|process| Some((process, process.slot()?)))
+        else {
             return self.breaks(Law::OnlyTheLiving, format!("{id} does not serve"));
         };
         self.holds(Law::OrdersOnce, !process.orders.any(), || {
@@ -178,7 +183,8 @@ impl Judge {
         let stall = millis(scene.policy(process.generation).stall_timeout);
         let ready = process.ready_at.unwrap_or(now);
         let silent = process.hung.map_or(0, |since| now - since.max(ready));
-        let awake = process.hung.map_or(0, |it| self.absences.awake_since(it.max(ready), now, 0));
+        let awake =
+            process.hung.map_or(0, |hung| self.absences.awake_since(hung.max(ready), now, 0));
         let stuck =
             stall > 0 && silent >= stall && awake >= stall.min(1000) && process.starved.is_none();
         self.holds(Law::OnlyTheStuck, stuck, || {
@@ -200,7 +206,7 @@ impl Judge {
             orders.dismissed.map(|(then, _)| since(then) >= millis(policy.graceful_timeout)),
         ];
         let booted = since(process.forked_at) >= millis(policy.boot_timeout);
-        let tried = self.reload.is_some_and(|it| it.generation == process.generation);
+        let tried = self.reload.is_some_and(|reload| reload.generation == process.generation);
         let in_time = match orders.any() {
             true => over.contains(&Some(true)) || (stopped && orders.aborted.is_none()),
             // A worker may boot on in a stop, for want of another.
@@ -234,21 +240,29 @@ impl Judge {
     }
 
     fn forget(&mut self, scene: &Scene<'_>, generation: Generation) {
-        let used = scene.machine.others().any(|it| it.generation == generation && !it.undying);
+        let used =
+            scene.machine.others().any(|other| other.generation == generation && !other.undying);
         let known = self.remembered.remove(&generation);
         self.holds(Law::Remembered, known && !used && generation != self.in_force, || {
             format!("generation {generation} is forgotten; known: {known}, used: {used}")
         });
     }
 
-    /// New connections are refused: for a signal, or because nobody can boot or be prepared.
+    /// New connections are refused: for a signal, or because no worker can boot or be prepared.
     fn note_stop(&mut self, scene: &Scene<'_>) {
         if self.stop.is_some() {
             return;
         }
+        if let Some(announced) = self.announced.take() {
+            self.holds(Law::UrgencyRises, scene.now >= announced.until, || {
+                format!("it was to serve until {}", announced.until)
+            });
+            let patience = millis(scene.releases[&self.in_force].1.graceful_timeout);
+            return self.stop_by(scene.now, Urgency::Graceful, patience, ExitReason::Stopped);
+        }
         let wanted = usize::from(scene.supervisor.wanted);
         let nobody =
-            self.nobody_ready && self.seats.iter().take(wanted).all(|it| it.early_deaths > 0);
+            self.nobody_ready && self.seats.iter().take(wanted).all(|seat| seat.early_deaths > 0);
         let reason = match (self.unprepared, nobody) {
             (true, _) => ExitReason::Prepare,
             (false, true) => ExitReason::WorkerBoot,
@@ -268,7 +282,7 @@ impl Judge {
         reason: ExitReason,
     ) {
         // Killing takes a moment; who was aborted just before has its own two seconds. Before the
-        // deadline there is some time for the last lines. One whom `KILL` does not end is waited for.
+        // deadline there is some time for the last lines. One that `KILL` does not end is waited for.
         let undying = if self.undying { 5000 } else { 0 };
         let (deadline, gone_by) = (now + patience, now + patience.max(2000) + 60 + undying);
         let others_by = deadline - (patience / 4).min(250);
@@ -285,7 +299,7 @@ impl Judge {
 
     fn leave(&mut self, scene: &Scene<'_>, reason: ExitReason) {
         self.exit = Some(reason);
-        let left = scene.machine.processes.iter().filter(|it| !it.undying).count();
+        let left = scene.machine.processes.iter().filter(|process| !process.undying).count();
         self.holds(Law::StopsInTime, left == 0, || format!("{left} children are left behind"));
         let meant = self.stop.map(|stop| stop.reason);
         self.holds(Law::ExitCodes, meant == Some(reason), || format!("{reason:?}, not {meant:?}"));
@@ -310,6 +324,9 @@ impl Judge {
                     Some(Trial { generation: *generation, from: self.in_force, began: now });
             }
             Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => self.reload = None,
+            Notice::Due { pid, why: Due::ByHand, .. } => {
+                self.told_by_hand.insert(*pid);
+            }
             Notice::Stopping { urgency, .. } => {
                 let urgent = self.stop.is_some_and(|stop| stop.urgency == *urgency);
                 self.holds(Law::UrgencyRises, urgent, || format!("it stops {urgency:?} now"));
@@ -322,7 +339,7 @@ impl Judge {
     }
 }
 
-/// What is worth counting: see `MUST_HAPPEN`.
+/// The happenings that are counted: see `MUST_HAPPEN`.
 fn worth_counting(notice: &Notice) -> Option<&'static str> {
     Some(match notice {
         Notice::Reloaded { .. } => "a reload succeeded",
@@ -334,26 +351,29 @@ fn worth_counting(notice: &Notice) -> Option<&'static str> {
         Notice::Exited { ending: Ending::DiedLeaving, .. } => "a worker died while leaving",
         Notice::Exited { ending: Ending::Overstayed, .. } => "a worker overstayed",
         Notice::Starved { .. } => "a worker was starved",
-        Notice::StillFailing { .. } => "workers could not live for a minute",
+        Notice::SlotsFailing { .. } => "workers could not live for a minute",
         Notice::Due { why: Due::Requests, .. } => "a worker had served enough",
         Notice::Due { why: Due::Memory { .. }, .. } => "a worker was too large",
         Notice::Due { why: Due::Lifetime, .. } => "a worker was too old",
+        Notice::Due { why: Due::Restart, .. } => "a worker was restarted",
         Notice::Due { why: Due::ByHand, .. } => "a worker was told to leave by hand",
         Notice::ForkFailed { .. } => "a fork was refused",
-        Notice::UpgradeRefused { .. } => "an upgrade was refused",
-        Notice::Cramped { .. } => "a worker was too large from the start",
-        Notice::Crowded { .. } => "a reload waited for old workers",
+        Notice::UpgradeFailed { .. } => "an upgrade was refused",
+        Notice::WorkerTooLarge { .. } => "a worker was too large from the start",
+        Notice::ReloadDelayed { .. } => "a reload waited for old workers",
+        Notice::StopAnnounced { .. } => "a stop was announced",
         Notice::Ignored { .. } => "a signal was ignored",
         Notice::Resized { .. } => "the number of workers was changed",
         Notice::SizeKept { .. } => "the number of workers was kept",
-        Notice::LoggerDied { .. } => "the logger died",
+        Notice::LoggerExited { .. } => "the logger died",
+        Notice::StatsExited { .. } => "the stats process died",
         Notice::Killing { task: Task::Logger, .. } => "the logger was killed",
         Notice::Forked { .. }
         | Notice::Ready { .. }
         | Notice::Killing { .. }
         | Notice::Stalled { .. }
-        | Notice::LeftBehind { .. }
-        | Notice::NobodyBoots
+        | Notice::Unkillable { .. }
+        | Notice::BootFailed
         | Notice::PrepareFailed { .. }
         | Notice::Reloading { .. }
         | Notice::Stopping { .. }

@@ -12,7 +12,7 @@ use crate::supervisor::tests::world::machine::Process;
 use crate::supervisor::tests::world::plan::Release;
 use crate::supervisor::tests::world::{Sabotage, World};
 
-/// How each law is broken.
+/// The ways in which the laws are broken, one for each.
 #[expect(clippy::too_many_lines, reason = "one arm for each law")]
 fn sabotage(law: Law) -> Sabotage {
     match law {
@@ -31,7 +31,8 @@ fn sabotage(law: Law) -> Sabotage {
             orders.push(Action::Signal { pid: Pid(4711), signal: ChildSignal::Quit });
         },
         Law::OrdersOnce => |_, orders| {
-            let dismissal = orders.iter().find(|it| matches!(it, Action::Dismiss { .. })).cloned();
+            let dismissal =
+                orders.iter().find(|order| matches!(order, Action::Dismiss { .. })).cloned();
             orders.extend(dismissal);
         },
         Law::UrgencyRises => |_, orders| {
@@ -55,41 +56,44 @@ fn sabotage(law: Law) -> Sabotage {
             });
             orders.extend(refused.map(|slot| fork(slot, Generation::FIRST)));
         },
-        Law::Recovers => |_, orders| orders.retain(|it| !matches!(it, Action::Load { .. })),
+        Law::Recovers => |_, orders| orders.retain(|order| !matches!(order, Action::Load { .. })),
         Law::StopsInTime => |_, orders| {
-            orders.retain(|it| !matches!(it, Action::Signal { signal: ChildSignal::Kill, .. }));
+            orders
+                .retain(|order| !matches!(order, Action::Signal { signal: ChildSignal::Kill, .. }));
         },
         Law::BadReleasesFail => |world, orders| {
             let bad = world.releases.iter().find(|(_, (it, _))| *it == Release::HangsAtBoot);
             orders.extend(bad.map(|(generation, _)| Action::Use { generation: *generation }));
         },
         Law::ServedThroughout => |world, orders| {
-            let settled = serving(world).filter(|it| it.ready_at < Some(world.now));
-            orders.extend(settled.map(|it| signal(it, ChildSignal::Quit)));
+            let settled = serving(world).filter(|serving| serving.ready_at < Some(world.now));
+            orders.extend(settled.map(|settled| signal(settled, ChildSignal::Quit)));
         },
         Law::ReloadsEnd => |_, orders| {
-            orders.retain(|it| {
-                !matches!(it, Action::Fork { task: Task::Prepare, generation, .. }
+            orders.retain(|order| {
+                !matches!(order, Action::Fork { task: Task::Prepare, generation, .. }
                     if *generation > Generation::FIRST)
             });
         },
         Law::OnlyTheStuck => |world, orders| {
-            orders.extend(serving(world).map(|it| signal(it, ChildSignal::Abort)));
+            orders.extend(serving(world).map(|serving| signal(serving, ChildSignal::Abort)));
         },
         Law::TheStuckEnd => |_, orders| {
-            orders.retain(|it| !matches!(it, Action::TakePulse { .. }));
+            orders.retain(|order| !matches!(order, Action::TakePulse { .. }));
         },
         Law::Patience => |world, orders| {
-            let booting = world.machine.processes.iter().find(|it| it.starts());
-            orders.extend(booting.map(|it| signal(it, ChildSignal::Kill)));
+            let booting = world.machine.processes.iter().find(|process| process.starts());
+            orders.extend(booting.map(|booting| signal(booting, ChildSignal::Kill)));
         },
         Law::EverySlotAccepted => |_, orders| {
-            orders.retain(|it| !matches!(it, Action::Accept { .. }));
+            orders.retain(|order| !matches!(order, Action::Accept { .. }));
         },
         Law::SteeredToTheLiving => |world, orders| {
-            orders.retain(|it| world.now < 200 || !matches!(it, Action::Steer { .. }));
+            orders.retain(|order| world.now < 200 || !matches!(order, Action::Steer { .. }));
         },
-        Law::QueuesDrain => |_, orders| orders.retain(|it| !matches!(it, Action::Look { .. })),
+        Law::QueuesDrain => {
+            |_, orders| orders.retain(|order| !matches!(order, Action::Look { .. }))
+        }
         Law::ExitCodes => |_, orders| {
             for order in orders {
                 if let Action::Exit(reason) = order {
@@ -110,7 +114,8 @@ fn sabotage(law: Law) -> Sabotage {
             orders.push(Action::Log(Notice::Reloading { generation: Generation::FIRST }));
         },
         Law::SuccessorFirst => |world, orders| {
-            let drain = |it: &Process| Action::Dismiss { child: it.id, how: Dismissal::Drain };
+            let drain =
+                |process: &Process| Action::Dismiss { child: process.id, how: Dismissal::Drain };
             orders.extend(serving(world).map(drain));
         },
         Law::Remembered => |_, orders| {
@@ -191,11 +196,11 @@ fn fork(slot: Slot, generation: Generation) -> Action {
 }
 
 fn is_untouched(world: &World) -> bool {
-    world.machine.processes.iter().all(|it| it.id < ChildId(1_000_000))
+    world.machine.processes.iter().all(|process| process.id < ChildId(1_000_000))
 }
 
 fn serving(world: &World) -> Option<&Process> {
-    world.machine.processes.iter().find(|it| it.serves())
+    world.machine.processes.iter().find(|process| process.serves())
 }
 
 fn signal(process: &Process, signal: ChildSignal) -> Action {

@@ -1,7 +1,7 @@
 //! The laws about how things stand after a fact, and about time.
 
 use super::orders::Scene;
-use super::{Judge, Law, millis};
+use super::{Announced, Judge, Law, millis};
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::supervisor::Phase;
 use crate::supervisor::Supervisor;
@@ -20,17 +20,27 @@ impl Judge {
         let now = scene.now;
         match fact {
             Event::Signalled(Signal::Reload) | Event::Upgraded => {
-                self.reload_wanted |= self.stop.is_none();
+                self.reload_wanted |= self.stop.is_none() && self.announced.is_none();
             }
+            Event::Signalled(Signal::Terminate) if self.announced.is_some() => {}
             Event::Signalled(Signal::Terminate) => {
-                let patience = millis(scene.releases[&self.in_force].1.graceful_timeout);
-                self.stop_by(now, Urgency::Graceful, patience, ExitReason::Stopped);
+                let policy = &scene.releases[&self.in_force].1;
+                let (announce, patience) =
+                    (millis(policy.announce), millis(policy.graceful_timeout));
+                if announce > 0 && self.stop.is_none() && scene.supervisor.phase == Phase::Running {
+                    let until = now + announce;
+                    self.announced = Some(Announced { until, begun_by: until + 60 });
+                    self.reload_wanted = false;
+                } else {
+                    self.stop_by(now, Urgency::Graceful, patience, ExitReason::Stopped);
+                }
             }
             Event::Signalled(Signal::Interrupt | Signal::Quit) => {
+                self.announced = None;
                 self.stop_by(now, Urgency::Quick, 2000, ExitReason::Stopped);
             }
             Event::Ready { child }
-                if scene.machine.process(*child).is_some_and(|it| !it.orders.any()) =>
+                if scene.machine.process(*child).is_some_and(|process| !process.orders.any()) =>
             {
                 self.nobody_ready = false;
             }
@@ -53,17 +63,22 @@ impl Judge {
             | Event::Tick
             | Event::WorkerDue { .. }
             | Event::Exited { .. }
+            | Event::Unheard { .. }
             | Event::SlotsOpen { .. }
             | Event::QueueLength { .. }
             | Event::Pulse { .. }
+            | Event::Commanded { .. }
+            | Event::Abandoned { .. }
+            | Event::Reopened { .. }
             | Event::UpgradeFailed { .. } => {}
         }
     }
 
     /// A worker that is above its limit as soon as it serves is an early death, although it serves on.
     fn note_memory(&mut self, scene: &Scene<'_>, id: ChildId, bytes: u64) {
-        let known = scene.supervisor.children.iter().find(|it| it.id == id);
-        let due = known.is_none_or(|it| !matches!(it.stage, Stage::Serving { due: None, .. }));
+        let known = scene.supervisor.children.iter().find(|child| child.id == id);
+        let due =
+            known.is_none_or(|known| !matches!(known.stage, Stage::Serving { due: None, .. }));
         let Some(process) = scene.machine.process(id) else { return };
         let limit = scene.releases[&process.generation].1.max_memory;
         let ready_at = process.ready_at.unwrap_or(scene.now);
@@ -85,18 +100,20 @@ impl Judge {
                 self.logger.forked_at = self.logger.forked_before;
                 self.logger.refused_at = Some(now);
             }
-            Some(Task::Check) | None => {}
+            Some(Task::Stats | Task::Check) | None => {}
         }
     }
 
     /// A child is about to be reaped.
     pub(crate) fn ended(&mut self, now: u64, process: &Process, status: ExitStatus) {
+        let told_by_hand = self.told_by_hand.remove(&process.pid);
         match process.task {
             Task::Worker { slot } if !process.orders.any() => {
                 let ready_at = process.ready_at.unwrap_or(now);
                 let early = now - ready_at < 2000;
-                // Who is ready and killed by somebody says nothing about his successor, for once.
-                let by_hand = process.ready_at.is_some() && status.is_by_hand();
+                // A ready worker that is killed by hand says nothing about its replacement, for once.
+                let left = told_by_hand && status.is_clean();
+                let by_hand = process.ready_at.is_some() && (status.is_by_hand() || left);
                 if !(early && by_hand && self.seats[slot.index()].excuses_kill(now)) {
                     self.lost(now, process, ready_at);
                 }
@@ -110,7 +127,7 @@ impl Judge {
                 self.unprepared |= process.generation == Generation::FIRST && self.stop.is_none();
             }
             Task::Logger => self.logger_ended(now, process, status),
-            Task::Worker { .. } | Task::Check => {}
+            Task::Worker { .. } | Task::Check | Task::Stats => {}
         }
     }
 
@@ -135,6 +152,11 @@ impl Judge {
         let most = 12 + 35 * slots + self.queued.len();
         let wakes = self.timer_wakes.len();
         self.holds(Law::NoBusyLoop, wakes <= most, || format!("{wakes} timers in a second"));
+        if let Some(announced) = self.announced {
+            self.holds(Law::StopsInTime, now <= announced.begun_by, || {
+                format!("it should have begun to stop at {}", announced.begun_by)
+            });
+        }
         if let Some(stop) = self.stop {
             self.holds(Law::StopsInTime, now <= stop.gone_by, || {
                 format!("it should have left at {}", stop.gone_by)
@@ -224,11 +246,11 @@ impl Judge {
     }
 
     fn memory(&mut self, scene: &Scene<'_>) {
-        let reload = self.reload.map(|it| [it.from, it.generation]);
-        let idle = self.remembered.iter().find(|it| {
-            **it != self.in_force
-                && !reload.is_some_and(|ends| ends.contains(it))
-                && !scene.machine.others().any(|process| process.generation == **it)
+        let reload = self.reload.map(|reload| [reload.from, reload.generation]);
+        let idle = self.remembered.iter().find(|generation| {
+            **generation != self.in_force
+                && !reload.is_some_and(|generations| generations.contains(generation))
+                && !scene.machine.others().any(|process| process.generation == **generation)
         });
         if let Some(generation) = idle.copied() {
             self.breaks(Law::Remembered, format!("nobody uses generation {generation}"));

@@ -1,4 +1,4 @@
-//! How a server begins, and how it fails to.
+//! The beginning of a server, and how it fails.
 
 use super::life;
 
@@ -18,7 +18,7 @@ fn first_boot() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @40      exited 101 code 0
                   → fork #2 worker 0 g1
                   → fork #3 worker 1 g1
@@ -48,7 +48,7 @@ fn prepare_fails() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @40      exited 101 code 1
                   → error: failed to load the application: prepare exited with code 1
                   → stop listening
@@ -73,7 +73,7 @@ fn prepare_hangs() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @60000   tick
                   → error: killing prepare (pid 101): not ready within boot_timeout
                   → send 101 KILL
@@ -104,7 +104,7 @@ fn no_worker_boots() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @40      exited 101 code 0
                   → fork #2 worker 0 g1
                   → fork #3 worker 1 g1
@@ -149,7 +149,7 @@ fn one_worker_boots_late_and_nobody_gives_up() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @40      exited 101 code 0
                   → fork #2 worker 0 g1
                   → fork #3 worker 1 g1
@@ -193,7 +193,7 @@ fn boot_timeout() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @40      exited 101 code 0
                   → fork #2 worker 0 g1
                   → fork #3 worker 1 g1
@@ -232,7 +232,7 @@ fn term_while_prepare_runs() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @10      signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
@@ -262,7 +262,7 @@ fn term_while_workers_boot() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @40      exited 101 code 0
                   → fork #2 worker 0 g1
                   → fork #3 worker 1 g1
@@ -314,7 +314,7 @@ fn fork_refused() {
         @750     tick
                   → fork #3 prepare g1
         @750     forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @760     exited 103 code 0
                   → fork #4 worker 0 g1
         @760     forked #4 pid 104
@@ -343,7 +343,7 @@ fn hup_during_boot() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @5       signal HUP
         @40      exited 101 code 0
                   → fork #2 worker 0 g1

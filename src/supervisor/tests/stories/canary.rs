@@ -28,7 +28,7 @@ fn an_old_worker_dies_while_the_canary_boots() {
         @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -88,7 +88,7 @@ fn rollback_after_the_canary_was_proven() {
         @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -155,7 +155,7 @@ fn the_canary_is_told_to_leave_by_hand() {
         @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @1010    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @1050    exited 103 code 0
                   → fork #4 worker 0 g2
         @1050    forked #4 pid 104
@@ -204,7 +204,7 @@ fn the_only_worker_dies_while_the_canary_is_awaited() {
         @5010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @5010    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @5020    exited 102 signal 9
                   → error: worker 0 (pid 102) died: ended by signal 9 (KILL)
                   → fork #4 worker 0 g1
@@ -249,7 +249,7 @@ fn what_may_be_gone_back_to_is_not_forgotten() {
         @5000    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @5000    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @5020    exited 104 code 0
                   → fork #5 worker 0 g2
         @5020    forked #5 pid 105
@@ -321,7 +321,7 @@ fn ttou_retires_the_canary() {
         @5000    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @5000    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @5020    exited 104 code 0
                   → fork #5 worker 0 g2
         @5020    forked #5 pid 105

@@ -254,7 +254,7 @@ fn killings_without_end_are_braked() {
     let text = served("workers=1", &(2..110).map(killed).collect::<String>());
     let forked_at = |child: u32| {
         let forked = format!("forked #{child} pid {}", 100 + child);
-        let line = text.lines().find(|it| it.ends_with(&forked))?;
+        let line = text.lines().find(|line| line.ends_with(&forked))?;
         line.split(' ').next()
     };
     assert_eq!([3, 102].map(forked_at), [Some("@1010"), Some("@1505")]);

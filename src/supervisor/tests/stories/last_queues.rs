@@ -1,8 +1,8 @@
-//! What becomes of those who wait when the server ends.
+//! The fate of queued connections when the server ends.
 
 use super::{served, served_with_queues};
 
-/// Whoever is stuck from now on, or dies, takes no queue with it.
+/// A worker that stalls from now on, or dies, takes no queue with it.
 #[test]
 fn term_leaves_no_queue_to_one_worker() {
     insta::assert_snapshot!(

@@ -1,4 +1,4 @@
-//! How the logger is kept, and parted with.
+//! The life of the logger, and its end.
 
 use super::{Teller, served, served_with_logger};
 use crate::ids::{ChildId, Pid};
@@ -9,7 +9,7 @@ use crate::supervisor::notice::Notice;
 use crate::supervisor::tests::transcript::policy;
 use crate::time::Instant;
 
-/// What a server does from its start, with everything about the logger.
+/// The story of a server from its start, with everything about the logger.
 fn life_with_logger(settings: &str, script: &str) -> String {
     let mut teller = Teller::new(settings);
     teller.tells_logger = true;
@@ -34,9 +34,9 @@ fn it_is_the_first_and_the_last() {
                   → fork #0 the logger g1
                   → fork #1 prepare g1
         @0       forked #0 pid 100
-                  → debug: the logger begun with pid: 100
+                  → debug: the logger started with pid: 100
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @50      exited 101 code 0
                   → fork #2 worker 0 g1
         @50      forked #2 pid 102
@@ -72,22 +72,22 @@ fn one_that_dies_is_replaced_and_one_that_cannot_live_is_waited_for() {
                   → error: the logger (pid 100) died: ended by signal 9 (KILL); another takes its place
                   → fork #0 the logger g1
         @60000   forked #0 pid 100
-                  → debug: the logger begun with pid: 100
+                  → debug: the logger started with pid: 100
         @60001   exited 100 code 1
                   → error: the logger (pid 100) died: exited with code 1; another takes its place
                   → fork #0 the logger g1
         @60001   forked #0 pid 100
-                  → debug: the logger begun with pid: 100
+                  → debug: the logger started with pid: 100
         @60002   exited 100 code 1
                   → error: the logger (pid 100) died: exited with code 1; another takes its place
         @60013   tick
                   → fork #0 the logger g1
         @60013   forked #0 pid 100
-                  → debug: the logger begun with pid: 100
+                  → debug: the logger started with pid: 100
         ");
 }
 
-/// From the second early death on there may be nobody who writes the logs.
+/// From the second early death on there may be no logger.
 #[test]
 fn a_logger_that_cannot_live_is_told_of_elsewhere_too() {
     let mut supervisor = Supervisor::new(policy("workers=1"), 7);
@@ -100,7 +100,7 @@ fn a_logger_that_cannot_live_is_told_of_elsewhere_too() {
         Event::Exited { pid: Pid(101), status: ExitStatus::Code(1) },
     ] {
         for order in supervisor.handle(Instant::from_millis(1000), event) {
-            if let Action::Log(notice @ Notice::LoggerDied { .. }) = order {
+            if let Action::Log(notice @ Notice::LoggerExited { .. }) = order {
                 deaths.push(notice.is_of_mute_logs());
             }
         }
@@ -132,9 +132,9 @@ fn a_refused_fork_is_tried_again() {
                   → fork #0 the logger g1
                   → fork #2 prepare g1
         @250     forked #0 pid 100
-                  → debug: the logger begun with pid: 100
+                  → debug: the logger started with pid: 100
         @250     forked #2 pid 102
-                  → debug: prepare begun with pid: 102
+                  → debug: prepare started with pid: 102
         ");
 }
 
@@ -158,7 +158,7 @@ fn a_reload_has_another_open_the_new_targets() {
         @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @1010    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @1050    exited 103 code 0
                   → fork #4 worker 0 g2
         @1050    forked #4 pid 104
@@ -173,7 +173,7 @@ fn a_reload_has_another_open_the_new_targets() {
         @1170    exited 100 code 0
                   → fork #0 the logger g2
         @1170    forked #0 pid 100
-                  → debug: the logger begun with pid: 100
+                  → debug: the logger started with pid: 100
         @1180    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → forget g1
@@ -197,7 +197,7 @@ fn an_upgrade_has_another_run_the_new_image() {
         @1005    exited 100 code 0
                   → fork #0 the logger g1
         @1005    forked #0 pid 100
-                  → debug: the logger begun with pid: 100
+                  → debug: the logger started with pid: 100
         ");
 }
 
@@ -292,9 +292,75 @@ fn one_that_dies_at_the_end_is_replaced_to_write_the_last_lines() {
                   → error: the logger (pid 100) died: ended by signal 9 (KILL); another takes its place
                   → fork #0 the logger g1
         @1110    forked #0 pid 100
-                  → debug: the logger begun with pid: 100
+                  → debug: the logger started with pid: 100
                   → finish logs
         @1120    exited 100 code 0
+                  → exit 0
+        ");
+}
+
+/// Five early deaths in a row: there will be no logger that could write the last lines.
+#[test]
+fn failing_logger_does_not_hold_the_exit() {
+    insta::assert_snapshot!(served_with_logger(
+        "workers=1 graceful=30",
+        "
+        @60000 exited 100 code 1
+        @60001 exited 100 code 1
+        @60020 tick
+        @60021 exited 100 code 1
+        @60100 tick
+        @60101 exited 100 code 1
+        @60300 tick
+        @60301 exited 100 code 1
+        @60600 tick
+        @60601 exited 100 code 1
+        @60602 signal TERM
+        @60610 exited 102 code 0
+        @60620 exited 100 code 1
+        "
+    ), @r"
+        @0       #2 is worker 0 with pid 102
+        @60000   exited 100 code 1
+                  → error: the logger (pid 100) died: exited with code 1; another takes its place
+                  → fork #0 the logger g1
+        @60000   forked #0 pid 100
+                  → debug: the logger started with pid: 100
+        @60001   exited 100 code 1
+                  → error: the logger (pid 100) died: exited with code 1; another takes its place
+                  → fork #0 the logger g1
+        @60001   forked #0 pid 100
+                  → debug: the logger started with pid: 100
+        @60021   exited 100 code 1
+                  → error: the logger (pid 100) died: exited with code 1; another takes its place
+                  → fork #0 the logger g1
+        @60021   forked #0 pid 100
+                  → debug: the logger started with pid: 100
+        @60101   exited 100 code 1
+                  → error: the logger (pid 100) died: exited with code 1; another takes its place
+                  → fork #0 the logger g1
+        @60101   forked #0 pid 100
+                  → debug: the logger started with pid: 100
+        @60301   exited 100 code 1
+                  → error: the logger (pid 100) died: exited with code 1; another takes its place
+                  → fork #0 the logger g1
+        @60301   forked #0 pid 100
+                  → debug: the logger started with pid: 100
+        @60601   exited 100 code 1
+                  → error: the logger (pid 100) died: exited with code 1; another takes its place
+                  → fork #0 the logger g1
+        @60601   forked #0 pid 100
+                  → debug: the logger started with pid: 100
+        @60602   signal TERM
+                  → stop listening
+                  → info: stopping: workers may finish for 30 s
+                  → dismiss #2 stop
+        @60610   exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
+                  → info: Shutting down: Master
+                  → finish logs
+        @60620   exited 100 code 1
+                  → error: the logger (pid 100) died: exited with code 1; another takes its place
                   → exit 0
         ");
 }
@@ -326,7 +392,7 @@ fn one_that_is_being_replaced_when_all_leave_is_not_the_last() {
         @1003    exited 100 code 0
                   → fork #0 the logger g1
         @1003    forked #0 pid 100
-                  → debug: the logger begun with pid: 100
+                  → debug: the logger started with pid: 100
                   → finish logs
         @1004    exited 100 code 0
                   → exit 0

@@ -8,6 +8,7 @@
 
 mod boot;
 mod canary;
+mod commands;
 mod crash;
 mod last_queues;
 mod logger;
@@ -16,6 +17,7 @@ mod recycle;
 mod releases;
 mod reload;
 mod resize;
+mod stats;
 mod stop;
 mod stuck;
 mod upgrade;
@@ -31,14 +33,14 @@ use crate::supervisor::stage::Task;
 use crate::supervisor::tests::{every_event, transcript};
 use crate::time::Instant;
 
-/// What a server with these settings does, from its start.
+/// The story of a server with these settings, from its start.
 fn life(settings: &str, script: &str) -> String {
     let mut teller = Teller::new(settings);
     teller.tell(script);
     teller.text
 }
 
-/// What a server does whose workers all became ready at time 0: child `#2` in slot 0 and so on.
+/// The story of a server whose workers all became ready at time 0: child `#2` in slot 0 and so on.
 fn served(settings: &str, script: &str) -> String {
     let mut teller = Teller::new(settings);
     teller.boot();
@@ -76,7 +78,7 @@ struct Teller {
     supervisor: Supervisor,
     now: Instant,
     text: String,
-    /// Whether the kernel forks now.
+    /// True if the kernel forks now.
     forks: bool,
     /// More slots than this cannot be opened.
     slots_max: u16,
@@ -102,7 +104,7 @@ impl Teller {
         let clean = ExitStatus::Code(0);
         self.step(Event::Started);
         self.step(Event::Exited { pid: Pid(101), status: clean });
-        let workers: Vec<ChildId> = self.supervisor.children.iter().map(|it| it.id).collect();
+        let workers: Vec<ChildId> = self.supervisor.children.iter().map(|child| child.id).collect();
         workers.into_iter().for_each(|child| self.step(Event::Ready { child }));
         self.text.clear();
         for child in &self.supervisor.children {
@@ -187,7 +189,7 @@ impl Teller {
         }
     }
 
-    /// Whether this is the logger, and the story is not about it.
+    /// Returns true if this is the logger, and the story is not about it.
     fn hides(&self, child: ChildId) -> bool {
         child == ChildId::LOGGER && !self.tells_logger
     }
@@ -195,6 +197,9 @@ impl Teller {
 
 /// The pid of a child in the stories.
 pub(super) fn pid_of(child: ChildId) -> Pid {
+    if child == ChildId::STATS {
+        return Pid(99);
+    }
     Pid(100 + i32::try_from(child.0).expect("a story is short"))
 }
 
@@ -220,8 +225,9 @@ fn is_loggers(fact: &Event) -> bool {
 }
 
 /// Where the stories stand.
-const BOOKS: [&str; 12] = [
+const BOOKS: [&str; 14] = [
     include_str!("boot.rs"),
+    include_str!("commands.rs"),
     include_str!("crash.rs"),
     include_str!("last_queues.rs"),
     include_str!("logger.rs"),
@@ -230,6 +236,7 @@ const BOOKS: [&str; 12] = [
     include_str!("releases.rs"),
     include_str!("reload.rs"),
     include_str!("resize.rs"),
+    include_str!("stats.rs"),
     include_str!("stop.rs"),
     include_str!("stuck.rs"),
     include_str!("upgrade.rs"),
@@ -240,7 +247,8 @@ fn every_fact_occurs_in_a_story() {
     let lines: Vec<&str> = BOOKS.iter().flat_map(|book| book.lines().map(str::trim)).collect();
     let told = |word: &str| {
         lines.iter().any(|line| {
-            line.starts_with('@') && line.split_whitespace().nth(1).is_some_and(|it| it == word)
+            line.starts_with('@')
+                && line.split_whitespace().nth(1).is_some_and(|other| other == word)
         })
     };
     for event in every_event() {
@@ -250,6 +258,6 @@ fn every_fact_occurs_in_a_story() {
     }
     for signal in ["TERM", "INT", "QUIT", "HUP", "TTIN", "TTOU", "USR1", "USR2", "WINCH"] {
         let line = format!("signal {signal}");
-        assert!(lines.iter().any(|it| it.ends_with(&line)), "no story tells of `{line}`");
+        assert!(lines.iter().any(|told| told.ends_with(&line)), "no story tells of `{line}`");
     }
 }

@@ -1,4 +1,4 @@
-//! Slots that nobody drains.
+//! Slots whose queue is not drained.
 
 use super::served_with_queues;
 
@@ -94,7 +94,7 @@ fn a_queue_that_lasts_is_steered_around() {
     );
 }
 
-/// That nobody waits behind a worker that stands still is its siblings' doing.
+/// That no connection waits behind a worker that stands still is its siblings' doing.
 #[test]
 fn a_slot_is_released_when_its_worker_shows_a_sign_of_life() {
     insta::assert_snapshot!(
@@ -167,7 +167,7 @@ fn a_reload_steers_anew() {
                   → fork #4 prepare g2
                   → steer {0,1}
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         "
     );
 }

@@ -317,7 +317,7 @@ fn a_limit_that_no_worker_can_keep_is_said_once_and_braked() {
         script.push_str(&format!("@{} exited {} code 0\n", now + 9, child + 100));
     }
     let text = served("workers=1 memory=100000000", &script);
-    let forks = text.lines().filter(|it| it.contains(" forked #")).count();
+    let forks = text.lines().filter(|line| line.contains(" forked #")).count();
     assert_eq!(forks, 9, "{text}");
     let said = "takes 106 MiB as soon as it serves: max_memory is less than this application needs";
     assert_eq!(text.matches(said).count(), 1, "{text}");

@@ -42,7 +42,7 @@ fn prepare_fails() {
         @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @1010    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @1300    exited 103 code 1
                   → error: failed to reload: generation 2 is dropped, 1 serves on: prepare exited with code 1
                   → forget g2
@@ -69,7 +69,7 @@ fn prepare_hangs() {
         @1010    loaded workers=1 graceful=30 boot=5 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @1010    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @6010    tick
                   → error: killing prepare (pid 103): not ready within boot_timeout
                   → send 103 KILL
@@ -101,7 +101,7 @@ fn worker_hangs_at_boot() {
         @1010    loaded workers=2 graceful=30 boot=5 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -143,7 +143,7 @@ fn worker_panics_at_once_after_ready() {
         @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -187,7 +187,7 @@ fn broken_binary() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @1040    exited 103 code 127
                   → error: failed to upgrade: the new binary's check exited with code 127; nothing has changed
         "
@@ -217,7 +217,7 @@ fn worker_exits_at_boot() {
         @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -268,7 +268,7 @@ fn worker_panics_at_once_after_ready_in_a_vacant_slot() {
         @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -331,7 +331,7 @@ fn worker_hangs_at_boot_after_the_first_was_proven() {
         @1010    loaded workers=2 graceful=30 boot=5 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -390,7 +390,7 @@ fn a_sleep_is_no_trial() {
         @1000    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @1000    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @1050    exited 103 code 0
                   → fork #4 worker 0 g2
         @1050    forked #4 pid 104
@@ -437,7 +437,7 @@ fn worker_panics_soon_after_it_was_proven() {
         @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105

@@ -26,7 +26,7 @@ fn hup_good() {
         @1010    loaded workers=2 graceful=20 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -77,7 +77,7 @@ fn hup_with_fewer_workers() {
         @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #5 prepare g2
         @1010    forked #5 pid 105
-                  → debug: prepare begun with pid: 105
+                  → debug: prepare started with pid: 105
         @1050    exited 105 code 0
                   → fork #6 worker 0 g2
         @1050    forked #6 pid 106
@@ -135,7 +135,7 @@ fn hup_takes_the_count_from_the_file_again() {
         @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -182,7 +182,7 @@ fn hup_during_hup() {
         @1010    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @1010    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @1020    signal HUP
         @1050    exited 103 code 0
                   → fork #4 worker 0 g2
@@ -225,7 +225,7 @@ fn hup_with_more_workers() {
         @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @1010    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @1050    exited 103 code 0
                   → fork #4 worker 0 g2
         @1050    forked #4 pid 104
@@ -277,7 +277,7 @@ fn a_predecessor_that_was_due_is_due_again() {
         @5000    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @5000    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @5020    exited 103 code 0
                   → fork #4 worker 0 g2
         @5020    forked #4 pid 104
@@ -348,7 +348,7 @@ fn a_reload_cures_a_generation_that_cannot_live() {
         @112     loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #5 prepare g2
         @112     forked #5 pid 105
-                  → debug: prepare begun with pid: 105
+                  → debug: prepare started with pid: 105
         @113     exited 105 code 0
         @115     exited 104 code 1
                   → error: worker 0 (pid 104) failed to boot: exited with code 1

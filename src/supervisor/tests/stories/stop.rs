@@ -1,4 +1,4 @@
-//! How a server ends.
+//! The end of a server.
 
 use super::served;
 
@@ -85,6 +85,84 @@ fn nobody_heeds_term() {
                   → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
         @31006   exited 103 signal 9
                   → warning: worker 1 (pid 103) was killed while leaving: ended by signal 9 (KILL)
+                  → info: Shutting down: Master
+                  → exit 0
+        "
+    );
+}
+
+/// The server serves on as before, replaces what dies, and takes no other wishes.
+#[test]
+fn announced_term() {
+    insta::assert_snapshot!(
+        served(
+            "workers=2 graceful=30 announce=6",
+            "
+            @1000 signal TERM
+            @1500 signal TERM
+            @2000 signal HUP
+            @3000 exited 102 signal 11
+            @3100 ready #4
+            @7000 tick
+            @8000 exited 103 code 0
+            @8001 exited 104 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @0       #3 is worker 1 with pid 103
+        @1000    signal TERM
+                  → info: stopping in 6 s: the server serves on, readiness is 503
+                  → announce #2
+                  → announce #3
+        @1500    signal TERM
+        @2000    signal HUP
+                  → warning: ignoring HUP: the server is stopping
+        @3000    exited 102 signal 11
+                  → error: worker 0 (pid 102) died: ended by signal 11 (SEGV)
+                  → fork #4 worker 0 g1
+        @3000    forked #4 pid 104
+                  → info: Booting worker with pid: 104
+        @3100    ready #4
+                  → info: worker 0 (pid 104) ready in 100 ms
+                  → announce #4
+        @7000    tick
+                  → stop listening
+                  → info: stopping: workers may finish for 30 s
+                  → dismiss #3 stop
+                  → dismiss #4 stop
+        @8000    exited 103 code 0
+                  → info: worker 1 (pid 103) left: exited with code 0
+        @8001    exited 104 code 0
+                  → info: worker 0 (pid 104) left: exited with code 0
+                  → info: Shutting down: Master
+                  → exit 0
+        "
+    );
+}
+
+#[test]
+fn int_ends_an_announcement() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 graceful=30 announce=6",
+            "
+            @1000 signal TERM
+            @2000 signal INT
+            @2005 exited 102 code 0
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    signal TERM
+                  → info: stopping in 6 s: the server serves on, readiness is 503
+                  → announce #2
+        @2000    signal INT
+                  → stop listening
+                  → info: stopping quickly
+                  → send 102 INT
+        @2005    exited 102 code 0
+                  → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master
                   → exit 0
         "
@@ -216,7 +294,7 @@ fn term_during_a_reload() {
         @1010    loaded workers=2 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1010    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1050    exited 104 code 0
                   → fork #5 worker 0 g2
         @1050    forked #5 pid 105
@@ -291,7 +369,7 @@ fn term_outlives_the_patience_of_no_older_generation() {
         @1000    loaded workers=1 graceful=5 boot=60 stall=0 lifetime=0 memory=0
                   → fork #3 prepare g2
         @1000    forked #3 pid 103
-                  → debug: prepare begun with pid: 103
+                  → debug: prepare started with pid: 103
         @1050    exited 103 code 0
                   → fork #4 worker 0 g2
         @1050    forked #4 pid 104

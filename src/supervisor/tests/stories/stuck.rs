@@ -36,6 +36,31 @@ fn who_slept_with_the_machine_has_so_much_longer() {
     );
 }
 
+/// A worker that has closed its channel can be told nothing: it is killed, and replaced.
+#[test]
+fn channel_closed_before_the_end() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1",
+            "
+            @1000 unheard #2
+            @1010 exited 102 signal 9
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @1000    unheard #2
+                  → error: killing worker 0 (pid 102): it closed its channel to the master and goes on
+                  → send 102 KILL
+                  → fork #3 worker 0 g1
+        @1000    forked #3 pid 103
+                  → info: Booting worker with pid: 103
+        @1010    exited 102 signal 9
+                  → error: worker 0 (pid 102) died: ended by signal 9 (KILL)
+        "
+    );
+}
+
 #[test]
 fn stall_abort_kill() {
     insta::assert_snapshot!(

@@ -23,7 +23,7 @@ fn usr2_good() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @1040    ready #3
         @1040    exited 103 code 0
                   → upgrade
@@ -33,7 +33,7 @@ fn usr2_good() {
         @1070    loaded workers=1 graceful=30 boot=60 stall=0 lifetime=0 memory=0
                   → fork #4 prepare g2
         @1070    forked #4 pid 104
-                  → debug: prepare begun with pid: 104
+                  → debug: prepare started with pid: 104
         @1100    exited 104 code 0
                   → fork #5 worker 0 g2
         @1100    forked #5 pid 105
@@ -69,7 +69,7 @@ fn usr2_refused() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @1010    signal USR2
                   → warning: ignoring USR2: an upgrade is under way
         @1040    exited 103 signal 11
@@ -97,7 +97,7 @@ fn usr2_while_the_server_starts() {
         @0       started
                   → fork #1 prepare g1
         @0       forked #1 pid 101
-                  → debug: prepare begun with pid: 101
+                  → debug: prepare started with pid: 101
         @10      signal USR2
                   → warning: ignoring USR2: the server is starting
         "
@@ -119,7 +119,7 @@ fn usr2_whose_check_hangs() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @6000    tick
                   → error: killing the new binary's check (pid 103): not ready within boot_timeout
                   → send 103 KILL
@@ -149,7 +149,7 @@ fn usr2_that_cannot_be_executed() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @1040    ready #3
         @1040    exited 103 code 0
                   → upgrade
@@ -158,7 +158,7 @@ fn usr2_that_cannot_be_executed() {
         @2000    signal USR2
                   → fork #4 the new binary's check g1
         @2000    forked #4 pid 104
-                  → debug: the new binary's check begun with pid: 104
+                  → debug: the new binary's check started with pid: 104
         @2010    ready #4
         @2010    exited 104 code 0
                   → upgrade
@@ -182,7 +182,7 @@ fn usr2_whose_check_says_nothing() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @1040    exited 103 code 0
                   → error: failed to upgrade: the new binary's check exited with code 0 and has not said that it could; nothing has changed
         "
@@ -205,7 +205,7 @@ fn usr2_whose_check_vouches_and_crashes() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @1030    ready #3
         @1040    exited 103 signal 11
                   → error: failed to upgrade: the new binary's check ended by signal 11 (SEGV); nothing has changed
@@ -230,7 +230,7 @@ fn hup_during_a_usr2_that_is_refused() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @1010    signal HUP
         @1040    exited 103 code 1
                   → error: failed to upgrade: the new binary's check exited with code 1; nothing has changed
@@ -281,7 +281,7 @@ fn hup_during_usr2_waits_for_it() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @1010    signal HUP
         @1040    ready #3
         @1040    exited 103 code 0
@@ -311,7 +311,7 @@ fn term_takes_the_order_to_upgrade_back() {
         @1000    signal USR2
                   → fork #3 the new binary's check g1
         @1000    forked #3 pid 103
-                  → debug: the new binary's check begun with pid: 103
+                  → debug: the new binary's check started with pid: 103
         @1040    ready #3
         @1040    exited 103 code 0
                   → upgrade

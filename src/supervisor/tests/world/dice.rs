@@ -30,7 +30,7 @@ impl Dice {
         low + self.below(high - low + 1)
     }
 
-    /// Whether something with this chance happens.
+    /// Returns true if something with this chance happens.
     pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }

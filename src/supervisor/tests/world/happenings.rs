@@ -1,4 +1,4 @@
-//! What happens in the world: what children and the operator do, connections that come, sleep, and an
+//! Happenings in the world: what children and the operator do, connections that come, sleep, and an
 //! image that takes over.
 
 use super::*;
@@ -19,7 +19,8 @@ impl World {
     pub(super) fn turn(&mut self, id: ChildId, turn: Turn) {
         let now = self.now;
         let plagued = now < self.machine.no_boots_until;
-        let Some(process) = self.machine.process_mut(id).filter(|it| it.ended.is_none()) else {
+        let Some(process) = self.machine.process_mut(id).filter(|process| process.ended.is_none())
+        else {
             return;
         };
         match turn {
@@ -47,7 +48,9 @@ impl World {
                 process.ended = Some(status);
                 self.zombies.push(id);
                 // Its successor has the same id, and a life of its own.
-                let is_logger = |it: &Happening| matches!(it, Happening::Turn(ChildId::LOGGER, _));
+                let is_logger = |happening: &Happening| {
+                    matches!(happening, Happening::Turn(ChildId::LOGGER, _))
+                };
                 self.agenda.retain(|_, it| id != ChildId::LOGGER || !is_logger(it));
             }
         }
@@ -101,7 +104,7 @@ impl World {
         (!ids.is_empty()).then(|| self.dice.pick(&ids))
     }
 
-    /// Somebody heeds nothing any more, not even `KILL`.
+    /// A child heeds nothing any more, not even `KILL`.
     pub(super) fn make_undying(&mut self) {
         let at = self.dice.below(u64::try_from(self.machine.processes.len()).expect("a few"));
         let at = usize::try_from(at).expect("a few");
@@ -125,14 +128,14 @@ impl World {
         }
     }
 
-    /// What no shell should tell: the supervisor must not be led astray by it.
+    /// A fact that no shell should tell: the supervisor must not be led astray by it.
     pub(super) fn noise(&mut self) -> Event {
         let child = match self.some_worker() {
             Some(id) if self.dice.percent(50) => id,
             _ => ChildId(self.dice.below(40)),
         };
         let nobody = ChildId(1_000_000);
-        let ready = self.machine.process(child).is_some_and(|it| it.ready_at.is_some());
+        let ready = self.machine.process(child).is_some_and(|process| process.ready_at.is_some());
         match self.dice.below(10) {
             0 if ready => Event::Ready { child },
             0 => Event::Ready { child: nobody },
@@ -148,7 +151,7 @@ impl World {
         }
     }
 
-    /// The whole machine stands still, and nobody in it notices.
+    /// The whole machine stands still, and nothing in it notices.
     pub(super) fn sleep(&mut self, millis: u64) {
         self.judge.slept(self.now, millis);
         self.machine.slept = (self.now, self.now + millis);

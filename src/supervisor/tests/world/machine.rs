@@ -34,7 +34,7 @@ pub(crate) struct Process {
     pub(crate) orders: Orders,
 }
 
-/// What a child was told to do, and when.
+/// An order that a child was given, and when.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Orders {
     pub(crate) dismissed: Option<(u64, Dismissal)>,
@@ -44,7 +44,7 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
-    /// Whether it was told to leave in any way.
+    /// Returns true if it was told to leave in any way.
     pub(crate) fn any(&self) -> bool {
         self.dismissed.is_some()
             || self.quit.is_some()
@@ -57,21 +57,21 @@ impl Process {
     pub(crate) fn slot(&self) -> Option<Slot> {
         match self.task {
             Task::Worker { slot } => Some(slot),
-            Task::Prepare | Task::Check | Task::Logger => None,
+            Task::Prepare | Task::Check | Task::Logger | Task::Stats => None,
         }
     }
 
-    /// Whether it accepts, as far as the master knows.
+    /// Returns true if it accepts, as far as the master knows.
     pub(crate) fn serves(&self) -> bool {
         self.ready_at.is_some() && !self.orders.any()
     }
 
-    /// Whether it is on its way to being ready, as far as the master knows.
+    /// Returns true if it is on its way to being ready, as far as the master knows.
     pub(crate) fn starts(&self) -> bool {
         self.ready_at.is_none() && !self.orders.any()
     }
 
-    /// Whether its loop turns.
+    /// Returns true if its loop turns.
     pub(crate) fn runs(&self) -> bool {
         self.ended.is_none() && self.hung.is_none() && self.starved.is_none()
     }
@@ -81,7 +81,7 @@ impl Process {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Queue {
     pub(crate) length: u32,
-    /// Since when somebody waits although somebody could serve.
+    /// The time since when a connection waits although a worker could serve.
     pub(crate) since: u64,
     pub(crate) watched: bool,
 }
@@ -99,7 +99,7 @@ pub(crate) struct Machine {
     pub(crate) no_boots_until: u64,
     pub(crate) heavy_until: u64,
     pub(crate) killer_until: u64,
-    /// Whether some worker could accept when it was looked last.
+    /// True if some worker could accept when it was looked last.
     somebody_can: bool,
     /// The last sleep: from when and until when.
     pub(crate) slept: (u64, u64),
@@ -122,24 +122,24 @@ impl Machine {
     }
 
     pub(crate) fn process(&self, id: ChildId) -> Option<&Process> {
-        self.processes.iter().find(|it| it.id == id)
+        self.processes.iter().find(|process| process.id == id)
     }
 
     pub(crate) fn process_mut(&mut self, id: ChildId) -> Option<&mut Process> {
-        self.processes.iter_mut().find(|it| it.id == id)
+        self.processes.iter_mut().find(|process| process.id == id)
     }
 
     pub(crate) fn with_pid(&self, pid: Pid) -> Option<&Process> {
-        self.processes.iter().find(|it| it.pid == pid)
+        self.processes.iter().find(|process| process.pid == pid)
     }
 
-    /// Everybody but the logger.
+    /// Every child but the logger.
     pub(crate) fn others(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().filter(|it| it.id != ChildId::LOGGER)
+        self.processes.iter().filter(|process| process.id != ChildId::LOGGER)
     }
 
     pub(crate) fn workers(&self) -> impl Iterator<Item = (Slot, &Process)> {
-        self.processes.iter().filter_map(|it| Some((it.slot()?, it)))
+        self.processes.iter().filter_map(|process| Some((process.slot()?, process)))
     }
 
     /// A pid for a new process, gladly one that was used before.
@@ -153,7 +153,7 @@ impl Machine {
 
     /// Reaps a child that has ended.
     pub(crate) fn reap(&mut self, id: ChildId) -> Option<(Pid, ExitStatus)> {
-        let at = self.processes.iter().position(|it| it.id == id)?;
+        let at = self.processes.iter().position(|process| process.id == id)?;
         let status = self.processes[at].ended?;
         let pid = self.processes.swap_remove(at).pid;
         self.free.push(pid);
@@ -172,15 +172,15 @@ impl Machine {
         }
     }
 
-    /// Lets everybody accept who can.
+    /// Lets each worker accept that can.
     pub(crate) fn drain_queues(&mut self, now: u64) {
         let able: Vec<SlotSet> = self
             .processes
             .iter()
-            .filter(|it| it.serves() && it.runs())
-            .map(|it| it.accepting)
+            .filter(|process| process.serves() && process.runs())
+            .map(|process| process.accepting)
             .collect();
-        // Nobody can be blamed for the time in which nobody could.
+        // No worker is blamed for the time in which none could.
         let could = std::mem::replace(&mut self.somebody_can, !able.is_empty());
         for (at, queue) in self.queues.iter_mut().enumerate().filter(|(_, it)| it.length > 0) {
             let slot = Slot::new(u16::try_from(at).expect("few slots"));

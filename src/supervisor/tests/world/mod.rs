@@ -53,7 +53,7 @@ pub(crate) struct World {
     dice: Dice,
     agenda: BTreeMap<(u64, u64), Happening>,
     sequence: u64,
-    /// What happened since the master looked last, and who has ended since.
+    /// The happenings since the master looked last, and the children that have ended since.
     inbox: Vec<Event>,
     zombies: Vec<ChildId>,
     upgrade_ordered: bool,
@@ -61,7 +61,7 @@ pub(crate) struct World {
     ending: bool,
     judge: Judge,
     sabotage: Option<Sabotage>,
-    /// What the judge is shown is falsified: the next deadline is always now.
+    /// The judge is shown a falsehood: the next deadline is always now.
     pub(crate) wakes_itself: Cell<bool>,
     /// And it is asked twice with a fact that does order something.
     pub(crate) asks_otherwise: Cell<bool>,
@@ -117,12 +117,12 @@ impl World {
         Self { sabotage: Some(sabotage), ..self }
     }
 
-    /// What was told.
+    /// The fact that was told.
     pub(crate) fn text(&self) -> &str {
         self.text.as_deref().unwrap_or("")
     }
 
-    /// What came of it.
+    /// The orders that came of it.
     pub(crate) fn verdict(&self) -> Result<&Counts, &Broken> {
         self.judge.verdict()
     }
@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// Whether the master has left.
+    /// Returns true if the master has left.
     pub(crate) fn has_ended(&self) -> bool {
         self.exit.is_some()
     }
@@ -163,7 +163,7 @@ impl World {
         }
     }
 
-    /// Whether everything is as the operator wants it, and nothing is under way.
+    /// Returns true if everything is as the operator wants it, and nothing is under way.
     fn is_at_rest(&self) -> bool {
         let it = &self.supervisor;
         it.is_complete()
@@ -171,11 +171,11 @@ impl World {
             && !it.reload_again
             && it.upgrade == Upgrade::Idle
             && self.machine.process(ChildId::LOGGER).is_some()
-            && self.machine.processes.iter().all(|it| self.is_orderly(it))
+            && self.machine.processes.iter().all(|process| self.is_orderly(process))
             && !it.children.iter().any(is_due)
     }
 
-    /// Whether it serves and can, or was replaced since the faults have ceased.
+    /// Returns true if it serves and can, or was replaced since the faults have ceased.
     fn is_orderly(&self, process: &Process) -> bool {
         if process.id == ChildId::LOGGER {
             return process.ended.is_none() && !process.orders.any();
@@ -192,7 +192,8 @@ impl World {
             return self.judge.breaks(Law::Recovers, "the master sleeps for ever".to_owned());
         };
         self.now = self.now.max(next) + self.lateness();
-        while let Some(entry) = self.agenda.first_entry().filter(|it| it.key().0 <= self.now) {
+        while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= self.now)
+        {
             let happening = entry.remove();
             self.happen(happening);
             self.machine.drain_queues(self.now);
@@ -205,7 +206,7 @@ impl World {
             self.step(Event::Tick);
         }
         // A stop has taken the order back.
-        if std::mem::take(&mut self.upgrade_ordered) && !self.supervisor.is_stopping() {
+        if std::mem::take(&mut self.upgrade_ordered) && !self.supervisor.is_ending() {
             self.upgrade();
         }
     }
@@ -223,8 +224,9 @@ impl World {
     /// Tells what has happened: what children said and that they have ended, then everything else.
     fn deliver(&mut self) {
         for id in std::mem::take(&mut self.zombies) {
-            let (said, others): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.inbox).into_iter().partition(|it| is_said_by(it, id));
+            let (said, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox)
+                .into_iter()
+                .partition(|event| is_said_by(event, id));
             self.inbox = others;
             said.into_iter().for_each(|event| self.step(event));
             if self.is_over() {
@@ -239,7 +241,7 @@ impl World {
         }
         let (said, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox)
             .into_iter()
-            .partition(|it| matches!(it, Event::Ready { .. } | Event::WorkerDue { .. }));
+            .partition(|event| matches!(event, Event::Ready { .. } | Event::WorkerDue { .. }));
         for event in said.into_iter().chain(others) {
             if !self.is_over() {
                 self.step(event);
@@ -273,7 +275,7 @@ impl World {
         judge.stepped(&scene);
     }
 
-    /// What the judge sees.
+    /// The judge's view.
     fn scene(&mut self) -> (Scene<'_>, &mut Judge) {
         let Self { now, machine, releases, supervisor, judge, .. } = self;
         (Scene { now: *now, machine, releases, supervisor }, judge)

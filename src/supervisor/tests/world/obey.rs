@@ -1,4 +1,4 @@
-//! How the world obeys: one order, one deed, and the fact that answers it, if any.
+//! The world's obedience: one order, one deed, and the fact that answers it, if any.
 
 use super::{Happening, World, newborn, script};
 use crate::ids::{ChildId, Generation, Pid, Slot};
@@ -36,8 +36,8 @@ impl World {
             Action::Rouse { slot } => {
                 // At rest nothing else makes a loop turn.
                 let workers = self.machine.processes.iter_mut();
-                let roused = workers.filter(|it| it.slot() == Some(slot) && it.runs());
-                roused.for_each(|it| it.roused_at = self.now);
+                let roused = workers.filter(|worker| worker.slot() == Some(slot) && worker.runs());
+                roused.for_each(|roused| roused.roused_at = self.now);
                 None
             }
             Action::TakePulse { child } => {
@@ -60,13 +60,16 @@ impl World {
                 self.exit = Some(reason);
                 None
             }
-            Action::Steer { .. }
+            Action::Announce { .. }
+            | Action::Steer { .. }
             | Action::Use { .. }
             | Action::Forget { .. }
             | Action::ReopenLogs
             | Action::StopListening
+            | Action::Answer { .. }
             | Action::Log(_) => None,
             Action::FinishLogs => self.dismiss(ChildId::LOGGER, Dismissal::Stop),
+            Action::FinishStats => self.dismiss(ChildId::STATS, Dismissal::Stop),
         }
     }
 
@@ -98,7 +101,7 @@ impl World {
     fn script(&mut self, task: Task, generation: Generation) -> Script {
         let (calm, (release, policy)) = (self.is_calm(), self.releases[&generation].clone());
         match task {
-            Task::Logger => {
+            Task::Logger | Task::Stats => {
                 let bad = !calm && self.dice.percent(self.plan.mischief);
                 let stubborn = calm && self.plan.stubborn;
                 script::logger(bad, stubborn, &mut self.dice)

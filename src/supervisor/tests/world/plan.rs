@@ -1,4 +1,4 @@
-//! What will happen in a world: its settings, its faults and its operator, all from one seed.
+//! The future of a world: its settings, its faults and its operator, all from one seed.
 //!
 //! Each world has a time of turmoil and then calm: what goes wrong by plan goes wrong in the first.
 //! Not every world has every fault; what never meets a fork that fails meets other things more often.
@@ -9,24 +9,24 @@ use crate::supervisor::event::Signal;
 use crate::supervisor::policy::Policy;
 use crate::supervisor::tests::world::dice::Dice;
 
-/// What will happen in a world.
+/// The future of a world.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) policy: Policy,
-    /// How good the first generation is.
+    /// The quality of the first generation.
     pub(crate) first: Release,
     /// No fault at all, but for bad releases: then no slot may lose its worker for a moment.
     pub(crate) clean: bool,
     /// When nothing goes wrong any more.
     pub(crate) calm_at: u64,
     pub(crate) deeds: Vec<(u64, Deed)>,
-    /// How many of a hundred workers forked in the turmoil misbehave.
+    /// The number of a hundred workers forked in the turmoil that misbehave.
     pub(crate) mischief: u64,
-    /// How many of a hundred forks the kernel refuses in the turmoil.
+    /// The number of a hundred forks that the kernel refuses in the turmoil.
     pub(crate) refusals: u64,
-    /// How many of a hundred times the master wakes late.
+    /// The number of a hundred times that the master wakes late.
     pub(crate) lateness: u64,
-    /// How many of a hundred releases are bad.
+    /// The number of a hundred releases that are bad.
     pub(crate) badness: u64,
     /// More slots cannot be opened.
     pub(crate) slots_max: u16,
@@ -44,17 +44,17 @@ pub(crate) struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
     Signal(Signal),
-    /// An orphan of somebody's ends, and its end is told to us.
+    /// An orphan of another process ends, and its end is told to us.
     Stranger,
-    /// A fact that no shell should tell: late, doubled, about nobody.
+    /// A fact that no shell should tell: late, doubled, about no child.
     Noise,
     /// Connections come to a slot.
     Arrive,
-    /// Somebody kills a worker.
+    /// A worker is killed by hand.
     KillWorker,
-    /// Somebody kills the logger.
+    /// The logger is killed by hand.
     KillLogger,
-    /// Somebody tells a worker to leave.
+    /// A worker is told to leave by hand.
     DismissWorker,
     /// The kernel refuses to fork for so long.
     NoForks(u64),
@@ -62,13 +62,13 @@ pub(crate) enum Deed {
     NoBoots(u64),
     /// Every worker that is forked for so long is above any limit of memory from the start.
     Heavy(u64),
-    /// Somebody kills every worker as soon as it is ready, for so long.
+    /// Every worker is killed as soon as it is ready, for so long.
     Killer(u64),
     /// The machine sleeps for so long.
     Sleep(u64),
 }
 
-/// How good a release is.
+/// The quality of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Release {
     Good,
@@ -93,11 +93,11 @@ pub(crate) const BAD: [Release; 7] = [
     Release::Partly,
 ];
 
-/// How long the machine sleeps when it sleeps deeply: longer than any timeout of any policy here.
+/// The time for which the machine sleeps deeply: longer than any timeout of any policy here.
 pub(crate) const DEEP_SLEEP: u64 = 3_600_000;
 
 impl Plan {
-    /// What happens in the world of this seed.
+    /// Returns the future of the world of this seed.
     pub(crate) fn new(dice: &mut Dice) -> Self {
         let clean = dice.percent(20);
         let sometimes =
@@ -182,10 +182,12 @@ pub(crate) fn policy(dice: &mut Dice) -> Policy {
     let mut seconds = |choices: &[u64]| Duration::from_millis(dice.pick(choices));
     Policy {
         graceful_timeout: seconds(&[0, 1000, 3000, 3000, 30_000]),
+        announce: seconds(&[0, 0, 0, 1000, 4000]),
         boot_timeout: seconds(&[1000, 2000, 5000]),
         stall_timeout: seconds(&[0, 0, 500, 1000, 4000]),
         max_lifetime: seconds(&[0, 0, 0, 0, 0, 0, 0, 20_000]),
         max_memory: if dice.percent(10) { 100 } else { 0 },
+        stats: false,
         workers: u16::try_from(dice.pick(&[1, 2, 2, 3, 3, 4])).expect("a small number"),
     }
 }
@@ -219,7 +221,7 @@ fn deed(dice: &mut Dice) -> Deed {
         25 => Deed::DismissWorker,
         26 => Deed::NoForks(dice.between(10, 3000)),
         27 => Deed::NoBoots(dice.between(10, 4000)),
-        // Shorter ones than a second nobody can know of.
+        // Shorter ones than a second cannot be known of.
         28 => Deed::Sleep(dice.between(1200, 8000)),
         29 => Deed::Heavy(dice.between(1000, 15_000)),
         // It makes for long lives.

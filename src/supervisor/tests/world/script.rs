@@ -1,4 +1,4 @@
-//! What a child does with its life.
+//! The script of a child's life.
 
 use crate::ids::Slot;
 use crate::supervisor::event::ExitStatus;
@@ -7,14 +7,14 @@ use crate::supervisor::stage::Due;
 use crate::supervisor::tests::world::dice::Dice;
 use crate::supervisor::tests::world::plan::Release;
 
-/// What a child does, and what it does when it is told something.
+/// The script of a child: its own deeds, and its responses to orders.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
-    /// What happens, so long after the fork.
+    /// The deed, so long after the fork.
     pub(crate) boot: Vec<(u64, Turn)>,
-    /// What happens, so long after it was ready.
+    /// The deed, so long after it was ready.
     pub(crate) life: Vec<(u64, Turn)>,
-    /// How long it takes to leave when it is dismissed; `None`: it does not.
+    /// The time that it takes to leave when it is dismissed; `None`: it does not.
     pub(crate) drains_in: Option<u64>,
     /// The same for `INT`.
     pub(crate) quits_in: Option<u64>,
@@ -71,7 +71,7 @@ impl Script {
             1 => script.boot.clear(),
             2 => script.life = vec![(dice.between(0, 60), crash)],
             3 | 4 => script.life = vec![(at, crash)],
-            // Nobody ever ends a worker that hangs where stalls are not looked for.
+            // Nothing ever ends a worker that hangs where stalls are not looked for.
             5 if policy.stall_timeout.is_zero() => {
                 script.life = vec![(at, Turn::Hang), (while_longer, Turn::Recover)];
             }
@@ -133,7 +133,7 @@ impl Script {
     }
 }
 
-/// What the `prepare` of a release does.
+/// The script of the `prepare` of a release.
 pub(crate) fn prepare(release: Release, dice: &mut Dice) -> Script {
     let after = dice.between(1, 60);
     Script::errand(match release {
@@ -148,7 +148,7 @@ pub(crate) fn prepare(release: Release, dice: &mut Dice) -> Script {
     })
 }
 
-/// What a logger does: it may die, and it may wait for a reader for ever.
+/// The script of a logger: it may die, and it may wait for a reader for ever.
 pub(crate) fn logger(bad: bool, stubborn: bool, dice: &mut Dice) -> Script {
     let drains_in = Some(dice.below(20)).filter(|_| !stubborn);
     let script = Script { drains_in, ..Script::errand(None) };
@@ -161,7 +161,7 @@ pub(crate) fn logger(bad: bool, stubborn: bool, dice: &mut Dice) -> Script {
     }
 }
 
-/// What the check of a new binary does.
+/// The script of the check of a new binary.
 pub(crate) fn check(good: bool, dice: &mut Dice) -> Script {
     let after = dice.between(1, 60);
     let well = Some((after, ExitStatus::Code(0)));

@@ -1,0 +1,174 @@
+//! The master's part in TLS: certificates of each generation, keys of session tickets, and warnings
+//! before a certificate expires.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::events::MasterEvent;
+use crate::config::{Config, ConfigError};
+use crate::error::Error;
+use crate::ids::Generation;
+use crate::logging;
+use crate::stats::Certificate;
+use crate::sys::{clock, exec};
+use crate::time::Instant;
+use crate::tls::{Bundle, EXPIRES_SOON, Expiry, Material, TicketKeys};
+
+/// From one look at the dates of the certificates to the next.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads and checks the certificates and keys that a configuration names.
+///
+/// # Errors
+/// [`Error::Config`] with everything that is wrong with them.
+pub(crate) fn read(config: &Config) -> Result<Option<Bundle>, Error> {
+    Bundle::of(config, clock::wall()).map_err(|problems| {
+        let placed = problems.iter().map(|problem| config.placed(problem.key, &problem.reason));
+        Error::Config(ConfigError::of(placed.collect()))
+    })
+}
+
+/// The state that the master keeps for TLS.
+#[derive(Debug, Default)]
+pub(super) struct Tls {
+    bundles: BTreeMap<Generation, Bundle>,
+    /// Made with the first bundle.
+    tickets: Option<TicketKeys>,
+    /// When to look next at the dates of the certificates.
+    look_at: Option<Instant>,
+}
+
+/// [`Tls`] for another image of the program: descriptors by their numbers.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct HandedTls {
+    bundles: BTreeMap<Generation, i32>,
+    tickets: Option<(i32, Instant)>,
+}
+
+impl Tls {
+    /// Keeps a generation's certificates.
+    ///
+    /// # Errors
+    /// When there is no memory, or are no random numbers, for the keys of session tickets.
+    pub(super) fn keep(
+        &mut self,
+        now: Instant,
+        generation: Generation,
+        bundle: Option<Bundle>,
+    ) -> io::Result<()> {
+        let Some(bundle) = bundle else { return Ok(()) };
+        if self.tickets.is_none() {
+            self.tickets = Some(TicketKeys::new(now)?);
+        }
+        self.bundles.insert(generation, bundle);
+        self.look_at = Some(now);
+        Ok(())
+    }
+
+    /// The generation is over.
+    pub(super) fn forget(&mut self, generation: Generation) {
+        self.bundles.remove(&generation);
+    }
+
+    /// When [`Tls::look`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let rotate_at = self.tickets.as_ref().map(TicketKeys::rotate_at);
+        rotate_at.into_iter().chain(self.look_at).min()
+    }
+
+    /// Makes a new key for tickets where one is due, and warns once a day of certificates of this
+    /// generation that expire soon.
+    pub(super) fn look(&mut self, now: Instant, generation: Generation) {
+        if let Some(tickets) = &mut self.tickets {
+            tickets.rotate(now);
+        }
+        if self.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.look_at = Some(now.after(DAY));
+        let wall = clock::wall();
+        let bundle = self.bundles.get(&generation);
+        for expiry in bundle.iter().flat_map(|bundle| bundle.expiring(wall, EXPIRES_SOON)) {
+            let file = expiry.file.clone();
+            logging::emit(&match days_left(wall, expiry.at) {
+                Some(days) => MasterEvent::CertificateExpires { file, days },
+                None => MasterEvent::CertificateExpired { file },
+            });
+        }
+    }
+
+    /// The certificates of this generation, for the stats process.
+    pub(super) fn certificates(&self, generation: Generation) -> Vec<Certificate> {
+        let expiries = self.bundles.get(&generation).map_or(&[][..], Bundle::expiries);
+        let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let certificate = |expiry: &Expiry| Certificate {
+            name: expiry.file.clone(),
+            end: since(expiry.at).as_secs(),
+        };
+        expiries.iter().map(certificate).collect()
+    }
+
+    /// In a worker: takes what it needs; `None` without TLS.
+    pub(super) fn take_for(&mut self, generation: Generation) -> Option<Material> {
+        let bundle = self.bundles.remove(&generation)?;
+        Some(Material { bundle, tickets: self.tickets.take()? })
+    }
+
+    pub(super) fn hand_over(&self) -> io::Result<HandedTls> {
+        let bundle =
+            |(generation, bundle): (&Generation, &Bundle)| Ok((*generation, exec::keep(bundle)?));
+        let tickets =
+            |tickets: &TicketKeys| Ok::<_, io::Error>((exec::keep(tickets)?, tickets.rotate_at()));
+        Ok(HandedTls {
+            bundles: self.bundles.iter().map(bundle).collect::<io::Result<_>>()?,
+            tickets: self.tickets.as_ref().map(tickets).transpose()?,
+        })
+    }
+
+    /// The next image did not come.
+    pub(super) fn keep_no_more(&self) {
+        self.bundles.values().for_each(exec::keep_no_more);
+        self.tickets.iter().for_each(exec::keep_no_more);
+    }
+
+    pub(super) fn take_over(handed: HandedTls) -> io::Result<Self> {
+        let bundle = |(generation, number): (Generation, i32)| {
+            Ok((generation, Bundle::inherit(exec::inherited(number)?)))
+        };
+        let tickets = |(number, rotate_at): (i32, Instant)| {
+            Ok::<_, io::Error>(TicketKeys::inherit(exec::inherited(number)?, rotate_at))
+        };
+        Ok(Self {
+            bundles: handed.bundles.into_iter().map(bundle).collect::<io::Result<_>>()?,
+            tickets: handed.tickets.map(tickets).transpose()?,
+            look_at: None,
+        })
+    }
+}
+
+/// The descriptors that a worker needs.
+pub(super) fn descriptors(birth: &Material) -> [RawFd; 2] {
+    [birth.bundle.as_raw_fd(), birth.tickets.as_raw_fd()]
+}
+
+/// Whole days until then; `None`: it is over.
+fn days_left(now: SystemTime, at: SystemTime) -> Option<u64> {
+    at.duration_since(now).ok().map(|left| left.as_secs() / DAY.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_whole_and_end() {
+        let now = SystemTime::UNIX_EPOCH + 100 * DAY;
+        assert_eq!(days_left(now, now + 13 * DAY + Duration::from_secs(7)), Some(13));
+        assert_eq!(days_left(now, now + Duration::from_secs(7)), Some(0));
+        assert_eq!(days_left(now, now - Duration::from_secs(1)), None);
+    }
+}
