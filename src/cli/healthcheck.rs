@@ -4,26 +4,33 @@
 //! the connecting to a unix socket whose queue is full: what a hanging server looks like.
 
 use std::io::{self, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{self, ClientConnection, StreamOwned};
+
 use super::command::Question;
 use crate::config::problem::reason;
-use crate::config::{Bind, Config};
+use crate::config::{Bind, BindAddress, ClientAuth, Config, HEALTHCHECK_AGENT};
+use crate::tls::trusting_client;
 
-/// How long a ready server may take: shorter than any orchestrator's own limit.
+/// The time that a ready server may take: shorter than any orchestrator's own limit.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// A status line is much shorter.
 const STATUS_LINE_MAX_BYTES: u64 = 256;
-/// What follows the request's path.
-const REQUEST_END: &str = " HTTP/1.1\r\nHost: localhost\r\n\
-    User-Agent: ferricorn-healthcheck\r\n\
-     Connection: close\r\n\r\n";
-/// For a peer that must begin with a PROXY header: the connection is nobody else's (version 1,
+/// The end of the request, behind its path.
+fn request_end() -> String {
+    format!(
+        " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {HEALTHCHECK_AGENT}\r\nConnection: close\r\n\r\n"
+    )
+}
+
+/// For a peer that must begin with a PROXY header: the connection is the peer's own (version 1,
 /// section 2.1 of the PROXY protocol's specification).
 const PROXY_UNKNOWN: &str = "PROXY UNKNOWN\r\n";
 
@@ -36,18 +43,25 @@ enum Target {
 
 /// Asks the first address; the error is a sentence.
 pub(super) fn probe(config: &Config, question: Question) -> Result<(), String> {
-    let asked_for = match question {
-        Question::Ready => "GET /readyz",
-        Question::Live => "GET /healthz",
+    let (key, path) = match question {
+        Question::Ready => ("health.ready", &config.health.ready),
+        Question::Live => ("health.live", &config.health.live),
     };
-    let bind = config.bind.first().ok_or("there is no address to ask")?;
+    if path.is_empty() {
+        return Err(format!("there is no path to ask: {key} is \"\""));
+    }
+    let asked_for = format!("GET {path}");
+    let first = first(config).ok_or("there is no address to ask")?;
+    // Of the addresses of one host name the machine may lack some.
+    let bind = config.namesakes(first).iter().find(|bind| is_here(bind)).unwrap_or(first);
     let target = target(bind, config)?;
+    let client = if speaks_tls(&target, config) { Some(client()?) } else { None };
     let header = if announces(&target, config) { PROXY_UNKNOWN } else { "" };
-    let request = format!("{header}{asked_for}{REQUEST_END}");
+    let request = format!("{asked_for}{}", request_end());
     let (sender, receiver) = mpsc::channel();
     let asked = thread::Builder::new().name("ferricorn-ask".to_owned()).spawn(move || {
-        // Nobody listens any more when it was too late.
-        let _: Result<(), _> = sender.send(ask(&target, &request));
+        // Nothing listens any more when it was too late.
+        let _: Result<(), _> = sender.send(ask(&target, client, header, &request));
     });
     asked.map_err(|error| format!("failed to start a thread: {}", reason(&error)))?;
     let status = match receiver.recv_timeout(TIMEOUT) {
@@ -60,13 +74,51 @@ pub(super) fn probe(config: &Config, question: Question) -> Result<(), String> {
     }
 }
 
+/// The address that is asked: the first one, but one without TLS where the server asks clients for
+/// certificates, which a health check does not have.
+fn first(config: &Config) -> Option<&Bind> {
+    let is_open = |bind: &&Bind| match bind.address {
+        BindAddress::Tcp(_) => !config.tls.is_on() || !config.tls.bind.is_empty(),
+        BindAddress::Unix(_) | BindAddress::Fd(_) => true,
+    };
+    let open = config.bind.iter().find(is_open);
+    match config.tls.client_auth {
+        ClientAuth::Required => open.or(config.bind.first()),
+        ClientAuth::None | ClientAuth::Optional => config.bind.first(),
+    }
+}
+
+/// Returns true if the server speaks TLS there.
+fn speaks_tls(target: &Target, config: &Config) -> bool {
+    match target {
+        Target::Tcp(_) => config.tls.is_on() && config.tls.bind.is_empty(),
+        Target::Unix(_) => false,
+    }
+}
+
+/// A client of TLS.
+fn client() -> Result<ClientConnection, String> {
+    let failed = |error: rustls::Error| format!("failed to begin TLS: {error}");
+    let config = trusting_client().map_err(failed)?;
+    let name = ServerName::try_from("localhost").expect("it is a name");
+    ClientConnection::new(Arc::new(config), name).map_err(failed)
+}
+
+/// Returns true if this machine has the address.
+fn is_here(bind: &Bind) -> bool {
+    match &bind.address {
+        BindAddress::Tcp(address) => UdpSocket::bind((address.ip(), 0)).is_ok(),
+        BindAddress::Unix(_) | BindAddress::Fd(_) => true,
+    }
+}
+
 /// The address on which this machine reaches what is bound.
 fn target(bind: &Bind, config: &Config) -> Result<Target, String> {
-    match bind {
-        Bind::Tcp(address) if address.port() == 0 => {
+    match &bind.address {
+        BindAddress::Tcp(address) if address.port() == 0 => {
             Err(format!("{bind}: expected a port to ask; give the real one with --bind"))
         }
-        Bind::Tcp(address) => {
+        BindAddress::Tcp(address) => {
             let ip = match address.ip() {
                 IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
                 IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -76,14 +128,16 @@ fn target(bind: &Bind, config: &Config) -> Result<Target, String> {
             address.set_ip(ip);
             Ok(Target::Tcp(address))
         }
-        Bind::Unix(path) => Ok(Target::Unix(config.chdir.clone().unwrap_or_default().join(path))),
-        Bind::Fd(_) => {
+        BindAddress::Unix(path) => {
+            Ok(Target::Unix(config.chdir.clone().unwrap_or_default().join(path)))
+        }
+        BindAddress::Fd(_) => {
             Err(format!("{bind}: expected an address to ask; give the real one with --bind"))
         }
     }
 }
 
-/// Whether the server takes this connection for a proxy's.
+/// Returns true if the server takes this connection for a proxy's.
 fn announces(target: &Target, config: &Config) -> bool {
     let trusted = |ip| config.proxy_allow_ips.iter().any(|network| network.contains(ip));
     config.proxy_protocol
@@ -94,11 +148,27 @@ fn announces(target: &Target, config: &Config) -> bool {
 }
 
 /// The status of the answer.
-fn ask(target: &Target, request: &str) -> Result<u16, String> {
+fn ask(
+    target: &Target,
+    client: Option<ClientConnection>,
+    header: &str,
+    request: &str,
+) -> Result<u16, String> {
     let failed = |error: io::Error| format!("failed to connect: {}", reason(&error));
     match target {
-        Target::Tcp(address) => converse(TcpStream::connect(address).map_err(failed)?, request),
-        Target::Unix(path) => converse(UnixStream::connect(path).map_err(failed)?, request),
+        Target::Tcp(address) => {
+            let mut stream = TcpStream::connect(address).map_err(failed)?;
+            stream.write_all(header.as_bytes()).map_err(failed)?;
+            match client {
+                Some(client) => converse(StreamOwned::new(client, stream), request),
+                None => converse(stream, request),
+            }
+        }
+        Target::Unix(path) => {
+            let mut stream = UnixStream::connect(path).map_err(failed)?;
+            stream.write_all(header.as_bytes()).map_err(failed)?;
+            converse(stream, request)
+        }
     }
 }
 
