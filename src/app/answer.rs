@@ -1,7 +1,7 @@
 //! Answers: JSON with its headers. Error answers are `{"error":"…"}`, with a text for people.
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 
@@ -26,6 +26,16 @@ pub(crate) fn typed(content_type: HeaderValue, body: impl Into<Body>) -> Respons
     let mut headers = HeaderMap::with_capacity(HEADERS_MAX);
     headers.insert(CONTENT_TYPE, content_type);
     let mut response = Response::new(body.into());
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The answer to `OPTIONS` on a path with these methods.
+pub(crate) fn options(methods: &'static str) -> Response {
+    let mut headers = HeaderMap::with_capacity(HEADERS_MAX);
+    headers.insert(ALLOW, HeaderValue::from_static(methods));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
     *response.headers_mut() = headers;
     response
 }

@@ -8,18 +8,19 @@ use axum::extract::Request;
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH, VARY,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 
 use super::answer;
+use super::routes::readable;
 
-/// What the page may do: load its own files, ask its own server, and nothing else.
+/// The permissions of the page: its own files, its own server, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'";
 
-/// What who asks for no HTML is told.
+/// The text for clients that ask for no HTML.
 const PLAIN: &str = "ferricorn, the iron unicorn\n\n\
     POST   /populate   stores a row of ten random characters\n\
     DELETE /delete     removes every row\n\
@@ -49,14 +50,35 @@ macro_rules! file {
 }
 
 static PAGE: File = file!("index.html", "text/html; charset=utf-8");
+static MISSING: File = file!("missing.html", "text/html; charset=utf-8");
 static STYLE: File = file!("app.css", "text/css; charset=utf-8");
 static SCRIPT: File = file!("app.js", "text/javascript; charset=utf-8");
 static ICON: File = file!("icon.svg", "image/svg+xml");
 
+/// The page of an address that has none, for a browser that asks for a page: a person gets a way back.
+/// `None`: a program asks.
+pub(super) fn missing(
+    status: StatusCode,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Option<Response> {
+    if !matches!(*method, Method::GET | Method::HEAD) || !wants_html(headers) {
+        return None;
+    }
+    let mut response =
+        answer::typed(HeaderValue::from_static(MISSING.content_type), MISSING.content);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    Some(response)
+}
+
 /// The routes of the page and its files.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route("/", get(index))
+        .route("/", readable(get(index)))
         .route("/assets/app.css", asset(&STYLE))
         .route("/assets/app.js", asset(&SCRIPT))
         .route("/assets/icon.svg", asset(&ICON))
@@ -83,7 +105,7 @@ fn wants_html(headers: &HeaderMap) -> bool {
 }
 
 fn asset<S: Clone + Send + Sync + 'static>(of: &'static File) -> MethodRouter<S> {
-    get(move |request: Request| async move { file(of, request.headers()) })
+    readable(get(move |request: Request| async move { file(of, request.headers()) }))
 }
 
 fn file(of: &'static File, headers: &HeaderMap) -> Response {

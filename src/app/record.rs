@@ -50,13 +50,13 @@ fn rfc3339<S: Serializer>(created_at_ms: &i64, serializer: S) -> Result<S::Ok, S
 pub(crate) struct Page {
     /// At most as many as were asked for.
     pub(crate) records: Vec<Record>,
-    /// Whether there are older ones.
+    /// The presence of older ones.
     pub(crate) more: More,
     /// All rows there are; `None`: more than [`COUNTED_MAX`], or more than are soon counted.
     pub(crate) total: Option<i64>,
 }
 
-/// Whether a page is the last.
+/// The position of a page: the last one, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum More {
     /// There are older rows.

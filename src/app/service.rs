@@ -3,32 +3,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferricorn::Slot;
+use ferricorn::{Slot, WorkerLoad};
 use tokio::sync::{Mutex, Semaphore, TryAcquireError};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
+use super::access::Access;
 use super::fault::Fault;
-use super::outage::{Outage, Siblings, Work};
+use super::outage::{FaultKind, Outage, Siblings, Work};
 use super::record::{Data, Page, Span};
 use super::settings::Database;
 use super::store::{ANSWER_TIMEOUT, Error, Store};
 use super::writer::Writer;
 
-/// How long a delete is silent until the database is asked whether it still answers others, and how
-/// long until the next time.
+/// The time for which a delete is silent until the database is asked whether it still answers others,
+/// and how long until the next time.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long that answer is waited for: together with the interval, no longer than any request.
+/// The time that this answer is waited for: together with the interval, no longer than any request.
 const DOUBT_PATIENCE: Duration = Duration::from_millis(1200);
 
 /// The same behind a read that came to nothing.
 const READ_DOUBT_PATIENCE: Duration = Duration::from_millis(600);
 
-/// How often a database that is away is asked whether it is back.
+/// The interval at which a database that fails is asked whether it works again.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a worker that leaves during an outage asks whether it is over.
+/// The time for which a worker that drains during an outage asks whether it is over.
 const LAST_PATIENCE: Duration = Duration::from_millis(600);
 
 /// Deletes that wait at the most; more are answered 503.
@@ -38,6 +39,7 @@ const DELETES_MAX: u32 = 64;
 #[derive(Debug)]
 pub(crate) struct Service {
     slot: Slot,
+    access: Access,
     store: Arc<Store>,
     writer: Writer,
     /// Deletes queue here: two at once would each hold a connection, and wait for the same rows. When
@@ -49,15 +51,20 @@ pub(crate) struct Service {
     follower: AbortHandle,
 }
 
-/// Asks a database that is away until it is back: its return is told though no client should come.
+/// Asks a database that fails until it works again: the end is logged though no client should come.
 async fn follow(store: Arc<Store>, outage: Arc<Outage>) {
     loop {
         outage.begins().await;
-        while outage.is_away() {
+        while !outage.is_over() {
             sleep(ASK_INTERVAL).await;
             outage.take_over();
-            // What it says is noted, and nobody waits for it.
+            // The answer is noted in the outage, and no client waits for it.
             drop(outage.watch(Work::Read, store.ping(ANSWER_TIMEOUT)).await);
+            if outage.is_met(FaultKind::Unwritable) && !outage.is_met(FaultKind::Away) {
+                // No client may come, where readiness sends them elsewhere.
+                drop(outage.watch(Work::Store, store.write(ANSWER_TIMEOUT)).await);
+            }
+            outage.settle();
         }
     }
 }
@@ -67,14 +74,17 @@ impl Service {
     /// be there yet.
     pub(crate) fn start(
         database: Database,
+        access: Access,
         slot: Slot,
         siblings: impl Siblings + 'static,
     ) -> Arc<Self> {
-        let store = Arc::new(Store::new(database.target, database.max_connections));
+        let store =
+            Arc::new(Store::new(database.target, database.max_connections, database.lifetimes));
         let outage = Arc::new(Outage::new(siblings));
         let follower = tokio::spawn(follow(Arc::clone(&store), Arc::clone(&outage)));
         Arc::new(Self {
             slot,
+            access,
             writer: Writer::start(Arc::clone(&store), Arc::clone(&outage), database.clients_max),
             store,
             deletes: Mutex::default(),
@@ -87,6 +97,16 @@ impl Service {
     /// The worker's slot.
     pub(crate) fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// The rules about writing.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The workers that serve now.
+    pub(crate) fn workers(&self) -> Vec<WorkerLoad> {
+        self.outage.workers()
     }
 
     /// Stores a new row. A client that goes away does not stop it.
@@ -157,7 +177,7 @@ impl Service {
         let begun = Instant::now();
         let page = self.outage.watch(Work::Read, async {
             match self.store.page(span).await {
-                // It was the others' reads, or a slow one, unless nobody is answered.
+                // It was the others' reads, or a slow one, unless no request is answered.
                 Err(Error::Crowded | Error::Silent(_)) => {
                     self.store.ping(READ_DOUBT_PATIENCE).await?;
                     let was_away = self.outage.was_away_since(begun);
@@ -169,15 +189,23 @@ impl Service {
         Ok(page.await?)
     }
 
-    /// Whether the database answers, and rows are taken.
+    /// Returns `Ok` if the database answers, and a write would succeed.
     ///
     /// # Errors
-    /// When they are not.
+    /// When the database does not answer, and when the last write failed or the next one would.
     pub(crate) async fn ready(&self) -> Result<(), Fault> {
         if !self.writer.is_open() {
             return Err(Fault::Unavailable);
         }
-        Ok(self.outage.watch(Work::Read, self.store.ping(ANSWER_TIMEOUT)).await?)
+        self.outage.watch(Work::Read, self.store.ping(ANSWER_TIMEOUT)).await?;
+        if !self.outage.is_met(FaultKind::Unwritable) {
+            let would_write = self.store.would_write(ANSWER_TIMEOUT);
+            let asked = self.outage.doubt(Work::Store, would_write).await;
+            if !self.outage.is_met(FaultKind::Unwritable) {
+                return Ok(asked?);
+            }
+        }
+        Err(Fault::Unwritable)
     }
 
     /// Finishes the writes that were asked for, also those whose clients have gone, and takes leave
@@ -188,10 +216,11 @@ impl Service {
         self.begun.close();
         drop(last);
         self.follower.abort();
-        if self.outage.is_away() {
-            // Who has told of an outage tells of its end, if it can: a reload may be what ended it.
+        if self.outage.is_open(FaultKind::Away) {
+            // A reload may be what has ended the outage.
             drop(self.outage.watch(Work::Read, self.store.ping(LAST_PATIENCE)).await);
         }
+        self.outage.settle_for_good();
         self.store.close().await;
     }
 }

@@ -19,7 +19,7 @@ const PERMISSIONS: HeaderValue = HeaderValue::from_static(
     "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 );
 /// For a year: who has come over TLS once does not come in the clear again (RFC 6797). Not for
-/// subdomains: they may be somebody else's.
+/// subdomains: they may be another owner's.
 const TLS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");

@@ -1,5 +1,5 @@
-//! Bodies of requests, which mean nothing to this application. One that comes is read to its end, and
-//! thrown away, before the request is done.
+//! Bodies of requests, which mean nothing to this application. A body that comes with a method of a
+//! known path is read to its end, and thrown away, before the request is done.
 //!
 //! # Why
 //! Otherwise a body that is longer than allowed would be refused only where its length is told

@@ -61,7 +61,7 @@ impl Writer {
         }
     }
 
-    /// Whether it takes rows. It does until it is finished, unless its task has panicked.
+    /// Returns true if it takes rows. It does until it is finished, unless its task has panicked.
     pub(crate) fn is_open(&self) -> bool {
         !self.jobs.is_closed()
     }

@@ -2,11 +2,16 @@
 //!
 //! Here is what they have in common: how long each thing may take, and what is tried again.
 
+mod holder;
+mod migrations;
 mod mysql;
+mod obstacle;
 mod pool;
 mod pools;
 mod postgres;
 mod prepare;
+mod refusal;
+mod reserve;
 mod sqlite;
 mod turn;
 mod url;
@@ -16,6 +21,7 @@ use std::time::Duration;
 
 use sqlx::Connection;
 use sqlx::migrate::{Migrate, Migrator};
+use sqlx::mysql::MySqlDatabaseError;
 use tokio::time::timeout;
 use tracing::Dispatch;
 use tracing::instrument::{WithDispatch, WithSubscriber};
@@ -26,16 +32,16 @@ pub(crate) use pools::CONNECTIONS_MIN;
 use pools::Pools;
 pub(crate) use prepare::{Start, prepare};
 
-/// How long a batch of writes may take, with the making of a connection: a request is answered
+/// The time that a batch of writes may take, with the making of a connection: a request is answered
 /// within 3 s, whatever state the server is in, on a busy machine too.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(2200);
 
-/// How long a read may take, with the wait for a connection: there must be time left to count, or
+/// The time that a read may take, with the wait for a connection: there must be time left to count, or
 /// else to ask whether it is the database that keeps it waiting.
 const READ_TIMEOUT: Duration = Duration::from_millis(1600);
 
-/// How often a write is tried again that the server broke off because it stood in the way of
-/// another, which was let through. It has stored nothing.
+/// The number of times that a write is tried again that the server broke off because it stood in the
+/// way of another, which was let through. It has stored nothing.
 const CONFLICTS_MAX: usize = 5;
 
 /// The database, as a worker uses it.
@@ -60,21 +66,36 @@ pub(crate) enum Target {
     Mysql(mysql::Options),
 }
 
-/// What a connection is for.
+/// The lifetime of connections to a server. `None`: until they are needed no more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lifetimes {
+    /// Unused.
+    pub(crate) idle: Option<Duration>,
+    /// At all.
+    pub(crate) max: Option<Duration>,
+}
+
+impl Lifetimes {
+    fn shortest(self) -> Option<Duration> {
+        [self.idle, self.max].into_iter().flatten().min()
+    }
+}
+
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Role {
     /// The batches of new rows: one connection.
     Writes,
     /// Deletes: one connection.
     Deletes,
-    /// Reads, and the question whether the database answers.
+    /// Reads, the question whether the database answers, and the making of the tables.
     Reads,
 }
 
 /// Which file it is that a database's path leads to: its device, and its number there.
 type Place = (u64, u64);
 
-/// What a database's own module does. Each write is one statement, hence its own transaction.
+/// The duties of a database's own module. Each write is one statement, hence its own transaction.
 pub(crate) trait Dialect: fmt::Debug + Send + Sync {
     /// A connection to it.
     type Connection: Connection + fmt::Debug;
@@ -85,8 +106,17 @@ pub(crate) trait Dialect: fmt::Debug + Send + Sync {
         role: Role,
     ) -> impl Future<Output = Result<Self::Connection, sqlx::Error>> + Send;
 
+    /// Gives a connection of another role this one.
+    fn assume(
+        &self,
+        _connection: &mut Self::Connection,
+        _role: Role,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Where new connections lead by now. Those to another place have lost the database: it was moved,
-    /// or another was put there. `None`: nowhere, or whoever is there sees to that.
+    /// or another was put there. `None`: nowhere, or another process sees to that.
     fn place(&self) -> Option<Place> {
         None
     }
@@ -117,23 +147,66 @@ pub(crate) trait Dialect: fmt::Debug + Send + Sync {
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<i64, sqlx::Error>> + Send;
 
-    /// Asks for something of our table.
+    /// Executes a statement without parameters.
+    fn execute(
+        &self,
+        connection: &mut Self::Connection,
+        sql: &'static str,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Executes a statement without parameters that returns one number.
+    fn number(
+        &self,
+        connection: &mut Self::Connection,
+        sql: &'static str,
+    ) -> impl Future<Output = Result<i64, sqlx::Error>> + Send;
+
+    /// Asks whether the database itself reports that it takes no writes. The question writes nothing;
+    /// a user may be exempt from what is reported.
+    fn is_read_only(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+
+    /// Writes as a new row would be written, and changes no row of the users'. It does not wait where
+    /// a new row would.
+    fn write(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
+        async {
+            self.execute(connection, prepare::NO_INSERT).await?;
+            self.execute(connection, prepare::WRITE).await
+        }
+    }
+
+    /// Reads something of our table.
     fn ask(
         &self,
         connection: &mut Self::Connection,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
+        self.execute(connection, "SELECT id FROM records LIMIT 1")
+    }
 }
 
 /// Why the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// It said so, or could not be reached.
-    #[error(transparent)]
+    #[error("{}", refusal::text(.0))]
     Database(#[from] sqlx::Error),
+    /// It refused a write, since another process has it locked.
+    #[error("{cause}: its write lock is held by {holder}")]
+    Locked {
+        /// Its result.
+        cause: sqlx::Error,
+        /// The process.
+        holder: holder::Holder,
+    },
     /// It said nothing.
     #[error("no answer within {:.1} s", .0.as_secs_f32())]
     Silent(Duration),
-    /// Its file is not where it was: what was asked was done to a file that nobody will find.
+    /// Its file is not where it was: what was asked was done to a file that will not be found.
     #[error("the database's file was removed, or another put in its place")]
     Moved,
     /// It was not asked: others keep it busy.
@@ -142,18 +215,41 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether the database is away: not there, or not ready for anybody. What it has against one
-    /// statement is another matter.
+    /// Returns true if the database is away: not there, or not ready for any client. What it has
+    /// against one statement is another matter.
     pub(crate) fn is_away(&self) -> bool {
         /// SQLSTATE: connection exceptions, a server that starts or stops, a connection killed, too
         /// many connections. SQLite's own code of a file that cannot be opened.
         const AWAY: [&str; 5] = ["08", "57P", "70100", "53300", "14"];
         match self {
+            Self::Database(error) if refusal::is_full(error) => true,
             Self::Database(sqlx::Error::Database(said)) => {
                 said.code().is_some_and(|code| AWAY.iter().any(|away| code.starts_with(away)))
             }
             Self::Database(_) | Self::Silent(_) | Self::Moved => true,
-            Self::Crowded => false,
+            Self::Locked { .. } | Self::Crowded => false,
+        }
+    }
+
+    /// Returns true if another client has rows or a table locked: this work alone is refused. SQLite
+    /// has one lock for all writes.
+    pub(crate) fn is_lock_of_rows(&self) -> bool {
+        /// SQLSTATE of PostgreSQL's `lock_timeout`.
+        const LOCK_NOT_AVAILABLE: &str = "55P03";
+        /// MySQL's number of `innodb_lock_wait_timeout` and `lock_wait_timeout`.
+        const LOCK_WAIT_TIMEOUT: u16 = 1205;
+        match self {
+            Self::Database(error) if refusal::is_conflict(error) => true,
+            Self::Database(sqlx::Error::Database(said)) => {
+                let number = said.try_downcast_ref().map(MySqlDatabaseError::number);
+                number == Some(LOCK_WAIT_TIMEOUT)
+                    || said.code().as_deref() == Some(LOCK_NOT_AVAILABLE)
+            }
+            Self::Database(_)
+            | Self::Locked { .. }
+            | Self::Silent(_)
+            | Self::Moved
+            | Self::Crowded => false,
         }
     }
 }
@@ -173,11 +269,14 @@ impl Target {
     /// From a database's URL.
     ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence; nothing of a secret.
+    /// The fault, as the end of a sentence; nothing of a secret.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let Some((scheme, _)) = url.split_once(':') else {
+        let Some((scheme, rest)) = url.split_once(':') else {
             return Err("it has no scheme; write sqlite://, postgres:// or mysql://".into());
         };
+        // SQLAlchemy's name of a driver, as in `postgresql+psycopg2`: the server is the same.
+        let scheme = scheme.split_once('+').map_or(scheme, |(scheme, _driver)| scheme);
+        let url = &format!("{scheme}:{rest}");
         match scheme {
             "sqlite" => sqlite::Options::parse(url).map(Self::Sqlite),
             "postgres" | "postgresql" => postgres::Options::parse(url).map(Self::Postgres),
@@ -188,6 +287,17 @@ impl Target {
 }
 
 /// Where the database is.
+impl Target {
+    /// The database in the words of the start: a file by its absolute path, and with “(new)” where it
+    /// does not exist.
+    pub(crate) fn described(&self) -> String {
+        match self {
+            Self::Sqlite(options) => options.described(),
+            Self::Postgres(_) | Self::Mysql(_) => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -201,13 +311,17 @@ impl fmt::Display for Target {
 impl Store {
     /// With at most so many connections, which are made when they are needed: a worker boots while
     /// the database is away.
-    pub(crate) fn new(target: Target, connections_max: usize) -> Self {
+    pub(crate) fn new(target: Target, connections_max: usize, lifetimes: Lifetimes) -> Self {
         match target {
+            // A file has room for any number, and leads nowhere else.
             Target::Sqlite(options) => {
-                Self::Sqlite(Pools::new(sqlite::Sqlite::new(options), connections_max))
+                let sqlite = sqlite::Sqlite::new(options);
+                Self::Sqlite(Pools::new(sqlite, connections_max, Lifetimes::default()))
             }
-            Target::Postgres(options) => Self::Postgres(Pools::new(options, connections_max)),
-            Target::Mysql(options) => Self::Mysql(Pools::new(options, connections_max)),
+            Target::Postgres(options) => {
+                Self::Postgres(Pools::new(options, connections_max, lifetimes))
+            }
+            Target::Mysql(options) => Self::Mysql(Pools::new(options, connections_max, lifetimes)),
         }
     }
 
@@ -227,12 +341,10 @@ impl Store {
     /// the answer did not come in time, it is not known.
     pub(crate) async fn insert(&self, rows: &[Data]) -> Result<(), Error> {
         let insert = async {
-            let mut conflicts = 0;
+            let mut again = Again::default();
             loop {
                 match dialect!(self, store => store.insert(rows).await) {
-                    Err(error) if is_conflict(&error) && conflicts < CONFLICTS_MAX => {
-                        conflicts += 1;
-                    }
+                    Err(error) if again.is_due(&error) => {}
                     done => return done,
                 }
             }
@@ -241,21 +353,29 @@ impl Store {
             Self::Sqlite(_) => sqlite::INSERT_TIMEOUT,
             Self::Postgres(_) | Self::Mysql(_) => ANSWER_TIMEOUT,
         };
-        within(limit, insert).await
+        within(limit, insert).await.map_err(|error| self.explained(error))
     }
 
-    /// Removes every row and says how many they were. It takes as long as it takes, once nobody else has
-    /// a row of them locked.
+    /// Removes every row and says how many they were. It takes as long as it takes, once no other
+    /// process has a row of them locked.
     ///
     /// # Errors
     /// As [`Store::insert`].
     pub(crate) async fn delete_all(&self) -> Result<u64, Error> {
-        let mut conflicts = 0;
+        let mut again = Again::default();
         loop {
             match quiet(async { dialect!(self, store => store.delete_all().await) }).await {
-                Err(error) if is_conflict(&error) && conflicts < CONFLICTS_MAX => conflicts += 1,
-                done => return done,
+                Err(error) if again.is_due(&error) => {}
+                done => return done.map_err(|error| self.explained(error)),
             }
+        }
+    }
+
+    /// Adds to an error of a write what this machine knows of its cause.
+    fn explained(&self, error: Error) -> Error {
+        match (self, error) {
+            (Self::Sqlite(pools), Error::Database(cause)) => pools.dialect().explained(cause),
+            (_, error) => error,
         }
     }
 
@@ -267,12 +387,38 @@ impl Store {
         quiet(async { dialect!(self, store => store.page(span, READ_TIMEOUT).await) }).await
     }
 
-    /// Whether the database answers within some time, and has our table.
+    /// Fails unless the database answers within some time, and has its table.
     ///
     /// # Errors
     /// When it does not.
     pub(crate) async fn ping(&self, patience: Duration) -> Result<(), Error> {
         within(patience, async { dialect!(self, store => store.ping().await) }).await
+    }
+
+    /// Asks within some time whether a write would succeed, without a write where the database does
+    /// not report otherwise.
+    ///
+    /// # Errors
+    /// Those of a write, when it would not.
+    pub(crate) async fn would_write(&self, patience: Duration) -> Result<(), Error> {
+        let asked = async { dialect!(self, store => store.would_write().await) };
+        match within(patience, asked).await {
+            // Others write.
+            Err(Error::Database(cause)) if sqlite::is_busy(&cause) => Ok(()),
+            done => done.map_err(|error| self.explained(error)),
+        }
+    }
+
+    /// Writes as a new row would be written, and changes no row of the users'.
+    ///
+    /// # Errors
+    /// When the database refuses that. [`Error::Crowded`]: nothing is known, since others write.
+    pub(crate) async fn write(&self, patience: Duration) -> Result<(), Error> {
+        match within(patience, async { dialect!(self, store => store.write().await) }).await {
+            Err(Error::Silent(_)) => Err(Error::Crowded),
+            Err(Error::Database(cause)) if sqlite::is_busy(&cause) => Err(Error::Crowded),
+            done => done.map_err(|error| self.explained(error)),
+        }
     }
 
     /// Takes leave of the database.
@@ -281,13 +427,29 @@ impl Store {
     }
 }
 
-/// A deadlock, or a failure to serialize: SQLSTATE class 40.
-fn is_conflict(error: &Error) -> bool {
-    match error {
-        Error::Database(sqlx::Error::Database(said)) => {
-            said.code().is_some_and(|code| code == "40001" || code == "40P01")
-        }
-        Error::Database(_) | Error::Silent(_) | Error::Moved | Error::Crowded => false,
+/// Which failures of one write led to another try. They have stored nothing.
+#[derive(Debug, Default)]
+struct Again {
+    conflicts: usize,
+    moves: usize,
+}
+
+impl Again {
+    /// Returns true if the write is tried again: after a conflict, and once after a server that
+    /// takes no writes, since another may be behind the same address by now.
+    fn is_due(&mut self, error: &Error) -> bool {
+        let Error::Database(error) = error else {
+            return false;
+        };
+        let (count, max) = if refusal::is_conflict(error) {
+            (&mut self.conflicts, CONFLICTS_MAX)
+        } else if refusal::is_read_only(error) {
+            (&mut self.moves, 1)
+        } else {
+            return false;
+        };
+        *count += 1;
+        *count <= max
     }
 }
 

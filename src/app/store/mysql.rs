@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use sqlx::migrate::Migrator;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row as _};
 
 use super::{Dialect, Role, url};
 use crate::app::record::{COUNTED_MAX, Data, Row, Span};
@@ -20,17 +20,26 @@ use crate::app::writer::BATCH_MAX;
 
 const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
 
-/// How long a new row waits for a lock, that of a row or of the table: less than a request does, so
-/// that its failure is certain and told.
-const INSERT_LOCK_TIMEOUT: &str =
-    "SET SESSION innodb_lock_wait_timeout = 2, SESSION lock_wait_timeout = 2";
+/// Session variables that our statements rest on, whatever the server's defaults and its
+/// `init_connect` are. Without `autocommit` no row is ever committed, and a delete keeps its locks;
+/// `sql_safe_updates` refuses a `DELETE` of all rows; some modes (`ORACLE`) read SQL in another way.
+/// A transaction's right to write is not set: a server that is read-only has a reason.
+const SESSION: &str = "SET SESSION autocommit = 1, SESSION sql_safe_updates = 0, \
+    SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'";
 
-/// How long a delete does, for the delete of another worker, too: as long as on SQLite. Whoever has
-/// the rows may keep them for ever.
-const DELETE_LOCK_TIMEOUT: &str =
-    "SET SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 5";
+/// The same for new rows. They wait for a lock, that of a row or of the table, for less time than a
+/// request does, so that a failure is certain and reported.
+const INSERT_SESSION: &str = "SET SESSION autocommit = 1, SESSION sql_safe_updates = 0, \
+    SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', \
+    SESSION innodb_lock_wait_timeout = 2, SESSION lock_wait_timeout = 2";
 
-/// What sqlx knows in the query of a URL.
+/// The same for deletes. They wait for the delete of another worker, too, as long as on SQLite: a
+/// stranger may keep the rows locked without end.
+const DELETE_SESSION: &str = "SET SESSION autocommit = 1, SESSION sql_safe_updates = 0, \
+    SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', \
+    SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 5";
+
+/// The options in the query of a URL that sqlx knows.
 const OPTIONS: &[&str] = &[
     "sslmode",
     "ssl-mode",
@@ -48,7 +57,7 @@ const OPTIONS: &[&str] = &[
     "time-zone",
 ];
 
-/// How to reach the server.
+/// The options with which the server is reached.
 #[derive(Clone)]
 pub(crate) struct Options(MySqlConnectOptions);
 
@@ -56,7 +65,7 @@ impl Options {
     /// From a URL: `mysql://user:password@host:3306/database`, or with `mariadb://`.
     ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence; nothing of a secret.
+    /// The fault, as the end of a sentence; nothing of a secret.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         url::refuse_misleading(text)?;
         let text = url::without_unknown_options(text, OPTIONS)?;
@@ -64,11 +73,13 @@ impl Options {
         if options.get_database().is_none() {
             return Err("it names no database; write mysql://user@host/database".into());
         }
+        // The mode of SQL is set with the rest of the session.
+        let options = options.pipes_as_concat(false).no_engine_substitution(false);
         // A statement for each size of a batch, and room for the others.
         Ok(Self(options.statement_cache_capacity(BATCH_MAX + 8).disable_statement_logging()))
     }
 
-    pub(super) async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+    async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
         self.0.connect().await
     }
 }
@@ -106,7 +117,7 @@ pub(super) async fn migrate(connection: &mut MySqlConnection) -> Result<(), sqlx
     super::migrate(&mut migrator, connection).await
 }
 
-/// How many connections the server admits for us.
+/// Returns the number of connections that the server admits for this service.
 ///
 /// # Errors
 /// Those of the server.
@@ -125,13 +136,22 @@ impl Dialect for Options {
     async fn dial(&self, role: Role) -> Result<MySqlConnection, sqlx::Error> {
         let mut connection = self.connect().await?;
         connection.execute(ISOLATION).await?;
-        let lock_timeout = match role {
-            Role::Writes => INSERT_LOCK_TIMEOUT,
-            Role::Deletes => DELETE_LOCK_TIMEOUT,
-            Role::Reads => return Ok(connection),
-        };
-        connection.execute(lock_timeout).await?;
+        self.assume(&mut connection, role).await?;
         Ok(connection)
+    }
+
+    async fn assume(
+        &self,
+        connection: &mut MySqlConnection,
+        role: Role,
+    ) -> Result<(), sqlx::Error> {
+        let session = match role {
+            Role::Writes => INSERT_SESSION,
+            Role::Deletes => DELETE_SESSION,
+            Role::Reads => SESSION,
+        };
+        connection.execute(session).await?;
+        Ok(())
     }
 
     async fn insert(
@@ -175,9 +195,27 @@ impl Dialect for Options {
             .await
     }
 
-    async fn ask(&self, connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT id FROM records LIMIT 1").execute(connection).await?;
+    /// Users with a privilege for it are exempt from what the variable says.
+    async fn is_read_only(&self, connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+        const ASKED: &str = "SELECT CAST(@@global.read_only AS SIGNED)";
+        Ok(self.number(connection, ASKED).await? != 0)
+    }
+
+    async fn execute(
+        &self,
+        connection: &mut MySqlConnection,
+        sql: &'static str,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(sql).execute(connection).await?;
         Ok(())
+    }
+
+    async fn number(
+        &self,
+        connection: &mut MySqlConnection,
+        sql: &'static str,
+    ) -> Result<i64, sqlx::Error> {
+        sqlx::raw_sql(sql).fetch_one(connection).await?.try_get(0)
     }
 }
 

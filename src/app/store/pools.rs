@@ -6,14 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-use super::pool::Pool;
-use super::{Dialect, Error, Role};
+use super::pool::{Pool, Shelves};
+use super::{Dialect, Error, Lifetimes, Role, refusal};
 use crate::app::record::{Data, Page, Span};
 
-/// How long counting may take. A page is worth more with its rows alone than late.
+/// The time that counting may take. A page is worth more with its rows alone than late.
 const COUNT_PATIENCE: Duration = Duration::from_millis(400);
+
+/// The time for which a database is believed that reports that it takes writes.
+const WRITABLE_TRUST: Duration = Duration::from_secs(1);
+
+/// The same of one that reports that it takes none, and takes ours: to find out costs a write.
+const EXEMPT_TRUST: Duration = Duration::from_secs(60);
 
 /// One connection for new rows, one for a delete, one to ask whether the database answers, and one
 /// for reads.
@@ -23,30 +30,51 @@ pub(crate) const CONNECTIONS_MIN: u64 = 4;
 #[derive(Debug)]
 pub(crate) struct Pools<D: Dialect> {
     dialect: Arc<D>,
+    shelves: Arc<Shelves<D>>,
+    /// Closes connections that are unused, or old.
+    tidying: AbortHandle,
     writes: Pool<D>,
     deletes: Pool<D>,
     reads: Pool<D>,
     probes: Pool<D>,
     /// When the database last answered the question; who asks has the lock.
     answered: Mutex<Option<Instant>>,
+    /// Until when it is believed that writes are taken.
+    believed: Mutex<Option<Instant>>,
 }
 
-impl<D: Dialect> Pools<D> {
-    /// At most so many connections ([`CONNECTIONS_MIN`] or more).
-    pub(super) fn new(dialect: D, connections_max: usize) -> Self {
+impl<D: Dialect + 'static> Pools<D> {
+    /// At most so many connections ([`CONNECTIONS_MIN`] or more). On the current runtime.
+    pub(super) fn new(dialect: D, connections_max: usize, lifetimes: Lifetimes) -> Self {
         let dialect = Arc::new(dialect);
-        let pool = |role, connections_max| Pool::new(&dialect, role, connections_max);
+        let shelves = Shelves::new(&dialect, lifetimes);
+        let pool =
+            |number, role, connections_max| Pool::new(&shelves, number, role, connections_max);
         Self {
-            writes: pool(Role::Writes, 1),
-            deletes: pool(Role::Deletes, 1),
-            probes: pool(Role::Reads, 1),
-            reads: pool(Role::Reads, connections_max - 3),
+            writes: pool(0, Role::Writes, 1),
+            deletes: pool(1, Role::Deletes, 1),
+            probes: pool(2, Role::Reads, 1),
+            reads: pool(3, Role::Reads, connections_max - 3),
             answered: Mutex::new(None),
+            believed: Mutex::new(None),
+            tidying: tokio::spawn(Arc::clone(&shelves).tidy()).abort_handle(),
+            shelves,
             dialect,
         }
     }
 
-    /// What it speaks.
+    /// Passes a write's end on. A server that takes no writes is not the one that was meant, and
+    /// no connection leads to the right one: the database's address is resolved anew for each.
+    fn noted<T>(&self, done: Result<T, sqlx::Error>) -> Result<T, Error> {
+        if let Err(error) = &done
+            && refusal::is_read_only(error)
+        {
+            self.shelves.renew();
+        }
+        Ok(done?)
+    }
+
+    /// The protocol of the database.
     pub(super) fn dialect(&self) -> &D {
         &self.dialect
     }
@@ -54,14 +82,16 @@ impl<D: Dialect> Pools<D> {
     /// Stores rows, all or none.
     pub(super) async fn insert(&self, rows: &[Data]) -> Result<(), Error> {
         let mut connection = self.writes.lend().await?;
-        self.dialect.insert(&mut connection, rows).await?;
+        let done = self.dialect.insert(&mut connection, rows).await;
+        self.noted(done)?;
         connection.keep()
     }
 
     /// Removes every row and says how many they were.
     pub(super) async fn delete_all(&self) -> Result<u64, Error> {
         let mut connection = self.deletes.lend().await?;
-        let deleted = self.dialect.delete_all(&mut connection).await?;
+        let done = self.dialect.delete_all(&mut connection).await;
+        let deleted = self.noted(done)?;
         connection.keep()?;
         Ok(deleted)
     }
@@ -87,7 +117,7 @@ impl<D: Dialect> Pools<D> {
         Ok(Page::new(rows, span, counted))
     }
 
-    /// Whether the database answers, and has our table. One question answers all who wait to ask.
+    /// Fails unless the database answers, and has its table. One question answers all who wait to ask.
     pub(super) async fn ping(&self) -> Result<(), Error> {
         let begun = Instant::now();
         let mut answered = self.answered.lock().await;
@@ -101,10 +131,42 @@ impl<D: Dialect> Pools<D> {
         Ok(())
     }
 
+    /// Asks whether the database reports that it takes no writes, and writes if it does: its user may
+    /// be exempt. It writes the first time, too.
+    pub(super) async fn would_write(&self) -> Result<(), Error> {
+        let mut believed = self.believed.lock().await;
+        if believed.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        let mut connection = self.probes.lend().await?;
+        let is_read_only = self.dialect.is_read_only(&mut connection).await?;
+        connection.keep()?;
+        // A worker that has not asked before makes sure.
+        if is_read_only || believed.is_none() {
+            self.write().await?;
+        }
+        let trust = if is_read_only { EXEMPT_TRUST } else { WRITABLE_TRUST };
+        *believed = Some(Instant::now() + trust);
+        Ok(())
+    }
+
+    /// Writes as a new row would be written, and changes no row of the users'.
+    pub(super) async fn write(&self) -> Result<(), Error> {
+        let mut connection = self.writes.lend().await?;
+        let done = self.dialect.write(&mut connection).await;
+        self.noted(done)?;
+        connection.keep()
+    }
+
     /// Takes leave of the database.
     pub(super) async fn close(&self) {
-        for pool in [&self.writes, &self.deletes, &self.reads, &self.probes] {
-            pool.close().await;
-        }
+        self.tidying.abort();
+        self.shelves.close().await;
+    }
+}
+
+impl<D: Dialect> Drop for Pools<D> {
+    fn drop(&mut self) {
+        self.tidying.abort();
     }
 }

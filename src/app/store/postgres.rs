@@ -1,31 +1,40 @@
-//! PostgreSQL.
+//! PostgreSQL, also behind a pooler that lends its connections for one transaction each.
 //!
-//! A batch is one parameter, an array: the
-//! statement is the same for any number of rows, and is prepared once.
+//! # Why no prepared statements
+//! Behind a pooler in transaction mode a connection of ours is many connections of the server, each
+//! used by other clients in between. A name that is given to a statement there is given to another
+//! client's, too: a read then runs the `DELETE` of its namesake. sqlx names its statements, and
+//! prepares those without a name in an exchange of their own, between which another client's may
+//! come. So each of ours is one message of the simple protocol, with its values in the text: they
+//! are numbers, and letters and digits. A batch is one array, hence a short text to parse.
+//!
+//! For the same reason nothing is set for a session: a timeout that a statement needs stands before
+//! it in the same message, which is one transaction.
 
 use std::fmt;
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, FromRow, Row as _};
 
-use super::{Dialect, Role, url};
+use super::{Dialect, Role, migrations, url};
 use crate::app::record::{COUNTED_MAX, Data, Row, Span};
 
-/// How long a new row waits for a lock, that of an `ALTER TABLE` say: less than a request does, so
-/// that its failure is certain and told.
-const INSERT_LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+/// A new row waits for a lock, that of an `ALTER TABLE` say, for less time than a request does, so
+/// that its failure is certain and reported.
+const INSERT_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 
-/// How long a delete does, for the delete of another worker, too: as long as on SQLite. Whoever has
-/// the rows may keep them for ever.
-const DELETE_LOCK_TIMEOUT: &str = "SET lock_timeout = '5s'";
+/// A delete waits for the delete of another worker, too, as long as on SQLite: a stranger may keep
+/// the rows locked without end.
+const DELETE_ALL: &str = "SET LOCAL lock_timeout = '5s'; DELETE FROM records";
 
-/// How to reach the server.
+/// The options with which the server is reached.
 #[derive(Clone)]
 pub(crate) struct Options(PgConnectOptions);
 
-/// What sqlx knows in the query of a URL, besides `options[…]`.
+/// The options in the query of a URL that sqlx knows, besides `options[…]`.
 const OPTIONS: &[&str] = &[
     "sslmode",
     "ssl-mode",
@@ -51,7 +60,7 @@ impl Options {
     /// From a URL: `postgres://user:password@host:5432/database`.
     ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence; nothing of a secret.
+    /// The fault, as the end of a sentence; nothing of a secret.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         url::refuse_misleading(text)?;
         let text = url::without_unknown_options(text, OPTIONS)?;
@@ -60,10 +69,12 @@ impl Options {
             Some(_) => options,
             None => options.application_name("ferricorn"),
         };
+        // No number of ours has a fraction, and poolers refuse a connection that asks for this.
+        let options = options.extra_float_digits(None);
         Ok(Self(options.disable_statement_logging()))
     }
 
-    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         self.0.connect().await
     }
 }
@@ -88,45 +99,38 @@ impl fmt::Display for Options {
     }
 }
 
-/// Makes the tables. sqlx locks the database against a second container that starts now.
+/// Makes the tables. A second container that starts now waits until they are made.
 ///
 /// # Errors
 /// Those of the server.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let mut migrator: Migrator = sqlx::migrate!("migrations/postgres");
-    super::migrate(&mut migrator, connection).await
+    super::migrate(&mut migrator, &mut migrations::InOneTransaction(connection)).await
 }
 
-/// How many connections the server admits for us.
+/// Returns the number of connections that the server admits for this service.
 ///
 /// # Errors
 /// Those of the server.
 pub(super) async fn connections_max(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     // `least` passes over NULL: no limit of that kind, or a server that does not know it yet.
-    sqlx::query_scalar(
+    let found = sqlx::raw_sql(
         "SELECT least(
             current_setting('max_connections')::bigint
                 - current_setting('superuser_reserved_connections')::bigint
                 - coalesce(current_setting('reserved_connections', true)::bigint, 0),
             (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
             (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()))",
-    )
-    .fetch_one(connection)
-    .await
+    );
+    found.fetch_one(connection).await?.try_get(0)
 }
 
 impl Dialect for Options {
     type Connection = PgConnection;
 
-    async fn dial(&self, role: Role) -> Result<PgConnection, sqlx::Error> {
-        let mut connection = self.connect().await?;
-        let lock_timeout = match role {
-            Role::Writes => INSERT_LOCK_TIMEOUT,
-            Role::Deletes => DELETE_LOCK_TIMEOUT,
-            Role::Reads => return Ok(connection),
-        };
-        connection.execute(lock_timeout).await?;
-        Ok(connection)
+    /// The same for each role: nothing is set for a session.
+    async fn dial(&self, _: Role) -> Result<PgConnection, sqlx::Error> {
+        self.connect().await
     }
 
     async fn insert(
@@ -134,17 +138,12 @@ impl Dialect for Options {
         connection: &mut PgConnection,
         rows: &[Data],
     ) -> Result<(), sqlx::Error> {
-        let texts: Vec<&str> = rows.iter().map(Data::as_str).collect();
-        sqlx::query("INSERT INTO records (data) SELECT unnest($1::text[])")
-            .bind(texts)
-            .execute(connection)
-            .await?;
+        connection.execute(AssertSqlSafe(insert_statement(rows))).await?;
         Ok(())
     }
 
     async fn delete_all(&self, connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
-        let done = sqlx::query("DELETE FROM records").execute(connection).await?;
-        Ok(done.rows_affected())
+        Ok(connection.execute(DELETE_ALL).await?.rows_affected())
     }
 
     async fn rows(
@@ -152,25 +151,56 @@ impl Dialect for Options {
         connection: &mut PgConnection,
         span: Span,
     ) -> Result<Vec<Row>, sqlx::Error> {
-        sqlx::query_as(
+        let Span { before, limit } = span;
+        let select = format!(
             "SELECT id, data, (extract(epoch FROM created_at) * 1000)::bigint
-             FROM records WHERE id < $1 ORDER BY id DESC LIMIT $2",
-        )
-        .bind(span.before)
-        .bind(i64::from(span.limit) + 1)
-        .fetch_all(connection)
-        .await
+             FROM records WHERE id < {before} ORDER BY id DESC LIMIT {}",
+            i64::from(limit) + 1
+        );
+        let found = connection.fetch_all(AssertSqlSafe(select)).await?;
+        found.iter().map(Row::from_row).collect()
     }
 
     async fn count(&self, connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM records LIMIT $1) AS counted")
-            .bind(COUNTED_MAX + 1)
-            .fetch_one(connection)
-            .await
+        let limit = COUNTED_MAX + 1;
+        let count =
+            format!("SELECT count(*) FROM (SELECT 1 FROM records LIMIT {limit}) AS counted");
+        connection.fetch_one(AssertSqlSafe(count)).await?.try_get(0)
     }
 
-    async fn ask(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT id FROM records LIMIT 1").execute(connection).await?;
+    /// Also a standby, and a user or a database whose default it is.
+    async fn is_read_only(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        const ASKED: &str = "SELECT (current_setting('transaction_read_only') = 'on')::int::bigint";
+        Ok(self.number(connection, ASKED).await? != 0)
+    }
+
+    async fn execute(
+        &self,
+        connection: &mut PgConnection,
+        sql: &'static str,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(sql).execute(connection).await?;
         Ok(())
     }
+
+    async fn number(
+        &self,
+        connection: &mut PgConnection,
+        sql: &'static str,
+    ) -> Result<i64, sqlx::Error> {
+        sqlx::raw_sql(sql).fetch_one(connection).await?.try_get(0)
+    }
+}
+
+/// A row's text is ten letters and digits: nothing in it ends a literal, or an element of an array.
+fn insert_statement(rows: &[Data]) -> String {
+    let mut sql = String::with_capacity(96 + rows.len() * (Data::LENGTH + 1));
+    sql.push_str(INSERT_LOCK_TIMEOUT);
+    sql.push_str("; INSERT INTO records (data) SELECT unnest('{");
+    for (number, row) in rows.iter().enumerate() {
+        let comma = if number == 0 { "" } else { "," };
+        write!(sql, "{comma}{}", row.as_str()).expect("memory takes any text");
+    }
+    sql.push_str("}'::text[])");
+    sql
 }

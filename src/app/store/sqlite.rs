@@ -8,36 +8,48 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::error::DatabaseError;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteError, SqliteJournalMode, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, Executor};
 
+use super::holder::Holder;
+use super::obstacle::Obstacle;
+use super::prepare::WRITE;
+use super::reserve::Reserve;
 use super::turn::{Taken, Turn};
-use super::{Dialect, Place, Role};
+use super::{Dialect, Error, Place, Role, url};
 use crate::app::record::{COUNTED_MAX, Data, Row, Span};
 
-/// How long a statement waits for a lock that a stranger holds, a backup or the `sqlite3` shell, or
+/// The time that a statement waits for a lock that a stranger holds, a backup or the `sqlite3` shell, or
 /// that a sibling holds whose disk takes long to sync.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same, in a statement.
+const WAIT: &str = "PRAGMA busy_timeout = 5000";
 
-/// How long a batch of new rows may take: longer than the wait for a lock, so that its failure is
+/// The time that a batch of new rows may take: longer than the wait for a lock, so that its failure is
 /// certain and told. A server is given less: it is somewhere else, and a file is not away.
 pub(super) const INSERT_TIMEOUT: Duration = Duration::from_millis(5500);
 
-/// How long a process waits for its turn: longer than several honest writers take on a slow disk.
+/// The time that a process waits for its turn: longer than several honest writers take on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a start waits for another that makes the tables now.
+/// The time that a start waits for another that makes the tables now.
 const PATIENCE_OF_A_START: Duration = Duration::from_secs(10);
+
+const DELETE_ALL: &str = "DELETE FROM records";
 
 /// Bytes that the write-ahead log may keep on disk after a burst of writes.
 const JOURNAL_BYTES_MAX: &str = "67108864";
 
-/// How to open the database.
+/// The options with which the database is opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Options(SqliteConnectOptions);
 
@@ -45,15 +57,22 @@ impl Options {
     /// From a URL: `sqlite://data/ferricorn.db`, `sqlite:///var/lib/ferricorn.db`.
     ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence; nothing of a secret.
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
-        let options = SqliteConnectOptions::from_str(url).map_err(|error| error.to_string())?;
+    /// The fault, as the end of a sentence; nothing of a secret.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let options = SqliteConnectOptions::from_str(text).map_err(|error| error.to_string())?;
         let path = options.get_filename();
         if path.as_os_str().is_empty() {
             return Err("it names no file; write sqlite://data/ferricorn.db".into());
         }
-        if url.contains(":memory:") || url.contains("mode=memory") {
+        url::refuse_file_in_root(path)?;
+        if text.contains(":memory:") || text.contains("mode=memory") {
             return Err("a database in memory is not shared by the workers; name a file".into());
+        }
+        let query = text.split_once('?').map_or("", |(_, query)| query);
+        for option in query.split('&') {
+            if matches!(option, "mode=ro" | "immutable=1" | "immutable=true") {
+                return Err(format!("its option {option} lets no row be stored; leave it out"));
+            }
         }
         Ok(Self(
             options
@@ -65,9 +84,32 @@ impl Options {
         ))
     }
 
+    /// Adds to an error which process holds the lock that was not to be had.
+    pub(super) fn explained(&self, cause: sqlx::Error) -> Error {
+        let locked = is_busy(&cause).then(|| Holder::find(self.path())).flatten();
+        match locked {
+            Some(holder) => Error::Locked { cause, holder },
+            None => Error::Database(cause),
+        }
+    }
+
+    /// Returns the obstacle that keeps this process from writing to the file. No connection to it may
+    /// be open.
+    pub(super) fn obstacle(&self) -> Option<Obstacle> {
+        Obstacle::find(self.path())
+    }
+
     /// The file.
     fn path(&self) -> &Path {
         self.0.get_filename()
+    }
+
+    /// The file by its absolute path, and that it does not exist.
+    pub(super) fn described(&self) -> String {
+        let absent = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        let new = if fs::metadata(self.path()).is_err_and(absent) { " (new)" } else { "" };
+        let path = std::path::absolute(self.path());
+        format!("sqlite {}{new}", path.as_deref().unwrap_or(self.path()).display())
     }
 }
 
@@ -90,7 +132,10 @@ pub(super) async fn migrate(options: &Options) -> Result<(), sqlx::Error> {
     let _taken = turn.take(PATIENCE_OF_A_START).await;
     let mut connection = options.0.clone().create_if_missing(true).connect().await?;
     super::migrate(&mut sqlx::migrate!("migrations/sqlite"), &mut connection).await?;
-    connection.close().await
+    connection.close().await?;
+    // Without room for it, deletes fail on a full volume as other writes do.
+    drop(Reserve::beside(options.path()).take());
+    Ok(())
 }
 
 /// The database, as a worker uses it.
@@ -98,17 +143,75 @@ pub(super) async fn migrate(options: &Options) -> Result<(), sqlx::Error> {
 pub(crate) struct Sqlite {
     options: Options,
     turn: Turn,
+    reserve: Reserve,
 }
 
 impl Sqlite {
     pub(super) fn new(options: Options) -> Self {
-        Self { turn: Turn::new(options.path()), options }
+        let (turn, reserve) = (Turn::new(options.path()), Reserve::beside(options.path()));
+        Self { options, turn, reserve }
+    }
+
+    /// Removes every row from a full volume: with the space that is kept for it, which is taken again
+    /// from what the rows give back.
+    async fn delete_all_of_full(
+        &self,
+        connection: &mut SqliteConnection,
+        full: sqlx::Error,
+    ) -> Result<u64, sqlx::Error> {
+        // From here on no other write can take what is freed.
+        connection.execute("BEGIN IMMEDIATE").await?;
+        if self.reserve.free().is_err() {
+            connection.execute("ROLLBACK").await?;
+            return Err(full);
+        }
+        let deleted = connection.execute(DELETE_ALL).await?.rows_affected();
+        connection.execute("COMMIT").await?;
+        // The rows are removed. That their space is given back, too, is not promised.
+        let shrunk = async {
+            connection.execute("VACUUM").await?;
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await
+        };
+        if shrunk.await.is_ok() {
+            // Without room for it, the next delete of a full volume fails.
+            drop(self.reserve.take());
+        }
+        Ok(deleted)
+    }
+
+    /// Adds to an error which process holds the lock that was not to be had.
+    pub(super) fn explained(&self, cause: sqlx::Error) -> Error {
+        self.options.explained(cause)
     }
 
     /// Waits until it is this process's turn to write.
     pub(super) async fn turn(&self) -> Taken<'_> {
         self.turn.take(PATIENCE).await
     }
+}
+
+/// SQLite's codes of a file that another process has locked, and of one that it may not write.
+const BUSY: u32 = 5;
+const READ_ONLY: u32 = 8;
+/// Its code of a volume that is full.
+const FULL: u32 = 13;
+
+/// Returns true if another process has the file locked.
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    primary_code(error) == Some(BUSY)
+}
+
+/// Returns true if the file's volume is full.
+pub(super) fn is_full(error: &sqlx::Error) -> bool {
+    primary_code(error) == Some(FULL)
+}
+
+/// SQLite's own code; its lowest byte is the primary one. `None`: the error is not SQLite's.
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let sqlx::Error::Database(said) = error else { return None };
+    let said = said.try_downcast_ref::<SqliteError>()?;
+    let code: u32 = said.code()?.parse().ok()?;
+    Some(code & 0xff)
 }
 
 impl Dialect for Sqlite {
@@ -139,8 +242,10 @@ impl Dialect for Sqlite {
 
     async fn delete_all(&self, connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
         let _taken = self.turn().await;
-        let done = sqlx::query("DELETE FROM records").execute(connection).await?;
-        Ok(done.rows_affected())
+        match connection.execute(DELETE_ALL).await {
+            Err(error) if is_full(&error) => self.delete_all_of_full(connection, error).await,
+            done => Ok(done?.rows_affected()),
+        }
     }
 
     async fn rows(
@@ -164,9 +269,44 @@ impl Dialect for Sqlite {
             .await
     }
 
-    async fn ask(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT id FROM records LIMIT 1").execute(connection).await?;
+    /// Takes the write lock for a moment. A lock that another process holds shows nothing.
+    async fn is_read_only(&self, connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+        connection.execute("PRAGMA busy_timeout = 0").await?;
+        let begun = connection.execute("BEGIN IMMEDIATE").await;
+        if begun.is_ok() {
+            connection.execute("ROLLBACK").await?;
+        }
+        connection.execute(WAIT).await?;
+        match begun {
+            Ok(_) => Ok(false),
+            Err(error) if is_busy(&error) => Ok(false),
+            Err(error) if primary_code(&error) == Some(READ_ONLY) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        connection.execute("PRAGMA busy_timeout = 0").await?;
+        let done = self.execute(connection, WRITE).await;
+        connection.execute(WAIT).await?;
+        done
+    }
+
+    async fn execute(
+        &self,
+        connection: &mut SqliteConnection,
+        sql: &'static str,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(sql).execute(connection).await?;
         Ok(())
+    }
+
+    async fn number(
+        &self,
+        connection: &mut SqliteConnection,
+        sql: &'static str,
+    ) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar(sql).fetch_one(connection).await
     }
 }
 

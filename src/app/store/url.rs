@@ -1,11 +1,14 @@
-//! Database URLs: the mistakes that would let a part of a password be taken for something else.
+//! Database URLs: the mistakes that would let a part of a password be taken for something else,
+//! and what other programs mean by the same URL.
+
+use std::path::Path;
 
 /// Refuses an `@` behind the host. A `/`, `?` or `#` in a password ends the part of the URL that it
 /// belongs to: its rest would be taken for a database's name, and be shown as one. Without `//` all
 /// of it would, and tabs and newlines would be passed over where these signs are looked for.
 ///
 /// # Errors
-/// What to do, as the end of a sentence.
+/// The remedy, as the end of a sentence.
 pub(super) fn refuse_misleading(url: &str) -> Result<(), String> {
     if url.contains(char::is_control) {
         return Err("there is a control character in it, a tab or a newline, say".into());
@@ -24,7 +27,25 @@ pub(super) fn refuse_misleading(url: &str) -> Result<(), String> {
     }
 }
 
-/// What is wrong with a URL that sqlx cannot read: it quotes no more than an option's value.
+/// Refuses an SQLite file in the root folder, which a fourth slash still names: `sqlite:///app.db` is
+/// `app.db` in the working folder for SQLAlchemy, whose URLs many have.
+///
+/// # Errors
+/// The remedy, as the end of a sentence.
+pub(super) fn refuse_file_in_root(path: &Path) -> Result<(), String> {
+    let Some(name) = path.to_str().and_then(|path| path.strip_prefix('/')) else {
+        return Ok(());
+    };
+    if name.contains('/') {
+        return Ok(());
+    }
+    Err(format!(
+        "it names /{name}, a file in the root folder; write sqlite://{name} for the working folder \
+         (as SQLAlchemy means three slashes), or sqlite:////{name} for the root folder"
+    ))
+}
+
+/// Returns the fault of a URL that sqlx cannot read: it quotes no more than an option's value.
 pub(super) fn fault(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Configuration(cause) => cause.to_string(),
@@ -59,13 +80,14 @@ mod tests {
     use super::super::Target;
     use super::*;
 
-    /// What must never be seen, and is in no name that a URL may show.
+    /// The secret parts, which must never be seen, and are in no name that a URL may show.
     const SECRET: &str = "Tr0ub4dor";
 
     /// A URL with a password, as people write it or nearly: with whatever stands for itself nowhere
     /// but in a password, and with slips beside it.
     fn with_a_password() -> impl Strategy<Value = String> {
-        let scheme = prop::sample::select(&["postgres", "postgresql", "mysql", "mariadb"][..]);
+        let schemes = ["postgres", "postgresql", "mysql", "mariadb", "postgresql+psycopg2"];
+        let scheme = prop::sample::select(schemes.to_vec());
         let few = prop::sample::select(&[":", ":/", ":///", "//"][..]);
         let slashes = prop_oneof![4 => Just("://"), 1 => few];
         let odd = || prop_oneof!["[a-z0-9]{0,3}", "[!-~]{0,3}", "[ -~\\t\\né€]{0,4}"];
@@ -113,6 +135,25 @@ mod tests {
         for url in ["postgres://u:a%2Fb@h/d", "mysql://u:p@h", "postgres://u:p@x@h/d?a=b"] {
             assert_eq!(refuse_misleading(url), Ok(()), "{url}");
         }
+    }
+
+    #[test]
+    fn a_url_of_sqlalchemy_is_taken_as_it_means_it() {
+        for (url, expected) in [
+            ("postgresql+psycopg2://u:p@h/d", "postgres://h:5432/d"),
+            ("postgresql+asyncpg://u:p@h:6432/d", "postgres://h:6432/d"),
+            ("mysql+pymysql://u:p@h/d?charset=utf8mb4", "mysql://h:3306/d"),
+            ("mariadb+mariadbconnector://u:p@h/d", "mysql://h:3306/d"),
+            ("sqlite+pysqlite:////var/lib/app.db", "sqlite:////var/lib/app.db"),
+            ("sqlite:////app.db", "sqlite:////app.db"),
+            ("sqlite:///var/app.db", "sqlite:///var/app.db"),
+        ] {
+            assert_eq!(Target::parse(url).unwrap().to_string(), expected, "{url}");
+        }
+        let error = Target::parse("sqlite:///app.db").unwrap_err();
+        assert!(error.contains("write sqlite://app.db for the working folder"), "{error}");
+        let error = Target::parse("oracle+cx://u:p@h/d").unwrap_err();
+        assert!(error.starts_with("its scheme is none of "), "{error}");
     }
 
     #[test]
