@@ -147,3 +147,28 @@ class Mariadb(Database):
                 return len(it.recv(1)) == 1
         except OSError:
             return False
+
+
+class Pooler(Database):
+    """PgBouncer in transaction mode in front of a PostgreSQL server that runs, with no setting for its clients."""
+    name, package, quit = "PgBouncer", "pgbouncer", signal.SIGQUIT
+    program = next((it for it in ("/usr/sbin/pgbouncer", shutil.which("pgbouncer") or "") if os.path.exists(it)), None)
+
+    def __init__(self, server):
+        self.server = server
+        super().__init__()
+
+    def prepare(self):
+        with open(self.path("pgbouncer.ini"), "w") as it:
+            it.write(f"[databases]\npostgres = host=127.0.0.1 port={self.server.port} user=bench\n"
+                     f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+                     "auth_type = any\npool_mode = transaction\ndefault_pool_size = 20\nmax_client_conn = 500\n")
+        self.url = f"postgres://bench@127.0.0.1:{self.port}/postgres"
+        return [self.program, self.path("pgbouncer.ini")]
+
+    def answers(self):
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1):
+                return True
+        except OSError:
+            return False

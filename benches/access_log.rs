@@ -1,4 +1,4 @@
-//! What an access line costs: in the default format, as JSON, and the compilation of a format.
+//! The cost of an access line: in the default format, as JSON, and the compilation of a format.
 //!
 //! The target is 400 ns for a line of the default format, and no allocation (which
 //! `tests/access_log_allocations.rs` proves).

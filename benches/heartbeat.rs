@@ -1,4 +1,4 @@
-//! What the scoreboard costs a worker, and the master when a worker has died.
+//! The cost of the scoreboard for a worker, and for the master when a worker has died.
 //!
 //! The target: heartbeat and scoreboard together take less than 1 % of a request. `request` and
 //! `connection` are what they add to one; `beat` is added a few times a second, whatever the load. What

@@ -1,4 +1,4 @@
-//! What a decision costs: the master's state machine, for a few workers and for many.
+//! The cost of a decision: the master's state machine, for a few workers and for many.
 //!
 //! The master takes a step when something happens, a few in a second; a step that took a millisecond
 //! would still cost nothing. These figures are here to show growth with the number of workers.

@@ -26,7 +26,7 @@ The exit code is 1 when anything failed or was unreachable.";
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Longer than any answer of a healthy server takes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long to wait when no address answers.
+/// The time to wait when no address answers.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Failures that are shown; the others are only counted.
 const SHOWN_MAX: u64 = 5;
@@ -190,7 +190,7 @@ fn connect(
     None
 }
 
-/// Whether the server has not closed it meanwhile.
+/// Returns true if the server has not closed it meanwhile.
 fn is_open(connection: &BufReader<TcpStream>) -> bool {
     let stream = connection.get_ref();
     let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));

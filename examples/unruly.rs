@@ -13,12 +13,14 @@
 //! | `/block?s=N` or `?ms=N` | blocks the worker's event loop for so long, then answers |
 //! | `/until?n=N` | answers when there is a file `go-N`, however late that is |
 //! | `/never` | never answers |
+//! | `/quiet?bytes=N` | begins to answer with so many bytes, and goes on without any more |
 //! | `/big?mb=N` | an answer of so many mebibytes |
 //! | `/panic` | panics |
 //! | `/exit?code=N` | ends the worker with this code |
 //! | `/abort`, `/overflow` | ends it by `SIGABRT`; overflows its stack |
 //! | `/leak?mb=N` | holds on to so many mebibytes more |
 //! | `/open?files=N` | holds on to so many open files more |
+//! | `/tokens?ms=N` | takes what the limit of 1,000 a second gives for so long, and answers when it did |
 //! | `/orphan?code=N` | leaves a grandchild behind that ends with this code |
 //!
 //! A request to `/until` or `/block` with `n=N` writes the file `begun-N` when its handler runs.
@@ -28,33 +30,43 @@
 //!
 //! | variable | texts |
 //! |---|---|
-//! | `UNRULY_BOOT` | `exit`, `hang`, `block`, `panic`, `error`, `slow` (300 ms), `slow=MS`, `doomed` |
+//! | `UNRULY_BOOT` | `exit`, `hang`, `block`, `panic`, `subscriber`, `error`, `slow`, `slow=MS`, `doomed` |
 //! | `UNRULY_PREPARE` | `fail`, `hang`, `panic`, `slow`, `slow=MS`, `held`: until its file says otherwise |
 //! | `UNRULY_STOP` | `hang`: a worker ignores every wish that it should leave; `slow`, `slow=MS` |
 //!
 //! A worker that is `doomed` panics as soon as it serves, and its process with it; before that it
 //! leaves `doomed-PID`, which tells whose connections it had.
 //!
-//! `UNRULY_START=subreaper` makes the master inherit the orphans of its descendants, as process 1
-//! does; `thread` and `runtime` start what must not exist before the first fork. `UNRULY_MASTER=panic`
-//! makes the master panic at its end.
+//! `UNRULY_START=subreaper` makes the master inherit the orphans of its descendants, as process 1 does;
+//! `thread`, `runtime`, `connection` and `subscriber` start what must not exist before the first fork.
+//! `UNRULY_MASTER=panic` makes the master panic at its end.
 #![expect(clippy::disallowed_methods, reason = "its purpose is to do what it should not")]
 #![expect(clippy::exit, reason = "its purpose is to do what it should not")]
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{DefaultBodyLimit, Query};
 use axum::http::HeaderValue;
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{any, get};
+use ferricorn::shared::RateLimit;
 use ferricorn::{App, BoxError, Deadline, PrepareContext, WorkerContext};
+use http_body::Frame;
 use nix::sys::socket::{SockaddrIn, getpeername};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 struct Unruly;
+
+/// 1,000 tokens a second for all workers, and 10 at once.
+static LIMIT: OnceLock<RateLimit> = OnceLock::new();
 
 impl App for Unruly {
     async fn prepare(&self, _context: &PrepareContext) -> Result<(), BoxError> {
@@ -79,6 +91,7 @@ impl App for Unruly {
             "exit" => std::process::exit(9),
             "hang" => std::future::pending().await,
             "block" => std::thread::sleep(FOR_EVER),
+            "subscriber" => tracing_subscriber::registry().init(),
             "panic" => panic!("the boot panics, as it was told to"),
             "error" => return Err("the worker does not want to".into()),
             "doomed" => drop(tokio::spawn(doomed())),
@@ -105,6 +118,26 @@ impl Drop for Unruly {
     }
 }
 
+/// The times of the monotonic clock before and after each token, in microseconds.
+async fn tokens(numbers: Numbers) -> String {
+    let limit = LIMIT.get().expect("it was made in main");
+    let end = micros() + time(&numbers).as_micros();
+    let mut text = String::new();
+    while micros() < end {
+        let before = micros();
+        match limit.take("all") {
+            Ok(()) => text.push_str(&format!("{before} {}\n", micros())),
+            Err(wait) => std::thread::sleep(wait),
+        }
+    }
+    text
+}
+
+fn micros() -> u128 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("it exists");
+    Duration::from(now).as_micros()
+}
+
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 const MEBIBYTE: usize = 1 << 20;
 
@@ -113,6 +146,7 @@ fn routes(worker: &WorkerContext) -> axum::Router {
     let fields = (HeaderValue::from(slot.number()), HeaderValue::from(pid));
     axum::Router::new()
         .route("/", get("ok\n"))
+        .route("/tokens", get(tokens))
         .route("/pid", get(move || async move { format!("{pid}\n") }))
         .route("/slot", get(move || async move { format!("{slot}\n") }))
         .route("/echo", any(|body: Bytes| async { body }))
@@ -121,6 +155,7 @@ fn routes(worker: &WorkerContext) -> axum::Router {
         .route("/block", get(block))
         .route("/until", get(until))
         .route("/never", get(never))
+        .route("/quiet", get(quiet))
         .route("/big", get(big))
         .route("/panic", any(panics))
         .route("/exit", get(exit))
@@ -161,8 +196,10 @@ async fn doomed() {
     let names = std::fs::read_dir("/proc/self/fd").expect("/proc is there").flatten();
     let numbers = names.filter_map(|name| name.file_name().to_str()?.parse().ok());
     let client = |fd| getpeername::<SockaddrIn>(fd).ok();
-    let clients: String =
-        numbers.filter_map(client).map(|it| format!("{}:{}\n", it.ip(), it.port())).collect();
+    let clients: String = numbers
+        .filter_map(client)
+        .map(|number| format!("{}:{}\n", number.ip(), number.port()))
+        .collect();
     std::fs::write(format!("doomed-{}", std::process::id()), clients).expect("the folder is ours");
     let ordinary = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -208,6 +245,29 @@ fn tell_begun(numbers: &Numbers) -> Result<(), String> {
 
 async fn never() -> &'static str {
     std::future::pending().await
+}
+
+async fn quiet(numbers: Numbers) -> Body {
+    let bytes = usize::try_from(number(&numbers, "bytes")).expect("a number of bytes");
+    Body::new(Quiet(Some(vec![b'q'; bytes]).filter(|bytes| !bytes.is_empty())))
+}
+
+/// The body of a stream of events that has one event at its beginning, or none.
+struct Quiet(Option<Vec<u8>>);
+
+impl HttpBody for Quiet {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes.into())))),
+            None => Poll::Pending,
+        }
+    }
 }
 
 async fn big(numbers: Numbers) -> Body {
@@ -262,7 +322,7 @@ async fn orphan(numbers: Numbers) -> Result<&'static str, String> {
     }
 }
 
-/// What the variable, or the file that it names, says.
+/// Returns the text of the variable, or of the file that it names.
 fn mode(variable: &str) -> String {
     let text = match std::env::var(format!("{variable}_FILE")) {
         Ok(path) => std::fs::read_to_string(path).unwrap_or_default(),
@@ -282,8 +342,17 @@ async fn wait_as_told(slow: &str) -> Result<(), BoxError> {
 }
 
 fn main() -> ExitCode {
+    let limit = RateLimit::new(10, Duration::from_millis(1)).expect("memory can be shared");
+    LIMIT.set(limit).expect("main runs once");
     match mode("UNRULY_START").as_str() {
         "subreaper" => nix::sys::prctl::set_child_subreaper(true).expect("needs no privilege"),
+        "connection" => {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("it has one");
+            let connection = std::net::TcpStream::connect(address).expect("it listens");
+            Box::leak(Box::new((listener, connection)));
+        }
+        "subscriber" => tracing_subscriber::registry().init(),
         "thread" => drop(std::thread::spawn(|| std::thread::sleep(FOR_EVER))),
         "runtime" => {
             let runtime = tokio::runtime::Builder::new_current_thread().build();

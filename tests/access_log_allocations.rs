@@ -36,8 +36,8 @@ fn a_line_allocates_nothing() {
         let mut out = Vec::with_capacity(1024 * 1024);
         for (headers, status) in [
             (&plain[..], Outcome::Status(StatusCode::OK)),
-            (&strange, Outcome::Aborted),
-            (&long, Outcome::Lost),
+            (&strange, Outcome::Aborted(None)),
+            (&long, Outcome::Lost(None)),
         ] {
             for remote in ["192.0.2.1", "2001:db8::1"] {
                 let remote: IpAddr = remote.parse().expect("an address");
@@ -48,6 +48,7 @@ fn a_line_allocates_nothing() {
                         started: UNIX_EPOCH
                             + Duration::from_millis(1_711_016_798_042 + second * 1000),
                         elapsed: Duration::from_micros(1234),
+                        queue_wait: Some(Duration::from_millis(4)),
                         method: &Method::GET,
                         target: &Uri::from_static("/articles?page=2"),
                         version: Version::HTTP_11,
@@ -60,6 +61,7 @@ fn a_line_allocates_nothing() {
                         generation: serde_json::from_str("1").expect("a generation is a number"),
                         request_id: Some("id \u{85}"),
                         scheme: "http",
+                        client_certificate: None,
                     };
                     out.clear();
                     let counted = measure(|| writer.write(&record, &mut out));

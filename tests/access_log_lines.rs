@@ -77,8 +77,9 @@ fn status(code: u16) -> StatusCode {
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
-        Just(Outcome::Aborted),
-        Just(Outcome::Lost),
+        Just(Outcome::Aborted(None)),
+        Just(Outcome::Lost(None)),
+        (100..600_u16).prop_map(|code| Outcome::Aborted(Some(status(code)))),
         (100..600_u16).prop_map(|code| Outcome::Status(status(code))),
         (400..500_u16).prop_map(|code| Outcome::Unread(status(code))),
     ]
@@ -103,6 +104,7 @@ proptest! {
             remote: remote.map(Into::into),
             started: UNIX_EPOCH + Duration::from_millis(millis),
             elapsed: Duration::from_micros(micros.into()),
+            queue_wait: Some(Duration::from_micros(micros.into())),
             method: &method,
             target: &target,
             version: Version::HTTP_11,
@@ -115,6 +117,7 @@ proptest! {
             generation: serde_json::from_str("1").expect("a generation is a number"),
             request_id: id.as_deref(),
             scheme: "http",
+            client_certificate: None,
         };
         let mut line = Vec::new();
         AccessWriter::new(compiled).write(&record, &mut line);

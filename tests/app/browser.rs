@@ -15,8 +15,11 @@ use tempfile::TempDir;
 use crate::servers::free_port;
 use crate::world::eventually;
 
-/// How long a browser may take for anything, on a machine that does other things too.
+/// The time that a browser may take for anything, on a machine that does other things too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The page's words when it is there.
+const READY: [&str; 2] = ["Ready. Worker ", "Sign in to see the rows."];
 
 /// The program with four workers, on a database of its own.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ pub(crate) struct Browser {
     _profile: TempDir,
 }
 
-/// What a browser is like.
+/// The properties of a browser.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Look {
     Light,
@@ -70,8 +73,20 @@ impl Program {
         Self::start_with(&["--keep-alive", "0"]).await
     }
 
-    async fn start_with(flags: &[&str]) -> Self {
+    /// A user writes, and one alone, where `read` is true reads.
+    pub(crate) async fn with_user(name: &str, password: &str, read: bool) -> Self {
         let folder = TempDir::new().unwrap();
+        let users = folder.path().join("users");
+        fs::write(&users, format!("{name}:{}\n", bcrypt::hash(password, 4).unwrap())).unwrap();
+        let (users, read) = (users.display().to_string(), format!("--access-read={read}"));
+        Self::start_in(folder, &["--access-users", &users, &read]).await
+    }
+
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
+        Self::start_in(TempDir::new().unwrap(), flags).await
+    }
+
+    async fn start_in(folder: TempDir, flags: &[&str]) -> Self {
         let database = folder.path().join("data.db");
         let address = format!("127.0.0.1:{}", free_port());
         let process = Command::new(env!("CARGO_BIN_EXE_ferricorn"))
@@ -101,6 +116,14 @@ impl Program {
 impl Browser {
     /// Opens the page, and waits until it has its rows.
     pub(crate) async fn open(program: &Program, look: Look) -> Self {
+        let browser = Self::launch(look).await;
+        browser.visit(&program.origin).await;
+        browser.told(|notice| READY.iter().any(|ready| notice.starts_with(ready))).await;
+        browser
+    }
+
+    /// Starts a browser without a page.
+    pub(crate) async fn launch(look: Look) -> Self {
         let port = free_port();
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
@@ -116,10 +139,18 @@ impl Browser {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap();
-        client.goto(&program.origin).await.unwrap();
-        let browser = Self { client, _driver: driver, _profile: profile };
-        browser.told(|notice| notice.starts_with("Ready. Worker ")).await;
-        browser
+        Self { client, _driver: driver, _profile: profile }
+    }
+
+    /// Opens an address.
+    pub(crate) async fn visit(&self, address: &str) {
+        self.client.goto(address).await.unwrap();
+    }
+
+    /// Types a text into a field.
+    pub(crate) async fn write(&self, selector: &str, text: &str) {
+        let element = self.client.find(Locator::Css(selector)).await.unwrap();
+        element.send_keys(text).await.unwrap();
     }
 
     pub(crate) async fn close(self) {

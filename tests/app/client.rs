@@ -3,10 +3,11 @@
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::response::Response;
 use serde_json::Value;
 use tower::ServiceExt;
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -15,6 +16,14 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The response, read whole.
+    pub(crate) async fn of(response: Response) -> Self {
+        let (head, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        Self { status: head.status, headers: head.headers, body }
+    }
+
     /// A header's text; empty: there is none.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
@@ -50,10 +59,24 @@ pub(crate) async fn send_with(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Body::empty()).unwrap();
-    let response = router.clone().oneshot(request).await.unwrap();
-    let (head, body) = response.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
-    let body = String::from_utf8(body.to_vec()).unwrap();
-    Answer { status: head.status, headers: head.headers, body }
+    answer(router, request.body(Body::empty()).unwrap()).await
+}
+
+/// Sends a request with headers and a body.
+pub(crate) async fn send_body(
+    router: &Router,
+    method: Method,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    answer(router, request.body(Body::from(body.to_owned())).unwrap()).await
+}
+
+async fn answer(router: &Router, request: Request<Body>) -> Answer {
+    Answer::of(router.clone().oneshot(request).await.unwrap()).await
 }

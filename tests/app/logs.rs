@@ -1,4 +1,4 @@
-//! What the application logs, as a test's own lines.
+//! The application's log lines, as a test's own.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -34,7 +34,7 @@ impl Logs {
         String::from_utf8(self.text.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// What an operator sees: the application's lines that are no details.
+    /// Returns the lines that an operator sees: the application's, without details.
     pub(crate) fn lines(&self) -> Vec<String> {
         let seen = |line: &&str| !line.starts_with("TRACE") && !line.starts_with("DEBUG");
         self.all().lines().map(str::trim_start).filter(seen).map(str::to_owned).collect()

@@ -45,7 +45,7 @@ fn rows_are_added_paged_and_deleted() {
         }
         assert_eq!(added.iter().collect::<HashSet<_>>().len(), 12);
         let workers = browser.texts("#workers li").await;
-        assert!((1..=4).contains(&workers.len()), "{workers:?}");
+        assert_eq!(workers.len(), 4, "each worker that serves: {workers:?}");
 
         browser.click("#older").await;
         browser.told(|notice| notice.starts_with("Page 2. Worker ")).await;
@@ -138,10 +138,10 @@ fn the_keyboard_turns_the_pages() {
     });
 }
 
-/// Whether the question is open that comes before a delete.
+/// The script that looks for the question that comes before a delete.
 const IS_ASKED: &str = "return document.getElementById('confirm').open";
 
-/// What somebody else does to the database.
+/// A change in the database by another client.
 async fn execute(program: &Program, sql: &'static str) {
     let file = SqliteConnectOptions::new().filename(&program.database);
     let mut stranger = file.connect().await.unwrap();
@@ -190,7 +190,11 @@ fn what_was_done_is_told_also_when_it_cannot_be_shown() {
         assert!(told.starts_with("Added ") && told.contains(". Worker "), "{told}");
         browser.click("#delete").await;
         browser.click("dialog button[value=delete]").await;
-        browser.told(|it| it.starts_with("2 rows deleted. Worker ") && it.ends_with(late)).await;
+        browser
+            .told(|browser| {
+                browser.starts_with("2 rows deleted. Worker ") && browser.ends_with(late)
+            })
+            .await;
         browser.close().await;
     });
 }
@@ -248,7 +252,7 @@ fn nothing_but_its_own_files_is_run() {
 }
 
 /// For each visible text: how far its colour is from its ground's, as WCAG 2 reckons; the least.
-const CONTRAST: &str = "
+pub(crate) const CONTRAST: &str = "
     const channels = (css) => css.match(/[\\d.]+/g).map(Number);
     const light = ([r, g, b]) => {
         const [x, y, z] = [r, g, b].map((c) => c / 255)
@@ -299,7 +303,7 @@ fn it_is_legible_in_light_and_dark() {
     });
 }
 
-/// What a screen reader is told: a language, a title, one main part, a name for whatever can be used, a
+/// The words for a screen reader: a language, a title, one main part, a name for whatever can be used, a
 /// place where news are said aloud, and headings that leave no level out.
 #[test]
 fn who_does_not_see_it_is_told() {
@@ -322,7 +326,15 @@ fn who_does_not_see_it_is_told() {
                 [...document.querySelectorAll('th:not([scope])')].length]";
         assert_eq!(
             browser.run(told).await,
-            serde_json::json!(["en", "ferricorn", 1, "status", ["h1", "h2", "h2", "h2"], 0, 0])
+            serde_json::json!([
+                "en",
+                "ferricorn",
+                1,
+                "status",
+                ["h1", "h2", "h2", "h2", "h2"],
+                0,
+                0
+            ])
         );
         browser.close().await;
     });

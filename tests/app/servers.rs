@@ -19,16 +19,17 @@ pub(crate) enum Kind {
     Mariadb,
 }
 
-/// What our servers ask for. It must never be seen outside of a URL.
+/// The password that the servers ask for. It must never be seen outside of a URL.
 pub(crate) const PASSWORD: &str = "Tr0ub4dor";
 
 /// A database that is there from the start, and empty: the one that PostgreSQL makes by itself.
 pub(crate) const DATABASE: &str = "postgres";
 
-/// Who runs them when the tests are run by root, whom they refuse. There is one on every Linux.
+/// The user that runs them when the tests are run by root, which they refuse. There is one on every
+/// Linux.
 const NOBODY: (u32, &str) = (65534, "65534");
 
-/// What a server takes.
+/// The requirements of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
     /// Connections in the clear. It does not know TLS.
@@ -83,20 +84,8 @@ impl Server {
             Transport::Plain => {}
             Transport::Tls => server.extend(tls(&folder, kind)),
         }
-        let mut keeper = unprivileged("sh");
-        // Its text, not its path: the checkout may stand where nobody can get to it.
-        keeper.args(["-c", include_str!("keeper.sh"), "keeper.sh"]);
-        keeper.arg(&folder).arg(signal).args(server);
-        let mut process =
-            keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).current_dir("/").spawn().unwrap();
-        let orders = process.stdin.take().unwrap();
-        let answers = BufReader::new(process.stdout.take().unwrap());
-        Self {
-            kind,
-            folder,
-            port,
-            keeper: Mutex::new(Keeper { orders, answers, _process: process }),
-        }
+        let keeper = Mutex::new(Keeper::new(&folder, signal, server));
+        Self { kind, folder, port, keeper }
     }
 
     /// Makes a cluster and starts it.
@@ -108,11 +97,12 @@ impl Server {
 
     /// `start`, `stop` at once, `pause` as if the network had gone, or `resume`.
     pub(crate) fn order(&self, order: &str) {
-        let mut keeper = self.keeper.lock().unwrap();
-        writeln!(keeper.orders, "{order}").unwrap();
-        let mut answer = String::new();
-        keeper.answers.read_line(&mut answer).unwrap();
-        assert_eq!(answer, "done\n", "the keeper is gone");
+        self.keeper.lock().unwrap().order(order);
+    }
+
+    /// The port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The certificate of the authority that vouches for a server that speaks TLS.
@@ -133,6 +123,73 @@ impl Server {
             Kind::Mariadb => "mariadb",
         };
         format!("{scheme}://tester:{password}@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Keeper {
+    /// A keeper of one command, which is not running yet. At the end it removes the folder.
+    fn new(folder: &Path, signal: &str, command: Vec<String>) -> Self {
+        let mut keeper = unprivileged("sh");
+        // Its text, not its path: the checkout may stand where nobody can get to it.
+        keeper.args(["-c", include_str!("keeper.sh"), "keeper.sh"]);
+        keeper.arg(folder).arg(signal).args(command);
+        let mut process =
+            keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).current_dir("/").spawn().unwrap();
+        let orders = process.stdin.take().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        Self { orders, answers, _process: process }
+    }
+
+    fn order(&mut self, order: &str) {
+        writeln!(self.orders, "{order}").unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        assert_eq!(answer, "done\n", "the keeper is gone");
+    }
+}
+
+/// A PgBouncer before a server, in transaction mode, with the settings that it has by default.
+#[derive(Debug)]
+pub(crate) struct Pooler {
+    port: u16,
+    _keeper: Keeper,
+}
+
+impl Pooler {
+    /// Starts one that has at most so many connections to the server for each database.
+    pub(crate) fn before(server: &Server, connections: u8) -> Self {
+        let folder = TempDir::with_prefix("ferricorn-").unwrap();
+        if is_root() {
+            chown(folder.path(), Some(NOBODY.0), Some(NOBODY.0)).unwrap();
+        }
+        let folder = folder.keep();
+        let (port, to) = (free_port(), server.port());
+        let settings = format!(
+            "[databases]\n\
+             * = host=127.0.0.1 port={to} user=tester password={PASSWORD}\n\
+             [pgbouncer]\n\
+             listen_addr = 127.0.0.1\n\
+             listen_port = {port}\n\
+             unix_socket_dir =\n\
+             auth_type = any\n\
+             pool_mode = transaction\n\
+             max_client_conn = 400\n\
+             default_pool_size = {connections}\n"
+        );
+        let path = folder.join("pgbouncer.ini");
+        fs::write(&path, settings).unwrap();
+        let found = ["/usr/sbin/pgbouncer", "/usr/local/bin/pgbouncer", "/usr/bin/pgbouncer"];
+        let program = found.into_iter().find(|program| Path::new(program).exists());
+        let program = program.expect("no PgBouncer found: apt-get install pgbouncer");
+        let command = vec![program.to_owned(), path.display().to_string()];
+        let mut keeper = Keeper::new(&folder, "TERM", command);
+        keeper.order("start");
+        Self { port, _keeper: keeper }
+    }
+
+    /// The URL of a database behind it.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://tester:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
     }
 }
 
@@ -215,7 +272,7 @@ fn tls(folder: &Path, kind: Kind) -> Vec<String> {
             fs::write(rules, "hostssl all all 127.0.0.1/32 scram-sha-256\n").unwrap();
             let settings =
                 ["ssl=on", &format!("ssl_cert_file={certificate}"), &format!("ssl_key_file={key}")];
-            settings.iter().flat_map(|it| ["-c".to_owned(), (*it).to_owned()]).collect()
+            settings.iter().flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]).collect()
         }
         Kind::Mariadb => vec![
             format!("--ssl-cert={certificate}"),

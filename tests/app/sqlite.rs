@@ -1,4 +1,4 @@
-//! What is SQLite's own: a file, its folder, and strangers that lock it.
+//! SQLite's own: a file, its folder, and strangers that lock it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::app::store::Target;
+use crate::app::store::{Start, Target, prepare};
 use crate::logs::Logs;
 use crate::world::{Kind, World, eventually, run};
 
-/// What a request may take in the worst case: a wait for its turn, a wait for the lock, and what a
-/// busy machine adds.
+/// The time that a request may take in the worst case: a wait for its turn, a wait for the lock, and
+/// what a busy machine adds.
 const ANSWER_MAX: Duration = Duration::from_secs(9);
 
 fn file(world: &World) -> SqliteConnectOptions {
@@ -28,7 +28,7 @@ fn a_stranger_that_holds_the_lock_delays_and_then_fails_writes_for_certain() {
         let mut stranger = file(&world).connect().await.unwrap();
         let transaction = stranger.begin_with("BEGIN IMMEDIATE").await.unwrap();
 
-        let began = Instant::now();
+        let (began, logs) = (Instant::now(), Logs::new());
         let mut clients = JoinSet::new();
         for client in 0..5 {
             let worker = worker.clone();
@@ -44,12 +44,48 @@ fn a_stranger_that_holds_the_lock_delays_and_then_fails_writes_for_certain() {
         let took = began.elapsed();
         assert!(took >= Duration::from_secs(5), "a short lock is waited for: {took:?}");
         assert!(took < ANSWER_MAX, "{took:?}");
-        assert_eq!(worker.get("/readyz").await.status, 200, "readers are not held up");
+        assert_eq!(worker.get("/data").await.status, 200, "readers are not held up");
+        let unwritable = (503, "the database takes no writes".to_owned());
+        assert_eq!(worker.get("/readyz").await.error(), unwritable);
+        let lines = logs.lines();
+        let holder = format!("its write lock is held by process {} (", std::process::id());
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].contains(": cannot write to the database: "), "{lines:#?}");
+        assert!(lines[0].contains(&holder), "{lines:#?}");
 
         transaction.rollback().await.unwrap();
+        // Without a client that writes.
+        eventually(ANSWER_MAX, async || (worker.get("/readyz").await.status == 200).then_some(()))
+            .await;
         assert_eq!(worker.total().await, 1, "nothing of what failed was stored or removed");
         worker.populated().await;
         assert_eq!(worker.deleted().await, 2);
+    });
+}
+
+#[test]
+fn a_start_names_the_process_that_keeps_the_write_lock() {
+    run(Kind::Sqlite, async |world: World| {
+        world.prepare().await;
+        let mut stranger = file(&world).connect().await.unwrap();
+        let transaction = stranger.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let start = Start { patience: Duration::from_secs(1), connections: 20 };
+        let target = world.database().target;
+        let error = prepare(&target, start).await.unwrap_err().to_string();
+        let expected = format!("the database at {target} takes no writes after ");
+        let holder = format!("its write lock is held by process {} (", std::process::id());
+        assert!(error.starts_with(&expected) && error.contains(&holder), "{error}");
+
+        let logs = Logs::new();
+        let waiting = tokio::spawn(async move {
+            let start = Start { patience: Duration::from_secs(60), connections: 20 };
+            prepare(&target, start).await
+        });
+        eventually(ANSWER_MAX, async || (!logs.lines().is_empty()).then_some(())).await;
+        transaction.rollback().await.unwrap();
+        waiting.await.unwrap().unwrap();
+        assert!(logs.lines()[0].contains(": waiting for the database at "), "{:?}", logs.lines());
+        assert!(logs.lines()[0].contains(&holder), "{:?}", logs.lines());
     });
 }
 
@@ -124,7 +160,6 @@ fn a_file_that_is_gone_is_an_outage_and_not_a_new_database() {
             assert_eq!(answer.error(), (503, "the database is not available".into()));
         }
         assert_eq!(worker.get("/readyz").await.status, 503);
-        assert_eq!(worker.get("/healthz").await.status, 200);
         world.prepare().await;
         worker.populated().await;
         assert_eq!(worker.total().await, 1);
@@ -145,8 +180,8 @@ fn a_worker_that_leaves_tells_of_the_end_of_the_outage_that_it_has_told_of() {
         first.service.finish().await;
         let lines = logs.lines();
         assert_eq!(lines.len(), 2, "{lines:#?}");
-        assert!(lines[0].contains(": failed to store: "), "{lines:#?}");
-        assert!(lines[1].contains(": able to read again after "), "{lines:#?}");
+        assert!(lines[0].contains(": cannot reach the database: "), "{lines:#?}");
+        assert!(lines[1].contains(": able to reach the database again after "), "{lines:#?}");
     });
 }
 
@@ -175,7 +210,6 @@ fn a_file_that_is_taken_away_acknowledges_nothing_and_one_put_there_is_used() {
         for answer in [worker.populate().await, worker.delete().await, page, ready] {
             assert_eq!(answer.error(), (503, "the database is not available".into()));
         }
-        assert_eq!(worker.get("/healthz").await.status, 200);
         assert_eq!(logs.lines().len(), 1, "{:#?}", logs.lines());
 
         world.prepare().await;
@@ -231,6 +265,8 @@ fn a_wrong_url_is_refused_with_a_reason() {
         ("oracle://x", "its scheme is none of sqlite, postgres, postgresql, mysql, mariadb"),
         ("sqlite://", "it names no file; write sqlite://data/ferricorn.db"),
         ("sqlite::memory:", "a database in memory is not shared by the workers; name a file"),
+        ("sqlite://x?mode=ro", "its option mode=ro lets no row be stored; leave it out"),
+        ("sqlite://x?immutable=1", "its option immutable=1 lets no row be stored; leave it out"),
         (
             "sqlite://x?mode=memory",
             "a database in memory is not shared by the workers; name a file",

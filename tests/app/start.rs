@@ -26,12 +26,21 @@ fn settings_of<A: App>(_: &A) -> Vec<(&'static str, String)> {
 
 #[test]
 fn the_application_has_its_settings() {
-    let settings = settings_of(&Records::default());
+    let settings = settings_of(&Records::new().unwrap());
     let settings: Vec<_> = settings.iter().map(|(key, flag)| (*key, flag.as_str())).collect();
     let expected = [
+        ("limits.body", "limit-body"),
         ("database.url", "database-url"),
         ("database.max_connections", "database-max-connections"),
         ("database.connect_timeout", "database-connect-timeout"),
+        ("database.idle_timeout", "database-idle-timeout"),
+        ("database.max_lifetime", "database-max-lifetime"),
+        ("access.users", "access-users"),
+        ("access.secret", "access-secret"),
+        ("access.lifetime", "access-lifetime"),
+        ("access.read", "access-read"),
+        ("access.first_user", "access-first-user"),
+        ("access.hosts", "access-hosts"),
     ];
     assert_eq!(settings, expected);
 }
@@ -99,6 +108,7 @@ fn a_start_that_is_refused_does_not_wait() {
                 );
                 let said = format!("{error} {target} {target:?} {}", logs.all());
                 assert!(!said.contains(wrong) && !said.contains(PASSWORD), "{said}");
+                assert!(!said.contains(" at line "), "a line of the server's source: {said}");
             }
         }
     });

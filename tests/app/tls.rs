@@ -11,7 +11,7 @@ use crate::world::{Kind, World, block_on};
 /// Far less than what a start waits for a server that is away.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
-/// What a URL says to ask for TLS.
+/// The options by which a URL asks for TLS.
 struct Words {
     /// Never.
     never: &'static str,

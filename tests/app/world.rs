@@ -1,30 +1,36 @@
-//! What a test has: an empty database of its own, and workers.
+//! The world of a test: an empty database of its own, and workers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse;
 use ferricorn::{BoxError, Slot};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, SqliteConnection,
+};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::app::outage::tests::Workers;
 use crate::app::settings::Database;
-use crate::app::store::{Start, Target, prepare};
-use crate::app::{self, Service};
+use crate::app::store::{Lifetimes, Start, Target, prepare};
+use crate::app::{self, Access, Service};
 use crate::client::{Answer, send};
 pub(crate) use crate::servers::Kind;
 use crate::servers::{DATABASE, Server};
 
-/// How long a server may take to start, on a machine that does other things too.
+/// The time that a server may take to start, on a machine that does other things too.
 const START_MAX: Duration = Duration::from_secs(60);
 
 /// The default.
 const CLIENTS_MAX: usize = 1000;
+/// Threads for blocking calls of a test's runtime; few, so that a test can occupy all of them.
+const BLOCKING_THREADS: usize = 64;
 
 /// One server for all tests of the suite; those that stop theirs have their own.
 static POSTGRES: LazyLock<Server> = LazyLock::new(|| Server::running(Kind::Postgres));
@@ -36,12 +42,14 @@ pub(crate) struct World {
     pub(crate) url: String,
     /// Clients that a worker may have at once.
     pub(crate) clients_max: usize,
+    /// The lifetime of a worker's connections.
+    pub(crate) lifetimes: Lifetimes,
     workers: Workers,
     /// Where an SQLite file lives; removed at the end.
     _folder: Option<TempDir>,
 }
 
-/// What a worker is to a test.
+/// A worker, as a test sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     pub(crate) router: Router,
@@ -62,8 +70,23 @@ pub(crate) fn run<F: Future<Output = ()>>(kind: Kind, test: impl FnOnce(World) -
 
 /// Runs a test on a runtime like a worker's.
 pub(crate) fn block_on(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(test);
+}
+
+/// Occupies every thread for blocking calls of the current runtime until the sender is dropped.
+pub(crate) fn occupy_blocking_threads() -> std::sync::mpsc::Sender<()> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let receiver = Arc::new(std::sync::Mutex::new(receiver));
+    for _ in 0..BLOCKING_THREADS {
+        let receiver = Arc::clone(&receiver);
+        tokio::task::spawn_blocking(move || receiver.lock().unwrap().recv());
+    }
+    sender
 }
 
 /// Polls until something is so.
@@ -82,7 +105,13 @@ impl World {
     fn with_a_file() -> Self {
         let folder = TempDir::new().unwrap();
         let url = format!("sqlite://{}/new/data.db", folder.path().display());
-        Self { url, clients_max: CLIENTS_MAX, workers: Workers::default(), _folder: Some(folder) }
+        Self {
+            url,
+            clients_max: CLIENTS_MAX,
+            lifetimes: Lifetimes::default(),
+            workers: Workers::default(),
+            _folder: Some(folder),
+        }
     }
 
     /// An empty database on a server that is starting or running.
@@ -93,7 +122,18 @@ impl World {
         let admin = server.url(DATABASE);
         let create = format!("CREATE DATABASE {name}");
         eventually(START_MAX, async || execute(&admin, &create).await.ok()).await;
-        Self { url, clients_max: CLIENTS_MAX, workers: Workers::default(), _folder: None }
+        Self {
+            url,
+            clients_max: CLIENTS_MAX,
+            lifetimes: Lifetimes::default(),
+            workers: Workers::default(),
+            _folder: None,
+        }
+    }
+
+    /// The database's name on its server.
+    pub(crate) fn name(&self) -> &str {
+        self.url.rsplit('/').next().unwrap()
     }
 
     /// The `[database]` table.
@@ -102,11 +142,12 @@ impl World {
             target: Target::parse(&self.url).unwrap(),
             max_connections: 5,
             connect_timeout: START_MAX,
+            lifetimes: self.lifetimes,
             clients_max: self.clients_max,
         }
     }
 
-    /// What a start does.
+    /// Does as a start.
     pub(crate) async fn start(&self) -> Result<(), BoxError> {
         let start = Start { patience: START_MAX, connections: 20 };
         Ok(prepare(&self.database().target, start).await?)
@@ -117,9 +158,15 @@ impl World {
         self.start().await.unwrap();
     }
 
-    /// Starts a worker.
+    /// Starts a worker whose service is open.
     pub(crate) fn worker(&self, slot: u16) -> Worker {
-        let (router, service) = app::start(self.database(), Slot::new(slot), self.workers.clone());
+        self.worker_with(slot, Access::default())
+    }
+
+    /// Starts a worker with these rules.
+    pub(crate) fn worker_with(&self, slot: u16, access: Access) -> Worker {
+        let (router, service) =
+            app::start(self.database(), access, Slot::new(slot), self.workers.clone());
         Worker { router, service }
     }
 
@@ -134,7 +181,13 @@ impl World {
 pub(crate) async fn execute(url: &str, sql: &str) -> Result<(), sqlx::Error> {
     let sql = AssertSqlSafe(sql.to_owned());
     if url.starts_with("postgres") {
-        let mut connection = PgConnection::connect(url).await?;
+        // A pooler refuses what it does not know.
+        let options = url.parse::<PgConnectOptions>()?.extra_float_digits(None);
+        let mut connection = options.connect().await?;
+        connection.execute(sql).await?;
+        connection.close().await
+    } else if url.starts_with("sqlite") {
+        let mut connection = SqliteConnection::connect(url).await?;
         connection.execute(sql).await?;
         connection.close().await
     } else {
@@ -145,8 +198,16 @@ pub(crate) async fn execute(url: &str, sql: &str) -> Result<(), sqlx::Error> {
 }
 
 impl Worker {
+    /// A GET; of readiness, which ferricorn answers, with the cause that goes to the log.
     pub(crate) async fn get(&self, target: &str) -> Answer {
-        send(&self.router, Method::GET, target).await
+        if target != "/readyz" {
+            return send(&self.router, Method::GET, target).await;
+        }
+        let response = match self.service.ready().await {
+            Ok(()) => StatusCode::OK.into_response(),
+            Err(fault) => fault.into_response(),
+        };
+        Answer::of(response).await
     }
 
     pub(crate) async fn populate(&self) -> Answer {
@@ -179,7 +240,7 @@ impl Worker {
         answer.json()
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub(crate) async fn total(&self) -> u64 {
         self.page("limit=1").await["total"].as_u64().unwrap()
     }

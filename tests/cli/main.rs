@@ -7,3 +7,4 @@ mod commands;
 mod healthcheck;
 mod help;
 mod refused;
+mod user;

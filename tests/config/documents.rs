@@ -1,4 +1,4 @@
-//! The documents that are made from the table of settings: `config.toml` and the README's table.
+//! The documents that are made from the table of settings: `config.toml` and `docs/settings.md`.
 //!
 //! `UPDATE_DOCS=1 cargo test --test config documents` writes them.
 
@@ -63,10 +63,11 @@ fn the_reference_is_narrow() {
 
 #[test]
 fn the_readme_has_the_table() {
-    let path = in_repository("README.md");
+    let path = in_repository("docs/settings.md");
     let Ok(readme) = fs::read_to_string(&path) else { return };
-    let (before, rest) = readme.split_once(BEGIN).expect("README.md has a place for the table");
-    let (_, after) = rest.split_once(END).expect("README.md marks the table's end, too");
+    let (before, rest) =
+        readme.split_once(BEGIN).expect("docs/settings.md has a place for the table");
+    let (_, after) = rest.split_once(END).expect("docs/settings.md marks the table's end, too");
     let table = printed(&["config", "--markdown"]);
     hold(&path, &format!("{before}{BEGIN}\n\n{table}\n{END}{after}"));
 }

@@ -4,19 +4,19 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::program::Folder;
 
-/// What is said of a file.
+/// Returns the error for a file.
 fn of_file(text: &str) -> String {
     let folder = Folder::new();
     folder.write("config.toml", text);
     folder.run(&["check"]).problems().to_owned()
 }
 
-/// What is said of variables.
+/// Returns the error for variables.
 fn of_variables(variables: &[(&str, &str)]) -> String {
     Folder::new().run_with(&["check"], variables).problems().to_owned()
 }
 
-/// What is said of options.
+/// Returns the error for options.
 fn of_options(options: &[&str]) -> String {
     Folder::new().run(&[&["check"], options].concat()).problems().to_owned()
 }
@@ -52,10 +52,10 @@ fn wrong_types() {
         ferricorn: config.toml:3: timeout: expected 0, or 0.001 to 86400 seconds, or a text like "30s" or "2m", found a list with 1 in it
         ferricorn: config.toml:4: max_memory: expected 0 to 1TiB, as bytes or as a text like "8KiB" or "1MB", found true
         ferricorn: config.toml:5: proxy_protocol: expected true or false, found 1
-        ferricorn: config.toml:6: user: expected a text, found 1000
-        ferricorn: config.toml:7: pidfile: expected a path, found a table
-        ferricorn: config.toml:8: umask: expected an octal mode with a leading zero, like "022", or "" for none, found 22
-        ferricorn: config.toml:9: env: expected a list of texts, found *** (a secret)
+        ferricorn: config.toml:6: user: expected a text, or "none", found 1000
+        ferricorn: config.toml:7: pidfile: expected a path, or "none", found a table
+        ferricorn: config.toml:8: umask: expected an octal mode with a leading zero, like "022", or "none", found 22
+        ferricorn: config.toml:9: env: expected a list of texts, or "none", found *** (a secret)
         ferricorn: config.toml:10: log: expected a table, found "debug"
         ferricorn: config.toml:12: limits.body: expected 0 to 1TiB, as bytes or as a text like "8KiB" or "1MB", found 1.5
         ferricorn: config.toml:14: database.url: expected a text, found *** (a secret)
@@ -78,14 +78,14 @@ fn out_of_range() {
         ferricorn: config.toml:6: boot_timeout: expected 0.1 to 86400 seconds, or a text like "30s" or "2m", found 0
         ferricorn: config.toml:7: max_memory: expected 0 to 1TiB, as bytes or as a text like "8KiB" or "1MB", found "2TiB"
         ferricorn: config.toml:8: backlog: expected 1 to 65535, found 0
-        ferricorn: config.toml:9: umask: expected an octal mode with a leading zero, like "022", or "" for none, found "08"
-        ferricorn: config.toml:10: ready_fd: expected 0 to 1073741824, or "" for none, found -1
+        ferricorn: config.toml:9: umask: expected an octal mode with a leading zero, like "022", or "none", found "08"
+        ferricorn: config.toml:10: ready_fd: expected 0 to 1073741824, or "none", found -1
         ferricorn: config.toml:11: keepalive: expected 0, or 0.001 to 86400 seconds, or a text like "30s" or "2m", found -1.5
         ferricorn: config.toml:12: max_requests: expected 0 to 9007199254740992, found 0xffffffffffffffff
-        ferricorn: config.toml:13: chdir: expected a path, found "a\0"
+        ferricorn: config.toml:13: chdir: expected a path, or "none", found "a\0"
         ferricorn: config.toml:15: limits.request_fields: expected 1 to 32768, found 0
         ferricorn: config.toml:17: log.level: expected "debug", "info", "warning", "error" or "critical", found "loud"
-        ferricorn: config.toml:18: log.access_format: expected a format or "json", found ""; log.access = "" turns the log off
+        ferricorn: config.toml:18: log.access_format: expected a format or "json", found ""; log.access = "none" turns the log off
         "#);
 }
 
@@ -94,7 +94,7 @@ fn bad_addresses_and_networks() {
     insta::assert_snapshot!(of_file(
         "bind = ['0.0.0.0']\nforwarded_allow_ips = ['10.0.0.1/8']\nproxy_allow_ips = 'x'\n"
     ), @r#"
-        ferricorn: config.toml:1: bind: expected "host:port", ":port", "[v6]:port", "unix:/path" or "fd://3", found "0.0.0.0"
+        ferricorn: config.toml:1: bind: expected "host:port", ":port", "[v6]:port", "unix:/path" or "fd://3", found "0.0.0.0": did you mean "0.0.0.0:8000"?
         ferricorn: config.toml:2: forwarded_allow_ips: expected "10.0.0.0/8" or a longer prefix, found "10.0.0.1/8"
         ferricorn: config.toml:3: proxy_allow_ips: expected an address, a network like "10.0.0.0/8" or "*", found "x"
         "#);
@@ -176,10 +176,10 @@ fn options() {
         "--log-level", "loud", "--limit-body", "1XB", "--proxy-protocol=maybe",
         "--forwarded-allow-ips", "localhost", "--database-connect-timeout", "0",
     ]), @r#"
-        ferricorn: --bind: bind: expected "host:port", ":port", "[v6]:port", "unix:/path" or "fd://3", found "x"
+        ferricorn: --bind: bind: expected "host:port", ":port", "[v6]:port", "unix:/path" or "fd://3", found "x": did you mean "x:8000"?
         ferricorn: --workers: workers: expected 1 to 256 or "auto", found "-1"
         ferricorn: --timeout: timeout: expected 0, or 0.001 to 86400 seconds, or a text like "30s" or "2m", found "soon"
-        ferricorn: --umask: umask: expected an octal mode with a leading zero, like "022", or "" for none, found "22"
+        ferricorn: --umask: umask: expected an octal mode with a leading zero, like "022", or "none", found "22"
         ferricorn: --env: env: expected a name before "=" (letters, digits, "_"), found "1A"
         ferricorn: --forwarded-allow-ips: forwarded_allow_ips: expected an address, a network like "10.0.0.0/8" or "*", found "localhost"
         ferricorn: --proxy-protocol: proxy_protocol: expected true or false, found "maybe"
@@ -199,7 +199,7 @@ fn the_env_file() {
     );
     let output = folder.run(&["check", "--env-file", "a.env"]);
     insta::assert_snapshot!(output.problems(), @r#"
-        ferricorn: a.env:3: expected NAME=value, with quotes around spaces and "$"
+        ferricorn: a.env:3: expected NAME=value
         ferricorn: a.env:6: FERRICORN_WORKERS: workers: expected 1 to 256 or "auto", found "0"
         ferricorn: a.env:7: FERRICORN_WOKERS: unknown variable: did you mean FERRICORN_WORKERS?
         ferricorn: a.env:8: FERRICORN_CONFIG: it is read before the env_file; set it outside of it
@@ -246,4 +246,48 @@ fn every_layer_is_judged_also_where_another_overrides_it() {
 fn the_server_does_not_start_with_a_wrong_configuration() {
     let output = Folder::new().run(&["--workers", "0"]);
     insta::assert_snapshot!(output.problems(), @r#"ferricorn: --workers: workers: expected 1 to 256 or "auto", found "0""#);
+}
+
+/// The number stands for no change in setuid(2), so the system would keep the user in silence.
+#[test]
+fn numbers_that_are_no_user() {
+    insta::assert_snapshot!(of_file("user = '4294967295'\ngroup = '4294967296'\n"), @r#"
+        ferricorn: config.toml:1: user: expected a name or a number of at most 4294967294, found "4294967295"
+        ferricorn: config.toml:2: group: expected a name or a number of at most 4294967294, found "4294967296"
+        "#);
+    insta::assert_snapshot!(of_options(&["-u", "4294967295"]), @r#"ferricorn: --user: user: expected a name or a number of at most 4294967294, found "4294967295""#);
+}
+
+/// The start refuses what `check` refuses, with the same lines.
+#[test]
+fn missing_users_and_folders_are_named_with_their_lines() {
+    let folder = Folder::new();
+    folder.write(
+        "config.toml",
+        "user = 'no-such-user'\ngroup = 'no-such-group'\npidfile = 'run/f.pid'\n\
+         [log]\naccess = '/none/such/a.log'\nerror = '/'\n",
+    );
+    let path = folder.path().display().to_string();
+    let said = folder.run(&["check"]).problems().replace(&path, "HERE");
+    insta::assert_snapshot!(said, @r#"
+        ferricorn: config.toml:1: user: no user is called "no-such-user"
+        ferricorn: config.toml:2: group: no group is called "no-such-group"
+        ferricorn: config.toml:5: log.access: the folder /none/such does not exist; create it
+        ferricorn: config.toml:6: log.error: expected a file, found the folder /
+        ferricorn: config.toml:3: pidfile: the folder HERE/run does not exist; create it
+        "#);
+    assert_eq!(folder.run(&[]).problems().replace(&path, "HERE"), said);
+    folder.write("config.toml", "chdir = 'config.toml'\npidfile = 'none/f.pid'\n");
+    let said = folder.run(&["check"]).problems().replace(&path, "HERE");
+    insta::assert_snapshot!(said, @"ferricorn: config.toml:1: chdir: expected a folder, found the file HERE/config.toml");
+    folder.write("config.toml", "bind = ['unix:/none/such/f.sock', 'unix:f.sock']\n");
+    insta::assert_snapshot!(folder.run(&["check"]).problems(), @"ferricorn: config.toml:1: bind: the folder /none/such does not exist; create it");
+}
+
+#[test]
+fn bad_requests_to_skip() {
+    insta::assert_snapshot!(of_file(
+        "[log]\nskip = ['/healthz', '304', '/a/* 2xx', 'healthz 200', '/b 99', '6xx']\n"
+    ), @r#"ferricorn: config.toml:2: log.skip: expected a path like "/healthz" or "/static/*", a status like "304" or "2xx", or both like "/healthz 200", found "healthz 200""#);
+    insta::assert_snapshot!(of_file("[log]\nskip = '/b 99'\n"), @r#"ferricorn: config.toml:2: log.skip: expected a path like "/healthz" or "/static/*", a status like "304" or "2xx", or both like "/healthz 200", found "/b 99""#);
 }

@@ -17,7 +17,7 @@ fn each_layer_wins_over_the_one_before() {
     folder.write("config.toml", "env_file = 'a.env'\nworkers = 2\n");
     folder.write("a.env", "# The environment's file.\n\nexport FERRICORN_WORKERS=\"3\"\n");
     assert_eq!(shown(&[], &[]), "workers = 3  # a.env:3 FERRICORN_WORKERS");
-    assert_eq!(shown(&[], &variables), "workers = 4  # environment FERRICORN_WORKERS");
+    assert_eq!(shown(&[], &variables), "workers = 4  # environment FERRICORN_WORKERS, the default");
     assert_eq!(shown(&["-w", "5"], &variables), "workers = 5  # command line --workers");
 }
 
@@ -110,5 +110,65 @@ fn what_config_prints_is_a_config() {
     };
     assert_eq!((first.code, second.code), (0, 0), "{second:?}");
     assert_eq!(values(&second.stdout), values(&first.stdout));
-    assert!(second.stdout.contains(r#""027"  # config.toml:17"#), "{}", second.stdout);
+    assert!(second.stdout.contains(r#""027"  # config.toml:19"#), "{}", second.stdout);
+}
+
+/// As `docker --env-file` and systemd's `EnvironmentFile` do it.
+#[test]
+fn env_file_is_read_literally() {
+    let folder = Folder::new();
+    for text in ["pa$word", "${HOME}", "a # b", "C:\\new", "`id`", "it's \"so\""] {
+        folder.write("a.env", format!("FERRICORN_PROC_NAME={text}\n"));
+        let output = folder.run_with(&["config", "--env-file", "a.env"], &[("word", "x")]);
+        let shown: toml::Table = toml::from_str(output.setting("proc_name")).unwrap();
+        assert_eq!(shown["proc_name"].as_str(), Some(text));
+    }
+}
+
+/// White space at the end of a value is the value's, in every layer.
+#[test]
+fn env_is_literal_in_every_layer() {
+    let folder = Folder::new();
+    // The name alone is shown: what is behind the first "=" is the value.
+    let count = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let output = folder.run_with(&[&["config"], arguments].concat(), variables);
+        output.setting("env").matches("***").count()
+    };
+    assert_eq!(count(&["-e", "A=one\ntwo=2", "-e", "B= x "], &[]), 2);
+    assert_eq!(count(&[], &[("FERRICORN_ENV", "A=1\r\n  B= x \n\n")]), 2);
+}
+
+#[test]
+fn none_is_said_in_every_layer() {
+    let folder = Folder::new();
+    for word in ["none", "off", "OFF"] {
+        folder.write("config.toml", "log.access = 'a.log'\nforwarded_allow_ips = '10.0.0.1'\n");
+        let variables = [
+            ("FERRICORN_LOG_ACCESS", word),
+            ("FERRICORN_FORWARDED_ALLOW_IPS", word),
+            ("FERRICORN_UMASK", word),
+            ("FERRICORN_READY_FD", word),
+        ];
+        let output = folder.run_with(&["config"], &variables);
+        assert_eq!(
+            output.setting("log.access"),
+            "log.access = \"\"  # environment FERRICORN_LOG_ACCESS"
+        );
+        assert_eq!(
+            output.setting("forwarded_allow_ips"),
+            "forwarded_allow_ips = []  # environment FERRICORN_FORWARDED_ALLOW_IPS"
+        );
+        assert!(output.setting("umask").starts_with("umask = \"\"  # environment"));
+        let options = ["config", "--access-logfile", word, "--forwarded-allow-ips", word];
+        let output = folder.run(&options);
+        assert!(output.setting("log.access").starts_with("log.access = \"\"  # command line"));
+        assert!(output.setting("forwarded_allow_ips").starts_with("forwarded_allow_ips = []  #"));
+        folder
+            .write("config.toml", format!("pidfile = '{word}'\nuser = '{word}'\nenv = '{word}'\n"));
+        let output = folder.run(&["config"]);
+        for line in ["pidfile = \"\"  # config.toml:1", "user = \"\"  # config.toml:2"] {
+            assert!(output.stdout.contains(line), "{output:?}");
+        }
+        assert_eq!(output.setting("env"), "env = []  # config.toml:3, the default");
+    }
 }

@@ -54,6 +54,10 @@ fn a_password_is_not_taken_from_an_option() {
         @"ferricorn: --database-url: database.url: it holds a password, and whoever may run ps sees what an option says; put it into DATABASE_URL, or into a file that DATABASE_URL_FILE names"
     );
     assert_eq!(said("sqlite://user@rows.db").code, 0);
+    assert_eq!(said("sqlite:rows.db").code, 0);
+    assert_eq!(said("postgresql+psycopg2://user@localhost/rows").code, 0);
+    let no_url = said("rows.db").problems().to_owned();
+    assert!(no_url.contains("it has no scheme") && !no_url.contains("password"), "{no_url}");
     assert_eq!(said("postgres://user@localhost/rows").code, 0);
     assert_ne!(said("postgres://user@localhost/rows?password=hunter2").code, 0);
 }
@@ -79,4 +83,17 @@ fn nothing_that_is_printed_holds_a_secret() {
     let output = Folder::new().run_with(&["config", "-e", "KEY=hunter2"], &variables);
     assert_eq!(output.setting("env"), r#"env = ["KEY=***"]  # command line --env"#);
     assert!(!output.stdout.contains("hunter2"), "{}", output.stdout);
+}
+
+/// The workers' variables are no layer: a database that stands there would not be used.
+#[test]
+fn secret_in_env_is_refused_or_warned_of() {
+    let folder = Folder::new();
+    let output = folder.run(&["check", "-e", &format!("DATABASE_URL={URL}")]);
+    insta::assert_snapshot!(output.problems(), @"ferricorn: --env: env: DATABASE_URL sets database.url: it is read before the workers' variables; set it in env_file or in the server's own environment");
+    let output = folder.run(&["check", "-e", "QUEUE=amqp://me:hunter2@queue/"]);
+    assert_eq!(output.code, 0);
+    insta::assert_snapshot!(output.stderr, @"ferricorn: warning: --env: env: QUEUE holds a password, and ps shows what an option says; put it into env_file");
+    folder.write("config.toml", "env = ['QUEUE=amqp://me:hunter2@queue/']\n");
+    assert_eq!(folder.run(&["check"]).stderr, "");
 }

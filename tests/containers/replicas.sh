@@ -206,23 +206,50 @@ no_pods() {
 exchanged() {
     say 'on MariaDB'
     dc down -v
-    sed -i "s/^WEB_PORT=.*/WEB_PORT=$port/" .env
-    dc --profile mysql up -d web-mysql
-    eventually 90 healthy "$(container web-mysql)"
-    is services "$(dc --profile mysql ps --services --status running | sort | tr '\n' ' ')" 'mysql web-mysql '
+    sed -i "s/^WEB_PORT=.*/WEB_PORT=$port/; s/^COMPOSE_PROFILES=.*/COMPOSE_PROFILES=mysql/" .env
+    dc up -d
+    eventually 90 healthy "$(container web)"
+    is services "$(dc ps --services --status running | sort | tr '\n' ' ')" 'mysql web '
     is 'POST /populate' "$(status POST /populate)" 201
     is 'DELETE /delete' "$(ask DELETE /delete)" $'200\n{"message":"1 rows deleted"}'
     is 'limits of mysql' "$(inspect "$(container mysql)" '{{with .HostConfig}}{{.Memory}} {{.MemorySwap}} {{.CpuQuota}} {{
         .PidsLimit}}{{end}}')" '536870912 536870912 200000 512'
-    dc --profile mysql kill -s HUP web-mysql
-    eventually 20 logged "$(container web-mysql)" 'reloaded: generation 2'
-    dc --profile mysql exec -T web-mysql ferricorn check >/dev/null
-    dc --profile mysql logs >"$work/logs.mysql"
+    dc kill -s HUP web
+    eventually 20 logged "$(container web)" 'reloaded: generation 2'
+    dc exec -T web ferricorn check >/dev/null
+
+    say 'a backup, and another password, on MariaDB'
+    is 'POST /populate' "$(status POST /populate)" 201
+    # shellcheck disable=SC2016  # for the shell inside
+    dc exec -T mysql bash -c \
+        'mariadb-dump -uroot -p"$(</run/credentials/mysql_root)" --single-transaction ferricorn' >"$work/rows.sql"
+    is 'DELETE /delete' "$(ask DELETE /delete)" $'200\n{"message":"1 rows deleted"}'
+    # shellcheck disable=SC2016  # for the shell inside
+    dc exec -T mysql bash -c 'mariadb -uroot -p"$(</run/credentials/mysql_root)" ferricorn' <"$work/rows.sql"
+    is 'rows of the backup' "$(rows)" 1
+    cp .env "$work/env"
+    sed -i 's/^POSTGRES_PASSWORD=.*/POSTGRES_PASSWORD=NEW-password/' .env
+    dc up credentials >>"$work/build.log"
+    # shellcheck disable=SC2016  # for the shell inside
+    dc exec -T mysql bash -c \
+        'mariadb -uroot -p"$(</run/credentials/mysql_root)" -e "ALTER USER ferricorn IDENTIFIED BY \"NEW-password\""'
+    hup
+    eventually 20 logged "$(container web)" 'reloaded: generation 3'
+    dc up -d --force-recreate web
+    eventually 60 healthy "$(container web)"
+    is 'DELETE /delete' "$(ask DELETE /delete)" $'200\n{"message":"1 rows deleted"}'
+
+    dc logs >"$work/logs.mysql"
     ! grep -iF -e "$secret_core" -e 'root password' "$work/logs.mysql" || fail 'a secret stands in the log'
-    dc --profile mysql stop mysql
+    dc stop mysql
     is 'POST /populate without a database' "$(status POST /populate)" 503
-    dc --profile mysql start mysql
+    dc start mysql
     eventually 30 answers 201 POST /populate
+    dc down -v
+    is 'volumes that are left' "$(docker volume ls -q --filter "label=com.docker.compose.project=$project" --filter name=mysql | wc -l)" 0
+    is 'containers that are left' "$(docker ps -aq --filter "label=com.docker.compose.project=$project" | wc -l)" 0
+    cp "$work/env" .env
+    sed -i 's/^COMPOSE_PROFILES=.*/COMPOSE_PROFILES=postgres/' .env
 }
 
 aged() {
@@ -237,7 +264,7 @@ aged() {
         say 'left out: there is no docker-compose 1.29'
         return
     fi
-    dc --profile mysql down -v
+    dc down -v
     compose=(docker-compose)
     local web
     dc up -d
@@ -253,9 +280,11 @@ aged() {
     eventually 60 healthy "$(container web)"
     is rows "$(rows)" 1
     dc down -v
-    dc --profile mysql up -d web-mysql
-    eventually 90 healthy "$(container web-mysql)"
+    sed -i 's/^COMPOSE_PROFILES=.*/COMPOSE_PROFILES=mysql/' .env
+    dc up -d
+    eventually 90 healthy "$(container web)"
     is 'POST /populate' "$(status POST /populate)" 201
-    dc --profile mysql down -v
+    dc down -v
+    sed -i 's/^COMPOSE_PROFILES=.*/COMPOSE_PROFILES=postgres/' .env
     compose=(docker compose)
 }

@@ -10,10 +10,7 @@ now_ms() { date +%s%3N; }
 fail() {
     trap - ERR
     echo "tests/docker: $*" >&2
-    for service in web web-mysql; do
-        dc --profile mysql logs --no-color --tail 200 "$service" 2>/dev/null |
-            grep -v '" [0-9]* [0-9]* "' | tail -n 40 >&2 || true
-    done
+    dc logs --no-color --tail 200 web 2>/dev/null | grep -v '" [0-9]* [0-9]* "' | tail -n 40 >&2 || true
     tail -n 5 "$work/compose.log" >&2 || true
     # In a substitution `exit` would end no more than that.
     [ "$BASHPID" = $$ ] || kill $$

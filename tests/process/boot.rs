@@ -61,7 +61,7 @@ fn every_process_bears_the_name_that_was_given() {
             eventually(&format!("{expected:?}"), PATIENCE, || {
                 let mut children = proc::children(server.pid());
                 children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-                children.iter().map(|it| it.name.as_str()).eq(expected).then_some(())
+                children.iter().map(|child| child.name.as_str()).eq(expected).then_some(())
             });
         };
         names(beginning);
@@ -70,6 +70,37 @@ fn every_process_bears_the_name_that_was_given() {
         assert_eq!(proc::stat(server.pid()).expect("it is alive").name, master);
         server.signal(Signal::SIGTERM);
         assert_eq!(server.wait_exit(), Exit::Code(0));
+    }
+}
+
+/// The titles in `ps`, whose room is not that of the arguments: there are none here. The environment
+/// stays as it was, and is in no title.
+#[test]
+fn titles_tell_the_processes_apart() {
+    for (config, suffix) in [("workers = 2", ""), ("workers = 2\nproc_name = \"shop\"", " [shop]")]
+    {
+        let server = Ferricorn::unruly().config(config).env("MARK", "of-the-environment").start();
+        let titles = |generation: u16| {
+            let worker = |slot: u16| format!("worker {slot} (generation {generation})");
+            let roles = ["logger".to_owned(), "master".to_owned(), worker(0), worker(1)];
+            let expected = roles.map(|role| format!("ferricorn: {role}{suffix}"));
+            eventually(&format!("{expected:?}"), PATIENCE, || {
+                let children = proc::children(server.pid());
+                let pids = children.iter().map(|child| child.pid).chain([server.pid()]);
+                let mut shown: Vec<String> = pids.map(proc::title).collect();
+                shown.sort_unstable();
+                (shown == expected).then_some(())
+            });
+        };
+        titles(1);
+        let mark = "MARK=of-the-environment".to_owned();
+        let children = proc::children(server.pid());
+        assert!(children.iter().all(|child| proc::environment(child.pid).contains(&mark)));
+        server.signal(Signal::SIGHUP);
+        titles(2);
+        server.signal(Signal::SIGUSR2);
+        titles(3);
+        server.stop();
     }
 }
 
@@ -129,7 +160,7 @@ fn a_start_that_hangs_in_prepare_obeys_term() {
     let mut server = Ferricorn::unruly().env("UNRULY_PREPARE", "hang").launch();
     eventually("prepare runs", PATIENCE, || {
         let children = proc::children(server.pid());
-        children.iter().any(|it| it.name == "ferricorn-prep").then_some(())
+        children.iter().any(|child| child.name == "ferricorn-prep").then_some(())
     });
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(), Exit::Code(0));
@@ -140,6 +171,7 @@ fn a_start_that_hangs_in_prepare_obeys_term() {
 fn a_process_with_company_is_told_why_it_may_not_fork() {
     for (start, told) in [
         ("thread", "failed to start: 2 threads exist before the first fork"),
+        ("connection", "failed to start: a connection exists before the first fork (descriptor "),
         ("runtime", "failed to start: a tokio runtime is already running"),
     ] {
         let said = Ferricorn::unruly().env("UNRULY_START", start).fails_with(64);
@@ -155,4 +187,78 @@ fn an_application_without_settings_starts_beside_the_tables_of_another() {
     assert!(server.get("/").unwrap().text().starts_with("hello from worker "));
     server.wait_log("[database] is left alone: the application has no settings");
     server.stop();
+}
+
+#[test]
+fn start_names_its_configuration_file_and_what_differs() {
+    let server = Ferricorn::unruly().config("workers = 1\nthreads = 2").start();
+    let log = server.log();
+    let lines: Vec<&str> = log.lines().take(2).collect();
+    assert!(lines[0].contains("Starting ferricorn "), "{log}");
+    let file = server.folder().join("config.toml");
+    // The address, the number of workers, of threads, and the descriptor of the test.
+    let expected = format!("Configuration: {} (4 of ", file.display());
+    assert!(lines[1].contains(&expected), "{log}");
+    assert!(lines[1].ends_with(" settings differ from their default)"), "{log}");
+    server.signal(Signal::SIGUSR2);
+    server.wait_log("Upgraded in place");
+    eventually("the configuration once more", PATIENCE, || {
+        (server.log().matches(&expected).count() == 2).then_some(())
+    });
+    server.stop();
+}
+
+/// A relative path means another file in another folder: the log has the whole one.
+#[test]
+fn start_names_its_database_and_if_it_is_new() {
+    let server = Ferricorn::bundled().config("workers = 1").start();
+    let file = server.folder().join("data/ferricorn.db");
+    server.wait_log(&format!("Database: sqlite {} (new)\n", file.display()));
+    server.signal(Signal::SIGHUP);
+    server.wait_log(&format!("Database: sqlite {}\n", file.display()));
+    server.stop();
+}
+
+#[test]
+fn start_without_a_file_names_the_folder_it_looked_in() {
+    let server = Ferricorn::unruly().flag("--bind=127.0.0.1:0").flag("--workers=1").start();
+    let folder = server.folder().display();
+    server.wait_log(&format!("Configuration: no config.toml in {folder}: defaults (3 of "));
+    server.stop();
+}
+
+/// A log that begins with an error has lost its beginning, in the eyes of its reader.
+#[test]
+fn failing_start_logs_its_name_before_the_error() {
+    for (bind, code, error) in
+        [("unix:/nonexistent/socket", 69, "failed to bind"), ("fd://97", 78, "bind: fd://97")]
+    {
+        let text = Ferricorn::unruly().config(&format!("bind = {bind:?}")).fails_with(code);
+        let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part:?}: {text}"));
+        let (start, error) = (place("Starting ferricorn"), place(error));
+        assert!(start < error, "{text}");
+    }
+}
+
+#[test]
+fn descriptor_without_a_socket_is_named_with_the_remedy() {
+    let text = Ferricorn::unruly().config("bind = \"fd://97\"").fails_with(78);
+    assert!(text.contains("bind: fd://97: descriptor 97 was not open when"), "{text}");
+    assert!(text.contains("; use a socket unit of systemd, or a parent process that"), "{text}");
+    // A file that is no socket.
+    let server = Ferricorn::unruly().config("bind = \"fd://7\"");
+    let text = server.wrapped(&["sh", "-c", "exec 7</dev/null; exec \"$@\"", "sh"]).fails_with(69);
+    let expected = "failed to bind fd://7: descriptor 7 is not a listening stream socket; use";
+    assert!(text.contains(expected), "{text}");
+}
+
+/// Shared memory is a file, too: past the limit the kernel sends a signal whose default is death.
+#[test]
+fn start_reports_a_file_limit_below_its_shared_memory() {
+    for (server, limit) in [(Ferricorn::bundled(), 1024), (Ferricorn::hello(), 2048)] {
+        let wrapper = ["sh", "-c", &format!("ulimit -f {}; exec \"$@\"", limit / 512), "sh"];
+        let text = server.config("workers = 1").wrapped(&wrapper).fails_with(70);
+        let expected = format!(" bytes are more than `ulimit -f` allows ({limit}); raise it");
+        assert!(text.contains("share memory: ") && text.contains(&expected), "{text}");
+    }
 }

@@ -4,17 +4,25 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long any one step may take before it counts as a failure.
+use socket2::SockRef;
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
+
+use crate::tls;
+
+/// The time that any one step may take before it counts as a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Tcp(SocketAddr),
+    /// The same with TLS, under a certificate of the tests' authority.
+    Tls(SocketAddr),
     Unix(PathBuf),
 }
 
@@ -22,13 +30,13 @@ impl Address {
     /// The TCP address.
     pub(crate) fn tcp(&self) -> SocketAddr {
         match self {
-            Self::Tcp(address) => *address,
+            Self::Tcp(address) | Self::Tls(address) => *address,
             Self::Unix(path) => panic!("{} is no TCP address", path.display()),
         }
     }
 }
 
-/// How a request failed.
+/// The failure of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Outcome {
     /// Nobody listens there.
@@ -45,7 +53,7 @@ pub(crate) enum Outcome {
     CutShort,
     /// Nothing came in time.
     TimedOut,
-    /// What came is no response.
+    /// The bytes that came are no response.
     Garbled,
 }
 
@@ -69,7 +77,7 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Whether the server closes the connection behind it.
+    /// Returns true if the server closes the connection behind it.
     pub(crate) fn closes(&self) -> bool {
         self.field("connection").eq_ignore_ascii_case("close")
     }
@@ -85,7 +93,11 @@ impl Response {
     }
 }
 
-trait Stream: Read + Write + Send + fmt::Debug {
+/// A connection with TLS.
+#[derive(Debug)]
+struct Encrypted(StreamOwned<ClientConnection, TcpStream>);
+
+trait Stream: Read + Write + AsFd + Send + fmt::Debug {
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
     fn set_blocking(&self, blocking: bool) -> io::Result<()>;
 }
@@ -96,6 +108,36 @@ impl Stream for TcpStream {
     }
     fn set_blocking(&self, blocking: bool) -> io::Result<()> {
         self.set_nonblocking(!blocking)
+    }
+}
+
+impl AsFd for Encrypted {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.sock.as_fd()
+    }
+}
+
+impl Read for Encrypted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Encrypted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Stream for Encrypted {
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.sock.shutdown(how)
+    }
+    fn set_blocking(&self, blocking: bool) -> io::Result<()> {
+        self.0.sock.set_nonblocking(!blocking)
     }
 }
 
@@ -112,7 +154,7 @@ impl Stream for UnixStream {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
-    /// What was read beyond the last response.
+    /// The bytes that were read beyond the last response.
     ahead: Vec<u8>,
     /// Our own end, over TCP.
     local: Option<SocketAddr>,
@@ -135,15 +177,21 @@ impl Connection {
             _ => Outcome::NotConnected,
         };
         let timeouts = "a timeout that is not zero is accepted";
+        let is_tls = matches!(address, Address::Tls(_));
         match address {
-            Address::Tcp(address) => {
+            Address::Tcp(address) | Address::Tls(address) => {
                 let stream = TcpStream::connect_timeout(address, patience).map_err(failed)?;
                 // It may have been reset by now: then the next step says so.
                 let _reset = stream.set_nodelay(true);
                 stream.set_read_timeout(Some(patience)).expect(timeouts);
                 stream.set_write_timeout(Some(patience)).expect(timeouts);
                 let local = stream.local_addr().ok();
-                Ok(Self { stream: Box::new(stream), ahead: Vec::new(), local })
+                let stream: Box<dyn Stream> = if is_tls {
+                    Box::new(Encrypted(StreamOwned::new(tls::client(), stream)))
+                } else {
+                    Box::new(stream)
+                };
+                Ok(Self { stream, ahead: Vec::new(), local })
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).map_err(failed)?;
@@ -186,6 +234,28 @@ impl Connection {
         self.stream.shutdown(Shutdown::Write).expect("the connection is open");
     }
 
+    /// Resets the connection.
+    pub(crate) fn reset(self) {
+        let socket = SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("TCP has it");
+    }
+
+    /// Reads the head of a response, and returns its status.
+    pub(crate) fn head(&mut self) -> Result<u16, Outcome> {
+        loop {
+            if let Some(at) = find(&self.ahead, b"\r\n\r\n") {
+                let (status, _) = parse_head(&self.ahead[..at + 4]).ok_or(Outcome::Garbled)?;
+                return Ok(status);
+            }
+            self.read_more()?;
+        }
+    }
+
+    /// The bytes that were received and not yet returned.
+    pub(crate) fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
     /// Reads one whole response.
     pub(crate) fn response(&mut self) -> Result<Response, Outcome> {
         let head_end = loop {
@@ -196,7 +266,7 @@ impl Connection {
         };
         let (status, fields) = parse_head(&self.ahead[..head_end]).ok_or(Outcome::Garbled)?;
         self.ahead.drain(..head_end);
-        let body = if fields.get("transfer-encoding").is_some_and(|it| it == "chunked") {
+        let body = if fields.get("transfer-encoding").is_some_and(|field| field == "chunked") {
             self.chunks()?
         } else if let Some(length) = fields.get("content-length") {
             let length = length.parse().map_err(|_| Outcome::Garbled)?;
@@ -209,7 +279,7 @@ impl Connection {
         Ok(Response { status, fields, body })
     }
 
-    /// Whether the server has ended the connection by now.
+    /// Returns true if the server has ended the connection by now.
     pub(crate) fn is_ended(&mut self) -> bool {
         self.stream.set_blocking(false).expect("a descriptor's flag can be set");
         let mut buffer = [0; 4096];
@@ -293,7 +363,7 @@ impl Connection {
                 }
             };
             let size = std::str::from_utf8(&self.ahead[..end]).ok();
-            let size = size.and_then(|it| usize::from_str_radix(it, 16).ok());
+            let size = size.and_then(|size| usize::from_str_radix(size, 16).ok());
             let size = size.ok_or(Outcome::Garbled)?;
             self.ahead.drain(..end + 2);
             body.extend(self.exactly(size)?);
@@ -307,7 +377,7 @@ impl Connection {
     }
 }
 
-/// What fails inside a response has cut it short.
+/// A failure inside a response has cut it short.
 fn inside(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::ClosedWaiting | Outcome::ResetWaiting => Outcome::CutShort,

@@ -13,11 +13,11 @@ use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 use crate::servers::{DATABASE, Kind, Server};
 
-/// How long an answer may take, whatever the database does.
+/// The time that an answer may take, whatever the database does.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// How long the service may need when the database is back.
+/// The time that the service may need when the database is back.
 const RECOVERY_MAX: Duration = Duration::from_secs(2);
-/// How long the database is away.
+/// The time for which the database is away.
 const AWAY: Duration = Duration::from_secs(10);
 
 /// The program on a database of this kind, of its own.
@@ -51,7 +51,7 @@ fn rows(program: &Ferricorn) -> Vec<String> {
     }
 }
 
-/// What clients have seen of their populates.
+/// The clients' view of their populates.
 #[derive(Debug, Default)]
 struct Seen {
     /// The rows that were acknowledged.
@@ -205,7 +205,9 @@ fn ask(address: &Address, stop: &AtomicBool, all: &Mutex<Vec<Answered>>) {
             };
             assert!(is_right, "{request:?}: {} {}", answer.status, answer.text());
             if answer.status == 503 {
-                let generic = "{\"error\":\"the database is not available\"}";
+                let what =
+                    if number == 2 { "service is not ready" } else { "database is not available" };
+                let generic = format!("{{\"error\":\"the {what}\"}}");
                 assert_eq!(answer.text(), generic, "and nothing of the cause");
             }
             let answered = Answered { is_write: number == 0, status: answer.status, begun, ended };
@@ -215,7 +217,7 @@ fn ask(address: &Address, stop: &AtomicBool, all: &Mutex<Vec<Answered>>) {
     }
 }
 
-/// Whether the database takes connections.
+/// Returns true if the database takes connections.
 fn is_back(url: &str) -> bool {
     let connect = async {
         if url.starts_with("postgres") {
@@ -255,7 +257,7 @@ fn an_outage_under_load(kind: Kind, away: &str, back: &str) {
         eventually("rows are stored", PATIENCE, || {
             let all = all.lock().expect("no client has panicked");
             let recent = all.iter().rev().take_while(|it| it.ended >= since);
-            let stored = recent.filter(|it| it.status == 201 && it.begun >= since);
+            let stored = recent.filter(|recent| recent.status == 201 && recent.begun >= since);
             (stored.count() >= count).then_some(())
         });
     };
@@ -275,7 +277,7 @@ fn an_outage_under_load(kind: Kind, away: &str, back: &str) {
     let all = all.lock().expect("no client has panicked");
     let slowest = all.iter().map(|it| it.ended - it.begun).max().expect("there are answers");
     let failed = || all.iter().filter(|it| it.status == 503);
-    let recovered = failed().map(|it| it.ended.saturating_duration_since(returned)).max();
+    let recovered = failed().map(|failed| failed.ended.saturating_duration_since(returned)).max();
     let recovered = recovered.expect("an outage is noticed");
     eprintln!(
         "{kind:?}, {away} for {:.1?}: {} requests, {} of them answered 503; slowest answer \
@@ -294,11 +296,11 @@ fn an_outage_under_load(kind: Kind, away: &str, back: &str) {
     let unknown = all.iter().filter(|it| it.is_write && it.status == 503).count();
     let count = rows(&program).len();
     assert!((acknowledged..=acknowledged + unknown).contains(&count), "{count} rows are stored");
-    let began = who_said(&program.log(), "failed to ");
-    assert_eq!(began.len(), 1, "one worker says it once: {began:?}");
+    let began = who_said(&program.log(), "] cannot ");
+    assert_eq!(began.len(), 1, "one worker logs it once: {}", program.log());
     let ended = || who_said(&program.log(), " again after ");
     eventually("its end is told", PATIENCE, || (!ended().is_empty()).then_some(()));
-    assert_eq!(ended(), began, "once, by the same");
+    assert_eq!(ended(), began, "once, by the same: {}", program.log());
     program.stop();
 }
 
@@ -311,7 +313,7 @@ fn an_outage_is_told_again_when_the_worker_that_told_of_it_is_gone() {
     let all_find = |status: u16| {
         let mut seen = HashSet::new();
         eventually("every worker has answered so", PATIENCE, || {
-            let answer = program.get("/readyz").expect("the service is well");
+            let answer = program.get("/data?limit=1").expect("the service is well");
             if answer.status == status {
                 seen.insert(answer.field("x-worker").to_owned());
             }
@@ -321,7 +323,7 @@ fn an_outage_is_told_again_when_the_worker_that_told_of_it_is_gone() {
     all_find(200);
     server.order("stop");
     all_find(503);
-    let began = || who_said(&program.log(), "failed to ");
+    let began = || who_said(&program.log(), "] cannot ");
     let first = eventually("one tells of it", PATIENCE, || {
         let first = began();
         (!first.is_empty()).then_some(first)

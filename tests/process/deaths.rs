@@ -1,6 +1,7 @@
-//! What happens on each kind of death.
+//! The consequences of each kind of death.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::client::{Connection, Outcome, get};
@@ -20,6 +21,73 @@ fn a_killed_worker_is_replaced_and_the_service_goes_on() {
     assert_ne!(new.1, old);
     server.wait_log(&format!("worker 2 (pid {old}) died: ended by signal 9 (KILL)"));
     server.stop();
+}
+
+/// Signals that a worker catches or ignores, that end no process, or that only stop one (signal(7)).
+const NOT_FATAL: [i32; 17] = [1, 2, 3, 10, 12, 13, 15, 17, 18, 19, 20, 21, 22, 23, 24, 25, 28];
+/// The C library's own, which it may block in any process.
+const RESERVED: i32 = 32;
+
+/// Each worker is sent another signal, the real-time ones among them.
+#[test]
+fn a_death_by_any_signal_is_named_and_healed() {
+    let server = Ferricorn::hello().config("workers = 64\nstall_timeout = 0").start();
+    let workers = server.wait_workers(64);
+    let fatal = workers.iter().map(|(slot, pid)| (*slot, *pid, i32::from(*slot) + 1));
+    let is_fatal = |signal: &i32| !NOT_FATAL.contains(signal) && *signal != RESERVED;
+    let fatal: Vec<_> = fatal.filter(|(_, _, signal)| is_fatal(signal)).collect();
+    assert_eq!(fatal.len(), 46);
+    for (_, pid, signal) in &fatal {
+        // nix has no real-time signals. Rust's handlers of the first SEGV and BUS return.
+        let script = format!("while kill -{signal} {pid}; do :; done 2>/dev/null");
+        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    }
+    for (slot, pid, signal) in fatal {
+        let died = format!("worker {slot} (pid {pid}) died: ended by signal {signal}");
+        server.wait_log(&died);
+    }
+    let now = server.wait_workers(64);
+    for signal in NOT_FATAL {
+        let spared = workers[usize::try_from(signal - 1).unwrap()];
+        assert!(now.contains(&spared), "{spared:?}");
+    }
+    server.stop();
+}
+
+/// The same for the logger: the lines of its life and of the next one's are written.
+#[test]
+fn a_logger_that_dies_of_a_real_time_signal_is_replaced() {
+    let mut server = Ferricorn::hello().config("workers = 1").start();
+    let old = server.logger();
+    let script = format!("kill -40 {old}");
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    eventually("another logger", PATIENCE, || (server.logger() != old).then_some(()));
+    server.wait_log(&format!("the logger (pid {old}) died: ended by signal 40 (RTMIN+6)"));
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit_within(Duration::from_secs(5)), Exit::Code(0));
+}
+
+/// Nothing will write the last lines: they go to stderr, and the stop does not take all of its time.
+#[test]
+fn stop_does_not_wait_for_loggers_that_keep_failing() {
+    let mut server = Ferricorn::hello().config("workers = 1\ngraceful_timeout = 600").start();
+    let master = server.pid();
+    let kill = || {
+        let children = proc::children(master).into_iter();
+        let loggers = children.filter(|child| child.name == "ferricorn-log" && child.state != 'Z');
+        loggers.map(|logger| send(logger.pid, Signal::SIGKILL)).count()
+    };
+    let mut killed = 0;
+    eventually("six loggers are killed", PATIENCE, || {
+        killed += kill();
+        (killed >= 6).then_some(())
+    });
+    server.signal(Signal::SIGTERM);
+    eventually("the server has stopped", PATIENCE, || {
+        kill();
+        (!server.is_running()).then_some(())
+    });
+    assert_eq!(server.wait_exit(), Exit::Code(0));
 }
 
 /// A connection per request, a random worker killed again and again: only what the killed process had
@@ -122,7 +190,7 @@ fn what_a_killed_worker_had_served_still_counts() {
     server.stop();
 }
 
-/// Who reads the logs goes away for good: nobody ends by that, and nobody waits for it.
+/// A reader of the logs goes away for good: nothing ends by that, and nothing waits for it.
 #[test]
 fn without_a_reader_of_its_logs_the_server_serves_on() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -146,7 +214,7 @@ fn without_a_reader_of_its_logs_the_server_serves_on() {
     server.signal(Signal::SIGHUP);
     eventually("it reloads", PATIENCE, || {
         let now = server.workers();
-        (now.len() == 2 && !now.iter().any(|it| workers.contains(it))).then_some(())
+        (now.len() == 2 && !now.iter().any(|found| workers.contains(found))).then_some(())
     });
     assert!(proc::is_alive(server.pid()));
     server.signal(Signal::SIGTERM);
@@ -268,7 +336,7 @@ fn without_its_master_a_worker_finishes_and_goes() {
     assert_eq!(slow.response().expect("its worker finishes").status, 200);
     drop(slow);
     // Before the logger, which writes their last lines.
-    let is_worker = |it: &proc::Stat| it.name.starts_with("ferricorn-w");
+    let is_worker = |stat: &proc::Stat| stat.name.starts_with("ferricorn-w");
     eventually("no worker is left", Duration::from_millis(1300), || {
         (!server.remains().iter().any(is_worker)).then_some(())
     });
@@ -303,7 +371,7 @@ fn strangers_are_reaped_in_silence() {
         assert_eq!(server.get(&format!("/orphan?code={code}")).unwrap().status, 200);
     }
     eventually("no zombie is left", PATIENCE, || {
-        proc::children(server.pid()).iter().all(|it| it.state != 'Z').then_some(())
+        proc::children(server.pid()).iter().all(|child| child.state != 'Z').then_some(())
     });
     assert_eq!(server.workers(), before);
     assert!(!server.log().contains("died"), "{}", server.log());

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use crate::harness::Builder;
 
@@ -25,9 +26,15 @@ pub(crate) fn put_script(folder: &Path, script: &str) {
 }
 
 /// Puts a file in its place.
+///
+/// # Why another process writes it
+/// A server that another thread of the tests forks in this moment has this process's descriptors until
+/// it executes its program. One that is open for writing makes the file "busy" (execve(2), `ETXTBSY`).
 pub(crate) fn put_file(folder: &Path, text: &str, mode: u32) {
     let new = folder.join("release.new");
-    std::fs::write(&new, text).expect("the folder is ours");
+    let mut writer = Command::new("sh");
+    writer.args(["-c", "printf %s \"$1\" >\"$2\"", "sh", text]).arg(&new);
+    assert!(writer.status().expect("there is a shell").success(), "the folder is ours");
     std::fs::set_permissions(&new, PermissionsExt::from_mode(mode)).expect("so is the file");
     std::fs::rename(new, folder.join("release")).expect("the folder is ours");
 }

@@ -17,14 +17,14 @@ pub(crate) fn pass(time: Duration) {
 }
 
 /// A request whose handler runs, and answers when it is told to.
-struct Held<'a> {
+pub(crate) struct Held<'a> {
     server: &'a Ferricorn,
     number: u16,
 }
 
 impl<'a> Held<'a> {
     /// Sends it on this connection.
-    fn begin(server: &'a Ferricorn, connection: &mut Connection, number: u16) -> Self {
+    pub(crate) fn begin(server: &'a Ferricorn, connection: &mut Connection, number: u16) -> Self {
         connection.send(get(&format!("/until?n={number}"))).expect("it is open");
         eventually("its handler runs", PATIENCE, || {
             server.folder().join(format!("begun-{number}")).exists().then_some(())
@@ -33,7 +33,7 @@ impl<'a> Held<'a> {
     }
 
     /// Lets it be answered.
-    fn release(self) {
+    pub(crate) fn release(self) {
         let file = self.server.folder().join(format!("go-{}", self.number));
         std::fs::write(file, "").expect("the folder is ours");
     }
@@ -66,7 +66,8 @@ fn a_stop_answers_who_waits_behind_a_full_worker() {
     }
     server.signal(Signal::SIGTERM);
     server.wait_log("stopping: workers may finish");
-    pass(Duration::from_millis(600));
+    // Longer than a stop with empty queues has listeners.
+    pass(Duration::from_millis(1500));
     held.into_iter().for_each(Held::release);
     for connection in busy.iter_mut().chain(&mut waiting) {
         let answer = connection.response().expect("it was let in before the stop");
@@ -201,7 +202,7 @@ fn a_client_that_has_sent_empty_lines_is_told_of_the_end() {
     }
 }
 
-/// What comes in while a handler runs is not read before its answer is out.
+/// A request that comes in while a handler runs is not read before its answer is out.
 #[test]
 fn requests_pipelined_behind_a_slow_one_are_all_answered_when_the_worker_drains() {
     let mut server = Ferricorn::unruly().config("workers = 1").start();
@@ -296,7 +297,7 @@ fn a_worker_that_leaves_slowly_keeps_no_address_open() {
     assert_eq!(first.response().expect("it was in hand").status, 200);
     eventually("the old address is refused", PATIENCE, || {
         let late = Connection::open_within(&old, Duration::from_millis(100));
-        late.is_err_and(|it| it == Outcome::Refused).then_some(())
+        late.is_err_and(|late| late == Outcome::Refused).then_some(())
     });
     bind(&format!("\"{free}\", \"{}\"", old.tcp()));
     server.wait_log("reloaded: generation 3 in ");
@@ -332,4 +333,44 @@ fn a_stop_refuses_new_connections_where_the_loopback_device_has_no_ipv6() {
 fn server_at(address: &Address) -> u16 {
     let mut connection = Connection::open(address).expect("somebody listens there");
     connection.get("/").expect("it is answered").status
+}
+
+/// A client that comes late in a stop can go to another replica: it is refused, whatever still holds
+/// the listeners.
+#[test]
+fn new_clients_are_refused_while_a_stop_waits_for_a_request() {
+    for stands_still in [false, true] {
+        let mut server = Ferricorn::unruly().config("workers = 2").start();
+        let mut connection = server.connect();
+        let held = Held::begin(&server, &mut connection, 0);
+        let client = connection.local_v4();
+        let (_, other) = eventually("a worker without it", PATIENCE, || {
+            let workers = server.workers().into_iter();
+            let mut others =
+                workers.filter(|(_, pid)| !proc::accepted_clients(*pid).contains(&client));
+            others.next()
+        });
+        if stands_still {
+            freeze(other);
+        }
+        let mut waiting = server.connect();
+        waiting.send(get("/")).expect("it is open");
+        let told = Instant::now();
+        server.signal(Signal::SIGTERM);
+        eventually("a client is refused", PATIENCE, || {
+            let tried = Connection::open_within(&server.address(), Duration::from_millis(50));
+            matches!(tried, Err(Outcome::Refused)).then_some(())
+        });
+        println!("refused {:?} after TERM", told.elapsed());
+        assert!(!server.workers().is_empty(), "the stop waits");
+        assert_eq!(waiting.response().expect("it came before the stop").status, 200);
+        held.release();
+        assert_eq!(connection.response().expect("it was accepted").status, 200);
+        if stands_still {
+            send(other, Signal::SIGCONT);
+        }
+        assert_eq!(server.wait_exit(), Exit::Code(0));
+        let log = server.log();
+        assert!(!log.contains("[ERROR]"), "{log}");
+    }
 }

@@ -17,9 +17,9 @@ struct Case {
     /// The setting as `config.toml` has it.
     key: &'static str,
     value: &'static str,
-    /// What else the file says, with it and without it.
+    /// The rest of the file, with it and without it.
     others: &'static [(&'static str, &'static str)],
-    /// Whether the server behaves as this value says, and not as the default does.
+    /// True if the server behaves as this value says, and not as the default does.
     shows: fn(&Ferricorn) -> bool,
 }
 
@@ -39,6 +39,8 @@ const CASES: &[Case] = &[
             threads.parse::<u32>().expect("a number") > 2
         })
     },
+    case("health.live", "\"/alive\"", |server| status(server, "/alive") == 200),
+    case("health.ready", "\"/able\"", |server| status(server, "/able") == 200),
     case("timeout", "\"200ms\"", |server| status(server, "/slow?ms=600") == 504),
     case("stall_timeout", "\"300ms\"", |server| server.get("/block?ms=2500").is_err()),
     Case {
@@ -84,8 +86,9 @@ const CASES: &[Case] = &[
     Case {
         others: &[ONE],
         ..case("worker_connections", "1", |server| {
+            // An idle one would give way.
             let mut first = server.connect();
-            first.get("/").expect("it answers");
+            first.send("GET /never HTTP/1.1\r\nhost: a\r\n\r\n").expect("it is open");
             let patience = Duration::from_millis(300);
             let mut second =
                 Connection::open_within(&server.address(), patience).expect("it queues");
@@ -97,7 +100,7 @@ const CASES: &[Case] = &[
         let sockets = Command::new("ss").args(["-ltnH", &port]).output().expect("iproute2");
         let sockets = String::from_utf8(sockets.stdout).expect("text");
         let mut limits = sockets.lines().map(|line| line.split_ascii_whitespace().nth(2));
-        limits.clone().count() > 0 && limits.all(|it| it == Some("77"))
+        limits.clone().count() > 0 && limits.all(|limit| limit == Some("77"))
     }),
     Case {
         others: &[("log.access_format", "'mark=%({MARK}e)s'")],
@@ -146,9 +149,8 @@ const CASES: &[Case] = &[
     case("log.level", "\"error\"", |server| {
         !says_soon(server, "ignoring WINCH", || server.signal(Signal::SIGWINCH))
     }),
-    case("log.access_format", "'tagged %(U)s'", |server| {
-        says_soon(server, "tagged /pid", || ask(server))
-    }),
+    case("log.access_format", "'at %(U)s'", |server| says_soon(server, "at /pid", || ask(server))),
+    case("log.slow", "\"200ms\"", |server| says_soon(server, "GET /slow: ", || wait(server, 300))),
     case("log.format", "\"json\"", |server| {
         says_soon(server, "\"message\":\"ignoring WINCH", || server.signal(Signal::SIGWINCH))
     }),
@@ -178,10 +180,14 @@ const CASES: &[Case] = &[
 ];
 
 /// Settings that have tests of their own: of listeners, of what follows here, of lines that wait.
-const ELSEWHERE: [&str; 3] = ["bind", "boot_timeout", "log.when_full"];
+const ELSEWHERE: &str = "bind boot_timeout log.when_full log.skip forwarded_fields announce \
+                         drain_spread control tls.bind tls.certificate tls.key tls.client_ca \
+                         tls.client_auth tls.min_version http2.enabled http2.max_streams \
+                         program.command program.ready program.stop_signal stats.bind \
+                         stats.statsd stats.statsd_prefix stats.statsd_tags";
 
 /// Settings that take effect at the next start alone, and a value of each that is new.
-const RESTART: [(&str, &str); 8] = [
+pub(crate) const RESTART: [(&str, &str); 8] = [
     ("user", "\"65534\""),
     ("group", "\"65534\""),
     ("umask", "\"0027\""),
@@ -207,7 +213,7 @@ fn with_field(server: &Ferricorn, fields: &str) -> u16 {
     connection.response().expect("it is answered").status
 }
 
-/// As long as this takes at the least: what would have happened has happened.
+/// As long as this takes at least: what would have happened has happened.
 fn wait(server: &Ferricorn, millis: u32) {
     // A server may be told to end requests sooner, or not to have this one.
     let _late = server.get(&format!("/slow?ms={millis}"));
@@ -219,7 +225,7 @@ fn ends_soon(server: &Ferricorn, connection: &mut Connection) -> bool {
     connection.is_ended() || connection.is_ended()
 }
 
-/// Whether the log says so more often, soon after this was done.
+/// Returns true if the log says so more often, soon after this was done.
 fn says_soon(server: &Ferricorn, text: &str, done: impl FnOnce()) -> bool {
     let said = || server.log().matches(text).count();
     let before = said();
@@ -229,7 +235,7 @@ fn says_soon(server: &Ferricorn, text: &str, done: impl FnOnce()) -> bool {
 }
 
 /// The text of a file with these settings.
-fn toml(settings: &[(&str, &str)]) -> String {
+pub(crate) fn toml(settings: &[(&str, &str)]) -> String {
     let (mut top, mut tables) = (String::new(), String::new());
     for (key, value) in settings {
         match key.split_once('.') {
@@ -247,10 +253,10 @@ pub(crate) fn reload(server: &Ferricorn, config: &str) {
     server.signal(Signal::SIGHUP);
     eventually("other workers", PATIENCE, || {
         let now = server.workers();
-        (!now.is_empty() && !now.iter().any(|it| before.contains(it))).then_some(())
+        (!now.is_empty() && !now.iter().any(|found| before.contains(found))).then_some(())
     });
     // It may be a moment before the last of them are there.
-    let settled = |it: &Ferricorn| proc::stat(it.pid()).is_some_and(|it| it.state == 'S');
+    let settled = |it: &Ferricorn| proc::stat(it.pid()).is_some_and(|stat| stat.state == 'S');
     eventually("the master rests", PATIENCE, || settled(server).then_some(()));
 }
 
@@ -305,7 +311,7 @@ fn no_setting_is_forgotten() {
     let shown = String::from_utf8(shown.stdout).expect("text");
     let keys = shown.lines().filter_map(|line| Some(line.split_once(" = ")?.0));
     let all: BTreeSet<&str> = keys.collect();
-    let tried = CASES.iter().map(|case| case.key).chain(ELSEWHERE);
+    let tried = CASES.iter().map(|case| case.key).chain(ELSEWHERE.split(' '));
     let tried: BTreeSet<&str> = tried.chain(RESTART.map(|(key, _)| key)).collect();
     assert_eq!(all, tried);
 }
@@ -332,7 +338,7 @@ fn what_needs_a_restart_is_named_and_the_rest_takes_effect() {
     server.stop();
 }
 
-/// What is compared is what is in force: a change that was taken back needs no restart, and one that was
+/// The settings in force are compared: a change that was taken back needs no restart, and one that was
 /// not is named each time. The workers have the master's mask until then.
 #[test]
 fn what_needs_a_restart_is_named_until_it_is_taken_back() {
@@ -361,12 +367,12 @@ fn prepare_holds_no_listener() {
     let sockets = |pid: i32| -> BTreeSet<std::path::PathBuf> {
         let all = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         let targets = all.filter_map(|it| std::fs::read_link(it.path()).ok());
-        targets.filter(|it| it.to_string_lossy().starts_with("socket:")).collect()
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).collect()
     };
     server.signal(Signal::SIGHUP);
     eventually("it holds none of the master's sockets", PATIENCE, || {
         let children = proc::children(server.pid());
-        let prepare = children.iter().find(|it| it.name == "ferricorn-prep")?;
+        let prepare = children.iter().find(|child| child.name == "ferricorn-prep")?;
         let (own, masters) = (sockets(prepare.pid), sockets(server.pid()));
         (!own.is_empty() && own.is_disjoint(&masters)).then_some(())
     });

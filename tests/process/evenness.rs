@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use crate::client::{Address, Connection, get};
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 
-/// What a worker may have of 64 connections over four workers.
+/// The share that a worker may have of 64 connections over four workers.
 pub(crate) const FAIR: RangeInclusive<usize> = 8..=28;
 
 /// Opens so many connections at once, and asks on each of them.
@@ -22,7 +22,7 @@ fn open(address: &Address, count: usize) -> Vec<Connection> {
     connections
 }
 
-/// How many of the connections each slot answers.
+/// Returns the number of the connections that each slot answers.
 fn counts(connections: &mut [Connection], slots: usize) -> Vec<usize> {
     let mut counts = vec![0; slots];
     for connection in connections {
@@ -74,7 +74,7 @@ fn keep_alive_connections_are_spread_over_the_workers() {
     server.signal(Signal::SIGUSR2);
     eventually("four other workers", PATIENCE, || {
         let now = server.workers();
-        (now.len() == 4 && now.iter().all(|it| !before.contains(it))).then_some(())
+        (now.len() == 4 && now.iter().all(|found| !before.contains(found))).then_some(())
     });
     assert_fair(&server, 1);
     server.stop();

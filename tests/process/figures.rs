@@ -1,4 +1,4 @@
-//! What can be measured without a quiet machine: counts that must not grow, and figures that are
+//! Measurements that need no quiet machine: counts that must not grow, and figures that are
 //! printed to be read (`cargo test --test process figures -- --nocapture`). Only what holds on any
 //! machine is asserted.
 
@@ -13,7 +13,7 @@ use crate::load::{Client, Crowd, Load};
 use crate::proc;
 use crate::request::{DEFAULT, Request};
 
-/// What a request costs a worker in processor time, and how much of that goes into shared memory.
+/// The processor time of a request in a worker, and the part of it that goes into shared memory.
 /// `cargo bench --bench heartbeat` measures the stores alone, with more care.
 #[test]
 fn the_scoreboard_costs_less_than_a_hundredth_of_a_request() {
@@ -67,7 +67,7 @@ fn an_access_line_costs_400_ns_at_most() {
     }
 }
 
-/// How much of a processor it takes, in nanoseconds, when it is done again and again: the best of five
+/// The processor time that it takes, in nanoseconds, when it is done again and again: the best of five
 /// passes.
 fn nanos_each(mut done: impl FnMut(usize)) -> f64 {
     const TIMES: usize = 500_000;
@@ -141,13 +141,13 @@ fn reloads_and_upgrades_pass_unnoticed() {
         server.signal(if round % 7 < 5 { Signal::SIGHUP } else { Signal::SIGUSR2 });
         eventually("four other workers", PATIENCE, || {
             let now = server.workers();
-            (now.len() == 4 && now.iter().all(|it| !before.contains(it))).then_some(())
+            (now.len() == 4 && now.iter().all(|found| !before.contains(found))).then_some(())
         });
         readers.wait_for_more(50);
     }
     let took = begun.elapsed();
     let (read, written) = (readers.finish(), writers.finish());
-    let mut acknowledged: Vec<String> = written.posted.iter().map(|it| data(it)).collect();
+    let mut acknowledged: Vec<String> = written.posted.iter().map(|posted| data(posted)).collect();
     acknowledged.sort_unstable();
     let rows = acknowledged.len();
     let all = read.and(written);
@@ -208,7 +208,7 @@ fn a_reload_of_idle_workers_is_soon_over() {
         eventually("four more are ready", PATIENCE, || (ready() == 4 * (round + 2)).then_some(()));
         times.push(begun.elapsed());
         eventually("the others are gone", PATIENCE, || {
-            (!server.workers().iter().any(|it| before.contains(it))).then_some(())
+            (!server.workers().iter().any(|worker| before.contains(worker))).then_some(())
         });
     }
     times.sort_unstable();

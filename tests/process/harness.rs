@@ -23,7 +23,7 @@ use crate::machine::{self, Turn};
 use crate::proc::{self, Stat};
 use crate::program::{example, is_open_to_all, may_become_nobody};
 
-/// How long anything may take that is expected to happen: far longer than it does on a slow machine.
+/// The time that an expected event may take: far longer than it does on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The user that servers run as when the tests run as root: nobody's, who may do nothing special.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -45,7 +45,7 @@ pub(crate) fn eventually<T>(
     }
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Code(i32),
@@ -87,6 +87,16 @@ impl Ferricorn {
     /// `examples/unruly.rs`.
     pub(crate) fn unruly() -> Builder {
         Builder::new(example("unruly"))
+    }
+
+    /// `examples/cors.rs`.
+    pub(crate) fn cors() -> Builder {
+        Builder::new(example("cors"))
+    }
+
+    /// The example of this name.
+    pub(crate) fn example(name: &str) -> Builder {
+        Builder::new(example(name))
     }
 
     /// `examples/hello.rs`.
@@ -134,7 +144,7 @@ impl Builder {
 
     /// A program, with its arguments, that is run with the server as its further arguments.
     pub(crate) fn wrapped(mut self, wrapper: &[&str]) -> Self {
-        self.wrapper = wrapper.iter().map(|&it| it.to_owned()).collect();
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -144,7 +154,7 @@ impl Builder {
         self
     }
 
-    /// Whether the kernel holds it to limits: it does not hold root to them.
+    /// Returns true if the kernel holds it to limits: it does not hold root to them.
     pub(crate) fn is_bound_by_limits(&self) -> bool {
         self.user.is_some() || !nix::unistd::geteuid().is_root()
     }
@@ -187,7 +197,7 @@ impl Builder {
     /// Starts it with this standard input.
     pub(crate) fn launch_with(self, stdin: Stdio, ready: PipeReader, flags: &[&str]) -> Ferricorn {
         let folder = self.folder.path();
-        if !self.config.is_empty() || !self.flags.iter().any(|it| it.contains("bind")) {
+        if !self.config.is_empty() || !self.flags.iter().any(|flag| flag.contains("bind")) {
             let bind = "bind = \"127.0.0.1:0\"\n";
             let bind = if self.config.contains("bind =") { "" } else { bind };
             std::fs::write(folder.join("config.toml"), format!("{bind}{}", self.config))
@@ -258,9 +268,10 @@ impl Ferricorn {
         });
         let said: serde_json::Value = serde_json::from_slice(&line).expect("one line of JSON");
         let addresses = said["addresses"].as_array().expect("it tells its addresses");
-        let text = |it: &serde_json::Value| it.as_str().expect("an address is a text").to_owned();
+        let text =
+            |name: &serde_json::Value| name.as_str().expect("addresses are texts").to_owned();
         self.addresses = addresses.iter().map(text).collect();
-        let pid = said["pid"].as_i64().and_then(|it| i32::try_from(it).ok()).expect("its pid");
+        let pid = i32::try_from(said["pid"].as_i64().expect("its pid")).expect("pids fit");
         if pid != self.master {
             // It is in a namespace of its own, where its wrapper has put it.
             self.master = proc::children(self.master)[0].pid;
@@ -299,9 +310,10 @@ impl Ferricorn {
 
     /// The workers there are, as slot and pid, by slot.
     pub(crate) fn workers(&self) -> Vec<(u16, i32)> {
-        let slot = |it: &Stat| it.name.strip_prefix("ferricorn-w")?.parse().ok();
-        let alive = proc::children(self.master).into_iter().filter(|it| it.state != 'Z');
-        let mut workers: Vec<_> = alive.filter_map(|it| Some((slot(&it)?, it.pid))).collect();
+        let slot = |stat: &Stat| stat.name.rsplit_once("-w")?.1.parse().ok();
+        let alive = proc::children(self.master).into_iter().filter(|child| child.state != 'Z');
+        let mut workers: Vec<_> =
+            alive.filter_map(|child| Some((slot(&child)?, child.pid))).collect();
         workers.sort_unstable();
         workers
     }
@@ -342,8 +354,8 @@ impl Ferricorn {
     pub(crate) fn logger(&self) -> i32 {
         eventually("a logger", PATIENCE, || {
             let children = proc::children(self.master);
-            let is_logger = |it: &&Stat| it.name == "ferricorn-log" && it.state != 'Z';
-            children.iter().find(is_logger).map(|it| it.pid)
+            let is_logger = |stat: &&Stat| stat.name.ends_with("-log") && stat.state != 'Z';
+            children.iter().find(is_logger).map(|child| child.pid)
         })
     }
 
@@ -367,7 +379,7 @@ impl Ferricorn {
         self.exit.is_some()
     }
 
-    /// Whether the master has not ended.
+    /// Returns true if the master has not ended.
     pub(crate) fn is_running(&mut self) -> bool {
         !self.poll_exit()
     }
@@ -399,7 +411,7 @@ impl Ferricorn {
         self.folder.replace(empty).expect("it is given up at the end alone")
     }
 
-    /// What it has said by now, on stdout and stderr.
+    /// Returns its output by now, on stdout and stderr.
     pub(crate) fn log(&self) -> String {
         let read = |name| std::fs::read(self.folder().join(name)).unwrap_or_default();
         let text = [read("stdout"), read("stderr")].concat();
@@ -416,7 +428,7 @@ impl Ferricorn {
     /// The processes of its group that are alive.
     pub(crate) fn remains(&self) -> Vec<Stat> {
         let group = i32::try_from(self.child.id()).expect("pids fit");
-        proc::group(group).into_iter().filter(|it| it.state != 'Z').collect()
+        proc::group(group).into_iter().filter(|member| member.state != 'Z').collect()
     }
 
     #[expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
@@ -477,9 +489,12 @@ pub(crate) fn send(pid: i32, signal: Signal) {
 pub(crate) fn parse_address(text: &str) -> Address {
     match text.strip_prefix("unix:") {
         Some(path) => Address::Unix(path.into()),
-        None => {
-            let address = text.strip_prefix("http://").unwrap_or(text);
-            Address::Tcp(address.parse().expect("an address and a port"))
-        }
+        None => match text.strip_prefix("https://") {
+            Some(address) => Address::Tls(address.parse().expect("an address and a port")),
+            None => {
+                let address = text.strip_prefix("http://").unwrap_or(text);
+                Address::Tcp(address.parse().expect("an address and a port"))
+            }
+        },
     }
 }

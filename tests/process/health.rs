@@ -46,7 +46,7 @@ fn a_server_is_healthy_while_its_file_is_wrong_gone_or_ahead_of_it() {
     }
 }
 
-/// What is asked follows the reload, the upgrade, and the end.
+/// The paths that are asked follow the reload, the upgrade, and the end.
 #[test]
 fn what_is_asked_is_what_the_server_follows() {
     let mut server = Ferricorn::bundled().config("workers = 1").start();
@@ -71,4 +71,51 @@ fn what_is_asked_is_what_the_server_follows() {
     server.signal(Signal::SIGTERM);
     server.wait_exit();
     assert_eq!(ask(&server, &[]).status.code(), Some(1));
+}
+
+/// Health checks would be most of the lines of a quiet server.
+#[test]
+fn healthcheck_leaves_no_access_line() {
+    let server = Ferricorn::bundled()
+        .config("workers = 1\n[log]\nskip = [\"/data\", \"/assets/*\", \"/gone 404\", \"201\"]")
+        .start();
+    for _ in 0..3 {
+        assert_healthy(&server);
+    }
+    assert!(ask(&server, &["--live"]).status.success());
+    for target in ["/data", "/data?limit=1", "/assets/app.js", "/assets/", "/data/", "/", "/gone"] {
+        server.get(target).expect("it is answered");
+    }
+    // The name alone hides no request: neither one elsewhere, nor a proxied one, nor a failed one.
+    for request in [
+        "GET / HTTP/1.1\r\nhost: a\r\n",
+        "POST /populate HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n",
+        "GET /readyz HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 203.0.113.7\r\n",
+        "POST /readyz HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n",
+        "GET /readyz HTTP/1.1\r\n",
+        "GET /data?limit=0 HTTP/1.1\r\nhost: a\r\n",
+        "POST /gone HTTP/1.1\r\nhost: a\r\n",
+    ] {
+        let mut connection = server.connect();
+        connection.send(format!("{request}user-agent: ferricorn-healthcheck\r\n\r\n")).unwrap();
+        connection.response().expect("it is answered");
+    }
+    server.get("/last").expect("it is answered");
+    server.wait_log("\"GET /last HTTP/1.1\" 404 ");
+    let log = server.log();
+    let lines = log.lines().filter(|line| line.contains(" HTTP/1.1\" "));
+    let lines: Vec<&str> = lines.map(|line| line.split('"').nth(1).expect("a request")).collect();
+    let expected = [
+        "GET /assets/ HTTP/1.1",
+        "GET /data/ HTTP/1.1",
+        "GET / HTTP/1.1",
+        "GET / HTTP/1.1",
+        "GET /readyz HTTP/1.1",
+        "POST /readyz HTTP/1.1",
+        "GET /readyz HTTP/1.1",
+        "GET /data?limit=0 HTTP/1.1",
+        "GET /last HTTP/1.1",
+    ];
+    assert_eq!(lines, expected, "{log}");
+    server.stop();
 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::client::{Connection, Outcome, get, post};
+use crate::client::{Connection, get, post};
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
@@ -137,13 +137,29 @@ fn a_full_worker_leaves_new_connections_to_its_siblings() {
         counts[usize::from(connection.get("/").expect("there is room for eight").slot())] += 1;
     }
     assert_eq!(counts, [4, 4]);
-    // The ninth waits until somebody goes.
-    let mut ninth = Connection::open_within(&server.address(), Duration::from_millis(300)).unwrap();
-    assert_eq!(ninth.get("/").expect_err("nobody has room"), Outcome::TimedOut);
-    drop(ninth);
-    held.pop();
-    let mut tenth = server.connect();
-    assert_eq!(tenth.get("/").expect("there is room again").status, 200);
+    assert!(!server.log().contains("is full"), "{}", server.log());
+    server.stop();
+}
+
+/// Both workers have as many idle connections as they may: new clients take the places of the oldest.
+#[test]
+fn idle_connections_at_the_limit_make_room_for_new_clients() {
+    let server = Ferricorn::unruly().config("workers = 2\nworker_connections = 4").start();
+    let mut held: Vec<Connection> = (0..8).map(|_| server.connect()).collect();
+    for connection in &mut held {
+        assert_eq!(connection.get("/").expect("there is room for eight").status, 200);
+    }
+    let mut new: Vec<Connection> = (0..6).map(|_| server.connect()).collect();
+    for connection in &mut new {
+        assert_eq!(connection.get("/").expect("an idle one goes").status, 200);
+    }
+    server.wait_log(" is full: it has 4 connections, the most that worker_connections allows; ");
+    let log = server.log();
+    for slot in 0..2 {
+        assert!(log.matches(&format!("worker {slot} is full")).count() <= 1, "{log}");
+    }
+    let gone = held.iter_mut().filter_map(|connection| connection.is_ended().then_some(())).count();
+    assert!((2..=6).contains(&gone), "{gone}");
     server.stop();
 }
 
@@ -174,19 +190,19 @@ fn without_descriptors_a_worker_waits_and_recovers() {
 /// hold, says so, and leaves the others to its siblings.
 #[test]
 fn a_worker_takes_no_more_connections_than_it_can_hold() {
-    // Each has the listeners and the bells of all twelve.
+    // Each has the listeners and the bells of all twelve; the master has seven for each of them.
     let server = Ferricorn::unruly()
         .config("workers = 12")
-        .wrapped(&["sh", "-c", "ulimit -n 100; exec \"$@\"", "sh"])
+        .wrapped(&["sh", "-c", "ulimit -n 120; exec \"$@\"", "sh"])
         .start();
-    let said = "worker_connections is 1000, and a process may have 100 files open here: each worker \
+    let said = "worker_connections is 1000, and a process may have 120 files open here: each worker \
                 takes ";
     server.wait_log(said);
     server.wait_workers(12);
     let log = server.log();
     let room = log.split_once(said).and_then(|(_, rest)| rest.split_once(" connections at the"));
     let room: usize = room.and_then(|(room, _)| room.parse().ok()).expect("it says how many");
-    assert!((20..=60).contains(&room), "{room}");
+    assert!((40..=80).contains(&room), "{room}");
     let mut held: Vec<Connection> = (0..12 * room).map(|_| server.connect()).collect();
     let mut counts = [0; 12];
     for connection in &mut held {
@@ -194,5 +210,57 @@ fn a_worker_takes_no_more_connections_than_it_can_hold() {
     }
     assert_eq!(counts, [room; 12]);
     assert!(!server.log().contains("failed to accept"), "{}", server.log());
+    server.stop();
+}
+
+/// Resident KiB of a worker.
+fn resident(worker: i32) -> u64 {
+    proc::status(worker, "VmRSS").and_then(|kib| kib.parse().ok()).expect("it lives")
+}
+
+/// Clients that send long heads and bodies without an end take no more memory than there is for them,
+/// and none is kept when they have gone.
+#[test]
+fn unfinished_requests_are_refused_beyond_their_budget() {
+    let server = Ferricorn::unruly()
+        .config(
+            "workers = 1\nworker_connections = 2000\nmax_memory = '64MiB'\n\
+             [limits]\nheader_timeout = 60\nbody_timeout = 60",
+        )
+        .start();
+    let worker = server.worker(0);
+    assert_eq!(server.get("/").expect("it serves").status, 200);
+    let before = resident(worker);
+    let field = format!("x: {}\r\n", "y".repeat(8000));
+    let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{}", field.repeat(6));
+    let mut small = server.connect();
+    small.send("GET / HTTP/1.1\r\nhost: a\r\n").expect("it is open");
+    let mut most = 0;
+    let mut attackers: Vec<Connection> = (0..1200).map(|_| server.connect()).collect();
+    for attacker in &mut attackers {
+        // It may have been refused meanwhile.
+        let _sent = attacker.send(&head);
+        most = most.max(resident(worker));
+    }
+    assert_eq!(server.get("/").expect("it serves on").status, 200);
+    small.send("\r\n").expect("it is open");
+    assert_eq!(small.response().expect("a small one is not refused").status, 200);
+    let mut refused = 0;
+    for attacker in &mut attackers {
+        if attacker.is_ended() || !attacker.ahead().is_empty() {
+            assert_eq!(attacker.head().unwrap_or(431), 431);
+            refused += 1;
+        }
+    }
+    // 8 MiB are the budget, of which three quarters stay.
+    assert!(refused > 900, "{refused}");
+    assert!(most < 64 * 1024, "{most} KiB");
+    drop(attackers);
+    eventually("the memory is given back", PATIENCE, || {
+        (resident(worker) < before + 8 * 1024).then_some(())
+    });
+    assert_eq!(server.worker(0), worker, "{}", server.log());
+    let reported = server.log().matches("unfinished requests: together they are larger").count();
+    assert_eq!(reported, 1, "once a minute: {}", server.log());
     server.stop();
 }

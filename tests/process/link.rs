@@ -20,7 +20,7 @@ pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 /// Set in the copy of this program that runs in the namespace.
 const INSIDE: &str = "FERRICORN_TEST_INSIDE";
 
-/// Whether this is the copy of the program that runs in a namespace.
+/// Returns true if this is the copy of the program that runs in a namespace.
 pub(crate) fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
@@ -34,7 +34,7 @@ pub(crate) fn enter_network(test: &str) -> bool {
     }
     let flags = if nix::unistd::geteuid().is_root() { "-n" } else { "-Urn" };
     let possible = Command::new("unshare").args([flags, "ip", "link", "set", "lo", "up"]).output();
-    if !possible.is_ok_and(|it| it.status.success()) {
+    if !possible.is_ok_and(|possible| possible.status.success()) {
         println!("{test} is not tested: `unshare {flags}` cannot be had here");
         return false;
     }
@@ -56,7 +56,7 @@ pub(crate) fn enter_network(test: &str) -> bool {
 /// Makes the network of this namespace: from now on packets to [`FAR`] take this long there and back.
 ///
 /// # Errors
-/// What the system says where it has no such devices.
+/// The system's word where it has no such devices.
 pub(crate) fn stretch(round_trip: Duration) -> std::io::Result<()> {
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
     assert!(up.success(), "the namespace is ours");

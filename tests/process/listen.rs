@@ -39,8 +39,8 @@ fn several_addresses_of_every_kind_are_served_at_once() {
 
 #[test]
 fn the_file_of_a_unix_socket_has_the_mode_that_the_umask_leaves() {
-    for (umask, mode) in [("0077", 0o700), ("0002", 0o775)] {
-        let config = format!("bind = \"unix:f.sock\"\numask = \"{umask}\"");
+    for (umask, mode) in [("umask = \"0077\"", 0o700), ("umask = \"0002\"", 0o775), ("", 0o777)] {
+        let config = format!("bind = \"unix:f.sock\"\n{umask}");
         let server = Ferricorn::unruly().config(&config).start();
         let path = server.folder().join("f.sock");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
@@ -60,7 +60,7 @@ fn the_unix_socket_of_a_server_that_lives_is_left_to_it() {
     server.stop();
 }
 
-/// What was opened before the address that cannot be had is given up as if it had never been.
+/// The listeners opened before the address that cannot be had are given up as if they had never been.
 #[test]
 fn a_start_and_a_reload_that_fail_at_an_address_leave_no_file_behind() {
     let _share = crate::machine::share();
@@ -81,13 +81,71 @@ fn a_start_and_a_reload_that_fail_at_an_address_leave_no_file_behind() {
 fn addresses_that_overlap_are_said_to() {
     let _share = crate::machine::share();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = format!("bind = [\"0.0.0.0:{free}\", \"[::]:{free}\"]");
+    let config = format!("bind = [\"0.0.0.0:{free}\", \"127.0.0.1:{free}\"]");
     let log = Ferricorn::unruly().config(&config).fails_with(69);
     let told = format!(
-        "failed to bind [::]:{free}: 0.0.0.0:{free} is listed, too, and the kernel does not have the \
-         two side by side: leave one of them out"
+        "failed to bind 127.0.0.1:{free}: 0.0.0.0:{free} is listed, too, and the kernel does not have \
+         the two side by side: leave one of them out"
     );
     assert!(log.contains(&told), "{log}");
+}
+
+#[test]
+fn both_families_of_one_port_are_served_side_by_side() {
+    let _share = crate::machine::share();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let both = format!("bind = [\"[::]:{free}\", \"0.0.0.0:{free}\"]");
+    let mut server = Ferricorn::unruly().config(&both).start();
+    let served = |ip: &str| {
+        let address = Address::Tcp(format!("{ip}:{free}").parse().unwrap());
+        let mut slots = std::collections::BTreeSet::new();
+        eventually("every worker answers there", PATIENCE, || {
+            slots.insert(Connection::open(&address).ok()?.get("/").ok()?.slot());
+            (slots.len() == 4).then_some(())
+        });
+    };
+    served("[::1]");
+    served("127.0.0.1");
+    server.signal(Signal::SIGHUP);
+    server.wait_log("reloaded: generation 2 in ");
+    server.signal(Signal::SIGUSR2);
+    server.wait_log("Upgraded in place");
+    server.wait_log("reloaded: generation 3 in ");
+    served("[::1]");
+    served("127.0.0.1");
+    // An IPv6 listener that leaves IPv4 alone is not one for both.
+    let alone = format!("bind = \"[::]:{free}\"\n");
+    std::fs::write(server.folder().join("config.toml"), alone).unwrap();
+    server.signal(Signal::SIGHUP);
+    server.wait_log("this server listens on ");
+    served("127.0.0.1");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+/// In a network whose loopback device has no IPv6, as in many containers, `localhost` has `::1` in the
+/// hosts file.
+#[test]
+fn name_with_an_absent_address_is_served_at_its_other() {
+    let _share = crate::machine::share();
+    let switch = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+    if !crate::machine::has_own_network() || std::fs::write(switch, "1").is_err() {
+        return println!("not tested: only root can change its own network");
+    }
+    let server = Ferricorn::unruly()
+        .config("bind = \"localhost:0\"")
+        .by_ourselves()
+        .file("hosts", "::1 localhost\n127.0.0.1 localhost\n")
+        .wrapped(&["unshare", "-m", "sh", "-c", "mount --bind hosts /etc/hosts; exec \"$@\"", "sh"])
+        .start();
+    let [only] = server.addresses() else { panic!("{:?}", server.addresses()) };
+    assert!(only.starts_with("http://127.0.0.1:"), "{only}");
+    server.wait_log("failed to bind [::1]:0: ");
+    server.wait_log("its name is served at 127.0.0.1:0");
+    server.signal(Signal::SIGHUP);
+    server.wait_log("reloaded: generation 2 in ");
+    assert_eq!(server.get("/").unwrap().status, 200);
+    server.stop();
 }
 
 /// A kernel that does not let us steer costs evenness: nobody is lost, and it is said once.
@@ -261,7 +319,7 @@ fn a_reload_changes_the_port_and_fails_no_request() {
     server.stop();
 }
 
-/// Who takes a change back at once finds the old address as it was.
+/// A change that is taken back at once finds the old address as it was.
 #[test]
 fn a_port_that_was_let_go_just_now_is_taken_back() {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

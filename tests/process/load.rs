@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Address, Connection, Outcome, Response};
 
-/// What a client does, again and again.
+/// The deeds of a client, again and again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Client {
     /// One request after another on a connection, with a pause between; connects anew when it was told
@@ -28,7 +28,7 @@ pub(crate) struct Load {
     clients: Vec<JoinHandle<Tally>>,
 }
 
-/// What the clients have seen.
+/// The clients' view.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) answered: u64,
@@ -41,7 +41,7 @@ pub(crate) struct Tally {
     pub(crate) requests: Vec<Request>,
     /// Each that had none.
     pub(crate) unconnected: Vec<Request>,
-    /// What each POST was answered.
+    /// The answer to each POST.
     pub(crate) posted: Vec<Vec<u8>>,
 }
 
@@ -61,7 +61,7 @@ impl Request {
     }
 }
 
-/// How a request went wrong.
+/// The failure of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Failure {
     Outcome(Outcome),
@@ -161,7 +161,7 @@ impl Tally {
         Request { client: None, begun, ended, failure }
     }
 
-    /// What the clients of both loads have seen.
+    /// The view of the clients of both loads.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.add(other);
         self.times.sort_unstable();
@@ -181,8 +181,8 @@ impl Tally {
             Some(Failure::Outcome(Outcome::Refused | Outcome::NotConnected)) => it.ended >= since,
             Some(_) | None => false,
         };
-        let unconnected = self.unconnected.iter().filter(|it| !is_late(it));
-        let failed = self.requests.iter().filter(|it| it.failure.is_some());
+        let unconnected = self.unconnected.iter().filter(|unconnected| !is_late(unconnected));
+        let failed = self.requests.iter().filter(|request| request.failure.is_some());
         unconnected.chain(failed).collect()
     }
 

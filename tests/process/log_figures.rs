@@ -1,6 +1,6 @@
-//! What the logs cost and lose, as figures. In the suite each test is short and asserts what holds on
-//! any machine; in full length, alone, it is run by its name, prints, and asserts the figures too (the examples must have been
-//! built with the same profile: `cargo build --release --examples`):
+//! The cost and the losses of the logs, as figures. In the suite each test is short and asserts what
+//! holds on any machine; in full length, alone, it is run by its name, prints, and asserts the figures
+//! too (the examples must have been built with the same profile: `cargo build --release --examples`):
 //!
 //! ```text
 //! FIGURE_RATE=5000 FIGURE_SECONDS=60 FIGURE_CLIENTS=16 cargo test --release --test process \
@@ -21,19 +21,19 @@ use serde_json::Value;
 
 use crate::client::{Address, Connection};
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
-use crate::numbered::{BLOCK, Numbered, Said};
+use crate::numbered::{BLOCK, Numbered, Said, is_of_dropped_lines};
 
 /// A length that the environment may change.
 pub(crate) fn figure(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |it| it.parse().expect("it is a number"))
+    std::env::var(name).map_or(otherwise, |value| value.parse().expect("it is a number"))
 }
 
-/// Whether this length is the one of the figures, and the program that of the users.
-fn is_in_full_length(name: &str) -> bool {
+/// Returns true if this length is the one of the figures, and the program that of the users.
+pub(crate) fn is_in_full_length(name: &str) -> bool {
     std::env::var_os(name).is_some() && !cfg!(debug_assertions)
 }
 
-/// A pipe whose reader stops while somebody else holds the gate.
+/// A pipe whose reader stops while another thread holds the gate.
 struct Gated {
     reader: PipeReader,
     gate: Arc<Mutex<()>>,
@@ -64,7 +64,7 @@ impl Account {
                 account.torn += 1;
                 continue;
             };
-            if line["message"] == "log lines were dropped" {
+            if is_of_dropped_lines(&line) {
                 let lost =
                     account.lost.entry(line["process"].as_i64().expect("a pid")).or_default();
                 *lost += line["lines"].as_u64().expect("a number of lines");
@@ -106,8 +106,9 @@ fn ask_in_time(
 /// The latencies, from when a request was due: median, p99, the longest; and the longest time between
 /// two answers.
 fn summary(answers: &[&Answer]) -> [Duration; 4] {
-    let mut took: Vec<_> = answers.iter().map(|it| it.came.duration_since(it.due)).collect();
-    let mut came: Vec<_> = answers.iter().map(|it| it.came).collect();
+    let mut took: Vec<_> =
+        answers.iter().map(|answer| answer.came.duration_since(answer.due)).collect();
+    let mut came: Vec<_> = answers.iter().map(|answer| answer.came).collect();
     took.sort_unstable();
     came.sort_unstable();
     let gap = came.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
@@ -158,8 +159,8 @@ fn a_freeze_is_not_felt_and_each_gap_is_counted() {
     let mut tails = Vec::new();
     let phases = [("read", 0..1), ("frozen", 1..2), ("read again", 2..3), ("read on", 3..u64::MAX)];
     for (name, phases) in phases {
-        let of = |it: &&Answer| {
-            phases.contains(&(it.due.duration_since(begun).as_secs() / seconds.max(1)))
+        let of = |answer: &&Answer| {
+            phases.contains(&(answer.due.duration_since(begun).as_secs() / seconds.max(1)))
         };
         let of: Vec<_> = answers.iter().filter(of).collect();
         let [p50, p99, max, gap] = summary(&of);
@@ -204,7 +205,7 @@ fn every_request_has_a_line_although_workers_are_killed() {
         eventually("enough answers", patience, || {
             if since.elapsed() >= Duration::from_millis(200) {
                 since = Instant::now();
-                let there = server.workers().into_iter().find(|it| it.0 == kills % 4);
+                let there = server.workers().into_iter().find(|worker| worker.0 == kills % 4);
                 if let Some((_, worker)) = there {
                     send(worker, Signal::SIGKILL);
                 }

@@ -1,4 +1,4 @@
-//! What becomes of log lines while readers stop, disks move and processes die. Each request has a
+//! The fate of log lines while readers stop, disks move and processes die. Each request has a
 //! number, so every line is accounted for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, PipeReader};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::client::get;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::log_figures::figure;
 use crate::numbered::{BLOCK, Numbered, Said, connections_to_each};
@@ -14,7 +15,7 @@ use crate::proc;
 /// Access and error lines as JSON.
 const JSON: &str = "[log]\naccess_format = \"json\"\nformat = \"json\"\n";
 
-/// How often the logger is killed.
+/// The number of times that the logger is killed.
 const LOGGER_KILLS: u64 = 10;
 /// By how much a busy machine may be late.
 const BUSY: Duration = Duration::from_secs(5);
@@ -57,7 +58,11 @@ fn a_reader_that_stops_cannot_hold_the_exit() {
     server.signal(Signal::SIGTERM);
     // Within its two seconds; a busy machine may tell us late.
     assert_eq!(server.wait_exit_within(Duration::from_secs(2) + BUSY), Exit::Code(0));
-    assert!(server.log().contains("log lines could not be written"), "{}", server.log());
+    assert!(
+        server.log().contains("the logger could not write them before the exit"),
+        "{}",
+        server.log()
+    );
     drop(reader);
 }
 
@@ -123,7 +128,7 @@ fn a_killed_worker_loses_no_line_that_it_had_finished() {
         assert!(answered + lost <= 1, "request {number} has {answered} + {lost} lines");
         assert!(!has_answer || answered + lost >= 1, "request {number} was answered, has no line");
     }
-    let unsaid: Vec<_> = said.lost.keys().filter(|it| sent.answered.contains(it)).collect();
+    let unsaid: Vec<_> = said.lost.keys().filter(|key| sent.answered.contains(key)).collect();
     assert!(unsaid.is_empty(), "answered requests are said to be lost: {unsaid:?}");
     assert!(!sent.failed.is_empty(), "no kill has hit anything");
 }
@@ -207,8 +212,8 @@ fn a_full_disk_stalls_no_request_and_is_said_in_the_other_log() {
     let requests = Numbered::default();
     let sent = requests.send_while(&server.address(), "a", || requests.wait_for(200));
     assert_eq!(sent.failed, BTreeSet::new());
-    server.wait_log("failed to write to a log");
-    assert_eq!(server.log().matches("failed to write to a log").count(), 1);
+    server.wait_log("cannot write to log ");
+    assert_eq!(server.log().matches("cannot write to log ").count(), 1);
     server.stop();
 }
 
@@ -225,7 +230,7 @@ fn a_logger_at_rest_is_small_and_does_not_wake() {
     server.wait_log("\"GET / HTTP/1.1\" 200");
     let logger = server.logger();
     let wakes = || {
-        let count = |name| proc::status(logger, name).and_then(|it| it.parse::<u64>().ok());
+        let count = |name| proc::status(logger, name).and_then(|status| status.parse::<u64>().ok());
         count("voluntary_ctxt_switches").expect("it is there")
     };
     // It naps once more before it sleeps.
@@ -241,4 +246,36 @@ fn a_logger_at_rest_is_small_and_does_not_wake() {
     println!("five seconds without a wake-up; {private} KiB private beside the rings");
     assert!(private <= 1024, "{private} KiB");
     server.stop();
+}
+
+#[test]
+fn queue_wait_is_in_the_line_of_the_first_request() {
+    for (format, name) in [("json", "\"queue_wait_us\":"), ("wait=%({queue_wait}e)s.", "wait=")] {
+        let config = format!("workers = 1\n[log]\naccess_format = '{format}'");
+        let server = Ferricorn::hello().config(&config).start();
+        let worker = server.worker(0);
+        send(worker, Signal::SIGSTOP);
+        let mut connection = server.connect();
+        connection.send(get("/")).expect("it is queued");
+        let sent = Instant::now();
+        let is_old = || (sent.elapsed() >= Duration::from_millis(200)).then_some(());
+        eventually("it has waited", PATIENCE, is_old);
+        send(worker, Signal::SIGCONT);
+        for _ in 0..2 {
+            assert_eq!(connection.response().expect("it is answered").status, 200);
+            connection.send(get("/")).expect("it is open");
+        }
+        let waits = eventually("both lines", PATIENCE, || {
+            let log = server.log();
+            let wait = |line: &str| line.split(name).nth(1).map(|rest| rest.to_owned());
+            let waits: Vec<String> = log.lines().filter_map(wait).collect();
+            (waits.len() >= 2).then_some(waits)
+        });
+        let number = waits[0].split([',', '.']).collect::<Vec<_>>();
+        let micros = if name == "wait=" { number[1] } else { number[0] };
+        // The kernel measures in ticks.
+        assert!(micros.parse::<u64>().expect("a number") >= 180_000, "{waits:?}");
+        assert!(waits[1].starts_with(['-', 'n']), "{waits:?}");
+        server.stop();
+    }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Turn {
     _lock: File,
 }
 
-/// Whether this test's thread has a network of its own, whose settings are nobody else's.
+/// Returns true if this test's thread has a network of its own, whose settings are no other's.
 pub(crate) fn has_own_network() -> bool {
     let network = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
     network("thread-self") != network("self")

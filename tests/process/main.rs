@@ -5,36 +5,60 @@
 //! no client repeats a request; nothing is mocked.
 #![expect(clippy::disallowed_methods, reason = "the tests have threads, clocks and patience")]
 
+mod access;
+mod announce;
+mod app_metrics;
 mod boot;
+mod boundary;
+mod boundary_hostile;
+mod boundary_logs;
 mod client;
+mod control;
+mod control_figures;
+mod cors;
 mod databases;
 mod deaths;
 mod disk;
 mod drains;
 mod effects;
 mod evenness;
+mod examples;
 mod faults;
 mod figures;
+#[expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
+mod folders;
 mod fuzz;
+mod grpc;
+mod haproxy;
 mod harness;
 mod health;
+mod http2;
+mod leavers;
 mod limits;
 mod link;
 mod listen;
+mod listeners;
+mod live;
 mod load;
 mod log_figures;
 mod logs;
 mod machine;
+mod metrics;
 mod namespaces;
+mod nginx;
 mod numbered;
 mod pairs;
 mod pidfile;
 mod proc;
 mod program;
+mod programs;
+mod prometheus;
+mod proxies;
 mod recycling;
 mod releases;
 #[path = "../support/request.rs"]
 mod request;
+mod resolver;
 mod rows;
 #[expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
 #[expect(dead_code, reason = "TLS is a matter of the application's own tests")]
@@ -42,9 +66,15 @@ mod rows;
 mod servers;
 mod service;
 mod signals;
+mod status_page;
 mod storms;
 mod systemd;
 mod table;
 mod targets;
+mod telemetry;
+mod tls;
+mod tls_serving;
+mod tunnel;
 mod upgrade;
 mod waits;
+mod writable;

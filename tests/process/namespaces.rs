@@ -15,11 +15,11 @@ const FIRST: [&str; 3] = ["unshare", "-Urpf", "--mount-proc"];
 /// The same with privileges, as most containers have it.
 const FIRST_AS_ROOT: [&str; 3] = ["unshare", "-pf", "--mount-proc"];
 
-/// Whether this wrapper can be had here.
+/// Returns true if this wrapper can be had here.
 #[expect(clippy::print_stdout, reason = "what was not tested must be said")]
 fn can_be_first(wrapper: &[&str]) -> bool {
     let tried = std::process::Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
-    let can = tried.is_ok_and(|it| it.status.success());
+    let can = tried.is_ok_and(|tried| tried.status.success());
     if !can {
         println!("not tested: `{}` cannot be had here", wrapper.join(" "));
     }
@@ -57,7 +57,7 @@ fn lives_as_process_1(mut server: Ferricorn) {
         server.signal(signal);
         eventually("four other workers", PATIENCE, || {
             let now = server.workers();
-            (now.len() == 4 && now.iter().all(|it| !before.contains(it))).then_some(())
+            (now.len() == 4 && now.iter().all(|found| !before.contains(found))).then_some(())
         });
         reaps_orphans(&server);
     }

@@ -23,7 +23,7 @@ pub(crate) struct Numbered {
     enough: AtomicBool,
 }
 
-/// What came of them.
+/// Their outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) answered: BTreeSet<u64>,
@@ -137,23 +137,23 @@ pub(crate) fn connections_to_each(
             enough if enough.len() == each => spare.push(connection),
             few => few.push(connection),
         }
-        let have = |slot| chosen.get(&slot).is_some_and(|it| it.len() == each);
+        let have = |slot| chosen.get(&slot).is_some_and(|chosen| chosen.len() == each);
         (0..workers).all(have).then_some(())
     });
     chosen.into_values().flatten().map(Some).collect()
 }
 
-/// What a log says.
+/// The content of a log.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
-    /// How often which request has a line, by how it ended.
+    /// The number of lines of each request, by how it ended.
     pub(crate) answered: BTreeMap<u64, u64>,
     pub(crate) lost: BTreeMap<u64, u64>,
-    /// Who served the answered ones, as their lines say.
+    /// The workers that served the answered ones, by their lines.
     pub(crate) servers: BTreeSet<i64>,
     /// Of how many lost requests of which process there is a line.
     pub(crate) lost_with: BTreeMap<i64, u64>,
-    /// How many requests dead workers took with them, as the log says.
+    /// The number of requests that dead workers took with them, by the log.
     pub(crate) taken: u64,
     /// Lines that were dropped, as the log says.
     pub(crate) dropped: u64,
@@ -183,14 +183,11 @@ impl Said {
         let Ok(line) = serde_json::from_str::<Value>(line) else {
             return self.torn.push(line.to_owned());
         };
-        if line["message"] == "log lines were dropped" {
+        if is_of_dropped_lines(&line) {
             self.dropped += line["lines"].as_u64().expect("a number of lines");
         }
-        if let Some((_, what)) =
-            line["message"].as_str().and_then(|it| it.split_once(" took with it "))
-        {
-            let count = what.split(' ').next().and_then(|it| it.parse::<u64>().ok());
-            self.taken += count.expect("a number of requests");
+        if line["event"] == "requests_lost" {
+            self.taken += line["count"].as_u64().expect("a number of requests");
         }
         let number = line["query"].as_str().and_then(|query| query.strip_prefix("n="));
         let Some(number) = number.and_then(|number| number.parse().ok()) else { return };
@@ -211,8 +208,13 @@ impl Said {
         assert_eq!(self.torn, [""; 0]);
         assert_eq!((self.dropped, self.lost.len()), (0, 0));
         let missing: Vec<_> =
-            sent.answered.iter().filter(|it| !self.answered.contains_key(it)).collect();
+            sent.answered.iter().filter(|answered| !self.answered.contains_key(answered)).collect();
         assert!(missing.is_empty(), "requests without a line: {missing:?}");
         assert!(self.answered.values().all(|count| *count == 1), "a line is there twice");
     }
+}
+
+/// Returns true if the line of the error log counts lines that were dropped.
+pub(crate) fn is_of_dropped_lines(line: &Value) -> bool {
+    line["event"] == "log_lines_dropped" || line["event"] == "log_lines_lost"
 }

@@ -23,7 +23,7 @@ const WORKERS: u16 = 2;
 /// Masters that live side by side.
 const SIDE_BY_SIDE: usize = 8;
 
-/// What is under way when the two come.
+/// The undertaking during which the two come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     Rest,
@@ -46,7 +46,7 @@ struct Case {
     pair: [Signal; 2],
 }
 
-/// How a server ends up.
+/// The end of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct End {
     stopped: bool,
@@ -78,7 +78,7 @@ fn expected(signals: &[Signal]) -> End {
         let ignored = |why| format!("ignoring {}: {why}", &signal.as_str()[3..]);
         match signal {
             TERM if end.stopped => {}
-            INT | QUIT if end.stops.iter().any(|it| it == QUICKLY) => {}
+            INT | QUIT if end.stops.iter().any(|stop| stop == QUICKLY) => {}
             TERM | INT | QUIT => {
                 end.stops.push(if signal == TERM { GRACEFULLY } else { QUICKLY }.to_owned());
                 if !end.stopped {
@@ -144,13 +144,13 @@ fn gated() -> Ferricorn {
     server
 }
 
-/// Waits until the master has obeyed every signal that it was sent: none is pending, and it sleeps, which
-/// it does nowhere but where it waits for the next. One that has ended has obeyed, too.
+/// Waits until the master has obeyed every signal that it was sent: none is pending, and it sleeps,
+/// which it does nowhere but where it waits for the next. One that has ended has obeyed, too.
 fn settle(server: &Ferricorn, signals: &[Signal]) {
     let pid = server.pid();
     eventually("the signals are obeyed", PATIENCE, || {
         let delivered = !signals.iter().any(|&signal| proc::is_pending(pid, signal as i32));
-        let rests = proc::stat(pid).is_none_or(|it| matches!(it.state, 'S' | 'Z' | 'X'));
+        let rests = proc::stat(pid).is_none_or(|stat| matches!(stat.state, 'S' | 'Z' | 'X'));
         (delivered && rests).then_some(())
     });
 }
@@ -164,7 +164,7 @@ fn send_in_order(server: &Ferricorn, signals: &[Signal]) {
 
 fn send_at_once(server: &Ferricorn, signals: &[Signal]) {
     // A process that is continued forgets the `TTIN` and `TTOU` that came while it stood still (POSIX).
-    let may_stop = !signals.iter().any(|it| [TTIN, TTOU].contains(it));
+    let may_stop = !signals.iter().any(|signal| [TTIN, TTOU].contains(signal));
     if may_stop {
         server.signal(Signal::SIGSTOP);
         eventually("it stands still", PATIENCE, || {
@@ -184,7 +184,7 @@ fn settled_workers(server: &Ferricorn, count: u16) -> Vec<(u16, i32)> {
     eventually("the workers have settled", PATIENCE, || {
         let workers = server.workers();
         let answers = (0..count * 8).map(|_| server.get("/").expect("it serves"));
-        let mut answered: Vec<_> = answers.map(|it| (it.slot(), it.pid())).collect();
+        let mut answered: Vec<_> = answers.map(|answer| (answer.slot(), answer.pid())).collect();
         answered.sort_unstable();
         answered.dedup();
         let right = workers.iter().map(|(slot, _)| *slot).eq(0..count) && answered == workers;
@@ -226,7 +226,7 @@ fn ended(case: Case) -> End {
     End { workers: wanted.workers, stopped: false, stops: Vec::new(), ..read(&server) }
 }
 
-/// What the log tells; the number of workers it does not.
+/// Returns the log's words; the number of workers is not among them.
 fn read(server: &Ferricorn) -> End {
     let log = server.log();
     for bad in ["[ERROR]", "[CRITICAL]", "panicked", "failed to"] {
@@ -237,14 +237,14 @@ fn read(server: &Ferricorn) -> End {
     let message = |line: &str| line.splitn(4, "] ").nth(3).map(str::to_owned);
     let messages: Vec<String> = log.lines().filter_map(message).collect();
     let stops: Vec<String> =
-        messages.iter().filter(|it| it.starts_with("stopping")).cloned().collect();
+        messages.iter().filter(|message| message.starts_with("stopping")).cloned().collect();
     End {
         stopped: !stops.is_empty(),
         stops,
         workers: 0,
         reloads: count("reloaded: generation"),
         upgrades: count("Upgraded in place"),
-        said: messages.into_iter().filter(|it| tells(it)).collect(),
+        said: messages.into_iter().filter(|message| tells(message)).collect(),
         certain: 0,
     }
 }

@@ -27,8 +27,9 @@ fn it_is_held_over_reloads_and_upgrades_and_removed_at_the_end() {
         assert!(holds(&path, server.pid()) && is_held(&path), "after {signal}");
     }
     assert_eq!(server.log().matches("Upgraded in place").count(), 2);
-    let names = std::fs::read_dir(server.folder()).unwrap().flatten().map(|it| it.file_name());
-    let ours = names.filter(|it| it.to_string_lossy().starts_with("f.pid"));
+    let names =
+        std::fs::read_dir(server.folder()).unwrap().flatten().map(|entry| entry.file_name());
+    let ours = names.filter(|name| name.to_string_lossy().starts_with("f.pid"));
     assert_eq!(ours.count(), 1, "nothing is left beside it");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(), Exit::Code(0));
@@ -135,7 +136,8 @@ fn of_many_that_start_at_once_one_serves() {
         let mut running = eventually("all but one are refused", PATIENCE, || {
             let all = servers.iter_mut();
             let running: Vec<_> = all.filter_map(|it| it.is_running().then_some(it)).collect();
-            (running.len() <= 1).then(|| running.iter().map(|it| it.pid()).collect::<Vec<_>>())
+            (running.len() <= 1)
+                .then(|| running.iter().map(|running| running.pid()).collect::<Vec<_>>())
         });
         let winner = running.pop().expect("one serves");
         for server in &mut servers {

@@ -1,4 +1,4 @@
-//! What the kernel says about processes, read from `/proc`.
+//! The kernel's word about processes, read from `/proc`.
 //!
 //! A process may end between two looks: what is gone is left out, never an error.
 
@@ -46,6 +46,12 @@ pub(crate) fn group(group: i32) -> Vec<Stat> {
     all().filter(|it| it.group == group).collect()
 }
 
+/// Its command line, as `ps` shows it; of a zombie, nothing.
+pub(crate) fn title(pid: i32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ")
+}
+
 /// The children of this process, zombies too. One that comes or goes meanwhile may hide another, so
 /// whoever counts looks again.
 pub(crate) fn children(parent: i32) -> Vec<Stat> {
@@ -53,15 +59,15 @@ pub(crate) fn children(parent: i32) -> Vec<Stat> {
     match fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")) {
         Ok(pids) => {
             let pids = pids.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
-            pids.filter_map(stat).filter(|it| it.parent == parent).collect()
+            pids.filter_map(stat).filter(|pid| pid.parent == parent).collect()
         }
         Err(_) => all().filter(|it| it.parent == parent).collect(),
     }
 }
 
-/// Whether the process is there and is no zombie.
+/// Returns true if the process is there and is no zombie.
 pub(crate) fn is_alive(pid: i32) -> bool {
-    stat(pid).is_some_and(|it| it.state != 'Z')
+    stat(pid).is_some_and(|stat| stat.state != 'Z')
 }
 
 /// Numbers of the process's open descriptors.
@@ -69,6 +75,19 @@ pub(crate) fn descriptors(pid: i32) -> Vec<i32> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
+
+/// Returns the number of a master's descriptors, but for those of its processes' rings, which it keeps
+/// for the processes that come: a memory and a bell each.
+pub(crate) fn descriptors_but_rings(master: i32) -> usize {
+    let all = descriptors(master);
+    let links = all.iter().filter_map(|it| fs::read_link(format!("/proc/{master}/fd/{it}")).ok());
+    let rings = links.filter(|link| link.to_string_lossy().contains("ferricorn-ring")).count();
+    assert!(rings <= RINGS_MAX, "{rings} rings");
+    all.len().saturating_sub(2 * rings)
+}
+
+/// More processes than any server of these tests has at one time.
+const RINGS_MAX: usize = 64;
 
 /// A number of `/proc/PID/status`, such as `VmRSS` (in KiB), `Uid` (the real one) or `Threads`.
 pub(crate) fn status(pid: i32, name: &str) -> Option<String> {
@@ -130,15 +149,16 @@ pub(crate) fn accepted_clients(pid: i32) -> HashSet<SocketAddrV4> {
     table.lines().skip(1).filter_map(remote).filter(|client| client.port() != 0).collect()
 }
 
-/// Whether the server's end of this client's connection (over IPv4, in our network) is there, and all
-/// that the client has sent is read. Each test may have a network of its own: that of its thread.
+/// Returns true if the server's end of this client's connection (over IPv4, in our network) is there,
+/// and all that the client has sent is read. Each test may have a network of its own: that of its
+/// thread.
 pub(crate) fn is_read(client: SocketAddrV4) -> bool {
     let Ok(table) = fs::read_to_string("/proc/thread-self/net/tcp") else { return false };
     table.lines().skip(1).any(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let unread =
             fields.get(4).and_then(|queues| queues.split_once(':')).map(|(_, unread)| unread);
-        fields.get(2).and_then(|it| address(it)) == Some(client) && unread == Some("00000000")
+        fields.get(2).and_then(|field| address(field)) == Some(client) && unread == Some("00000000")
     })
 }
 
@@ -149,14 +169,14 @@ fn address(text: &str) -> Option<SocketAddrV4> {
     Some(SocketAddrV4::new(Ipv4Addr::from(ip), u16::from_str_radix(port, 16).ok()?))
 }
 
-/// Whether this signal waits to be delivered to the process.
+/// Returns true if this signal waits to be delivered to the process.
 pub(crate) fn is_pending(pid: i32, signal: i32) -> bool {
     let pending = |name| u64::from_str_radix(&status(pid, name)?, 16).ok();
     let bit = 1 << (signal - 1);
     ["SigPnd", "ShdPnd"].into_iter().filter_map(pending).any(|set| set & bit != 0)
 }
 
-/// How many mappings the process has.
+/// Returns the number of mappings of the process.
 pub(crate) fn mappings(pid: i32) -> usize {
     fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().count()
 }

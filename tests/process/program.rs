@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::NOBODY;
 
-/// Whether every user can get to the file: a checkout may stand in a folder that is closed to others.
+/// Returns true if every user can get to the file: a checkout may stand in a folder that is closed to
+/// others.
 pub(crate) fn is_open_to_all(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     let others_may_pass = |it: &Path| {
@@ -20,14 +21,15 @@ pub(crate) fn example(name: &str) -> PathBuf {
     let profile = test.ancestors().nth(2).expect("it is target/<profile>/deps/<name>");
     let path = profile.join("examples").join(name);
     let stale = |why: &str| panic!("{} {why}: run `cargo build --examples`", path.display());
-    let Ok(built) = std::fs::metadata(&path).and_then(|it| it.modified()) else {
+    let Ok(built) = std::fs::metadata(&path).and_then(|found| found.modified()) else {
         stale("is missing")
     };
     // `cargo test --test process` builds no examples: an old one would be tested in silence.
     let sources = std::fs::read_to_string(path.with_extension("d")).unwrap_or_default();
-    for source in sources.split_ascii_whitespace().filter(|it| it.ends_with(".rs")) {
-        let newer =
-            std::fs::metadata(source).and_then(|it| it.modified()).is_ok_and(|it| it > built);
+    for source in sources.split_ascii_whitespace().filter(|word| word.ends_with(".rs")) {
+        let newer = std::fs::metadata(source)
+            .and_then(|found| found.modified())
+            .is_ok_and(|found| found > built);
         if newer {
             stale("is older than its sources")
         }
@@ -35,12 +37,12 @@ pub(crate) fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Whether the tests run as root, and not in a namespace that knows no other user.
+/// Returns true if the tests run as root, and not in a namespace that knows no other user.
 pub(crate) fn may_become_nobody() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let holds = |line: &str| {
         let numbers: Vec<u32> =
-            line.split_ascii_whitespace().filter_map(|it| it.parse().ok()).collect();
+            line.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
         matches!(numbers[..], [first, _, count] if first <= NOBODY && NOBODY - first < count)
     };
     nix::unistd::geteuid().is_root() && map.lines().any(holds)

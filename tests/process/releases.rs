@@ -45,23 +45,23 @@ fn assert_old_config(server: &Ferricorn, before: &[(u16, i32)]) {
     assert_eq!(server.wait_workers(2), now);
 }
 
-/// What comes with the release besides its fault.
+/// The changes that come with the release besides its fault.
 const NEW_CONFIG: &str =
     "workers = 3\nboot_timeout = 2\n[limits]\nrequest_line = 64\n[log]\naccess = \"\"";
 
 /// No other child than these workers, and the logger.
 pub(crate) fn is_at_rest(server: &Ferricorn, workers: &[(u16, i32)]) -> bool {
     let there = proc::children(server.pid());
-    let others = there.iter().filter(|it| it.name != "ferricorn-log").count();
+    let others = there.iter().filter(|process| process.name != "ferricorn-log").count();
     others == workers.len() && server.workers() == workers
 }
 
 struct Bad<'a> {
-    /// What the files say: `config.toml`, `prepare`, `boot`.
+    /// The content of the files: `config.toml`, `prepare`, `boot`.
     config: &'a str,
     prepare: &'a str,
     boot: &'a str,
-    /// What the log says of it.
+    /// The log's words about it.
     reasons: &'a [&'a str],
 }
 
@@ -94,15 +94,15 @@ fn refused(bad: &Bad<'_>) {
     load.wait_for_more(50);
     let tally = load.finish();
     let doomed = doomed(&server);
-    let unexplained = tally.requests.iter().filter(|it| {
+    let unexplained = tally.requests.iter().filter(|request| {
         let ours = |client: SocketAddr| match client {
             SocketAddr::V4(client) => doomed.contains(&client),
             SocketAddr::V6(_) => false,
         };
-        it.failure.is_some() && !it.client.is_some_and(ours)
+        request.failure.is_some() && !request.client.is_some_and(ours)
     });
     assert_eq!(unexplained.count(), 0, "{:?}", tally.failed);
-    let all: usize = tally.requests.iter().filter(|it| it.failure.is_some()).count();
+    let all: usize = tally.requests.iter().filter(|request| request.failure.is_some()).count();
     assert_eq!(all as u64, tally.failures(), "somebody was refused: {:?}", tally.failed);
     println!(
         "{:?}: {} answered, {} lost in the hands of the release, at rest after {took:?}",
@@ -134,7 +134,7 @@ fn doomed(server: &Ferricorn) -> HashSet<SocketAddrV4> {
         .filter(|file| file.file_name().to_string_lossy().starts_with("doomed-"))
         .flat_map(|file| {
             let text = std::fs::read_to_string(file.path()).expect("it is ours");
-            text.lines().map(|it| it.parse().expect("an address")).collect::<Vec<_>>()
+            text.lines().map(|line| line.parse().expect("an address")).collect::<Vec<_>>()
         })
         .collect()
 }
@@ -224,7 +224,9 @@ fn a_reload_that_cannot_read_a_secret_changes_nothing() {
     std::fs::rename(server.folder().join("gone"), server.folder().join("url")).unwrap();
     server.signal(Signal::SIGHUP);
     server.wait_log("reloaded: generation 3 in ");
-    assert!(!server.log().contains("rows.db"));
+    let log = server.log();
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("[ERROR]")).collect();
+    assert!(!errors.is_empty() && errors.iter().all(|line| !line.contains("rows.db")), "{log}");
     server.stop();
 }
 
@@ -264,4 +266,23 @@ fn old_generations_are_bounded_while_their_clients_stay() {
     server.signal(Signal::SIGQUIT);
     server.wait_exit();
     drop(held);
+}
+
+/// Each problem is a line to act on; the last line counts them.
+#[test]
+fn several_problems_of_a_reload_are_a_line_each() {
+    let server = Ferricorn::unruly().config("workers = 1").start();
+    server.rewrite_config("wokers = 1\nthreads = 0\ntimeout = 'soon'\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_log(" (and 2 more in the error log)");
+    let log = server.log();
+    for line in [2, 3, 4] {
+        let told = format!("[ERROR] cannot reload: config.toml:{line}: ");
+        assert_eq!(log.matches(&told).count(), 1, "{log}");
+    }
+    assert!(!log.contains("\\n"), "{log}");
+    server.rewrite_config("wokers = 1\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_log("serves on: config.toml:2: unknown key \"wokers\"");
+    server.stop();
 }

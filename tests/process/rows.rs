@@ -1,4 +1,4 @@
-//! What the bundled program promises of its rows and of its password, on each of its databases.
+//! The bundled program's promises about its rows and its password, on each of its databases.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ const DELETE: &str = "DELETE /delete HTTP/1.1\r\nhost: test\r\n\r\n";
 fn connect_to(program: &Ferricorn, slot: u16) -> Connection {
     eventually(&format!("a connection to worker {slot}"), PATIENCE, || {
         let mut connection = program.connect();
-        let answer = connection.get("/healthz").expect("the service is well");
+        let answer = connection.get("/assets/icon.svg").expect("the service is well");
         (answer.field("x-worker") == slot.to_string()).then_some(connection)
     })
 }
@@ -37,7 +37,7 @@ fn delete(connection: &mut Connection) -> u64 {
     message.strip_suffix(" rows deleted").expect("a count").parse().expect("a number")
 }
 
-/// How many rows there are: one statement counts them.
+/// Returns the number of rows: one statement counts them.
 fn total(program: &Ferricorn) -> u64 {
     let answer = program.get("/data?limit=1").expect("the service is well");
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -90,10 +90,12 @@ fn deletes_and_populates_of_all_workers_add_up(kind: Kind) {
             })
         })
         .collect();
-    let populated: u64 =
-        clients.into_iter().map(|it| it.join().expect("every populate is acknowledged")).sum();
+    let populated: u64 = clients
+        .into_iter()
+        .map(|client| client.join().expect("every populate is acknowledged"))
+        .sum();
     let deleted: u64 =
-        deleters.into_iter().map(|it| it.join().expect("every delete is answered")).sum();
+        deleters.into_iter().map(|deleter| deleter.join().expect("every delete is answered")).sum();
     assert_eq!(deleted + total(&program), populated, "{deleted} deleted");
     program.stop();
 }

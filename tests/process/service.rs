@@ -32,12 +32,15 @@ fn five_hundred_populates_are_five_hundred_different_rows() {
             let mut connection = server.connect();
             std::thread::spawn(move || {
                 let answers = (0..10).map(|_| populate(&mut connection)).collect::<Vec<_>>();
-                answers.iter().map(|it| (data(it), it.field("x-worker").to_owned())).collect()
+                answers
+                    .iter()
+                    .map(|answer| (data(answer), answer.field("x-worker").to_owned()))
+                    .collect()
             })
         })
         .collect();
     let rows: Vec<(String, String)> =
-        clients.into_iter().flat_map(|it| -> Vec<_> { it.join().unwrap() }).collect();
+        clients.into_iter().flat_map(|client| -> Vec<_> { client.join().unwrap() }).collect();
     assert_eq!(rows.len(), 500);
     assert!(rows.iter().all(|(row, _)| {
         row.len() == 10 && row.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -110,12 +113,14 @@ fn a_row_that_was_acknowledged_survives_the_death_of_every_process() {
 #[test]
 fn the_answers_are_those_of_the_contract() {
     let server = Ferricorn::bundled().start();
-    assert_eq!(server.get("/healthz").unwrap().status, 200);
-    assert_eq!(server.get("/readyz").unwrap().status, 200);
+    for (path, text) in [("/healthz", "alive"), ("/readyz", "ready")] {
+        let answer = server.get(path).unwrap();
+        assert_eq!((answer.status, answer.text()), (200, format!("{{\"status\":\"{text}\"}}")));
+    }
     let missing = server.get("/nothing").unwrap();
     assert_eq!((missing.status, missing.field("content-type")), (404, "application/json"));
     let wrong = server.get("/populate").unwrap();
-    assert_eq!((wrong.status, wrong.field("allow")), (405, "POST"));
+    assert_eq!((wrong.status, wrong.field("allow")), (405, "POST,OPTIONS"));
     let mut connection = server.connect();
     for (proto, told) in [("https", "max-age=31536000"), ("http", "")] {
         let request = format!("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-proto: {proto}\r\n\r\n");
@@ -126,11 +131,35 @@ fn the_answers_are_those_of_the_contract() {
     }
     connection.send(post("/delete", "")).unwrap();
     let wrong = connection.response().unwrap();
-    assert_eq!((wrong.status, wrong.field("allow")), (405, "DELETE"));
+    assert_eq!((wrong.status, wrong.field("allow")), (405, "DELETE,OPTIONS"));
     assert_eq!(server.get("/").unwrap().status, 200);
     for answer in [missing, wrong] {
         for field in ["content-security-policy", "x-content-type-options", "x-frame-options"] {
             assert!(!answer.field(field).is_empty(), "{field}");
+        }
+    }
+    server.stop();
+}
+
+/// A client that asks first is not told to send a body that means nothing.
+#[test]
+fn expect_on_an_unknown_path_is_404_at_once() {
+    let server = Ferricorn::bundled().config("workers = 1").start();
+    for (request, status) in [
+        ("POST /nothing", 404),
+        ("PUT /assets/app.map", 404),
+        ("PUT /populate", 405),
+        ("POST /", 405),
+        ("POST /populate", 100),
+    ] {
+        let mut connection = server.connect();
+        let head = "host: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+        connection.send(format!("{request} HTTP/1.1\r\n{head}")).unwrap();
+        let answer = connection.response().expect("it is answered before its body comes");
+        assert_eq!(answer.status, status, "{request}");
+        if status == 100 {
+            connection.send("abc").unwrap();
+            assert_eq!(connection.response().expect("it is answered").status, 201);
         }
     }
     server.stop();

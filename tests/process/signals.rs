@@ -1,6 +1,12 @@
-//! What the master makes of each signal.
+//! The master's response to each signal.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 
 use crate::client::{Connection, get};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
@@ -75,7 +81,7 @@ fn hup_replaces_every_worker_and_fails_no_request() {
     server.signal(Signal::SIGHUP);
     let after = eventually("four other workers", PATIENCE, || {
         let now = server.workers();
-        let fresh = now.iter().all(|it| !before.contains(it));
+        let fresh = now.iter().all(|found| !before.contains(found));
         (now.len() == 4 && fresh).then_some(now)
     });
     load.wait_for_more(100);
@@ -252,7 +258,7 @@ fn usr2_keeps_the_pid_replaces_the_workers_and_fails_no_request() {
         server.signal(Signal::SIGUSR2);
         eventually("four other workers", PATIENCE, || {
             let now = server.workers();
-            (now.len() == 4 && now.iter().all(|it| !before.contains(it))).then_some(())
+            (now.len() == 4 && now.iter().all(|found| !before.contains(found))).then_some(())
         });
         let pid = std::fs::read_to_string(server.folder().join("f.pid")).unwrap();
         assert_eq!(pid.trim(), server.pid().to_string());
@@ -265,13 +271,13 @@ fn usr2_keeps_the_pid_replaces_the_workers_and_fails_no_request() {
     assert!(!pidfile.exists());
 }
 
-/// What the server has of everything that can leak: descriptors and mappings of its master and of a
+/// The server's stock of everything that can leak: descriptors and mappings of its master and of a
 /// worker, threads, processes.
 fn holdings(server: &Ferricorn) -> [usize; 6] {
     let worker = server.worker(0);
-    let threads = proc::status(server.pid(), "Threads").and_then(|it| it.parse().ok());
+    let threads = proc::status(server.pid(), "Threads").and_then(|status| status.parse().ok());
     [
-        proc::descriptors(server.pid()).len(),
+        proc::descriptors_but_rings(server.pid()),
         proc::mappings(server.pid()),
         threads.expect("it lives"),
         proc::descriptors(worker).len(),
@@ -290,7 +296,7 @@ fn twenty_reloads_and_ten_upgrades_leak_nothing() {
             server.signal(signal);
             eventually("two other workers", PATIENCE, || {
                 let now = server.workers();
-                (now.len() == 2 && now.iter().all(|it| !before.contains(it))).then_some(())
+                (now.len() == 2 && now.iter().all(|found| !before.contains(found))).then_some(())
             });
             // With the logger, which is replaced, too: between the two there is none.
             let complete = |it: &[usize; 6]| it[5] >= 4;
@@ -305,6 +311,185 @@ fn twenty_reloads_and_ten_upgrades_leak_nothing() {
             let now = holdings(&server);
             now.iter().zip(&first).all(|(now, first)| now <= first).then_some(())
         });
+    }
+    server.stop();
+}
+
+/// A terminal's `^C` and `^\`, `stopasgroup` and a control group's stop reach the workers, too.
+#[test]
+fn signal_to_the_whole_group_is_one_quiet_stop() {
+    for round in 0..4 {
+        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+            let mut server = Ferricorn::unruly().start();
+            let group = nix::unistd::Pid::from_raw(server.pid());
+            nix::sys::signal::killpg(group, signal).expect("it is our group");
+            assert_eq!(server.wait_exit(), Exit::Code(0));
+            let log = server.log();
+            let told = |text: &str| log.matches(text).count();
+            let loud = [told("[ERROR]"), told("[WARNING]"), told("replacing")];
+            assert_eq!(loud, [0; 3], "round {round}, {signal}: {log}");
+            let quiet = [told("Booting worker"), told("] stopping"), told("left: exited with")];
+            assert_eq!(quiet, [4, 1, 4], "round {round}, {signal}: {log}");
+        }
+    }
+}
+
+/// `timeout` sends its child the signal, and then its group.
+#[test]
+fn stop_by_timeout_is_one_quiet_stop() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let wrapper = ["timeout", "--signal", &signal.as_str()[3..], "600"];
+        let mut server = Ferricorn::unruly().wrapped(&wrapper).start();
+        let timeout = proc::stat(server.pid()).expect("it is alive").parent;
+        assert_ne!(timeout, nix::unistd::getpid().as_raw());
+        send(timeout, signal);
+        server.wait_exit();
+        let log = server.log();
+        let told = |text: &str| log.matches(text).count();
+        let counts =
+            [told("[ERROR]"), told("[WARNING]"), told("Booting worker"), told("] stopping")];
+        assert_eq!(counts, [0, 0, 4, 1], "{signal}: {log}");
+    }
+}
+
+#[test]
+fn worker_told_to_quit_by_hand_is_replaced_without_an_error() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        for slot in [0, 1] {
+            let old = server.worker(slot);
+            send(old, signal);
+            eventually("the worker is replaced", PATIENCE, || {
+                let now = server.workers();
+                (now.len() == 2 && !now.contains(&(slot, old))).then_some(())
+            });
+            server.wait_log(&format!("worker {slot} (pid {old}) left: exited with code 0"));
+        }
+    }
+    let log = server.log();
+    assert!(!log.contains("[ERROR]") && !log.contains(" died: "), "{log}");
+    server.stop();
+}
+
+/// A new terminal: its master side, and what a server has as its own side.
+fn terminal() -> (OwnedFd, Stdio) {
+    let master =
+        posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a terminal");
+    grantpt(&master).expect("it is ours");
+    unlockpt(&master).expect("it is ours");
+    let path = ptsname_r(&master).expect("it has a name");
+    let side = std::fs::File::options().read(true).write(true).open(path).expect("its other side");
+    (master.into(), Stdio::from(side))
+}
+
+/// A server at a terminal of its own, behind `wrapper`, and the terminal.
+fn at_terminal(wrapper: &[&str]) -> (Ferricorn, i32, OwnedFd) {
+    let (terminal, stdin) = terminal();
+    let (ready, _unused) = std::io::pipe().expect("two descriptors");
+    let words = [&["setsid", "--ctty", "--wait"], wrapper].concat();
+    let server = Ferricorn::unruly().config("workers = 2").wrapped(&words);
+    let server = server.launch_with(stdin, ready, &["--pid=f.pid"]);
+    let pid = eventually("it serves", PATIENCE, || {
+        let pid = std::fs::read_to_string(server.folder().join("f.pid")).ok()?;
+        (server.log().matches(" ready in ").count() == 2).then_some(pid.trim().parse().ok()?)
+    });
+    (server, pid, terminal)
+}
+
+/// In the foreground, as the terminal's first program or started by a shell there, and behind a shell
+/// that passes its own `HUP` on.
+#[test]
+fn server_stops_when_its_terminal_is_gone() {
+    let trap = r#""$@" & trap 'kill -HUP $!; exit' HUP; wait"#;
+    for wrapper in [&[][..], &["sh", "-c", "\"$@\"; :", "sh"], &["sh", "-c", trap, "sh"]] {
+        let (mut server, pid, terminal) = at_terminal(wrapper);
+        send(pid, Signal::SIGHUP);
+        server.wait_log("reloaded: generation 2");
+        drop(terminal);
+        eventually("the server is gone", PATIENCE, || (!proc::is_alive(pid)).then_some(()));
+        // The shell around it, too.
+        server.wait_exit();
+        let log = server.log();
+        assert_eq!(log.matches("the controlling terminal is gone").count(), 1, "{log}");
+        assert!(log.contains("Shutting down: Master"), "{log}");
+        assert!(!log.contains("generation 3") && !log.contains("[ERROR]"), "{log}");
+    }
+}
+
+/// Neither is it told of other sizes of the terminal, nor does a reload need one.
+#[test]
+fn nohup_server_outlives_its_terminal() {
+    let (mut server, pid, terminal) = at_terminal(&["nohup"]);
+    send(pid, Signal::SIGUSR2);
+    server.wait_log("reloaded: generation 2");
+    drop(terminal);
+    send(pid, Signal::SIGWINCH);
+    server.wait_log("ignoring WINCH");
+    send(pid, Signal::SIGHUP);
+    server.wait_log("reloaded: generation 3");
+    assert!(proc::is_alive(pid) && !server.log().contains("the controlling terminal is gone"));
+    send(pid, Signal::SIGTERM);
+    server.wait_exit();
+}
+
+/// `ulimit -f` and `ulimit -t` send signals whose default is death: a full disk is no reason to die.
+#[test]
+fn signals_of_limits_end_no_process() {
+    let server = Ferricorn::unruly().config("workers = 2").start();
+    let workers = server.wait_workers(2);
+    let pids = [server.pid(), server.logger(), workers[0].1, workers[1].1];
+    for pid in pids {
+        for signal in [Signal::SIGXFSZ, Signal::SIGXCPU, Signal::SIGPIPE] {
+            send(pid, signal);
+        }
+    }
+    server.wait_served_by(&workers);
+    assert_eq!((server.logger(), server.workers()), (pids[1], workers));
+    server.stop();
+}
+
+/// The limit is met by the access log.
+#[test]
+fn logger_survives_a_file_that_may_not_grow() {
+    const LIMIT: u64 = 1 << 30;
+    // dash counts in blocks of 512 bytes.
+    let limit = format!("ulimit -f {}; exec \"$@\"", LIMIT / 512);
+    let server = Ferricorn::unruly().config("workers = 1").flag("--access-logfile=access.log");
+    let server = server.file("access.log", "").wrapped(&["sh", "-c", &limit, "sh"]);
+    let log = std::fs::File::options().write(true).open(server.folder().join("access.log"));
+    let log = log.expect("the folder is ours");
+    log.set_len(LIMIT - 8).expect("so is the file");
+    log.set_permissions(PermissionsExt::from_mode(0o666)).expect("so is the file");
+    let server = server.start();
+    let (logger, worker) = (server.logger(), server.worker(0));
+    for _ in 0..20 {
+        assert_eq!(server.get("/").expect("it is served").status, 200);
+    }
+    server.wait_log("access.log");
+    assert_eq!((server.logger(), server.worker(0)), (logger, worker));
+    let log = server.log();
+    assert!(!log.contains(" died: "), "{log}");
+    server.stop();
+}
+
+/// As logrotate's copytruncate does it with a file that a shell has opened with `>`.
+#[test]
+fn truncated_stdout_begins_without_a_hole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("out");
+    let file = std::fs::File::create(&path).expect("the folder is ours");
+    let server = Ferricorn::unruly().config("workers = 1").flag("--access-logfile=-");
+    let server = server.stdout(file).start();
+    let text = || std::fs::read_to_string(&path).expect("it is text");
+    for _ in 0..3 {
+        server.get("/before").expect("it is served");
+        eventually("the line is written", PATIENCE, || text().contains("/before").then_some(()));
+        std::fs::File::options().write(true).truncate(true).open(&path).expect("it is ours");
+        server.get("/after").expect("it is served");
+        let text = eventually("the line is written", PATIENCE, || {
+            Some(text()).filter(|text| text.contains("/after"))
+        });
+        assert!(!text.contains('\0'), "{text:?}");
     }
     server.stop();
 }

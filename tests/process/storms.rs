@@ -1,8 +1,8 @@
 //! Events in rows while clients count: who may lose a request, and how long anybody waits.
 //!
-//! The bounds on waiting are those that are promised where the program is built to be fast (`--release`).
-//! Elsewhere they are far above what a quiet machine shows (the figures are printed), and far below what a
-//! server shows that leaves a queue to a worker that cannot drain it.
+//! The bounds on waiting are those that are promised where the program is built to be fast
+//! (`--release`). Elsewhere they are far above what a quiet machine shows (the figures are printed),
+//! and far below what a server shows that leaves a queue to a worker that cannot drain it.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -14,7 +14,7 @@ use crate::load::{Client, Crowd, Load, Request, Tally};
 use crate::log_figures::figure;
 use crate::proc;
 
-/// How long anybody may wait, by what is promised, or where the program is not built to be fast.
+/// The time that any client may wait, by what is promised, or where the program is not built to be fast.
 fn longest_allowed(promised_ms: u64, otherwise_ms: u64) -> Duration {
     Duration::from_millis(if cfg!(debug_assertions) { otherwise_ms } else { promised_ms })
 }
@@ -43,7 +43,8 @@ impl Kill {
         Self { at, clients }
     }
 
-    /// Whether the request was in the hands of the killed process. A port may be used again later.
+    /// Returns true if the request was in the hands of the killed process. A port may be used again
+    /// later.
     fn explains(&self, request: &Request) -> bool {
         let Some(SocketAddr::V4(client)) = request.client else { return false };
         request.begun <= self.at && self.at <= request.ended && self.clients.contains(&client)
@@ -79,9 +80,10 @@ fn kills_lose_exactly_what_the_killed_had_accepted() {
 /// Every request that failed was in the hands of a killed process, and nobody was refused.
 #[expect(clippy::print_stdout, reason = "figures for who looks at them")]
 pub(crate) fn assert_explained(tally: Tally, kills: &[Kill]) {
-    let failed: Vec<_> = tally.requests.iter().filter(|it| it.failure.is_some()).collect();
+    let failed: Vec<_> =
+        tally.requests.iter().filter(|request| request.failure.is_some()).collect();
     let unexplained: Vec<_> =
-        failed.iter().filter(|it| !kills.iter().any(|kill| kill.explains(it))).collect();
+        failed.iter().filter(|failed| !kills.iter().any(|kill| kill.explains(failed))).collect();
     let held: usize = kills.iter().map(|kill| kill.clients.len()).sum();
     println!(
         "{} kills: {} answered, {} lost of {held} held",
@@ -99,7 +101,7 @@ fn longest_wait(tally: &Tally, held: &HashSet<SocketAddrV4>, since: Instant) -> 
         let SocketAddr::V4(client) = request.client.expect("over TCP") else { return true };
         !held.contains(&client)
     };
-    let during = tally.requests.iter().filter(|it| it.ended >= since).filter(free);
+    let during = tally.requests.iter().filter(|request| request.ended >= since).filter(free);
     during.map(Request::took).max().expect("some were answered")
 }
 
@@ -166,8 +168,8 @@ fn queues_behind_stopped_workers(rounds: u16) -> Duration {
     longest
 }
 
-/// How long a worker takes to boot, in milliseconds: long beside whatever else makes somebody wait, on a
-/// machine of any speed.
+/// The time that a worker takes to boot, in milliseconds: long beside whatever else makes a client
+/// wait, on a machine of any speed.
 const BOOT_MS: u64 = if cfg!(debug_assertions) { 2000 } else { 400 };
 
 /// A slot is without a worker for 400 ms: its siblings accept for it, so that nobody waits so long.
@@ -194,7 +196,7 @@ fn slots_without_a_worker() -> Duration {
             workers.into_iter().find(|(it, pid)| *it == slot && *pid != victim)
         });
         eventually("it answers", PATIENCE, || {
-            server.get("/").is_ok_and(|it| it.pid() == successor.1).then_some(())
+            server.get("/").is_ok_and(|server| server.pid() == successor.1).then_some(())
         });
         assert!(kill.at.elapsed() >= Duration::from_millis(BOOT_MS), "it has booted too soon");
         let tally = load.finish();

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::Ordering;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::numbered::{Numbered, Said, Sent};
@@ -28,7 +31,7 @@ fn send_some(server: &Ferricorn, count: u64) -> usize {
 
 fn await_text(path: &Path, text: &str) {
     eventually(&format!("{} says {text:?}", path.display()), PATIENCE, || {
-        fs::read_to_string(path).is_ok_and(|it| it.contains(text)).then_some(())
+        fs::read_to_string(path).is_ok_and(|content| content.contains(text)).then_some(())
     });
 }
 
@@ -68,8 +71,8 @@ fn what_the_only_log_has_lost_is_said_on_stderr_at_the_end() {
     // Lines of the error log were lost with them.
     assert!(usize::try_from(said.dropped).expect("few") >= answered, "{}", said.dropped);
     let text = fs::read_to_string(&stderr).expect("it is there");
-    assert_eq!(text.matches("failed to write to a log").count(), 1, "{text}");
-    assert_eq!(text.matches("log lines were dropped").count(), 1, "{text}");
+    assert_eq!(text.matches("cannot write to log ").count(), 1, "{text}");
+    assert_eq!(text.matches("log lines dropped: ").count(), 1, "{text}");
     drop(folder);
 }
 
@@ -86,7 +89,7 @@ fn a_file_that_cannot_be_reopened_is_written_to_where_it_is() {
         more();
         fs::rename(&here, &there).expect("the folder is ours");
         server.signal(Signal::SIGUSR1);
-        await_text(&error, "failed to reopen a log");
+        await_text(&error, "cannot reopen log ");
         more();
         make_folder(&here);
         eventually("it is opened where it belongs", PATIENCE, || {
@@ -114,7 +117,7 @@ fn a_disk_that_was_full_takes_lines_again_and_the_gap_is_counted() {
         await_text(&error, "No space left on device");
         fs::remove_file(&access).expect("the folder is ours");
         server.signal(Signal::SIGUSR1);
-        await_text(&error, "log lines were dropped");
+        await_text(&error, "log lines dropped: ");
         requests.wait_for(requests.answered.load(Ordering::Relaxed) + 200);
     });
     let folder = server.stop_and_keep();
@@ -128,7 +131,7 @@ fn a_disk_that_was_full_takes_lines_again_and_the_gap_is_counted() {
     drop(folder);
 }
 
-/// Whether it is killed, replaced by a reload or stopped: nobody else knows the logger's count.
+/// Returns true if it is killed, replaced by a reload or stopped: nobody else knows the logger's count.
 #[test]
 fn a_count_of_lost_lines_survives_the_logger() {
     let server = Ferricorn::hello().config(&config("/dev/full")).start();
@@ -197,6 +200,22 @@ fn a_server_that_cannot_have_a_logger_says_so_on_stderr() {
     assert!(!said.contains("could not be written"), "{said}");
     let stdout = fs::read_to_string(server.folder().join("stdout")).expect("it is there");
     assert_eq!(stdout, "", "nobody writes there");
+}
+
+/// A pipe that is full, and that nothing reads: the error is lost, and the exit code is not.
+#[test]
+fn full_stderr_keeps_no_server_from_its_end() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let waits = |flags| fcntl(&writer, FcntlArg::F_SETFL(flags)).expect("it is a pipe");
+    waits(OFlag::O_NONBLOCK);
+    while std::io::Write::write(&mut &writer, &[b'x'; 4096]).is_ok() {}
+    waits(OFlag::empty());
+    let mut program = std::process::Command::new(crate::program::example("hello"));
+    let program = program.args(["--workers", "none"]).stderr(writer).stdout(Stdio::null()).spawn();
+    let mut program = program.expect("the program starts");
+    let ended = eventually("it ends", PATIENCE, || program.try_wait().expect("it is ours"));
+    assert_eq!(ended.code(), Some(78));
+    drop(reader);
 }
 
 /// Before there is a logger, whoever starts the server is told on stderr.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Address, Connection};
 use crate::disk;
+use crate::effects::{RESTART, toml};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::Load;
 use crate::proc;
@@ -53,7 +54,7 @@ fn refused(change: impl FnOnce(&Path, &str), config: &str, reasons: &[&str]) {
     server.wait_log("Upgraded in place to ferricorn ");
     server.wait_log("reloaded: generation 2 in ");
     let after = server.wait_workers(2);
-    assert!(after.iter().all(|it| !before.contains(it)));
+    assert!(after.iter().all(|after| !before.contains(after)));
     server.wait_served_by(&after);
     server.stop();
 }
@@ -96,7 +97,7 @@ fn a_binary_that_is_replaced_while_it_is_checked_changes_nothing() {
     refused(replace, QUIET, &reasons);
 }
 
-/// What the check finds wrong would end the image that takes over.
+/// A fault that the check finds would end the image that takes over.
 #[test]
 fn a_log_that_cannot_be_opened_changes_nothing() {
     let reasons = [
@@ -107,7 +108,7 @@ fn a_log_that_cannot_be_opened_changes_nothing() {
     refused(|_, _| {}, &config, &reasons);
 }
 
-/// What the check says on stderr is in the error log, wherever that is.
+/// The check's words on stderr are in the error log, wherever that is.
 #[test]
 fn the_error_log_has_the_checks_own_reason() {
     let config = "workers = 1\n[log]\nerror = \"error.log\"\n";
@@ -118,7 +119,7 @@ fn the_error_log_has_the_checks_own_reason() {
         let text = std::fs::read_to_string(server.folder().join("error.log")).ok()?;
         text.contains("failed to upgrade").then_some(text)
     });
-    let line = log.lines().find(|it| it.contains("failed to upgrade")).expect("it is there");
+    let line = log.lines().find(|line| line.contains("failed to upgrade")).expect("it is there");
     for reason in ["config.toml:2: unknown key \"wokers\"", "; ferricorn: config.toml:6: "] {
         assert!(line.contains(reason), "{line}");
     }
@@ -140,10 +141,10 @@ fn a_stop_that_comes_as_the_check_ends_is_obeyed() {
     );
     std::fs::write(server.folder().join("hold"), "").unwrap();
     let pid = server.pid();
-    let quiet: Vec<i32> = proc::children(pid).iter().map(|it| it.pid).collect();
+    let quiet: Vec<i32> = proc::children(pid).iter().map(|child| child.pid).collect();
     server.signal(Signal::SIGUSR2);
     let check = eventually("its check", PATIENCE, || {
-        proc::children(pid).into_iter().map(|it| it.pid).find(|it| !quiet.contains(it))
+        proc::children(pid).into_iter().map(|child| child.pid).find(|child| !quiet.contains(child))
     });
     server.signal(Signal::SIGSTOP);
     eventually("it stands still", PATIENCE, || (proc::stat(pid)?.state == 'T').then_some(()));
@@ -169,7 +170,7 @@ fn a_server_that_was_found_by_the_search_path_takes_the_new_release() {
             server.signal(Signal::SIGUSR2);
             eventually("two other workers", PATIENCE, || {
                 let now = server.workers();
-                (now.len() == 2 && now.iter().all(|it| !before.contains(it))).then_some(())
+                (now.len() == 2 && now.iter().all(|found| !before.contains(found))).then_some(())
             });
             let said = server.get("/").expect("it serves").text();
             assert!(said.starts_with(text), "{} says {said:?}", program.display());
@@ -238,7 +239,7 @@ fn a_binary_with_another_number_of_settings_takes_over() {
         server.signal(Signal::SIGUSR2);
         let after = eventually("two other workers", PATIENCE, || {
             let now = server.workers();
-            (now.len() == 2 && now.iter().all(|it| !before.contains(it))).then_some(now)
+            (now.len() == 2 && now.iter().all(|found| !before.contains(found))).then_some(now)
         });
         assert_eq!(server.pid(), pid);
         for _ in 0..8 {
@@ -293,7 +294,7 @@ fn workers_are_kept_by_an_image_that_cannot_boot_others() {
         .start();
     let before = server.wait_workers(2);
     let path = |name: &str| Address::Unix(server.folder().join(name));
-    let asks = |name: &str| Connection::open(&path(name)).and_then(|mut it| it.get("/"));
+    let asks = |name: &str| Connection::open(&path(name)).and_then(|mut open| open.get("/"));
     let load = Load::begin(&path("old.sock"), &busy());
     let new = format!("{}[limits]\nrequest_line = 64\n", quiet("new"));
     std::fs::write(server.folder().join("config.toml"), new).unwrap();
@@ -341,7 +342,7 @@ fn readiness_is_told_by_the_image_that_is_complete() {
         .file("boot", "hang")
         .launch();
     let hanging = server.wait_workers(2);
-    let hangs = |pid: i32| proc::stat(pid).is_some_and(|it| it.state == 'S');
+    let hangs = |pid: i32| proc::stat(pid).is_some_and(|stat| stat.state == 'S');
     for (slot, pid) in &hanging {
         server.wait_log(&format!("Booting worker with pid: {pid}"));
         eventually(&format!("worker {slot} hangs"), PATIENCE, || hangs(*pid).then_some(()));
@@ -354,6 +355,31 @@ fn readiness_is_told_by_the_image_that_is_complete() {
     server.signal(Signal::SIGUSR2);
     server.wait_ready();
     assert_eq!(server.log().matches("Upgraded in place to ferricorn ").count(), 1);
-    assert!(server.wait_workers(2).iter().all(|it| !hanging.contains(it)));
+    assert!(server.wait_workers(2).iter().all(|worker| !hanging.contains(worker)));
+    server.stop();
+}
+
+/// An upgrade is no start: the new image stays the user of the old one, and names what waits.
+#[test]
+fn upgrade_keeps_what_needs_a_restart() {
+    let (ready, _unused) = std::io::pipe().expect("two descriptors");
+    let server = Ferricorn::unruly().config("workers = 1\numask = \"0022\"");
+    let server = server.launch_with(std::process::Stdio::null(), ready, &[]);
+    server.wait_log("worker 0 (pid ");
+    let shown = |name: &str| proc::status(server.worker(0), name);
+    let before = ["Uid", "Gid", "Umask"].map(shown);
+    server.rewrite_config(&toml(&[&RESTART[..], &[("workers", "2")]].concat()));
+    server.signal(Signal::SIGUSR2);
+    server.wait_log("Upgraded in place to ferricorn ");
+    server.wait_log("reloaded: generation 2 in ");
+    server.wait_workers(2);
+    let log = server.log();
+    for (key, _) in RESTART {
+        let line = format!("{key} has changed: that takes effect at the next start");
+        assert_eq!(log.matches(&line).count(), 1, "{line}: {log}");
+    }
+    assert_eq!(["Uid", "Gid", "Umask"].map(shown), before);
+    assert_eq!(proc::stat(server.pid()).expect("it lives").name, "ferricorn");
+    assert!(!server.folder().join("new.pid").exists());
     server.stop();
 }

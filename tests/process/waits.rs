@@ -89,7 +89,11 @@ fn workers_that_wait_for_room_do_not_hold_a_stop() {
     let sent = stop_at_a_standstill(&mut server);
     assert!(!sent.answered.is_empty());
     assert_eq!(sent.failed, BTreeSet::new(), "who waits is answered");
-    assert!(server.log().contains("log lines could not be written"), "{}", server.log());
+    assert!(
+        server.log().contains("the logger could not write them before the exit"),
+        "{}",
+        server.log()
+    );
     drop(reader);
 }
 
@@ -107,7 +111,11 @@ fn a_worker_that_is_killed_while_it_waits_is_replaced_and_accounted_for() {
                 send(old, Signal::SIGKILL);
                 killed.push(old);
                 eventually("another in its place", PATIENCE, || {
-                    server.workers().iter().any(|it| it.0 == slot && it.1 != old).then_some(())
+                    server
+                        .workers()
+                        .iter()
+                        .any(|worker| worker.0 == slot && worker.1 != old)
+                        .then_some(())
                 });
             }
             said = Some(scope.spawn(|| Said::read(BufReader::new(reader))));

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 #[derive(Debug)]
 pub(crate) struct Folder(tempfile::TempDir);
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 #[must_use = "compare the output or assert the exit code"]
 pub(crate) struct Output {
@@ -65,7 +65,7 @@ impl Folder {
 }
 
 impl Output {
-    /// What went to stderr, when the code is that of a wrong configuration.
+    /// Returns the text on stderr, when the code is that of a wrong configuration.
     pub(crate) fn problems(&self) -> &str {
         assert_eq!(self.code, 78, "{self:?}");
         assert_eq!(self.stdout, "");

@@ -51,6 +51,7 @@ impl Request {
             remote: Some(IpAddr::from([203, 0, 113, 195])),
             started: self.started,
             elapsed: Duration::from_micros(1234),
+            queue_wait: Some(Duration::from_millis(4)),
             method: &self.method,
             target: &self.target,
             version: Version::HTTP_11,
@@ -63,6 +64,7 @@ impl Request {
             generation: self.generation,
             request_id: Some("0191f7a2-6a4e-7c1b-9a53-2f0d8f4e1c77"),
             scheme: "http",
+            client_certificate: None,
         }
     }
 }

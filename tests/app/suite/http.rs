@@ -1,6 +1,8 @@
 //! Paths, methods, headers and the page.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -12,16 +14,14 @@ use tower::ServiceExt;
 use crate::client::{Answer, send, send_with};
 use crate::world::{Worker, World};
 
-const PATHS: [(&str, &str); 9] = [
-    ("/", "GET,HEAD"),
-    ("/data", "GET,HEAD"),
-    ("/healthz", "GET,HEAD"),
-    ("/readyz", "GET,HEAD"),
-    ("/assets/app.css", "GET,HEAD"),
-    ("/assets/app.js", "GET,HEAD"),
-    ("/assets/icon.svg", "GET,HEAD"),
-    ("/populate", "POST"),
-    ("/delete", "DELETE"),
+const PATHS: [(&str, &str); 7] = [
+    ("/", "GET,HEAD,OPTIONS"),
+    ("/data", "GET,HEAD,OPTIONS"),
+    ("/assets/app.css", "GET,HEAD,OPTIONS"),
+    ("/assets/app.js", "GET,HEAD,OPTIONS"),
+    ("/assets/icon.svg", "GET,HEAD,OPTIONS"),
+    ("/populate", "POST,OPTIONS"),
+    ("/delete", "DELETE,OPTIONS"),
 ];
 
 async fn browse(worker: &Worker, path: &str) -> Answer {
@@ -59,6 +59,51 @@ pub(super) async fn a_known_path_has_its_methods_alone(world: World) {
     assert_eq!(worker.total().await, 0, "no refused request has done anything");
 }
 
+pub(super) async fn options_is_204_with_allow_on_known_paths(world: World) {
+    let worker = world.prepared().await;
+    for (path, allowed) in PATHS {
+        let answer = send(&worker.router, Method::OPTIONS, path).await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (204, ""), "{path}");
+        assert_eq!(answer.header("allow"), allowed, "{path}");
+        assert_shielded(&answer);
+    }
+    assert_eq!(send(&worker.router, Method::OPTIONS, "/nothing").await.status, 404);
+}
+
+/// A body that reports when it is polled: over HTTP/1.1 that is when 100 is sent.
+struct Polled(Arc<AtomicBool>);
+
+impl HttpBody for Polled {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.store(true, Ordering::Relaxed);
+        Poll::Ready(None)
+    }
+}
+
+pub(super) async fn body_is_not_read_when_nothing_is_there(world: World) {
+    let worker = world.prepared().await;
+    for (method, path, status, is_read) in [
+        ("POST", "/nothing", 404, false),
+        ("GET", "/nothing", 404, false),
+        ("GET", "/populate", 405, false),
+        ("PUT", "/", 405, false),
+        ("POST", "/populate", 201, true),
+    ] {
+        let polled = Arc::new(AtomicBool::new(false));
+        let body = Body::new(Polled(Arc::clone(&polled)));
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
+        let answer = worker.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{method} {path}");
+        assert_eq!(polled.load(Ordering::Relaxed), is_read, "{method} {path}");
+    }
+}
+
 pub(super) async fn head_is_get_without_a_body(world: World) {
     let worker = world.prepared().await;
     for (path, _) in PATHS.iter().filter(|(_, allowed)| allowed.contains("HEAD")) {
@@ -80,7 +125,6 @@ pub(super) async fn every_answer_carries_the_security_headers(world: World) {
         (Method::DELETE, "/delete", 200),
         (Method::GET, "/", 200),
         (Method::GET, "/assets/app.js", 200),
-        (Method::GET, "/healthz", 200),
         (Method::GET, "/nothing", 404),
         (Method::GET, "/populate", 405),
     ];
@@ -120,7 +164,7 @@ pub(super) async fn who_came_over_tls_is_told_to_stay_there(world: World) {
             let answer = worker.router.clone().oneshot(request).await.unwrap();
             assert_eq!(answer.status().as_u16(), status, "{path}");
             let found = answer.headers().get("strict-transport-security");
-            assert_eq!(found.map_or("", |it| it.to_str().unwrap()), told, "{path}");
+            assert_eq!(found.map_or("", |found| found.to_str().unwrap()), told, "{path}");
         }
     }
 }
@@ -153,7 +197,7 @@ pub(super) async fn a_body_means_nothing_and_is_read_to_its_end(world: World) {
     };
     assert_eq!(ask("POST", "/populate", Body::from("{}")).await, 201);
     assert_eq!(ask("GET", "/data", Body::from("{}")).await, 200);
-    for (method, path) in [("POST", "/populate"), ("DELETE", "/delete"), ("GET", "/nothing")] {
+    for (method, path) in [("POST", "/populate"), ("DELETE", "/delete"), ("GET", "/")] {
         let body = Body::new(Half { is_said: false });
         assert_eq!(ask(method, path, body).await, 400, "{method} {path}");
     }

@@ -6,7 +6,7 @@ use super::scene::{Scene, settled};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::{Client, Crowd, Load};
 
-/// How a worker fails to boot, and what the error log says of it.
+/// The way in which a worker fails to boot, and the words of the error log about it.
 const MODES: [(&str, &str); 5] = [
     ("exit", "failed to boot: exited with code 9"),
     ("error", "failed to boot: exited with code 3"),

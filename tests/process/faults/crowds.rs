@@ -11,7 +11,7 @@ use super::scene::settled;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
-/// How many kills there are, when it is not said: `FIGURE_KILLS=1000 cargo test --release
+/// The number of kills, unless it is given: `FIGURE_KILLS=1000 cargo test --release
 /// --test process kills_in_a_row -- --nocapture` takes a thousand.
 const KILLS: usize = 200;
 /// The kills after which the master has all the memory that it will ever need.
@@ -24,7 +24,7 @@ const GROWTH_MAX_KIB: u64 = 256;
 #[test]
 fn kills_in_a_row_leave_no_trace_and_are_soon_made_good() {
     let _alone = crate::machine::alone();
-    let kills = std::env::var("FIGURE_KILLS").map_or(KILLS, |it| it.parse().unwrap());
+    let kills = std::env::var("FIGURE_KILLS").map_or(KILLS, |value| value.parse().unwrap());
     // Of a slot whose workers are killed without end the other levels say less.
     let server = Ferricorn::unruly().config("[log]\nlevel = \"debug\"").start();
     let seed = rand::rng().random();
@@ -46,7 +46,7 @@ fn kills_in_a_row_leave_no_trace_and_are_soon_made_good() {
     server.wait_served_by(&settled(&server, 4));
     let (descriptors, memory) = at_first.expect("more kills than it takes to settle");
     eventually("no descriptor more", PATIENCE, || {
-        (proc::descriptors(server.pid()).len() <= descriptors).then_some(())
+        (proc::descriptors_but_rings(server.pid()) <= descriptors).then_some(())
     });
     let (_, now) = size_of_master(&server);
     // Whose workers are killed without end waits for the back-off.
@@ -81,14 +81,15 @@ fn kills_in_a_row_leave_no_trace_and_are_soon_made_good() {
 fn size_of_master(server: &Ferricorn) -> (usize, u64) {
     // The rings of log lines are as large as they are, however much of them was used by now.
     let memory = proc::private_kib_but(server.pid(), "ferricorn-rings").expect("it lives");
-    (proc::descriptors(server.pid()).len(), memory)
+    (proc::descriptors_but_rings(server.pid()), memory)
 }
 
 /// Asks without a pause until the slot's new worker answers.
 fn wait_served(server: &Ferricorn, slot: u16, victim: i32) {
     let deadline = Instant::now() + PATIENCE;
     // Who comes while the worker dies may have been in its hands.
-    let fresh = || server.get("/").is_ok_and(|it| it.slot() == slot && it.pid() != victim);
+    let fresh =
+        || server.get("/").is_ok_and(|server| server.slot() == slot && server.pid() != victim);
     while !fresh() {
         assert!(Instant::now() < deadline, "slot {slot} is not served again");
     }
@@ -113,7 +114,7 @@ fn a_crash_loop_of_all_workers_costs_next_to_nothing() {
     workers.iter().for_each(|(_, pid)| send(*pid, Signal::SIGKILL));
     let before = eventually("ten deaths of every slot", 2 * PATIENCE, || {
         let deaths = deaths(&server);
-        (deaths.len() == 4 && deaths.values().all(|it| *it >= DEATHS)).then_some(deaths)
+        (deaths.len() == 4 && deaths.values().all(|death| *death >= DEATHS)).then_some(deaths)
     });
     let (begun, used) = (Instant::now(), nanos(&server));
     eventually("the time has passed", PATIENCE, || (begun.elapsed() >= WINDOW).then_some(()));
@@ -146,7 +147,7 @@ fn deaths(server: &Ferricorn) -> BTreeMap<u16, usize> {
     for line in server.log().lines().filter(|line| line.contains("failed to boot: exited")) {
         let slot = line.split("worker ").nth(1).and_then(|rest| rest.split(' ').next());
         let slot =
-            slot.and_then(|it| it.parse().ok()).expect("a line about a worker names its slot");
+            slot.and_then(|slot| slot.parse().ok()).expect("a line about a worker names its slot");
         *deaths.entry(slot).or_default() += 1;
     }
     deaths

@@ -20,7 +20,7 @@ const FAULTS: usize = 10;
 /// a line names.
 const COMPANY: usize = 10;
 
-/// What a worker is made to die of.
+/// The cause of a worker's death.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// Its application ends it, by this target.
@@ -208,7 +208,7 @@ fn assert_lost(server: &Ferricorn, Culprit { slot, pid, .. }: &Culprit, target: 
     });
 }
 
-/// Whether the access line tells of this target.
+/// Returns true if the access line tells of this target.
 fn is_for(line: &serde_json::Value, target: &str) -> bool {
     let (path, query) = target.split_once('?').expect("every target here has a query");
     line["path"] == path && line["query"] == query

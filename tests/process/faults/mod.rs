@@ -23,6 +23,7 @@ mod shortages;
 mod stalls;
 mod stops;
 
+pub(crate) use requests::send_until_it_dies;
 pub(crate) use scene::{connect_to, settled};
 
 use crate::client::{Connection, get};

@@ -1,4 +1,4 @@
-//! What a request, or a signal sent to the worker that holds one, does to one worker of four.
+//! The effect of a request, or of a signal sent to the worker that holds one, on one worker of four.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::client::{Connection, Outcome, get};
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
-/// What happens to a worker.
+/// The fate of a worker.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// Its application does it.
@@ -17,7 +17,7 @@ enum Fault {
     Signal(Signal),
 }
 
-/// What the client sees whose request the worker held.
+/// The view of the client whose request the worker held.
 #[derive(Clone, Copy, Debug)]
 enum Seen {
     Status(u16),
@@ -25,7 +25,7 @@ enum Seen {
     End,
 }
 
-/// What becomes of the worker.
+/// The end of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Lives,
@@ -165,7 +165,7 @@ fn befall(
 
 /// A `SEGV` that no memory access has caused is taken by the language's guard for one that will come
 /// again by itself, and passed over once.
-pub(super) fn send_until_it_dies(pid: i32, signal: Signal) {
+pub(crate) fn send_until_it_dies(pid: i32, signal: Signal) {
     eventually("it dies", PATIENCE, || {
         // It may be gone by now.
         let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);

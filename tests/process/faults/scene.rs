@@ -24,8 +24,8 @@ pub(crate) struct Scene<'a> {
 /// The workers when each of the first slots has exactly one, and the master has no other child for the
 /// time being: nobody boots or leaves, no zombie is left.
 pub(crate) fn settled(server: &Ferricorn, count: u16) -> Vec<(u16, i32)> {
-    let stays = |it: &Stat| {
-        it.state != 'Z' && (it.name.starts_with("ferricorn-w") || it.name == "ferricorn-log")
+    let stays = |stat: &Stat| {
+        stat.state != 'Z' && (stat.name.starts_with("ferricorn-w") || stat.name == "ferricorn-log")
     };
     eventually(&format!("{count} workers, nobody else and no zombie"), PATIENCE, || {
         let workers = server.workers();
@@ -60,7 +60,7 @@ impl<'a> Scene<'a> {
         let siblings = (0..count).filter(|slot| spared.is_some_and(|spared| spared != *slot));
         let bystanders = siblings.map(|slot| connect_to(server, slot));
         let bystanders = bystanders.map(|(connection, pid)| (pid, connection)).collect();
-        let descriptors = proc::descriptors(server.pid()).len();
+        let descriptors = proc::descriptors_but_rings(server.pid());
         Self { server, count, before, descriptors, bystanders, begun: Instant::now() }
     }
 
@@ -87,7 +87,7 @@ impl<'a> Scene<'a> {
             replaced.iter().all(|slot| gone(*slot)).then_some(after)
         });
         let others: Vec<u16> =
-            before.iter().filter(|it| !after.contains(it)).map(|(slot, _)| *slot).collect();
+            before.iter().filter(|before| !after.contains(before)).map(|(slot, _)| *slot).collect();
         assert_eq!(others, replaced, "nobody else is replaced: {before:?} -> {after:?}");
         for (pid, mut client) in bystanders {
             let answer = client.get("/").expect("a bystander is served on");
@@ -95,7 +95,7 @@ impl<'a> Scene<'a> {
         }
         server.wait_served_by(&after);
         eventually("the master has no descriptor more", PATIENCE, || {
-            (proc::descriptors(server.pid()).len() <= descriptors).then_some(())
+            (proc::descriptors_but_rings(server.pid()) <= descriptors).then_some(())
         });
         eventually("late workers have as many descriptors as early ones", PATIENCE, || {
             let mut counts = after.iter().map(|(_, pid)| proc::descriptors(*pid).len());

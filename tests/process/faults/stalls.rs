@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use super::hold;
 use super::scene::{Scene, settled, wait_replaced};
+use crate::client::get;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
@@ -61,6 +62,30 @@ fn a_master_that_stood_still_blames_nobody() {
     server.stop();
 }
 
+/// One of two threads is blocked: the other one serves, keeps `timeout` for its requests, and the worker
+/// is aborted with the name of the request that blocks it.
+#[test]
+fn a_blocked_thread_is_found_beside_one_that_serves() {
+    let config = "workers = 1\nthreads = 2\nstall_timeout = 10\ntimeout = 1";
+    let server = Ferricorn::unruly().config(config).start();
+    let (slot, victim) = settled(&server, 1)[0];
+    let [mut blocked, mut other] = [(); 2].map(|()| server.connect());
+    for client in [&mut blocked, &mut other] {
+        client.send(get("/")).expect("it is open");
+        assert_eq!(client.response().expect("it is answered").status, 200);
+    }
+    hold(&server, &mut blocked, "/block?s=60&n=1", 1);
+    other.send(get("/never")).expect("it is open");
+    assert_eq!(other.response().expect("it is answered").status, 504);
+    assert_eq!(server.get("/").expect("a thread serves").status, 200);
+    assert!(!server.log().contains("aborting it"), "{}", server.log());
+    server.wait_log(&format!("worker {slot} (pid {victim}) silent for "));
+    let held = "holds 1 request: stuck in GET /block?s=60&n=1 (";
+    server.wait_log(&format!("worker {slot} (pid {victim}) {held}"));
+    wait_replaced(&server, slot, victim);
+    server.stop();
+}
+
 /// Threads that take a processor for themselves, until they are dropped.
 struct Hogs {
     enough: Arc<AtomicBool>,
@@ -99,7 +124,7 @@ impl Drop for Hogs {
 /// Has every thread of this process run on this processor alone, and there only when nobody else wants
 /// it.
 fn leave_crumbs_to(pid: i32, processor: usize) {
-    let number = |name| proc::status(pid, name).and_then(|it| it.parse().ok());
+    let number = |name| proc::status(pid, name).and_then(|status| status.parse().ok());
     let (Some(user), Some(group)) = (number("Uid"), number("Gid")) else { panic!("{pid} is gone") };
     let (pid, processor) = (pid.to_string(), processor.to_string());
     for arguments in [
@@ -117,7 +142,7 @@ fn leave_crumbs_to(pid: i32, processor: usize) {
     }
 }
 
-/// What is said of a silent worker that is not to blame.
+/// The words about a silent worker that is not to blame.
 const WAITS: &str = "it waits for a processor";
 
 /// Others have the processor that a worker waits for, all the time and all of it: that is told, and it
@@ -141,7 +166,7 @@ fn a_worker_that_gets_no_processor_is_not_to_blame() {
         let who = format!("worker {slot} (pid {victim}) silent for ");
         eventually("its silence is told", PATIENCE, || {
             let log = server.log();
-            let told = log.lines().any(|it| it.contains(&who) && it.ends_with(WAITS));
+            let told = log.lines().any(|line| line.contains(&who) && line.ends_with(WAITS));
             told.then_some(())
         });
         let begun = Instant::now();

@@ -1,0 +1,74 @@
+//! The rules of wording that a machine can check: the subject of a sentence has a name.
+
+use super::{all, files, hold};
+
+/// Words that stand for a process, a client or a descriptor without a name for it.
+const PRONOUNS: [&str; 11] = [
+    "nobody",
+    "somebody",
+    "everybody",
+    "anybody",
+    "whoever",
+    "whom",
+    "he",
+    "she",
+    "his",
+    "her",
+    "him",
+];
+
+/// The text of a line that is a comment.
+fn comment(line: &str) -> Option<&str> {
+    line.trim_start().strip_prefix("//")
+}
+
+/// The text of a line of a doc comment.
+fn doc(line: &str) -> Option<&str> {
+    comment(line)?.strip_prefix(['/', '!']).map(str::trim)
+}
+
+#[test]
+fn comments_name_their_subjects() {
+    let broken = files("src").into_iter().flat_map(|file| {
+        let lines = file.text.lines().enumerate().filter(|(_, line)| {
+            let words =
+                comment(line).unwrap_or_default().split(|letter: char| !letter.is_alphabetic());
+            words.map(str::to_lowercase).any(|word| PRONOUNS.contains(&&*word))
+        });
+        lines.map(|(at, _)| format!("{}:{}", file.name, at + 1)).collect::<Vec<_>>()
+    });
+    hold("a component, a client, a process is called by its name", broken.collect());
+}
+
+#[test]
+fn docs_begin_with_the_thing() {
+    let broken = all().into_iter().flat_map(|file| {
+        let mut before = None;
+        let mut found = Vec::new();
+        for (at, line) in file.text.lines().enumerate() {
+            let first = doc(line).filter(|_| before.is_none());
+            let word = first.and_then(|text| text.split(' ').next());
+            if word.is_some_and(|word| ["What", "Whether", "Who", "How"].contains(&word)) {
+                found.push(format!("{}:{}", file.name, at + 1));
+            }
+            before = doc(line);
+        }
+        found
+    });
+    hold("a doc begins with a noun, or with what the function does", broken.collect());
+}
+
+#[test]
+fn closures_name_their_parameters() {
+    // Not written as it is looked for.
+    let [open, name] = ["|", "it"];
+    let forms = ["", "&", "&&", "mut ", "&mut "].map(|mark| format!("{open}{mark}{name}"));
+    let broken = files("src").into_iter().flat_map(|file| {
+        let lines = file.text.lines().enumerate().filter(|(_, line)| {
+            let is_end = |rest: &str| rest.starts_with(['|', ':', ',']);
+            forms.iter().any(|form| line.split(&**form).skip(1).any(is_end))
+        });
+        lines.map(|(at, _)| format!("{}:{}", file.name, at + 1)).collect::<Vec<_>>()
+    });
+    hold("the parameter of a closure has a name", broken.collect());
+}
