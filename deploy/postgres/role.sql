@@ -1,5 +1,5 @@
 -- Run once by the image, when it fills an empty volume. The service gets a role that owns its database
--- and may do nothing else; nobody can become the superuser over the network any more.
+-- and may do nothing else; no user can become the superuser over the network any more.
 
 -- A statement that fails is logged, with the password in it: these are not.
 SET log_min_error_statement = panic;
