@@ -25,11 +25,12 @@ use std::process::ExitCode;
 
 use self::command::{Given, Outcome, Own, Question, Task};
 use self::stderr::complain;
+use crate::config::Error;
 use crate::config::environment::CONFIG_VARIABLE;
 use crate::config::sources::{ARGUMENTS_VARIABLE, FileSource, Sources};
 use crate::config::{Config, Shown, reference};
-use crate::embed::{App, Program, Subcommand, surroundings};
-use crate::error::Error;
+use crate::embed::{App, Program, Subcommand};
+use crate::start::surroundings;
 
 /// Wrong usage (`EX_USAGE`, sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -116,7 +117,7 @@ fn perform<A: App>(task: Task, sources: Sources, app: A) -> ExitCode {
             .map_err(|reason| Error::Config(reason.into()))
             .and_then(|text| print(&text)),
         // Its warnings go to the error log.
-        Task::Serve => Config::load(sources).and_then(|config| crate::embed::run(config, app)),
+        Task::Serve => Config::load(sources).and_then(|config| crate::start::run(config, app)),
         Task::Check => Config::load(sources).and_then(|config| check(program, &config)),
         Task::Config => Config::load(sources).and_then(|config| show(program, &config, |_| true)),
         Task::Changed => Config::load(sources)

@@ -56,19 +56,13 @@ compile_error!(
      pidfds, epoll and the parent's death signal. Build it for a Linux target, or in a container."
 );
 
-mod body_limits;
+mod access_format;
 #[cfg(feature = "cli")]
 mod cli;
-mod client;
-mod client_certificate;
 pub mod config;
 mod control;
-mod deadline;
-mod draining;
 mod embed;
-mod error;
 mod ids;
-mod listener;
 mod listeners;
 mod log_event;
 #[cfg(test)]
@@ -77,11 +71,11 @@ mod logger;
 mod logging;
 mod master;
 mod measured;
-mod peer;
 mod program;
-mod request_id;
+mod request;
 mod scoreboard;
 pub mod shared;
+mod start;
 mod stats;
 mod supervisor;
 mod sys;
@@ -89,7 +83,6 @@ pub mod telemetry;
 pub mod testing;
 mod time;
 mod tls;
-mod trace_context;
 mod wire;
 mod worker;
 
@@ -97,27 +90,28 @@ mod worker;
 pub use axum;
 #[cfg(feature = "cli")]
 pub use cli::main;
-pub use client::{Client, Scheme};
-pub use client_certificate::{ClientCertificate, NoClientCertificate};
 pub use config::settings::Setting;
-pub use config::{Config, ConfigError, seconds};
-pub use deadline::Deadline;
-pub use draining::Draining;
+pub use config::{Config, ConfigError, Error, seconds};
 pub use embed::{
     App, BoxError, HttpService, PrepareContext, RunSubcommand, Subcommand, WorkerContext,
-    WorkerLoad, forbid_core_dump, run,
+    WorkerLoad,
 };
-pub use error::Error;
 pub use ids::{Generation, Slot};
-pub use listener::Listener;
-pub use peer::{NoPeerCredentials, PeerCredentials};
-pub use request_id::RequestId;
+pub use request::client::{Client, Scheme};
+pub use request::client_certificate::{ClientCertificate, NoClientCertificate};
+pub use request::deadline::Deadline;
+pub use request::draining::Draining;
+pub use request::id::RequestId;
+pub use request::listener::Listener;
+pub use request::peer::{NoPeerCredentials, PeerCredentials};
+pub use request::trace_context::TraceContext;
 pub use shared::Lead;
-pub use trace_context::TraceContext;
+pub use start::{forbid_core_dump, run};
 
 /// The parts of the inside that `benches/` and the tests of allocations need. Not part of the contract.
 #[doc(hidden)]
 pub mod bench {
-    pub use crate::logging::{AccessFormat, AccessWriter, Field, FormatError, Outcome, Record};
+    pub use crate::access_format::{AccessFormat, FormatError};
+    pub use crate::logging::{AccessWriter, Field, Outcome, Record};
     pub use crate::measured::{Board, Decisions};
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::Error;
 use super::resolve::Entry;
 use super::sources::{FileSource, Sources};
 use super::{Config, keep};
-use crate::error::Error;
 
 /// The settings that take effect at a start only, as a start has found them: key and value.
 pub(crate) type AtStart = BTreeMap<String, String>;

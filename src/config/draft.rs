@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use super::Error;
 use super::bind::{self, Bind};
 use super::problem::Problems;
 use super::resolve::{self, Resolved};
 use super::sources::Sources;
 use super::{Config, typed};
-use crate::error::Error;
 
 /// Names with a port, as they are written, and what the resolver says of each.
 pub(crate) type Answers = Vec<(String, Result<Vec<Bind>, String>)>;

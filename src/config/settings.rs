@@ -479,7 +479,7 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Variables of an access format that are always `-`.
 pub(super) fn access_format_gaps(text: &str) -> Vec<String> {
-    crate::logging::access_format_gaps(text)
+    crate::access_format::gaps(text)
 }
 
 /// Every setting in its order: ferricorn's own, with the default that the application declares for it
@@ -496,5 +496,5 @@ pub(crate) fn is_own(key: &str) -> bool {
 }
 
 fn check_access_format(text: &str) -> Result<(), String> {
-    crate::logging::access_format_error(text).map_or(Ok(()), Err)
+    crate::access_format::fault(text).map_or(Ok(()), Err)
 }

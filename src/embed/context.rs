@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::{BoxError, Tasks};
-use crate::body_limits::Declared;
 use crate::config::Config;
-use crate::draining::Draining;
 use crate::ids::{Generation, Slot};
+use crate::request::body_limits::Declared;
+use crate::request::draining::Draining;
 use crate::scoreboard::{Load, MATTERS, NAMED_LEASES, SlotBoard};
 use crate::shared::{Lead, Lease};
 
@@ -105,7 +105,7 @@ impl WorkerContext {
     /// # Errors
     /// When the path is malformed, or has a limit already.
     pub fn limit_body(&self, path: &str, bytes: u64) -> Result<(), BoxError> {
-        self.body_limits.set(path, bytes)
+        Ok(self.body_limits.set(path, bytes)?)
     }
 
     /// The notice that this worker is told to drain, for background tasks.

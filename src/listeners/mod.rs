@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Error;
 use crate::config::{Bind, BindAddress, Config};
-use crate::error::Error;
 use crate::ids::Slot;
 use crate::logging;
 use crate::sys::bell::Bell;

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::{Address, Place, Sockets};
+use crate::config::Error;
 use crate::config::{Bind, BindAddress, Config};
-use crate::error::Error;
 use crate::sys::exec::Passed;
 use crate::sys::identity::Identity;
 use crate::sys::socket::{self, Families, Join, Local, SocketFile};

@@ -1,10 +1,10 @@
 //! Writes access lines: a compiled format, the dates it remembers, and the longest line there is.
 
 use super::clock::Clock;
-use super::escape::Address;
-use super::format::{AccessFormat, LINE_MAX, NamedFields, Shape};
 use super::record::Record;
 use super::{json, text};
+use crate::access_format::escape::Address;
+use crate::access_format::{AccessFormat, LINE_MAX, NamedFields, Shape};
 
 /// Turns records into lines. One for each process: it remembers dates and an address, so it is not
 /// shared.

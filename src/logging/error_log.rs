@@ -31,10 +31,10 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::clock::{Clock, Second};
-use super::escape::{CUT, JSON_GROWTH, JsonBytes, OneLine, OneLineJson};
 use super::fields::{Fields, Value};
-use super::format::LINE_MAX;
 use super::levels;
+use crate::access_format::LINE_MAX;
+use crate::access_format::escape::{CUT, JSON_GROWTH, JsonBytes, OneLine, OneLineJson};
 use crate::config::{Level, LogFormat};
 use crate::log_event::{LogEvent, Severity};
 

@@ -5,7 +5,7 @@ use std::fmt::{self, Debug, Write as _};
 
 use tracing::field::{Field, Visit};
 
-use super::escape::OneLine;
+use crate::access_format::escape::OneLine;
 pub(super) use crate::log_event::Value;
 use crate::log_event::{EventFields, LogEvent};
 

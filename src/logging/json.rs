@@ -15,11 +15,11 @@ use serde::Serialize as _;
 
 use super::access::Memory;
 use super::clock::Clock;
-use super::escape::{self, CUT, JSON_GROWTH, JsonBytes, OneLineJson};
-use super::format::LINE_MAX;
 use super::record::{Record, micros, values};
 use super::text::user;
-use super::traceparent::{TRACEPARENT, TraceParent};
+use crate::access_format::LINE_MAX;
+use crate::access_format::escape::{self, CUT, JSON_GROWTH, JsonBytes, OneLineJson};
+use crate::access_format::{TRACEPARENT, TraceParent};
 
 /// The values below whose length is the client's or the application's.
 const VALUES: usize = 8;

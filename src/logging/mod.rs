@@ -20,9 +20,7 @@ mod access;
 mod chain;
 mod clock;
 mod error_log;
-mod escape;
 mod fields;
-mod format;
 pub(crate) mod journal;
 mod json;
 mod layers;
@@ -37,7 +35,6 @@ mod rings;
 mod sink;
 mod target;
 mod text;
-mod traceparent;
 
 use std::error::Error;
 use std::io;
@@ -46,9 +43,6 @@ use std::time::Duration;
 
 pub use access::AccessWriter;
 pub(crate) use chain::Chain;
-pub(crate) use escape::one_line;
-pub(crate) use format::NamedFields;
-pub use format::{AccessFormat, FormatError};
 pub use layers::{Layers, LogPiece, LogWriter};
 pub(crate) use layers::{scope, set_global};
 pub(crate) use legacy::Legacy;
@@ -58,7 +52,6 @@ pub(crate) use output::Stream;
 pub use record::{Field, Outcome, Record};
 pub(crate) use ring::{Consumer, Kind, Next, Rest};
 pub(crate) use rings::{MASTER, Ring, Rings};
-pub(crate) use traceparent::{TRACEPARENT, TraceParent};
 
 use self::clock::Clock;
 use self::error_log::{Entry, ErrorWriter};
@@ -66,6 +59,7 @@ use self::output::ProgramLine;
 use self::ring::Full;
 use self::sink::Sink;
 use self::target::Output;
+use crate::access_format::{AccessFormat, LINE_MAX, NamedFields, one_line};
 use crate::config::{Log, LogTarget, Skip, WhenFull};
 use crate::ids::Slot;
 use crate::log_event::{LogEvent, Severity};
@@ -289,13 +283,6 @@ pub(crate) fn named_fields() -> NamedFields {
     lock().access.as_ref().map(AccessWriter::fields).unwrap_or_default()
 }
 
-/// Returns the fault of an access format; `None` when there is none.
-pub(crate) fn access_format_error(text: &str) -> Option<String> {
-    AccessFormat::compile(text).err().map(|error| error.to_string())
-}
-
-pub(crate) use format::gaps as access_format_gaps;
-
 /// The line that tells something about the logs themselves.
 pub(crate) fn line_of(news: &News) -> Vec<u8> {
     let mut line = Vec::new();
@@ -362,8 +349,8 @@ impl Logs {
         if piece.last() != Some(&b'\n') {
             piece.push(b'\n');
         }
-        if piece.len() > format::LINE_MAX {
-            piece.truncate(format::LINE_MAX - 1);
+        if piece.len() > LINE_MAX {
+            piece.truncate(LINE_MAX - 1);
             piece.push(b'\n');
         }
         if self.sink.send(Kind::Error, &piece) == Err(Full) {

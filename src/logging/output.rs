@@ -16,8 +16,8 @@ use serde::de::IgnoredAny;
 use serde::ser::SerializeMap as _;
 
 use super::error_log::ErrorWriter;
-use super::escape::{CUT, JSON_GROWTH, JsonBytes, OneLine, OneLineJson};
-use super::format::LINE_MAX;
+use crate::access_format::LINE_MAX;
+use crate::access_format::escape::{CUT, JSON_GROWTH, JsonBytes, OneLine, OneLineJson};
 use crate::config::LogFormat;
 use crate::ids::Slot;
 

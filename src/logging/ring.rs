@@ -38,7 +38,7 @@ use crate::sys::shared::Mapping;
 use crate::time::Instant;
 
 /// Bytes of the longest record; a line that is longer is cut where it is made.
-pub(super) const RECORD_MAX: usize = super::format::LINE_MAX;
+pub(super) const RECORD_MAX: usize = crate::access_format::LINE_MAX;
 
 // What the producer writes: where the next record goes, how many lines were lost since the ring was
 // made, when the first and the last of those were that are not told yet, who it is, whose the last lost

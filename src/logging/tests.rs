@@ -488,11 +488,3 @@ fn dates_are_in_the_zone_of_the_process() {
         assert_eq!(error.split([' ', ']']).nth(2), Some(offset), "{zone}: {error}");
     }
 }
-
-#[test]
-fn formats_are_checked_for_the_configuration() {
-    assert_eq!(access_format_error("%(h)s"), None);
-    assert_eq!(access_format_error("json"), None);
-    let error = access_format_error("%(h").expect("it is wrong");
-    assert_eq!(error, "found \"%(\" at character 1 without its \")s\"; expected %(atom)s");
-}

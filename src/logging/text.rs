@@ -22,9 +22,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::access::Memory;
-use super::escape::{self, CUT};
-use super::format::Step;
 use super::record::{self, Field, Record};
+use crate::access_format::Step;
+use crate::access_format::escape::{self, CUT};
 
 /// Bytes of the longest credentials that are looked at for a user's name.
 const CREDENTIALS_MAX: usize = 512;

@@ -23,10 +23,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::config::Error;
 use crate::config::{AtStart, Config, Log, PUBLISHED};
 use crate::control::Control;
 use crate::embed::App;
-use crate::error::Error;
 use crate::ids::{Generation, Pid, SlotSet};
 use crate::listeners::Listeners;
 use crate::logging::journal::Journal;

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::events::MasterEvent;
+use crate::config::Error;
 use crate::config::{Config, ConfigError};
-use crate::error::Error;
 use crate::ids::Generation;
 use crate::logging;
 use crate::stats::Certificate;

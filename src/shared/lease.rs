@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::draining::Draining;
+use crate::request::draining::Draining;
 use crate::scoreboard::SlotBoard;
 use crate::sys::incarnation::Incarnation;
 

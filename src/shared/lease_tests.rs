@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{Lead, Lease};
-use crate::draining::Draining;
+use crate::request::draining::Draining;
 use crate::scoreboard::SlotBoard;
 use crate::sys::incarnation::Incarnation;
 

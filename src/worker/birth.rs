@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::events::WorkerEvent;
+use crate::access_format::one_line;
 use crate::config::Config;
 use crate::ids::{Generation, Slot};
 use crate::listeners::Listeners;
-use crate::logging::{self, one_line};
+use crate::logging;
 use crate::scoreboard::{Doing, SlotBoard, WorkerBoard};
 use crate::sys::channel::Lower;
 use crate::sys::fork::{InChild, SingleThreaded};

@@ -12,8 +12,9 @@ use super::heads::{Heads, TooLong};
 use super::multiplex::Streams;
 use super::overdue::{self, State};
 pub(super) use super::waits::{Fault, Kick, Wait};
-use crate::client_certificate::ClientCertificate;
-use crate::draining::Draining;
+use crate::request::Connection;
+use crate::request::client_certificate::ClientCertificate;
+use crate::request::draining::Draining;
 use crate::sys::clock;
 
 /// Bytes that a head may have, and its first line alone, before hyper refuses it without a word.
@@ -77,7 +78,7 @@ pub(crate) struct Conn {
     held: AtomicU64,
     budget: Arc<Budget>,
     /// For handlers.
-    pub(crate) draining: Draining,
+    pub(super) draining: Draining,
 }
 
 impl Conn {
@@ -163,11 +164,6 @@ impl Conn {
         let _first = self.certificate.set(certificate);
     }
 
-    /// The certificate that the client has shown.
-    pub(crate) fn certificate(&self) -> Option<&ClientCertificate> {
-        self.certificate.get()
-    }
-
     /// Notes the bytes that TLS has decrypted, and that hyper has not read.
     pub(super) fn note_buffered(&self, bytes: usize) {
         self.buffered.store(bytes as u64, Ordering::Relaxed);
@@ -209,13 +205,9 @@ impl Conn {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Gives the handler of this request so much longer, if it is in hand still.
-    pub(crate) fn extend(&self, request: u64, by: Duration) {
-        if request != self.request() {
-            return;
-        }
-        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        self.extra.fetch_add(millis, Ordering::Relaxed);
+    /// The certificate that the client has shown.
+    pub(super) fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.get()
     }
 
     pub(super) fn give(&self, kick: Kick) {
@@ -460,6 +452,24 @@ impl Conn {
     /// Returns the fault of the body of the request in hand.
     pub(super) fn fault(&self) -> Fault {
         Fault::of(self.fault.load(Ordering::Relaxed))
+    }
+}
+
+impl Connection for Conn {
+    fn extend(&self, request: u64, by: Duration) {
+        if request != self.request() {
+            return;
+        }
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.extra.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate()
+    }
+
+    fn draining(&self) -> &Draining {
+        &self.draining
     }
 }
 

@@ -1,7 +1,7 @@
 //! The state of a connection, and which kicks count.
 
 use super::*;
-use crate::draining::Draining;
+use crate::request::draining::Draining;
 
 // ORDERING: one thread writes and reads: Relaxed.
 

@@ -17,8 +17,8 @@ pub(super) use super::conn::{Conn, Fault, HeadRoom, Kick, Wait};
 use super::events::WorkerEvent;
 use super::overdue::Timeouts;
 use crate::config::Config;
-use crate::draining::Draining;
 use crate::logging;
+use crate::request::draining::Draining;
 use crate::scoreboard::{Place, WorkerBoard};
 use crate::sys::{clock, memory, statistics};
 

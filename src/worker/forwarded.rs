@@ -17,8 +17,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use axum::http::header::{FORWARDED, GetAll};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::client::{Client, Scheme};
 use crate::config::{ForwardedFields, Network};
+use crate::request::client::{Client, Scheme};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -25,9 +25,9 @@ use super::server::Server;
 use super::socket::Socket;
 use super::stream::{Encrypted, Stream};
 use super::unread;
-use crate::client::Client;
-use crate::client_certificate::ClientCertificate;
 use crate::logging;
+use crate::request::client::Client;
+use crate::request::client_certificate::ClientCertificate;
 use crate::scoreboard::Handshake;
 
 /// The first byte of a client that speaks TLS (RFC 8446 section 5.1); no request begins with it.

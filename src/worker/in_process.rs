@@ -13,12 +13,12 @@ use super::boot::routes;
 use super::leave::Leaving;
 use super::pulse::pulse;
 use super::server::Server;
-use crate::body_limits::Declared;
 use crate::config::Config;
-use crate::draining::Draining;
 use crate::embed::{App, BoxError, PrepareContext, Tasks, WorkerContext};
 use crate::ids::{Generation, Slot, SlotSet};
 use crate::listeners::Listeners;
+use crate::request::body_limits::Declared;
+use crate::request::draining::Draining;
 use crate::scoreboard::{SlotBoard, WorkerBoard};
 use crate::sys::exec::Passed;
 

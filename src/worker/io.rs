@@ -34,7 +34,7 @@ use super::socket::{Departure, Socket};
 use super::stream::{Stream, gather};
 use super::ticket::Entry;
 use super::upgraded::Upgraded;
-use crate::client::Scheme;
+use crate::request::client::Scheme;
 use crate::sys::clock;
 
 /// Bytes of an answer in pieces that are put together before they are written: to copy so few is

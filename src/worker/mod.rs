@@ -53,19 +53,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub(crate) use birth::{BOOT_FAILED, Birth, PREPARE_FAILED, WorkerBirth, begin, begin_prepare};
-pub(crate) use conn::Conn;
 use rand::RngExt;
-pub(crate) use service::InHand;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::body_limits::Declared;
 use crate::config::Config;
-use crate::draining::Draining;
 use crate::embed::{App, PrepareContext, Process, Tasks, WorkerContext};
 use crate::ids::SlotSet;
 use crate::logging::{self, Chain};
+use crate::request::body_limits::Declared;
+use crate::request::draining::Draining;
 use crate::scoreboard::Doing;
 use crate::sys::bell::Bell;
 use crate::sys::channel::{Lower, Received};

@@ -296,5 +296,6 @@ impl Ticket {
 #[cfg(not(feature = "http2"))]
 impl super::server::Server {
     /// No client is served HTTP/2 by a program without it: `http2.enabled` is false there.
-    pub(super) async fn multiplex(self: &Arc<Self>, _: Watched, _: crate::client::Client) {}
+    pub(super) async fn multiplex(self: &Arc<Self>, _: Watched, _: crate::request::client::Client) {
+    }
 }

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 
-use crate::client::Scheme;
+use crate::request::client::Scheme;
 
 /// The server's own answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::client::Scheme;
+use crate::request::client::Scheme;
 
 /// Bytes of the longest text header (section 2.1).
 const TEXT_MAX: usize = 107;

@@ -11,8 +11,9 @@ use metrics::{
 };
 
 use super::events::WorkerEvent;
+use crate::access_format::one_line;
 use crate::ids::Slot;
-use crate::logging::{self, one_line};
+use crate::logging;
 use crate::scoreboard::{
     BOUNDS, Block, SERIES_MAX, SeriesKey, SeriesKind, SeriesName, SeriesPlace, WorkerBoard, bounds,
     help_key,

@@ -30,12 +30,11 @@ use super::own::{self, CLOSE, Own};
 use super::strict::Seen;
 use super::ticket::{self, Ticket};
 use super::{addressless, forwarded, strict};
-use crate::body_limits::Limit;
-use crate::client::Client;
 use crate::embed::ServiceFailed;
-use crate::listener::Listener;
-use crate::peer::PeerCredentials;
-use crate::request_id::{RequestId, X_REQUEST_ID};
+use crate::request::InHand;
+use crate::request::body_limits::Limit;
+use crate::request::client::Client;
+use crate::request::id::{RequestId, X_REQUEST_ID};
 use crate::sys::socket;
 
 /// Answers the requests of one connection.
@@ -132,20 +131,6 @@ impl Requests {
     }
 }
 
-/// The facts about the request in hand for ferricorn's extractors: one entry among its extensions for
-/// all of them, since each costs an allocation.
-#[derive(Clone, Debug)]
-pub(crate) struct InHand {
-    pub(crate) conn: Arc<Conn>,
-    /// Which of the connection's requests it is.
-    pub(crate) number: u64,
-    pub(crate) client: Client,
-    pub(crate) id: RequestId,
-    /// Of a client on a unix socket.
-    pub(crate) credentials: Option<PeerCredentials>,
-    pub(crate) listener: Listener,
-}
-
 impl Requests {
     /// The facts that handlers may ask for.
     fn extend(
@@ -157,7 +142,14 @@ impl Requests {
     ) {
         let (conn, number) = (Arc::clone(&entry.conn), entry.conn.request());
         let (credentials, listener) = (entry.credentials, entry.listener);
-        head.extensions.insert(InHand { conn, number, client, id, credentials, listener });
+        head.extensions.insert(InHand {
+            connection: conn,
+            number,
+            client,
+            id,
+            credentials,
+            listener,
+        });
         if let Some(peer) = self.peer.peer() {
             head.extensions.insert(ConnectInfo(peer));
         }

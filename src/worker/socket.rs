@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::peer::PeerCredentials;
+use crate::request::peer::PeerCredentials;
 use crate::sys::socket;
 
 /// Reports of bytes to read in one look at a client, while its request is in hand.

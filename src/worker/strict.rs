@@ -12,7 +12,7 @@ use super::forwarded;
 use super::own::Own;
 use crate::config::{HEALTHCHECK_AGENT, Limits};
 use crate::logging::Field;
-use crate::request_id::X_REQUEST_ID;
+use crate::request::id::X_REQUEST_ID;
 
 /// The part of a request's header fields that matters to the server itself. Found in one walk over all
 /// of them: to look each one up costs more than everything else that is done here.

@@ -18,16 +18,16 @@ use super::conns::{Conn, Kick, Wait};
 use super::long::Long;
 use super::phases::{Answered, Arrival};
 use super::server::Server;
-use super::service::InHand;
 use super::stream::Stream;
 use super::upgraded::{UpgradeEnd, Upgraded};
 use super::{strict, turns};
-use crate::client::{Client, Scheme};
-use crate::client_certificate::ClientCertificate;
-use crate::listener::Listener;
 use crate::logging::{self, Field, Outcome, Record};
-use crate::peer::PeerCredentials;
-use crate::request_id::RequestId;
+use crate::request::InHand;
+use crate::request::client::{Client, Scheme};
+use crate::request::client_certificate::ClientCertificate;
+use crate::request::id::RequestId;
+use crate::request::listener::Listener;
+use crate::request::peer::PeerCredentials;
 use crate::scoreboard::Code;
 use crate::sys::clock;
 
@@ -411,9 +411,9 @@ impl Ticket {
     /// Returns the facts that extractors may know of it.
     pub(super) fn in_hand(&self) -> InHand {
         let Account { client, id, .. } = self.account();
-        let (conn, number) = (Arc::clone(&self.conn), self.conn.request());
+        let (connection, number) = (Arc::clone(&self.conn), self.conn.request());
         let (credentials, listener) = (self.credentials, self.listener);
-        InHand { conn, number, client: *client, id: id.clone(), credentials, listener }
+        InHand { connection, number, client: *client, id: id.clone(), credentials, listener }
     }
 
     /// Returns the scheme by which its client reaches the service.

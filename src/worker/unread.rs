@@ -6,9 +6,9 @@ use axum::http::{Method, StatusCode, Uri, Version};
 
 use super::conns::Conn;
 use super::server::Server;
-use crate::client::Client;
-use crate::client_certificate::ClientCertificate;
 use crate::logging::{self, Outcome, Record};
+use crate::request::client::Client;
+use crate::request::client_certificate::ClientCertificate;
 use crate::scoreboard::Code;
 use crate::sys::clock;
 

@@ -18,8 +18,8 @@ use hyper_util::rt::TokioIo;
 use super::{
     CONNECTION_WINDOW, EARLY_RESETS_MAX, ERRORS_MAX, FRAME, SEND_BUFFER, STREAM_WINDOW, lock,
 };
-use crate::client::Client;
 use crate::logging::{self, Chain};
+use crate::request::client::Client;
 use crate::worker::conns::{Conn, Kick};
 use crate::worker::events::WorkerEvent;
 use crate::worker::io::Watched;

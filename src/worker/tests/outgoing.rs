@@ -12,8 +12,8 @@ use http_body::Frame;
 
 use super::client::{Talk, body, statuses};
 use super::{BIG, LONG, Net, run, run_within};
-use crate::client::Scheme;
 use crate::embed::BoxError;
+use crate::request::client::Scheme;
 use crate::sys::socket;
 use crate::worker::phases::Arrival;
 use crate::worker::ticket::{Entry, Ticket};

@@ -13,7 +13,7 @@ use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use axum::http::Extensions;
 use axum::http::request::Parts;
 
-use crate::worker::InHand;
+use super::InHand;
 
 /// The client of the request in hand, as far as it is known and believed: an extractor for handlers.
 /// Layers ask [`Client::of`].

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::worker::InHand;
+use super::InHand;
 
 /// The user, the group and the process at the other end of a unix socket, as the kernel noted them when
 /// it connected (`SO_PEERCRED` in unix(7)): an extractor for handlers. Layers ask

@@ -6,8 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 
-use crate::embed::BoxError;
-
 /// The longest body of requests, by their paths.
 #[derive(Clone, Default)]
 pub(crate) struct BodyLimits {
@@ -39,7 +37,7 @@ impl BodyLimits {
 
     /// # Errors
     /// When the path is no path of a route, or stands in another one's way.
-    fn set(&mut self, path: &str, limit: Limit) -> Result<(), BoxError> {
+    fn set(&mut self, path: &str, limit: Limit) -> Result<(), String> {
         let inserted = self.paths.insert(path, limit);
         inserted.map_err(|error| format!("cannot limit the bodies of {path:?}: {error}"))?;
         self.has_paths = true;
@@ -95,7 +93,7 @@ impl Declared {
 
     /// # Errors
     /// See [`crate::WorkerContext::limit_body`].
-    pub(crate) fn set(&self, path: &str, bytes: u64) -> Result<(), BoxError> {
+    pub(crate) fn set(&self, path: &str, bytes: u64) -> Result<(), String> {
         let limit = if bytes == 0 { Limit::None } else { Limit::Bytes(bytes) };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).set(path, limit)
     }

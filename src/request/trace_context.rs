@@ -6,7 +6,7 @@ use axum::extract::OptionalFromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
-use crate::logging::{TRACEPARENT, TraceParent};
+use crate::access_format::{TRACEPARENT, TraceParent};
 
 /// The trace that the request in hand belongs to, and the client's span in it: an optional extractor for
 /// handlers. The access log has both (`trace_id` and `span_id` in JSON).

@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
-use crate::worker::InHand;
+use super::InHand;
 
 /// The header field that carries it, both ways.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

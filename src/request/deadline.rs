@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use crate::worker::{Conn, InHand};
+use super::{Connection, InHand};
 
 /// The deadline of the request in hand: an extractor for handlers.
 ///
@@ -19,15 +19,15 @@ use crate::worker::{Conn, InHand};
 /// }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Deadline(Option<(Arc<Conn>, u64)>);
+pub struct Deadline(Option<(Arc<dyn Connection>, u64)>);
 
 impl Deadline {
     /// Gives the request so much longer than the `timeout` of the configuration, in addition to what
     /// it was given before. Nothing happens when that request is over, and outside a ferricorn
     /// worker, as in a test of a handler.
     pub fn extend(&self, by: Duration) {
-        if let Some((conn, request)) = &self.0 {
-            conn.extend(*request, by);
+        if let Some((connection, request)) = &self.0 {
+            connection.extend(*request, by);
         }
     }
 }
@@ -37,6 +37,6 @@ impl<S: Sync> FromRequestParts<S> for Deadline {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
         let in_hand: Option<&InHand> = parts.extensions.get();
-        Ok(Self(in_hand.map(|hand| (Arc::clone(&hand.conn), hand.number))))
+        Ok(Self(in_hand.map(|hand| (Arc::clone(&hand.connection), hand.number))))
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 
-use crate::worker::InHand;
+use super::InHand;
 
 /// The listener that the request in hand came in by: an extractor for handlers. Layers ask
 /// [`Listener::of`].

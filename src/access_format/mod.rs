@@ -18,12 +18,16 @@ use std::fmt;
 use axum::http::HeaderName;
 use axum::http::header::{AUTHORIZATION, REFERER, USER_AGENT};
 
-use super::escape::{self, OneLine};
-use super::traceparent::TRACEPARENT;
+pub(crate) mod escape;
+mod traceparent;
+
+use self::escape::OneLine;
+pub(crate) use self::escape::one_line;
+pub(crate) use self::traceparent::{TRACEPARENT, TraceParent};
 
 /// Bytes of the longest access line, its newline included. Longer ones lose the ends of their
 /// longest values.
-pub(super) const LINE_MAX: usize = 64 * 1024;
+pub(crate) const LINE_MAX: usize = 64 * 1024;
 
 /// Bytes of the longest format, as written.
 const FORMAT_MAX: usize = 4096;
@@ -34,11 +38,11 @@ const ATOM_MAX: usize = 48;
 
 /// A format, ready to write lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessFormat(pub(super) Shape);
+pub struct AccessFormat(pub(crate) Shape);
 
 /// The two kinds of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// One JSON object: see [`super::json`].
     Json,
     /// Steps, one after another.
@@ -52,7 +56,7 @@ pub(super) enum Shape {
 
 /// One piece of a text line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Literal(Vec<u8>),
     Remote,
     User,
@@ -166,7 +170,7 @@ impl AccessFormat {
     }
 
     /// The header fields that lines are made of; no others need to be kept for them.
-    pub(super) fn fields(&self) -> NamedFields {
+    pub(crate) fn fields(&self) -> NamedFields {
         let mut fields = NamedFields::default();
         match &self.0 {
             Shape::Json => {
@@ -196,6 +200,11 @@ impl AccessFormat {
         let value_max = value_max(&compiler.steps, compiler.literals);
         Ok(Self(Shape::Text { steps: compiler.steps, value_max }))
     }
+}
+
+/// Returns the fault of an access format; `None` when there is none.
+pub(crate) fn fault(text: &str) -> Option<String> {
+    AccessFormat::compile(text).err().map(|error| error.to_string())
 }
 
 /// The variables that a format names and that have no value here, now: their places are always `-`.
@@ -475,5 +484,4 @@ impl<'a, E: Fn(&str) -> Option<String>> Compiler<'a, E> {
 }
 
 #[cfg(test)]
-#[path = "format_tests.rs"]
 mod tests;

@@ -100,6 +100,14 @@ fn json_is_a_word_and_not_a_format() {
 }
 
 #[test]
+fn formats_are_checked_for_the_configuration() {
+    assert_eq!(fault("%(h)s"), None);
+    assert_eq!(fault("json"), None);
+    let error = fault("%(h").expect("it is wrong");
+    assert_eq!(error, "found \"%(\" at character 1 without its \")s\"; expected %(atom)s");
+}
+
+#[test]
 fn errors_name_the_place_what_was_found_and_what_is_known() {
     let known = "known are h l u t r m U q H s B b f a T M D L p, \
                  {header}i, {header}o and {variable}e";

@@ -10,7 +10,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use tokio::sync::Notify;
 
-use crate::worker::InHand;
+use super::InHand;
 
 /// The notice that this worker has been told to drain: an extractor for handlers of long answers, and for
 /// background tasks [`crate::WorkerContext::draining`]. It is a flag, and a future that ends when the
@@ -96,7 +96,7 @@ impl<S: Sync> FromRequestParts<S> for Draining {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
         let in_hand: Option<&InHand> = parts.extensions.get();
-        Ok(in_hand.map(|request| request.conn.draining.clone()).unwrap_or_default())
+        Ok(in_hand.map(|request| request.connection.draining().clone()).unwrap_or_default())
     }
 }
 

@@ -5,9 +5,9 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::config::Error;
 use crate::config::problem::{Problems, reason};
 use crate::config::{BindAddress, Config, LogTarget};
-use crate::error::Error;
 use crate::sys::clock;
 use crate::sys::identity::Identity;
 use crate::tls;

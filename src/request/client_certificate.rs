@@ -10,8 +10,8 @@ use axum::http::{Extensions, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
+use super::InHand;
 use crate::tls;
-use crate::worker::InHand;
 
 /// The certificate that the client has shown in its TLS handshake, checked against `tls.client_ca`: an
 /// extractor for handlers. Layers ask [`ClientCertificate::of`].
@@ -76,7 +76,7 @@ impl ClientCertificate {
     #[must_use]
     pub fn of(extensions: &Extensions) -> Option<Self> {
         let inserted = extensions.get::<Self>().cloned();
-        inserted.or_else(|| extensions.get::<InHand>()?.conn.certificate().cloned())
+        inserted.or_else(|| extensions.get::<InHand>()?.connection.certificate().cloned())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The errors that can end the server, each with its exit code.
 
-use crate::config::ConfigError;
+use super::ConfigError;
 
 /// Why the server ended, or did not start. Its text is one sentence that says what, where, and what
 /// to do.

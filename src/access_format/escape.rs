@@ -14,11 +14,11 @@ use std::net::IpAddr;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 /// The mark where a value was cut short.
-pub(super) const CUT: &str = "[cut]";
+pub(crate) const CUT: &str = "[cut]";
 /// The most bytes that one byte of a value becomes in text: `\xHH`.
-pub(super) const TEXT_GROWTH: usize = 4;
+pub(crate) const TEXT_GROWTH: usize = 4;
 /// The most bytes that one byte of a value becomes in JSON: `\u00HH`.
-pub(super) const JSON_GROWTH: usize = 6;
+pub(crate) const JSON_GROWTH: usize = 6;
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
@@ -33,7 +33,7 @@ fn is_unsafe(byte: u8) -> bool {
 
 /// Appends bytes of unknown origin to a text line: `"` as `\"`, `\` as `\\`, any other byte outside
 /// printable ASCII as `\xHH`.
-pub(super) fn text(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn text(bytes: &[u8], out: &mut Vec<u8>) {
     let (chunks, rest) = bytes.as_chunks::<STRIDE>();
     for chunk in chunks {
         if any_unsafe(chunk) {
@@ -46,7 +46,7 @@ pub(super) fn text(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Returns true if [`text`] and JSON would write these bytes as they are.
-pub(super) fn is_plain(bytes: &[u8]) -> bool {
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
     let (chunks, rest) = bytes.as_chunks::<STRIDE>();
     !chunks.iter().any(any_unsafe) && !rest.iter().any(|byte| is_unsafe(*byte))
 }
@@ -67,19 +67,19 @@ fn each(mut bytes: &[u8], out: &mut Vec<u8>) {
 
 /// The text of the last address: one client, or one proxy, often sends many requests in a row.
 #[derive(Debug)]
-pub(super) struct Address {
+pub(crate) struct Address {
     last: Option<IpAddr>,
     text: Vec<u8>,
 }
 
 impl Address {
     /// None yet, and room for any.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { last: None, text: Vec::with_capacity(48) }
     }
 
     /// An address as text.
-    pub(super) fn text(&mut self, address: IpAddr) -> &[u8] {
+    pub(crate) fn text(&mut self, address: IpAddr) -> &[u8] {
         if self.last != Some(address) {
             self.last = Some(address);
             self.text.clear();
@@ -90,7 +90,7 @@ impl Address {
 }
 
 /// As [`text`], and a space is `\x20`: for a value that stands between spaces without quotes.
-pub(super) fn word(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn word(bytes: &[u8], out: &mut Vec<u8>) {
     for (index, part) in bytes.split(|byte| *byte == b' ').enumerate() {
         if index > 0 {
             out.extend_from_slice(b"\\x20");
@@ -111,7 +111,7 @@ fn escaped_byte(byte: u8, out: &mut Vec<u8>) {
 }
 
 /// The first `max` bytes, and whether that is less than all. A character is not cut in two.
-pub(super) fn cut(bytes: &[u8], max: usize) -> (&[u8], bool) {
+pub(crate) fn cut(bytes: &[u8], max: usize) -> (&[u8], bool) {
     if bytes.len() <= max {
         return (bytes, false);
     }
@@ -133,7 +133,7 @@ fn is_unruly(character: char) -> bool {
 
 /// Text of our own or of the application's on one line: unruly characters are written as Rust
 /// writes them (`\n`, `\u{1b}`), everything else as it is.
-pub(super) struct OneLine<'a>(pub(super) &'a str);
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,9 +154,9 @@ impl fmt::Display for OneLine<'_> {
 /// Bytes of unknown origin as a JSON string of at most so many of them: what is not UTF-8 becomes
 /// U+FFFD, what was cut ends in [`CUT`].
 #[derive(Clone, Copy)]
-pub(super) struct JsonBytes<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) max: usize,
+pub(crate) struct JsonBytes<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) max: usize,
 }
 
 impl serde::Serialize for JsonBytes<'_> {
@@ -187,7 +187,7 @@ impl fmt::Display for Lossy<'_> {
 }
 
 /// Compact JSON whose strings hold no unruly character either: these are written as `\uHHHH`.
-pub(super) struct OneLineJson;
+pub(crate) struct OneLineJson;
 
 impl Formatter for OneLineJson {
     fn write_string_fragment<W: ?Sized + io::Write>(
