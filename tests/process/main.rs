@@ -44,6 +44,7 @@ mod log_figures;
 mod logs;
 mod machine;
 mod metrics;
+mod metrics_figures;
 mod namespaces;
 mod nginx;
 mod numbered;
