@@ -78,4 +78,5 @@ mod tls_serving;
 mod tunnel;
 mod upgrade;
 mod waits;
+mod why;
 mod writable;

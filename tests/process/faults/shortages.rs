@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::scene::{Scene, connect_to, settled, wait_replaced};
 use crate::client::{Connection, Outcome, get};
+use crate::control::succeed;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
@@ -302,6 +303,10 @@ fn a_worker_that_the_kernel_kills_for_want_of_memory_is_told_as_such() {
             "worker 1 (pid {victim}) took with it 1 request: died in GET {target} ("
         ));
         server.wait_log(&format!("\"GET {target} HTTP/1.1\" - - "));
+        let why = succeed(&server, &["why", "1", "--json"]);
+        let why: serde_json::Value = serde_json::from_str(&why).expect("one object");
+        let end = why["ends"].as_array().and_then(|ends| ends.first()).expect("an end");
+        assert_eq!((&end["cause"], &end["pid"]), (&"out_of_memory".into(), &victim.into()));
         let recovered = scene.recovers(&[1]);
         println!("out of memory: served again after {recovered:?}");
     }
