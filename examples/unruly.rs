@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `/` | `ok` |
 //! | `/pid`, `/slot` | the worker's pid, its slot |
-//! | `/echo` | the request's body |
+//! | `/echo`, `/length` | the request's body, its length |
 //! | `/slow?s=N` or `?ms=N` | answers after so long |
 //! | `/sleep-extend?s=N` or `?ms=N` | the same, having asked for that much more time |
 //! | `/block?s=N` or `?ms=N` | blocks the worker's event loop for so long, then answers |
@@ -150,6 +150,7 @@ fn routes(worker: &WorkerContext) -> axum::Router {
         .route("/pid", get(move || async move { format!("{pid}\n") }))
         .route("/slot", get(move || async move { format!("{slot}\n") }))
         .route("/echo", any(|body: Bytes| async { body }))
+        .route("/length", any(|body: Bytes| async move { format!("{} bytes\n", body.len()) }))
         .route("/slow", get(slow))
         .route("/sleep-extend", get(sleep_extend))
         .route("/block", get(block))

@@ -29,6 +29,7 @@ mod figures;
 mod folders;
 mod fuzz;
 mod grpc;
+mod h2spec;
 mod haproxy;
 mod harness;
 mod health;
