@@ -45,8 +45,42 @@ pub(super) struct Tls {
 /// [`Tls`] for another image of the program: descriptors by their numbers.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct HandedTls {
-    bundles: BTreeMap<Generation, i32>,
+    bundles: BTreeMap<Generation, HandedBundle>,
     tickets: Option<(i32, Instant)>,
+    look_at: Option<Instant>,
+}
+
+/// A [`Bundle`] for another image of the program.
+#[derive(Debug, Serialize, Deserialize)]
+struct HandedBundle {
+    memory: i32,
+    expiries: Vec<HandedExpiry>,
+}
+
+/// An [`Expiry`] for another image of the program, in seconds since 1970.
+#[derive(Debug, Serialize, Deserialize)]
+struct HandedExpiry {
+    file: String,
+    at: u64,
+}
+
+impl HandedBundle {
+    fn of(bundle: &Bundle) -> io::Result<Self> {
+        let expiry =
+            |expiry: &Expiry| HandedExpiry { file: expiry.file.clone(), at: seconds(expiry.at) };
+        let expiries = bundle.expiries().iter().map(expiry).collect();
+        Ok(Self { memory: exec::keep(bundle)?, expiries })
+    }
+
+    fn take_over(self) -> io::Result<Bundle> {
+        let expiry = |handed: HandedExpiry| {
+            // A time that does not fit is no time that an image has handed over.
+            let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(handed.at));
+            Ok(Expiry { file: handed.file, at: at.ok_or(io::ErrorKind::InvalidData)? })
+        };
+        let expiries = self.expiries.into_iter().map(expiry).collect::<io::Result<_>>()?;
+        Ok(Bundle::inherit(exec::inherited(self.memory)?, expiries))
+    }
 }
 
 impl Tls {
@@ -104,11 +138,8 @@ impl Tls {
     /// The certificates of this generation, for the stats process.
     pub(super) fn certificates(&self, generation: Generation) -> Vec<Certificate> {
         let expiries = self.bundles.get(&generation).map_or(&[][..], Bundle::expiries);
-        let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let certificate = |expiry: &Expiry| Certificate {
-            name: expiry.file.clone(),
-            end: since(expiry.at).as_secs(),
-        };
+        let certificate =
+            |expiry: &Expiry| Certificate { name: expiry.file.clone(), end: seconds(expiry.at) };
         expiries.iter().map(certificate).collect()
     }
 
@@ -119,13 +150,15 @@ impl Tls {
     }
 
     pub(super) fn hand_over(&self) -> io::Result<HandedTls> {
-        let bundle =
-            |(generation, bundle): (&Generation, &Bundle)| Ok((*generation, exec::keep(bundle)?));
+        let bundle = |(generation, bundle): (&Generation, &Bundle)| {
+            Ok((*generation, HandedBundle::of(bundle)?))
+        };
         let tickets =
             |tickets: &TicketKeys| Ok::<_, io::Error>((exec::keep(tickets)?, tickets.rotate_at()));
         Ok(HandedTls {
             bundles: self.bundles.iter().map(bundle).collect::<io::Result<_>>()?,
             tickets: self.tickets.as_ref().map(tickets).transpose()?,
+            look_at: self.look_at,
         })
     }
 
@@ -136,8 +169,8 @@ impl Tls {
     }
 
     pub(super) fn take_over(handed: HandedTls) -> io::Result<Self> {
-        let bundle = |(generation, number): (Generation, i32)| {
-            Ok((generation, Bundle::inherit(exec::inherited(number)?)))
+        let bundle = |(generation, bundle): (Generation, HandedBundle)| {
+            Ok((generation, bundle.take_over()?))
         };
         let tickets = |(number, rotate_at): (i32, Instant)| {
             Ok::<_, io::Error>(TicketKeys::inherit(exec::inherited(number)?, rotate_at))
@@ -145,7 +178,7 @@ impl Tls {
         Ok(Self {
             bundles: handed.bundles.into_iter().map(bundle).collect::<io::Result<_>>()?,
             tickets: handed.tickets.map(tickets).transpose()?,
-            look_at: None,
+            look_at: handed.look_at,
         })
     }
 }
@@ -153,6 +186,11 @@ impl Tls {
 /// The descriptors that a worker needs.
 pub(super) fn descriptors(birth: &Material) -> [RawFd; 2] {
     [birth.bundle.as_raw_fd(), birth.tickets.as_raw_fd()]
+}
+
+/// Seconds since 1970.
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Whole days until then; `None`: it is over.

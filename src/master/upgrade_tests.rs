@@ -34,7 +34,11 @@ fn written() -> String {
         "version": STATE_VERSION,
         "supervisor": supervisor,
         "listeners": { "addresses": [null], "slots": 2, "bells": [4, 5], "passed": [14] },
-        "tls": { "bundles": { "1": 16 }, "tickets": [17, 9] },
+        "tls": {
+            "bundles": { "1": { "memory": 16, "expiries": [{ "file": "a.crt", "at": 4 }] } },
+            "tickets": [17, 9],
+            "look_at": 9,
+        },
         "counters": 6,
         "metrics": 16,
         "stats": ["127.0.0.1:9464", 17],

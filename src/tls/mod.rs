@@ -79,9 +79,9 @@ impl Bundle {
         Ok(Some(Self { memory, expiries: read.expiries }))
     }
 
-    /// Takes over the file in memory of another image.
-    pub(crate) fn inherit(memory: OwnedFd) -> Self {
-        Self { memory: memory.into(), expiries: Vec::new() }
+    /// Takes over the file in memory of another image, with the ends of its certificates.
+    pub(crate) fn inherit(memory: OwnedFd, expiries: Vec<Expiry>) -> Self {
+        Self { memory: memory.into(), expiries }
     }
 
     /// The certificates that are not valid any more so much later.
@@ -93,7 +93,7 @@ impl Bundle {
         self.expiries.iter().filter(move |expiry| expiry.at <= now + within)
     }
 
-    /// The ends of all its certificates; none of a bundle of an earlier image.
+    /// The ends of all its certificates.
     pub(crate) fn expiries(&self) -> &[Expiry] {
         &self.expiries
     }

@@ -18,6 +18,12 @@ pub(crate) fn stats_address(server: &Ferricorn) -> SocketAddr {
     })
 }
 
+/// The stats process.
+pub(crate) fn stats_process(server: &Ferricorn) -> Option<i32> {
+    let is_it = |child: &proc::Stat| child.name == "ferricorn-stat" && child.state != 'Z';
+    proc::children(server.pid()).into_iter().find(is_it).map(|child| child.pid)
+}
+
 pub(crate) fn stats(builder: Builder, config: &str) -> Ferricorn {
     let text = format!("{config}\n[stats]\nbind = \"127.0.0.1:0\"\n");
     builder.config(&text).start()
@@ -119,11 +125,9 @@ fn a_dead_stats_process_is_replaced_and_its_counters_go_on() {
     let address = stats_address(&server);
     assert_eq!(server.get("/").expect("it answers").status, 200);
     let before = scrape(address);
-    let is_it = |it: &proc::Stat| it.name == "ferricorn-stat" && it.state != 'Z';
-    let find = || proc::children(server.pid()).into_iter().find(is_it).map(|child| child.pid);
-    let first = find().expect("it serves");
+    let first = stats_process(&server).expect("it serves");
     send(first, Signal::SIGKILL);
-    eventually("another one", PATIENCE, || find().filter(|pid| *pid != first));
+    eventually("another one", PATIENCE, || stats_process(&server).filter(|pid| *pid != first));
     let after = scrape(address);
     assert_no_fall(&before, &after);
     assert_eq!(after["ferricorn_requests_total{code=\"200\"}"], 1.0);

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::{
 use crate::client::{Address, Connection, get};
 use crate::harness::{Builder, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::{Client, Crowd, Load};
-use crate::metrics::{scrape, stats_address};
+use crate::metrics::{scrape, stats_address, stats_process};
 use crate::tls::{self, Algorithm, Pair, client_config};
 
 /// The `[tls]` table of a server with one certificate.
@@ -210,6 +210,33 @@ fn certificate_that_expires_soon_is_a_warning() {
     Pair::server_until(&["localhost"], late).write(server.folder(), "a");
     server.signal(Signal::SIGHUP);
     eventually("the metric of the new one", PATIENCE, || is_end_of(late).then_some(()));
+    server.stop();
+}
+
+/// The image that takes over knows the certificates in use, also while its own generation is not ready.
+#[test]
+fn certificate_metric_stands_while_an_upgrade_boots() {
+    let builder = Ferricorn::unruly().env("UNRULY_PREPARE_FILE", "prepare").file("prepare", "");
+    let late = time_in_days(90);
+    Pair::server_until(&["localhost"], late).write(builder.folder(), "a");
+    let stats = "[stats]\nbind = '127.0.0.1:0'\n";
+    let builder = builder.config(&format!("workers = 1\n{TLS}{stats}"));
+    let real = builder.binary().to_owned();
+    let server = crate::disk::started_by_link(builder).start();
+    std::fs::write(server.folder().join("prepare"), "held").expect("the folder is ours");
+    let before = stats_process(&server);
+    crate::disk::put_link(server.folder(), &real);
+    server.signal(Signal::SIGUSR2);
+    server.wait_log("Upgraded in place to ferricorn ");
+    eventually("another stats process", PATIENCE, || {
+        let now = stats_process(&server);
+        (now.is_some() && now != before).then_some(())
+    });
+    let end = scrape(stats_address(&server)).get(EXPIRY).copied().unwrap_or_default();
+    assert!((0.0..=1.0).contains(&(end - late as f64)), "{end} {late}");
+    assert!(!server.log().contains("reloaded: generation "), "its reload is held");
+    std::fs::write(server.folder().join("prepare"), "").expect("the folder is ours");
+    server.wait_log("reloaded: generation ");
     server.stop();
 }
 
