@@ -292,7 +292,7 @@ pub const SETTINGS: &[Setting] = &[
         "log.when_full",
         "drop",
         &["drop", "block"],
-        "What access lines do while nobody reads them: they are dropped and counted, or block.",
+        "The fate of access lines while the log is not read: they are dropped and counted, or block.",
     ),
     Setting::size(
         "limits.request_line",

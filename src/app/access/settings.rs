@@ -28,11 +28,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
          where it is missing; \"\": the file of users with .secret behind its name.",
     ),
     Setting::duration("access.lifetime", "1h", LIFETIME_MS, "How long a token is valid."),
-    Setting::boolean("access.read", "false", "Reading rows takes a token, too; it needs access.users."),
+    Setting::boolean(
+        "access.read",
+        "false",
+        "Reading rows takes a token, too; it needs access.users.",
+    ),
     Setting::text(
         "access.first_user",
         "",
-        "A user, name:password, with whom the file of users is made where it is missing; \"none\": none.",
+        "The user, name:password, of a file of users that is made where none is; \"none\": none.",
     )
     .file_env("FERRICORN_ACCESS_FIRST_USER_FILE")
     .check(add::check_first_user)
