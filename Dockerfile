@@ -37,11 +37,14 @@ RUN touch src/main.rs src/lib.rs \
         cargo build --release --locked --bin ferricorn && built=target/release; \
     fi \
  && install -D "$built/ferricorn" /image/usr/local/bin/ferricorn \
+ && install -D -m 644 -t "/image/usr/lib/$(uname -m)-linux-gnu" "/usr/lib/$(uname -m)-linux-gnu/libgcc_s.so.1" \
  && install -d /image/etc/ferricorn \
  && "$built/ferricorn" config --reference >/image/etc/ferricorn/config.toml \
  && install -d -m 700 -o 65532 -g 65532 /image/var/lib/ferricorn /image/var/lib/ferricorn/data
 
-FROM gcr.io/distroless/cc-debian${DEBIAN_NUMBER}:nonroot
+# It has the C library. The one library besides that the program is linked to, of stack traces, comes with
+# the program; the image that has it has OpenSSL and C++, too, which are a fifth of all.
+FROM gcr.io/distroless/base-nossl-debian${DEBIAN_NUMBER}:nonroot
 # That of Cargo.toml.
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -84,8 +84,8 @@ built() {
     local size
     size=$(docker image inspect -f '{{.Size}}' ferricorn-test)
     figure "image: $((size / 1000)) kB"
-    # 22.8 MB are Debian's, 15.6 the program, of which TLS, HTTP/2, logins and the control commands are 5.
-    at_most 'size of the image' "$size" 40000000
+    # 14.4 MB are Debian's, 15.6 the program, of which TLS, HTTP/2, logins and the control commands are 5.
+    at_most 'size of the image' "$size" 35000000
     image() { docker image inspect -f "$1" ferricorn-test; }
     is user "$(image '{{.Config.User}}')" 65532:65532
     is 'stop signal' "$(image '{{.Config.StopSignal}}')" SIGTERM
