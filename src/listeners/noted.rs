@@ -1,6 +1,8 @@
 //! The part of an address that is a configuration's, not its socket's: TLS, or none, and its name.
 //! That may change over a reload while the socket stays.
 
+use std::net::SocketAddr;
+
 use super::{Address, Listeners, Place, open};
 use crate::config::{Bind, BindAddress, Config};
 
@@ -40,6 +42,15 @@ impl Listeners {
     /// The addresses as [`Listeners::names`] has them, each behind its name.
     pub(crate) fn labels(&self) -> Vec<String> {
         self.open_addresses().map(|(_, address)| address.label()).collect()
+    }
+
+    /// The local address of every connection of this address; `None` where they have different ones, or
+    /// none. A socket that was inherited may have options that ours have not (ip(7), `IP_TRANSPARENT`).
+    pub(crate) fn local(&self, number: u16) -> Option<SocketAddr> {
+        match self.addresses.get(usize::from(number))?.as_ref()?.place {
+            Place::Tcp(local) => Some(local).filter(|local| !local.ip().is_unspecified()),
+            Place::Unix { .. } | Place::Inherited { .. } => None,
+        }
     }
 
     fn noted(&self, number: u16) -> Option<&Noted> {

@@ -42,7 +42,8 @@ impl Listener {
     }
 
     /// The local address of the connection, which is the one that the client or the last proxy connected
-    /// to; `None` on a unix socket. Of a listener at every address (`0.0.0.0`) it is the one of these.
+    /// to; `None` on a unix socket. Of a listener at every address (`0.0.0.0`) it is the one of these: the
+    /// kernel is asked when the extractor is used, and tells nothing once the connection is closed.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
@@ -53,7 +54,7 @@ impl Listener {
     #[must_use]
     pub fn of(extensions: &Extensions) -> Self {
         let inserted = extensions.get::<Self>().copied();
-        let in_hand = || extensions.get::<InHand>().map(|in_hand| in_hand.listener);
+        let in_hand = || extensions.get::<InHand>().map(|in_hand| in_hand.listener.listener());
         inserted.or_else(in_hand).unwrap_or_default()
     }
 }

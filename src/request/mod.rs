@@ -12,6 +12,7 @@ pub(crate) mod deadline;
 pub(crate) mod draining;
 pub(crate) mod id;
 pub(crate) mod listener;
+pub(crate) mod local;
 pub(crate) mod peer;
 pub(crate) mod trace_context;
 
@@ -19,7 +20,7 @@ use self::client::Client;
 use self::client_certificate::ClientCertificate;
 use self::draining::Draining;
 use self::id::RequestId;
-use self::listener::Listener;
+use self::local::Origin;
 use self::peer::PeerCredentials;
 
 /// The facts about the request in hand for ferricorn's extractors: one entry among its extensions for
@@ -33,7 +34,7 @@ pub(crate) struct InHand {
     pub(crate) id: RequestId,
     /// Of a client on a unix socket.
     pub(crate) credentials: Option<PeerCredentials>,
-    pub(crate) listener: Listener,
+    pub(crate) listener: Origin,
 }
 
 /// The connection that a request came by, as far as extractors ask for it.

@@ -325,6 +325,24 @@ pub(crate) fn local(socket: BorrowedFd<'_>) -> io::Result<Local> {
     Ok(address.as_socket().map_or(Local::Unix, Local::Tcp))
 }
 
+/// Returns the local address of the TCP socket with this number. The number is only looked up: where it
+/// names nothing, or something else, the answer is wrong.
+///
+/// # Errors
+/// The error of getsockname(2).
+pub(crate) fn local_of(socket: RawFd) -> io::Result<SocketAddr> {
+    let ask = |address: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
+        // SAFETY: the kernel writes at most `length` bytes to `address`, and changes nothing of the socket.
+        #[expect(unsafe_code, reason = "the number may name no descriptor")]
+        let status = unsafe { libc::getsockname(socket, address.cast(), length) };
+        if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: what getsockname(2) has written is an address of that length.
+    #[expect(unsafe_code, reason = "what the kernel writes has no type")]
+    let ((), address) = unsafe { socket2::SockAddr::try_init(ask) }?;
+    address.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
 /// Has accept(2) wait for a connection where there is none, for every process that shares the socket and
 /// has not changed that.
 ///
@@ -397,10 +415,11 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<us
     io::Read::read(&mut &*SockRef::from(&socket), bytes)
 }
 
-/// Returns true if accept(2) failed for want of descriptors or memory.
+/// Returns true if a call failed for want of descriptors or memory, or since too many descriptors of this
+/// user are under way in messages (unix(7), `ETOOMANYREFS`).
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     let number = error.raw_os_error();
-    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM]
+    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS]
         .into_iter()
         .any(|other| Some(other) == number)
 }

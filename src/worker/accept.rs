@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,7 @@ use super::socket::Socket;
 use crate::ids::{Slot, SlotSet};
 use crate::listeners::Listeners;
 use crate::logging;
-use crate::request::listener::Listener;
+use crate::request::local::{Local, Origin};
 use crate::scoreboard::Measure;
 use crate::sys::acceptor::{Accepted, Acceptor};
 use crate::sys::readable::readable;
@@ -53,6 +54,8 @@ struct ListenerKind {
     is_tls: bool,
     /// The name by which its routes are found.
     name: Option<&'static str>,
+    /// The local address of every connection; `None` where each may have another one.
+    local: Option<SocketAddr>,
 }
 
 impl Server {
@@ -224,22 +227,21 @@ impl Server {
     fn kind(&self, listeners: &Listeners, address: u16) -> ListenerKind {
         let name = |name| self.routes.named.iter().find(|(other, _)| *other == name);
         let name = listeners.name(address).and_then(name).map(|(name, _)| *name);
-        ListenerKind { is_tls: listeners.is_tls(address), name }
+        let (is_tls, local) = (listeners.is_tls(address), listeners.local(address));
+        ListenerKind { is_tls, name, local }
     }
 
     fn begin(self: &Arc<Self>, accepted: Accepted, kind: ListenerKind) {
         let queue_wait = self.queue_wait(&accepted);
-        let here = match &accepted {
-            Accepted::Tcp(stream, _) => stream.local_addr().ok(),
-            Accepted::Unix(_) => None,
-        };
         let socket = match accepted {
             Accepted::Tcp(stream, peer) => Socket::tcp(stream).map(|tcp| (tcp, Some(peer))),
             Accepted::Unix(stream) => Socket::unix(stream).map(|socket| (socket, None)),
         };
         match socket {
-            Ok((socket, peer)) => {
-                let listener = Listener::new(kind.name, here);
+            Ok((mut socket, peer)) => {
+                let is_known = peer.is_none() || kind.local.is_some();
+                let local = if is_known { Local::Known(kind.local) } else { socket.local() };
+                let listener = Origin { name: kind.name, local };
                 self.serve(socket, peer, listener, kind.is_tls, queue_wait);
             }
             Err(error) => self.complain(&error),

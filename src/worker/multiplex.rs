@@ -243,7 +243,7 @@ impl Entry {
             server: Arc::clone(server),
             peer: connection.peer,
             credentials: connection.credentials,
-            listener: connection.listener,
+            listener: connection.listener.clone(),
             departing: Mutex::default(),
             resting: Mutex::default(),
             upgrade: Mutex::default(),

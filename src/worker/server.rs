@@ -39,7 +39,7 @@ use crate::logging::{self, Chain};
 use crate::request::body_limits::BodyLimits;
 use crate::request::client::{Client, Scheme};
 use crate::request::draining::Draining;
-use crate::request::listener::Listener;
+use crate::request::local::Origin;
 use crate::scoreboard::{Place, SlotBoard, WorkerBoard};
 use crate::sys::{clock, process};
 
@@ -278,7 +278,7 @@ impl Server {
         self: &Arc<Self>,
         socket: Socket,
         peer: Option<SocketAddr>,
-        listener: Listener,
+        listener: Origin,
         is_tls: bool,
         queue_wait: Option<Duration>,
     ) {
@@ -357,7 +357,7 @@ impl Server {
     pub(super) fn requests(&self, watched: &Watched, peer: Client) -> Requests {
         let entry = Arc::clone(watched.entry());
         Requests {
-            router: self.routes.of(entry.listener.name()).clone(),
+            router: self.routes.of(entry.listener.name).clone(),
             entry,
             socket: watched.socket(),
             peer,

@@ -141,7 +141,7 @@ impl Requests {
         id: RequestId,
     ) {
         let (conn, number) = (Arc::clone(&entry.conn), entry.conn.request());
-        let (credentials, listener) = (entry.credentials, entry.listener);
+        let (credentials, listener) = (entry.credentials, entry.listener.clone());
         head.extensions.insert(InHand {
             connection: conn,
             number,

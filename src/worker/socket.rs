@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::request::local::{Local, OpenSocket};
 use crate::request::peer::PeerCredentials;
 use crate::sys::socket;
 
@@ -25,6 +26,8 @@ const LOOKS_MAX: usize = 4;
 /// A client's socket.
 #[derive(Debug, Default)]
 pub(super) struct Socket {
+    /// Dropped before the socket is closed.
+    open: Option<OpenSocket>,
     socket: ClientSocket,
     /// The bytes that came in behind a PROXY header, or were looked at before a handshake.
     ahead: BytesMut,
@@ -80,6 +83,12 @@ impl Socket {
         let ClientSocket::Unix(stream) = &self.socket else { return None };
         let peer = stream.peer_cred().ok()?;
         Some(PeerCredentials::new(peer.uid(), peer.gid(), peer.pid()))
+    }
+
+    /// Its local address, which is looked up when it is asked for.
+    pub(super) fn local(&mut self) -> Local {
+        let number = self.number();
+        self.open.get_or_insert_with(|| OpenSocket::new(number)).local()
     }
 
     /// The number of the socket, for as long as it is open.

@@ -26,7 +26,7 @@ use crate::request::InHand;
 use crate::request::client::{Client, Scheme};
 use crate::request::client_certificate::ClientCertificate;
 use crate::request::id::RequestId;
-use crate::request::listener::Listener;
+use crate::request::local::Origin;
 use crate::request::peer::PeerCredentials;
 use crate::scoreboard::Code;
 use crate::sys::clock;
@@ -42,7 +42,7 @@ pub(super) struct Entry {
     /// Of the client on a unix socket.
     pub(super) credentials: Option<PeerCredentials>,
     /// The listener that the connection came in by.
-    pub(super) listener: Listener,
+    pub(super) listener: Origin,
     pub(super) departing: Mutex<Departing>,
     /// The stream, while the connection rests.
     pub(super) resting: Mutex<Stream>,
@@ -72,7 +72,7 @@ impl Entry {
         server: &Arc<Server>,
         peer: Option<SocketAddr>,
         credentials: Option<PeerCredentials>,
-        listener: Listener,
+        listener: Origin,
     ) -> Self {
         let conn = server.conns.enter();
         Self {
@@ -412,7 +412,7 @@ impl Ticket {
     pub(super) fn in_hand(&self) -> InHand {
         let Account { client, id, .. } = self.account();
         let (connection, number) = (Arc::clone(&self.conn), self.conn.request());
-        let (credentials, listener) = (self.credentials, self.listener);
+        let (credentials, listener) = (self.credentials, self.listener.clone());
         InHand { connection, number, client: *client, id: id.clone(), credentials, listener }
     }
 

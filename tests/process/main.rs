@@ -70,6 +70,7 @@ mod service;
 mod signals;
 mod status_page;
 mod storms;
+mod system_calls;
 mod systemd;
 mod table;
 mod targets;
