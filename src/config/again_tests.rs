@@ -74,3 +74,30 @@ fn what_is_no_file_is_refused() {
     fs::rename(folder.path().join("pipe"), &config).unwrap();
     assert_eq!(before.reload().unwrap_err().to_string(), format!("config.toml: {reason}"));
 }
+
+/// It is the master by now: a silent resolver would keep it from reaping and stopping.
+#[test]
+fn image_that_takes_over_asks_no_resolver() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "bind = ['nowhere.invalid:80', '127.0.0.1:0']";
+    fs::write(folder.path().join("config.toml"), text).unwrap();
+    let load = |names: &[&str]| {
+        let variable = |name: &&str| environment::Variable {
+            name: (*name).to_owned(),
+            text: Some("13".to_owned()),
+            line: None,
+        };
+        let environment = names.iter().map(variable).collect();
+        Config::load(Sources { environment, ..sources(folder.path()) })
+    };
+    let config = load(&[STATE_VARIABLE]).unwrap();
+    let shown = |config: &Config| config.bind.iter().map(Bind::to_string).collect::<Vec<_>>();
+    assert_eq!(shown(&config), ["127.0.0.1:0"]);
+    // The reload that follows asks.
+    assert_eq!(config.draft().names(), ["nowhere.invalid:80"]);
+    assert!(config.reload().unwrap_err().to_string().contains("failed to resolve"));
+    // A check is another process.
+    for names in [&[][..], &[CHECK_VARIABLE, STATE_VARIABLE]] {
+        assert!(load(names).unwrap_err().to_string().contains("failed to resolve"), "{names:?}");
+    }
+}

@@ -48,6 +48,11 @@ impl Draft {
         self.names().into_iter().map(|name| (name.to_owned(), bind::parse(name))).collect()
     }
 
+    /// Answers without any address: the names are looked up with the next [`Draft`].
+    pub(super) fn without_addresses(&self) -> Answers {
+        self.names().into_iter().map(|name| (name.to_owned(), Ok(Vec::new()))).collect()
+    }
+
     /// The configuration, with these answers to its [`Draft::names`]; the fields that were changed in the one
     /// before stay as they are there.
     ///

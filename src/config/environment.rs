@@ -12,6 +12,10 @@ use super::table::Table;
 pub(super) const PREFIX: &str = "FERRICORN_";
 /// Variables that ferricorn hands to itself across an upgrade; no other source may set them.
 const INTERNAL_PREFIX: &str = "FERRICORN_INTERNAL_";
+/// Names the descriptor with the state, for an image that takes over, or that could.
+pub(crate) const STATE_VARIABLE: &str = "FERRICORN_INTERNAL_STATE";
+/// Asks an image whether it could take over state of this version.
+pub(crate) const CHECK_VARIABLE: &str = "FERRICORN_INTERNAL_CHECK";
 /// Names the configuration file.
 pub(crate) const CONFIG_VARIABLE: &str = "FERRICORN_CONFIG";
 /// The warning of a variable in the `env_file` that nothing reads there.

@@ -53,6 +53,7 @@ use self::value::Value;
 pub(crate) use self::at_start::AtStart;
 pub use self::bind::{Bind, BindAddress};
 pub(crate) use self::draft::{Answers, Draft};
+pub(crate) use self::environment::{CHECK_VARIABLE, STATE_VARIABLE};
 pub use self::error::Error;
 pub use self::http2::Http2;
 pub use self::logs::{Health, Level, Limits, Log, LogFormat, LogTarget, Stats, WhenFull};
@@ -196,10 +197,12 @@ impl Config {
         Self::load(Sources { file, app: Some(&[]), binds, ..Sources::none() }).unwrap()
     }
 
-    /// Reads all layers, and asks the resolver.
+    /// Reads all layers, and asks the resolver, but in an image that takes over.
     pub(crate) fn load(sources: Sources) -> Result<Self, Error> {
+        let takes_over = sources.takes_over();
         let draft = Draft::read(sources);
-        draft.finish(None, &draft.look_up())
+        let answers = if takes_over { draft.without_addresses() } else { draft.look_up() };
+        draft.finish(None, &answers)
     }
 
     /// Judges the tables that are left by an application's settings, and reads them; judges the names of

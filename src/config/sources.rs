@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::bind::Bind;
-use super::environment::Variable;
+use super::environment::{CHECK_VARIABLE, STATE_VARIABLE, Variable};
 use super::problem::reason;
 use super::setting::Setting;
 
@@ -104,6 +104,13 @@ impl Sources {
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         let variable = self.environment.iter().find(|variable| variable.name == name)?;
         variable.text.clone().filter(|text| !text.is_empty())
+    }
+
+    /// Returns true if this image takes over from another one: it is the master by now, which waits for no
+    /// resolver. The reload that follows asks.
+    pub(super) fn takes_over(&self) -> bool {
+        let is_set = |name| self.variable(name).is_some();
+        is_set(STATE_VARIABLE) && !is_set(CHECK_VARIABLE)
     }
 
     /// The configuration file's text and what errors call it; the error is a line of its own.

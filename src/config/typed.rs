@@ -115,7 +115,10 @@ fn binds(
                 continue;
             }
         };
-        known.push((text.clone(), found.clone()));
+        // Without an address it is still to be looked up.
+        if !found.is_empty() {
+            known.push((text.clone(), found.clone()));
+        }
         for bind in found {
             // Port 0 is another port each time.
             let any_port = matches!(bind.address, BindAddress::Tcp(address) if address.port() == 0);
@@ -276,8 +279,11 @@ fn refuse_program(config: &Config, problems: &mut Problems) {
         problems.add_for(&from.place("tls.certificate"), setting, error);
     }
     let asks = matches!(config.program.ready, ProgramReady::Http(_));
+    // A name that is not looked up yet has no address, and is no unix socket.
+    let is_name = from.list("bind").first().is_some_and(|text| bind::is_named(text));
     if config.program.is_set()
         && asks
+        && !is_name
         && matches!(config.bind.first(), Some(Bind { address: BindAddress::Unix(_), .. }))
     {
         let error = "expected another sign where the first address is a unix socket: it cannot be told there \

@@ -25,7 +25,7 @@ use super::tls::{HandedTls, Tls};
 use super::victims::Victims;
 use super::{Master, SIGNALS, now};
 use crate::access_format::one_line;
-use crate::config::AtStart;
+use crate::config::{AtStart, CHECK_VARIABLE, STATE_VARIABLE};
 use crate::control::{Control, HandedControl};
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
@@ -42,10 +42,6 @@ use crate::sys::{process, signals};
 use crate::time::Instant;
 use crate::wire::{Order, Report};
 
-/// Names the descriptor with the state, for an image that takes over, or that could.
-const STATE_VARIABLE: &str = "FERRICORN_INTERNAL_STATE";
-/// Asks an image whether it could take over state of this version.
-const CHECK_VARIABLE: &str = "FERRICORN_INTERNAL_CHECK";
 /// Names the descriptor that it answers through.
 const ANSWER_VARIABLE: &str = "FERRICORN_INTERNAL_ANSWER";
 /// Says that the server goes on without the terminal that it was started at. `execve` gives `HUP` its
