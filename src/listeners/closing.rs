@@ -53,8 +53,8 @@ impl Listeners {
 
 impl Address {
     pub(super) fn new(bind: Option<String>, place: Place, sockets: Sockets) -> Self {
-        let (sink, noted, is_shuffled, said_at) = (None, Noted::default(), false, [None; 2]);
-        Self { bind, place, sockets, sink, noted, is_shuffled, said_at }
+        let (sink, noted, said_at) = (None, Noted::default(), [None; 2]);
+        Self { bind, place, sockets, sink, noted, said_at }
     }
 
     /// Every socket of the address.

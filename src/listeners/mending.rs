@@ -7,18 +7,24 @@
 //! died, when one is silent or does not drain its queue, and at a reload.
 //!
 //! # The trap
-//! A socket that listens again joins its `SO_REUSEPORT` group anew, at another place than the selector
-//! has for it. So such an address is not steered any more: the kernel's own choice is even enough.
+//! A socket that listens again joins its `SO_REUSEPORT` group anew, and the last one takes the place that
+//! it has left: the selector knows the members by their places. So every socket of the address is shut
+//! down, and all listen again in the order of their slots. A connection that waits in one of the others is
+//! reset, as those of the first were.
+//!
+//! The program of the selector cannot be read. A process that has a socket of the group may have replaced
+//! it, so it is attached anew at each look.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::events::ListenerEvent;
-use super::{Address, Listeners, Place, Sockets, open};
+use super::{Address, Listeners, Place, open};
 use crate::config::Config;
+use crate::ids::SlotSet;
 use crate::logging;
-use crate::sys::{filter, socket};
+use crate::sys::socket;
 use crate::time::Instant;
 
 /// From one line to the next about the same address: a hostile worker may go on without end.
@@ -32,9 +38,9 @@ enum Harm {
 }
 
 impl Listeners {
-    /// Looks at every listener, and puts right what is wrong. Returns true if the workers lack a socket
-    /// that was opened anew, and must be replaced.
-    pub(crate) fn mend(&mut self, now: Instant, config: &Config) -> bool {
+    /// Looks at every listener, and puts right what is wrong; new connections are sent to these slots, if
+    /// to any. Returns true if the workers lack a socket that was opened anew, and must be replaced.
+    pub(crate) fn mend(&mut self, now: Instant, config: &Config, steered: &SlotSet) -> bool {
         // A server that stops closes them itself.
         if self.close_at.is_some() {
             return false;
@@ -49,6 +55,10 @@ impl Listeners {
                 *said_at = Some(now);
                 address.report(harm, &mended);
             }
+        }
+        if *steered != SlotSet::EMPTY {
+            // Nothing is lost but evenness.
+            let _less_even = self.steer(steered);
         }
         is_replaced
     }
@@ -85,15 +95,12 @@ impl Address {
             }
         };
         for socket in self.sockets() {
-            if socket::has_stopped_listening(socket.as_fd()) {
-                socket::listen_again(socket.as_fd(), local, config.backlog)?;
-            }
+            // It may be shut down already.
+            let _closed = socket::stop_listening(socket.as_fd());
         }
-        if let (Sockets::PerSlot(_), Some(first)) = (&self.sockets, self.sockets().first()) {
-            // There may be no program to take away.
-            let _none = filter::unsteer(first.as_fd());
+        for socket in self.sockets() {
+            socket::listen_again(socket.as_fd(), local, config.backlog)?;
         }
-        self.is_shuffled = true;
         Ok(false)
     }
 

@@ -67,8 +67,6 @@ struct Address {
     /// Where new connections end once the address is let go.
     sink: Option<Sink>,
     noted: Noted,
-    /// The sockets' places in their group are not those of their slots any more.
-    is_shuffled: bool,
     /// When it was last said, for each kind of harm, that a process had spoiled it.
     said_at: [Option<Instant>; 2],
 }

@@ -16,10 +16,8 @@ impl Listeners {
         let members: Vec<u32> = slots.iter().map(|slot| u32::from(slot.number())).collect();
         // Where it fails at one address the others are steered all the same.
         let steered = self.open_addresses().filter_map(|(_, address)| match &address.sockets {
-            Sockets::PerSlot(sockets) if !address.is_shuffled => {
-                Some(steer(sockets.first()?.as_fd(), &members))
-            }
-            Sockets::PerSlot(_) | Sockets::Shared(_) => None,
+            Sockets::PerSlot(sockets) => Some(steer(sockets.first()?.as_fd(), &members)),
+            Sockets::Shared(_) => None,
         });
         steered.fold(Ok(()), Result::and)
     }

@@ -147,3 +147,50 @@ fn address_of_a_name_that_is_absent_is_left_out_beside_another() {
     assert!(none.contains("192.0.2.1:9") && none.contains("does not have that address"), "{none}");
     refused(&named(&[elsewhere(9)]));
 }
+
+/// Three slots at one address, of which the second alone is sent new connections.
+fn steered() -> (Listeners, SocketAddr, Config, SlotSet) {
+    let mut listeners = open(&["127.0.0.1:0"]);
+    let (_, error) = listeners.grow(3, 64);
+    assert!(error.is_none(), "{error:?}");
+    let there = *place(&mut listeners, 0);
+    let second = SlotSet::from_iter([Slot::new(1)]);
+    listeners.steer(&second).expect("it needs no privilege");
+    (listeners, there, Config::default(), second)
+}
+
+fn waiting(listeners: &Listeners, there: SocketAddr) -> [u32; 3] {
+    let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(there).expect("it listens")).collect();
+    let lengths = [0, 1, 2].map(|slot| listeners.queue_length(Slot::new(slot)));
+    drop(clients);
+    lengths
+}
+
+/// Whatever sockets of the group a worker has shut down: the kernel numbers them anew.
+#[test]
+fn mended_address_is_steered_as_before() {
+    for spoiled in [&[0][..], &[1], &[2], &[0, 1], &[2, 0], &[0, 1, 2]] {
+        let (mut listeners, there, config, second) = steered();
+        for slot in spoiled {
+            let socket = listeners.get(0, Slot::new(*slot)).expect("it is open");
+            socket::stop_listening(socket).expect("it listens");
+        }
+        assert!(!listeners.mend(Instant::from_millis(1), &config, &second));
+        assert_eq!(waiting(&listeners, there), [0, 32, 0], "{spoiled:?}");
+        let third = SlotSet::from_iter([Slot::new(2)]);
+        listeners.steer(&third).expect("it needs no privilege");
+        // The first clients still wait where they were sent.
+        assert_eq!(waiting(&listeners, there), [0, 32, 32], "{spoiled:?}");
+    }
+}
+
+/// A worker that has a socket of the group may have all connections sent to itself.
+#[test]
+fn steering_by_a_worker_is_put_right() {
+    let (mut listeners, there, config, second) = steered();
+    let first = listeners.get(0, Slot::new(0)).expect("it is open");
+    crate::sys::filter::steer(first, &[0]).expect("it needs no privilege");
+    assert_eq!(waiting(&listeners, there), [32, 0, 0]);
+    listeners.mend(Instant::from_millis(1), &config, &second);
+    assert_eq!(waiting(&listeners, there), [32, 32, 0]);
+}

@@ -348,7 +348,7 @@ impl<A: App> Master<A> {
     /// that was opened anew are replaced, as at a restart of their slots.
     pub(super) fn mend_listeners(&mut self) {
         let config = Arc::clone(self.config());
-        if self.listeners.mend(now(), &config) {
+        if self.listeners.mend(now(), &config, self.supervisor.steered()) {
             let workers = self.kids.iter().filter(|kid| kid.worker.is_some());
             let due = workers.map(|kid| Event::WorkerDue { child: kid.id, why: Due::Restart });
             self.heard.extend(due);

@@ -256,6 +256,11 @@ impl Supervisor {
         self.reload.is_some()
     }
 
+    /// The slots that new connections are sent to; none where the kernel's own choice counts.
+    pub(crate) fn steered(&self) -> &SlotSet {
+        &self.steered
+    }
+
     /// The generations in use.
     pub(crate) fn generations(&self) -> impl Iterator<Item = Generation> {
         self.policies.keys().copied()
