@@ -202,6 +202,11 @@ pub(crate) struct Block(Mapping);
 
 // ORDERING: each number stands for itself: Relaxed throughout.
 impl Block {
+    /// Has it be all that this process can reach of the blocks, as far as the kernel can.
+    pub(crate) fn fixed(self) -> Self {
+        Self(self.0.fixed())
+    }
+
     pub(super) fn word(&self, at: usize) -> &AtomicU64 {
         &self.0[at / 8].0[at % 8]
     }

@@ -181,7 +181,7 @@ impl WorkerBoard {
     pub(crate) fn measure(&self, block: Block, pid: i32) {
         let pid = u32::try_from(pid).unwrap_or(0);
         // A worker is told once.
-        let _counts_already = self.metrics.set(WorkerMetrics::new(block, pid));
+        let _counts_already = self.metrics.set(WorkerMetrics::new(block.fixed(), pid));
     }
 
     /// The counters of the worker; `None` where metrics are off.

@@ -140,7 +140,7 @@ impl Memory {
         // that is there is replaced.
         #[expect(unsafe_code, reason = "mmap(2) can replace what is mapped")]
         let start = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &self.0, offset) }?;
-        Ok(Mapping { start: start.cast(), count })
+        Ok(Mapping { start: start.cast(), count, is_fixed: false })
     }
 }
 
@@ -165,6 +165,23 @@ impl From<OwnedFd> for Memory {
 pub(crate) struct Mapping {
     start: NonNull<Line>,
     count: usize,
+    is_fixed: bool,
+}
+
+/// The number of mseal(2), the same on every architecture that Rust is for.
+const MSEAL: libc::c_long = 462;
+
+impl Mapping {
+    /// Has the kernel keep it as it is until this process ends: no code can have it show other parts of the
+    /// memory (mremap(2)). From Linux 6.10 on; before, nothing changes.
+    pub(crate) fn fixed(mut self) -> Self {
+        let bytes = self.count * size_of::<Line>();
+        // SAFETY: the mapping is our own and that long, and its content stays as it is.
+        #[expect(unsafe_code, reason = "no crate that we have offers mseal(2)")]
+        let sealed = unsafe { libc::syscall(MSEAL, self.start.as_ptr(), bytes, 0) };
+        self.is_fixed = sealed == 0;
+        self
+    }
 }
 
 impl Deref for Mapping {
@@ -182,6 +199,10 @@ impl Deref for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.is_fixed {
+            // It stays until this process ends.
+            return;
+        }
         let bytes = self.count * size_of::<Line>();
         // SAFETY: the mapping was made by `map` with this length, and nothing borrows it any more.
         #[expect(unsafe_code, reason = "munmap(2) can unmap what is in use")]
@@ -282,6 +303,31 @@ mod tests {
         let seals = FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE);
         assert_eq!(fcntl(&shared.memory, seals), Err(nix::Error::EPERM));
         shared.memory.map(0, 2).expect("another image can map it");
+    }
+
+    /// Code of an attacker in a process that has no descriptor of the memory.
+    #[test]
+    #[expect(unsafe_code, reason = "no safe function attacks a mapping")]
+    fn fixed_mapping_shows_no_other_part_of_its_memory() {
+        const BYTES: usize = 65536;
+        let lines = BYTES / size_of::<Line>();
+        let memory = Memory::new("test").unwrap();
+        memory.grow(2 * lines).unwrap();
+        let mapping = memory.map(0, lines).unwrap().fixed();
+        if !mapping.is_fixed {
+            println!("not tested: this kernel has no mseal(2)");
+            return;
+        }
+        let start = mapping.start.as_ptr().cast::<libc::c_void>();
+        // SAFETY: nothing refers to the mapping's content.
+        let grown = unsafe { libc::mremap(start, BYTES, 2 * BYTES, libc::MREMAP_MAYMOVE) };
+        assert_eq!(grown, libc::MAP_FAILED);
+        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
+        let page = 16;
+        // SAFETY: as above.
+        let moved = unsafe { libc::syscall(libc::SYS_remap_file_pages, start, BYTES, 0, page, 0) };
+        assert_eq!(moved, -1);
+        mapping[lines - 1].0[7].store(1, Ordering::Relaxed);
     }
 
     #[test]

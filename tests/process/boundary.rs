@@ -182,3 +182,29 @@ fn worker_has_a_ring_of_its_own_and_no_descriptor_of_it() {
     judge(2);
     server.stop();
 }
+
+/// Code of a worker can map other parts of what it has mapped (mremap(2)), unless the kernel was told to
+/// keep the mapping as it is.
+#[test]
+fn worker_reaches_no_counters_but_its_own() {
+    let server = Ferricorn::unruly().config("workers = 2\n[stats]\nbind = \"127.0.0.1:0\"").start();
+    let release =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("every Linux has it");
+    let numbers: Vec<u32> = release.split('.').take(2).filter_map(|it| it.parse().ok()).collect();
+    if numbers < vec![6, 10] {
+        println!("not tested: Linux {release} has no mseal(2)");
+        return server.stop();
+    }
+    for (_, pid) in server.workers() {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).expect("it lives");
+        let (mut names, mut flags) = (0, Vec::new());
+        for line in maps.lines() {
+            names += usize::from(line.contains("/memfd:ferricorn-metrics"));
+            if let Some(found) = line.strip_prefix("VmFlags:").filter(|_| names > flags.len()) {
+                flags.push(found.split_whitespace().any(|flag| flag == "sl"));
+            }
+        }
+        assert_eq!((names, flags), (1, vec![true]), "{maps}");
+    }
+    server.stop();
+}
