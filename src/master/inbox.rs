@@ -47,7 +47,7 @@ impl<A: App> Master<A> {
                 sources.push(Source::Kid(kid.pid()));
                 descriptors.push((kid.channel.readable(), Interest::Read));
             }
-            if kid.has_unsent() {
+            if kid.has_unsent() && kid.sends_again_at().is_none_or(|at| at <= now) {
                 sources.push(Source::Room(kid.pid()));
                 descriptors.push((kid.channel.writable(), Interest::Write));
             }

@@ -1,11 +1,12 @@
 //! A child as the master's shell holds it: what the kernel gave for it.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind::{BrokenPipe, WouldBlock};
-use std::os::fd::AsFd;
+use std::io::ErrorKind::WouldBlock;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::now;
 use crate::ids::{ChildId, Generation, Slot};
 use crate::listeners::Listeners;
 use crate::logging::Rings;
@@ -52,6 +53,8 @@ pub(super) struct Kid {
     rings_sent: usize,
     /// There are more of them, which found no room in the channel.
     has_unsent_rings: bool,
+    /// When to send again what the kernel has refused for another reason than room.
+    retry_at: Option<Instant>,
     /// When its threads were looked at last, and what they had done by then.
     seen: Option<(Instant, Vec<Thread>)>,
 }
@@ -60,7 +63,7 @@ impl Kid {
     pub(super) fn new(id: ChildId, pid: i32, channel: Upper, worker: Option<Worker>) -> Self {
         let (ring, unsent, untold, seen) = (None, VecDeque::new(), None, None);
         let (ended_at, is_unheard, heard) = (None, false, (Instant::default(), 0));
-        let (rings_sent, has_unsent_rings) = (0, false);
+        let (rings_sent, has_unsent_rings, retry_at) = (0, false, None);
         let process = Child::new(pid);
         Self {
             id,
@@ -75,6 +78,7 @@ impl Kid {
             untold,
             rings_sent,
             has_unsent_rings,
+            retry_at,
             seen,
         }
     }
@@ -90,13 +94,12 @@ impl Kid {
             // There are fewer processes than that.
             let Ok(number) = u16::try_from(place) else { return };
             let message = LogOrder::Ring { place: number }.encode();
-            let sent = self.channel.send(&message, &descriptors).map_err(|error| error.kind());
-            self.has_unsent_rings = sent == Err(WouldBlock);
+            let sent = self.send(&message, &descriptors);
+            self.has_unsent_rings = sent == Sent::Later;
             match sent {
                 // One that cannot be told anything any more is about to be reaped.
-                Ok(()) | Err(BrokenPipe) => self.rings_sent = place + 1,
-                // For want of room, or of memory: with the next ring at the latest.
-                Err(_) => return,
+                Sent::Whole | Sent::Never => self.rings_sent = place + 1,
+                Sent::Later => return,
             }
         }
     }
@@ -129,10 +132,10 @@ impl Kid {
                 | Order::Close { .. } => None,
             };
             let (message, length) = order.encode();
-            match self.channel.send(&message[..length], descriptor.as_slice()) {
-                Err(error) if error.kind() == WouldBlock || is_exhaustion(&error) => return,
+            match self.send(&message[..length], descriptor.as_slice()) {
+                Sent::Later => return,
                 // A child whose channel is closed is about to be reaped.
-                Ok(()) | Err(_) => drop(self.unsent.pop_front()),
+                Sent::Whole | Sent::Never => drop(self.unsent.pop_front()),
             }
         }
     }
@@ -144,10 +147,26 @@ impl Kid {
             Some(LogOrder::Finish) => LogOrder::Finish,
             Some(LogOrder::Ring { .. } | LogOrder::Reopen) | None => order,
         };
-        let sent = || self.channel.send(&order.encode(), &[]);
-        let is_full =
-            self.has_unsent_rings || sent().is_err_and(|error| error.kind() == WouldBlock);
-        self.untold = is_full.then_some(order);
+        let is_later = self.has_unsent_rings || self.send(&order.encode(), &[]) == Sent::Later;
+        self.untold = is_later.then_some(order);
+    }
+
+    fn send(&mut self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> Sent {
+        match self.channel.send(message, descriptors) {
+            Ok(()) => Sent::Whole,
+            Err(error) if error.kind() == WouldBlock => Sent::Later,
+            Err(error) if is_exhaustion(&error) => {
+                // The channel has room: poll(2) would not wait.
+                self.retry_at = Some(now().after(RETRY));
+                Sent::Later
+            }
+            Err(_) => Sent::Never,
+        }
+    }
+
+    /// When something is to be sent again without regard to the room in the channel.
+    pub(super) fn sends_again_at(&self) -> Option<Instant> {
+        self.retry_at
     }
 
     /// Returns true if something is still to be sent.
@@ -157,6 +176,7 @@ impl Kid {
 
     /// Sends what is still to be sent.
     pub(super) fn retry(&mut self, listeners: &Listeners, rings: &Rings) {
+        self.retry_at = None;
         self.send_orders(listeners);
         if self.has_unsent_rings {
             self.send_rings(rings);
@@ -203,6 +223,20 @@ impl Kid {
         if starved { Kept::ByStarvation } else { Kept::ByNothing }
     }
 }
+
+/// The fate of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Whole,
+    /// It is to be sent again.
+    Later,
+    /// The other end is closed.
+    Never,
+}
+
+/// From one attempt to the next to send a message for which there is no memory, or whose descriptors are
+/// too many.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Reports of a child that are read in this time; of more, the rest later.
 const HEARD_MAX: usize = 64;

@@ -328,10 +328,13 @@ impl<A: App> Master<A> {
             self.control.deadline(now()),
             self.loading.as_ref().map(Loading::deadline),
         ];
-        let children = self.kids.iter().flat_map(|kid| [kid.hears_again_at(), kid.unheard_at()]);
+        let now = now();
+        let again = |kid: &Kid| kid.sends_again_at().filter(|at| *at > now);
+        let children =
+            self.kids.iter().flat_map(|kid| [kid.hears_again_at(), kid.unheard_at(), again(kid)]);
         let others = others.into_iter().chain(children);
         let deadlines = others.chain([self.supervisor.next_deadline()]);
-        deadlines.flatten().min().map(|deadline| deadline.since(now()))
+        deadlines.flatten().min().map(|deadline| deadline.since(now))
     }
 
     /// The configuration in force.

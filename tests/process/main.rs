@@ -34,6 +34,7 @@ mod haproxy;
 mod harness;
 mod health;
 mod http2;
+mod in_flight;
 mod leavers;
 mod limits;
 mod link;
