@@ -17,6 +17,14 @@ log_lines! {
             slot: Slot,
             program as program_pid: Pid,
         },
+        /// The process that kills what a program has started, when its worker is killed, could not be forked.
+        Unguarded = "program_unguarded", Warning,
+            "cannot guard the program of slot {slot} ({program}): {reason}; if its worker is killed, \
+             processes that the program has started live on" {
+                slot: Slot,
+                program as program_pid: Pid,
+                reason: String,
+            },
         /// A program reports its status (`STATUS=`); the last one of a second is logged.
         Status = "program_status", Info, "slot {slot}: status: {status}" {
             slot: Slot,

@@ -125,6 +125,10 @@ fn start(
         .map_err(|reason| ProgramEvent::StartFailed { slot, reason })?;
     let program = group.pid();
     logging::emit(&ProgramEvent::Started { slot, program: Pid(program) });
+    if let Some(error) = group.unguarded() {
+        let reason = error.to_string();
+        logging::emit(&ProgramEvent::Unguarded { slot, program: Pid(program), reason });
+    }
     let numbers = descriptors.iter().map(|socket| waiting::number(*socket));
     let sign = Sign {
         ready: config.program.ready.clone(),

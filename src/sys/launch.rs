@@ -54,7 +54,7 @@ pub(crate) struct Launch<'a> {
 #[derive(Debug)]
 pub(crate) struct Group {
     leader: i32,
-    guard: Option<i32>,
+    guard: io::Result<i32>,
     _held: OwnedFd,
 }
 
@@ -79,7 +79,7 @@ impl Launch<'_> {
         File::from(reader).read_to_end(&mut number)?;
         let Ok(number) = number.try_into().map(i32::from_ne_bytes) else {
             let (end, held) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-            let guard = fork::spawn(alone, |child| guard(&child, pid, end)).ok();
+            let guard = fork::spawn(alone, |child| guard(&child, pid, end));
             return Ok(Group { leader: pid, guard, _held: held });
         };
         wait::reap_child(pid);
@@ -198,6 +198,11 @@ impl Group {
         self.leader
     }
 
+    /// Returns why there is no guard, where there is none.
+    pub(crate) fn unguarded(&self) -> Option<&io::Error> {
+        self.guard.as_ref().err()
+    }
+
     /// Sends the program a signal, and no process that it has started.
     pub(crate) fn signal_leader(&self, number: i32) {
         if let Ok(signal) = Signal::try_from(number) {
@@ -228,7 +233,7 @@ impl Group {
     /// left that has not: a process that the program has started, and has not waited for. One that has
     /// left the group (setsid(2)) is on its own: no signal to the group reaches it.
     pub(crate) fn has_orphans(&self) -> bool {
-        let own = [Some(self.leader), self.guard];
+        let own = [Some(self.leader), self.guard.as_ref().ok().copied()];
         let others = wait::children().into_iter().filter(|pid| !own.contains(&Some(*pid)));
         let left = others.filter(|pid| !wait::reap_if_ended(*pid));
         let leader = Pid::from_raw(self.leader);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{plain, program, wait_programs};
+use crate::boundary::begun_by;
 use crate::harness::{Exit, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
@@ -151,5 +152,19 @@ fn crash_loop_backs_off() {
     std::fs::write(server.folder().join("plain.py"), super::PLAIN).expect("it is ours");
     wait_programs(&server, 2, &[]);
     eventually("it serves again", PATIENCE, || server.get("/").ok());
+    server.stop();
+}
+
+/// The kernel lets the user have the keeper and the program, and no third process.
+#[test]
+fn program_without_a_guard_is_reported() {
+    let config = "user = \"54398\"\nworkers = 1\n[program]\nready = \"listen\"";
+    let Some(server) = begun_by(&["prlimit", "--nproc=2:2"], plain(config, &[])) else { return };
+    let server = server.start();
+    let told = format!(
+        "cannot guard the program of slot 0 ({}): Resource temporarily unavailable",
+        program(&server, 0)
+    );
+    server.wait_log(&told);
     server.stop();
 }
