@@ -37,6 +37,12 @@ log_lines! {
                 program as program_pid: Pid,
                 reason: String,
             },
+        /// A program accepts connections although it has not sent `READY=1`: it is sent clients' requests.
+        AcceptsEarly = "program_accepts_early", Warning,
+            "the program of slot {slot} ({program}) accepts connections before it sends READY=1" {
+                slot: Slot,
+                program as program_pid: Pid,
+            },
         /// A program ended before it was ready, or without having been told to leave.
         Ended = "program_ended", Error, "the program of slot {slot} ({program}) {how}" {
             slot: Slot,

@@ -131,6 +131,7 @@ fn start(
     }
     let numbers = descriptors.iter().map(|socket| waiting::number(*socket));
     let sign = Sign {
+        slot,
         ready: config.program.ready.clone(),
         sockets: numbers.collect::<io::Result<_>>().map_err(watched)?,
         target: sockets.first().and_then(|(_, address, _)| Target::of(address)),

@@ -13,11 +13,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::events::ProgramEvent;
 use crate::config::ProgramReady;
+use crate::ids::{Pid, Slot};
+use crate::logging;
 use crate::sys::waiting;
 
 /// From one look for the sign to the next.
 const LOOK: Duration = Duration::from_millis(50);
+/// From one look to the next whether a program accepts connections that has not sent `READY=1`. One that
+/// sends it as soon as it listens is not caught between the two.
+const EARLY_LOOK: Duration = Duration::from_secs(1);
 /// The time that a response may take.
 const ANSWER: Duration = Duration::from_secs(2);
 /// The number of looks, a few milliseconds apart, for the process that has accepted a connection.
@@ -36,6 +42,7 @@ pub(super) enum Target {
 /// The sign that is looked for, and where.
 #[derive(Debug)]
 pub(super) struct Sign {
+    pub(super) slot: Slot,
     pub(super) ready: ProgramReady,
     /// The numbers of the sockets that the program was given.
     pub(super) sockets: Vec<u64>,
@@ -65,7 +72,10 @@ impl Sign {
     /// Ends when the program shows the sign; never for one that it sends by itself.
     pub(super) async fn shown(&self, leader: i32) {
         match &self.ready {
-            ProgramReady::Notify => std::future::pending().await,
+            ProgramReady::Notify => {
+                self.warn_of_early(leader).await;
+                std::future::pending().await
+            }
             ProgramReady::Delay(delay) => tokio::time::sleep(*delay).await,
             ProgramReady::Auto | ProgramReady::Listen => {
                 while !waiting::waits(&waiting::tree(leader), &self.sockets) {
@@ -78,6 +88,16 @@ impl Sign {
                 }
             }
         }
+    }
+
+    /// Logs that the program accepts connections, once it does, since it has not sent `READY=1` by then.
+    async fn warn_of_early(&self, leader: i32) {
+        tokio::time::sleep(EARLY_LOOK).await;
+        while !waiting::waits(&waiting::tree(leader), &self.sockets) {
+            tokio::time::sleep(EARLY_LOOK).await;
+        }
+        let (slot, program) = (self.slot, Pid(leader));
+        logging::emit(&ProgramEvent::AcceptsEarly { slot, program });
     }
 
     /// The missing sign, for the log.

@@ -2,7 +2,8 @@
 
 It takes words: notify (sends READY=1), slow-ready (READY=1 once the file "ready" is there), silent
 (accepts nothing), unhealthy (503 on every path), child (serves in a child process), stubborn (ignores
-TERM), chatty=N (writes N lines), watchdog (sends WATCHDOG=1 until the file "stall" is there).
+TERM), chatty=N (writes N lines), watchdog (sends WATCHDOG=1 until the file "stall" is there). Each
+connection that it accepts adds a byte to the file "accepted-GENERATION".
 """
 import json
 import os
@@ -43,6 +44,8 @@ def state():
 
 
 at_start = state()
+generation = at_start["variables"]["FERRICORN_GENERATION"]
+accepted = os.open(f"accepted-{generation}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 leaving = False
 waker, woken = os.pipe()
 
@@ -63,6 +66,7 @@ for word in words:
 
 
 def serve(connection):
+    os.write(accepted, b"x")
     with connection:
         data = b""
         while b"\r\n\r\n" not in data:

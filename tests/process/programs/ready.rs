@@ -1,10 +1,11 @@
 //! When a program counts as ready.
 
-use std::time::Duration;
-
 use super::{plain, program, wait_programs};
-use crate::client::Connection;
-use crate::harness::{Exit, PATIENCE, Signal, eventually};
+use crate::harness::{Exit, Ferricorn, Signal};
+use crate::load::{Client, Crowd, Load};
+
+/// Clients of each load.
+const CLIENTS: usize = 32;
 
 #[test]
 fn program_is_ready_when_it_sends_so() {
@@ -60,34 +61,67 @@ fn start_fails_where_no_program_becomes_ready() {
     }
 }
 
-/// A release that never becomes ready: every request is answered by the old programs, and none waits.
-#[test]
-fn program_that_is_never_ready_is_not_put_into_service() {
-    let config = |word: &str| {
+/// A release that never becomes ready, for each sign: 32 clients are all answered by the old programs, and
+/// the new one accepts no connection.
+fn never_ready_release_sees_no_request(sign: &str) {
+    let config = |boot_timeout: u32, words: &str| {
         format!(
-            "workers = 2\nboot_timeout = 8\n[program]\nready = \"notify\"\n\
-             command = [\"python3\", \"plain.py\", \"{word}\"]\n"
+            "workers = 2\nboot_timeout = {boot_timeout}\n[program]\nready = \"{sign}\"\n\
+             command = [\"python3\", \"plain.py\", {words}]\n"
         )
     };
-    let server = crate::harness::Ferricorn::bundled()
-        .config(&config("notify"))
+    let server = Ferricorn::bundled()
+        .config(&config(60, "\"notify\""))
         .file("plain.py", super::PLAIN)
         .start();
     let before = wait_programs(&server, 2, &[]);
-    server.rewrite_config(&config("silent"));
+    let load = Load::begin(&server.address(), &[Crowd::get(CLIENTS, Client::PerRequest)]);
+    server.rewrite_config(&config(3, "\"silent\""));
     server.signal(Signal::SIGHUP);
-    let mut answers = 0;
-    eventually("the reload has failed", PATIENCE, || {
-        let mut connection =
-            Connection::open_within(&server.address(), Duration::from_secs(5)).expect("it listens");
-        let answer = connection.get("/").expect("the old programs serve");
-        assert!(answer.text().contains("\"FERRICORN_GENERATION\": \"1\""), "{}", answer.text());
-        answers += 1;
-        server.log().contains("failed to reload").then_some(())
-    });
-    assert!(answers > 10, "{answers} answers");
+    server.wait_log("not ready in time");
+    server.wait_log("failed to reload");
+    load.wait_for_more(100);
+    let tally = load.finish();
+    tally.assert_clean();
+    let accepted = |generation: u32| {
+        let file = server.folder().join(format!("accepted-{generation}"));
+        std::fs::read(file).map_or(0, |bytes| bytes.len())
+    };
+    assert_eq!(accepted(2), 0, "{sign}: connections of the program that is not ready");
+    assert!(accepted(1) as u64 >= tally.answered, "{} of {}", accepted(1), tally.answered);
     assert_eq!(wait_programs(&server, 2, &[]), before);
-    assert!(server.log().contains("it has not sent READY=1"), "{}", server.log());
-    assert_eq!(program(&server, 0), before[0]);
     server.stop();
+}
+
+#[test]
+fn release_that_never_notifies_sees_no_request() {
+    never_ready_release_sees_no_request("notify");
+}
+
+#[test]
+fn release_that_never_listens_sees_no_request() {
+    never_ready_release_sees_no_request("listen");
+}
+
+#[test]
+fn release_without_any_sign_sees_no_request() {
+    never_ready_release_sees_no_request("auto");
+}
+
+#[test]
+fn release_that_never_answers_a_path_sees_no_request() {
+    never_ready_release_sees_no_request("http:/");
+}
+
+/// The socket is every program's, so one that accepts from it is sent requests: the log says so.
+#[test]
+fn program_that_accepts_before_it_is_ready_is_named() {
+    let config = "workers = 1\nboot_timeout = 8\n[program]\nready = \"notify\"";
+    let mut server = plain(config, &[]).launch();
+    let program = program(&server, 0);
+    server.wait_log(&format!(
+        "the program of slot 0 ({program}) accepts connections before it sends READY=1"
+    ));
+    server.signal(Signal::SIGQUIT);
+    server.wait_exit();
 }
