@@ -105,6 +105,7 @@ impl Decisions {
             max_lifetime: Duration::ZERO,
             max_memory: 0,
             stats: false,
+            extensible: false,
         };
         let mut server = Self { supervisor: Supervisor::new(policy, 1), now: 1, pid: 100 };
         server.tell(Event::Started);

@@ -56,6 +56,8 @@ pub(crate) enum Report {
     NotReopened,
     /// I want fresh numbers from the master.
     Measure,
+    /// My program has asked for more time to become ready, or to finish.
+    NeedsTime,
 }
 
 /// A message that cannot be read.
@@ -169,6 +171,7 @@ impl Report {
             Self::Reopened => *b"a",
             Self::NotReopened => *b"n",
             Self::Measure => *b"m",
+            Self::NeedsTime => *b"t",
         }
     }
 
@@ -185,6 +188,7 @@ impl Report {
             b"a" => Ok(Self::Reopened),
             b"n" => Ok(Self::NotReopened),
             b"m" => Ok(Self::Measure),
+            b"t" => Ok(Self::NeedsTime),
             _ => Err(Unreadable),
         }
     }
@@ -212,7 +216,7 @@ mod tests {
 
     /// Messages, most of them damaged: of bytes that are drawn at random hardly any begin like one.
     fn nearly_messages() -> impl Strategy<Value = Vec<u8>> {
-        let letter = prop::sample::select(&b"RFrleanm"[..]).prop_map(|letter| vec![letter]);
+        let letter = prop::sample::select(&b"RFrleanmt"[..]).prop_map(|letter| vec![letter]);
         let order = orders().prop_map(|order| {
             let (message, length) = order.encode();
             message[..length].to_vec()

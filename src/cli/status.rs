@@ -72,6 +72,9 @@ pub(super) fn row(worker: &WorkerRow) -> String {
         worker.requests_in_flight,
         worker.queue_length,
     );
+    if let Some(status) = &worker.status {
+        writeln!(line, "     {status}").expect("a string takes it");
+    }
     let end = worker.last_end.as_ref();
     let is_bad = |end: &&Value| end["fields"]["ending"] != "stopped";
     if let Some(end) = end.filter(is_bad) {

@@ -125,6 +125,8 @@ pub(crate) struct WorkerRow {
     pub(crate) early_exits: u32,
     /// The event of the last end of a worker in the slot.
     pub(crate) last_end: Option<Value>,
+    /// The last that its program has reported of itself (`STATUS=`).
+    pub(crate) status: Option<String>,
 }
 
 /// A request in hand.

@@ -27,7 +27,8 @@ use crate::supervisor::event::Event;
 use crate::supervisor::stage::Urgency;
 use crate::supervisor::view::WorkerView;
 use crate::sys::poll::Readiness;
-use crate::sys::{clock, process, statistics};
+use crate::sys::statistics::Extent;
+use crate::sys::{clock, process};
 use crate::time::Instant;
 
 /// The cost of a line of the journal, and what a turn may cost: with the entries of a worker's board it
@@ -118,6 +119,7 @@ impl<A: App> Master<A> {
                 kids: &self.kids,
                 counters: &self.counters,
                 listeners: &self.listeners,
+                extent: self.extent(),
             };
             let next_event = journal::read(Journal::next);
             let is_gone = self
@@ -206,6 +208,7 @@ impl<A: App> Master<A> {
             kids: &self.kids,
             counters: &self.counters,
             listeners: &self.listeners,
+            extent: self.extent(),
         };
         let mut text = line(&Reply::Server(Box::new(self.server_row())));
         journal::read(|journal| {
@@ -254,6 +257,7 @@ struct Sight<'a> {
     kids: &'a [Kid],
     counters: &'a SlotBoard,
     listeners: &'a Listeners,
+    extent: Extent,
 }
 
 impl Sight<'_> {
@@ -310,6 +314,7 @@ impl Sight<'_> {
             silent_seconds: beat.map(|beat| seconds(self.now.since(beat))),
             early_exits: view.early_exits,
             last_end,
+            status: board.and_then(WorkerBoard::status),
             ..WorkerRow::default()
         }
     }
@@ -321,8 +326,8 @@ impl Sight<'_> {
         let last_end = last_event(&["worker_exited"], Some(view.slot.number()));
         let row = WorkerRow {
             requests_in_flight: held.len(),
-            memory_bytes: pid.and_then(|pid| statistics::resident_bytes(pid).ok()),
-            cpu_seconds: pid.and_then(|pid| statistics::cpu_time(pid).ok()).map(seconds),
+            memory_bytes: pid.and_then(|pid| self.extent.resident_bytes(pid).ok()),
+            cpu_seconds: pid.and_then(|pid| self.extent.cpu_time(pid).ok()).map(seconds),
             ..self.row(view, board, last_end)
         };
         output.extend(line(&Reply::Worker(Box::new(row))));

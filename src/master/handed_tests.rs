@@ -75,6 +75,7 @@ fn messages_belong_to_the_version() {
         Report::Measure,
         Report::Reopened,
         Report::NotReopened,
+        Report::NeedsTime,
     ];
     let reports = reports.map(|report| format!("{report:?}: {:?}\n", report.encode()));
     let text = [orders.concat(), log.concat(), reports.concat()].concat();
@@ -88,6 +89,7 @@ fn what_a_worker_tells_belongs_to_the_version() {
     board.set_doing(Generation::FIRST.next(), Doing::Leaving);
     board.dismiss(Instant::from_millis(2));
     board.connection_opened();
+    board.set_status("warm");
     let entry = board.entry(1).expect("there are two");
     let target = Uri::from_static("/a?b");
     entry.fill(None, SystemTime::UNIX_EPOCH, &Method::DELETE, &target, Version::HTTP_10);

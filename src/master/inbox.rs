@@ -296,6 +296,7 @@ impl<A: App> Master<A> {
                     }
                     continue;
                 }
+                Report::NeedsTime => Event::NeedsTime { child },
                 Report::ServedEnough => Event::WorkerDue { child, why: Due::Requests },
                 Report::Reopened | Report::NotReopened if child != ChildId::LOGGER => continue,
                 Report::Reopened => Event::Reopened { is_complete: true },

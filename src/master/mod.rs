@@ -50,7 +50,8 @@ use crate::sys::exec::{self, Invocation};
 use crate::sys::identity::Identity;
 use crate::sys::shared::Claim;
 use crate::sys::signals::{self, Signals};
-use crate::sys::{clock, process, statistics, write};
+use crate::sys::statistics::{self, Extent};
+use crate::sys::{clock, process, write};
 use crate::time::Instant;
 use crate::tls::Bundle;
 
@@ -337,6 +338,11 @@ impl<A: App> Master<A> {
         deadlines.flatten().min().map(|deadline| deadline.since(now))
     }
 
+    /// The processes that make up a worker: a program has its keeper, and may have children.
+    fn extent(&self) -> Extent {
+        if self.config().program.is_set() { Extent::Tree } else { Extent::Process }
+    }
+
     /// The configuration in force.
     fn config(&self) -> &Arc<Config> {
         self.configs
@@ -402,5 +408,6 @@ pub(crate) fn policy(config: &Config) -> Policy {
         max_lifetime: config.max_lifetime,
         max_memory: config.max_memory,
         stats: config.stats.is_on(),
+        extensible: config.program.is_set(),
     }
 }

@@ -27,7 +27,7 @@ use crate::supervisor::stage::{Due, Task};
 use crate::sys::channel::{self, Lower};
 use crate::sys::fork::{self, InChild, SingleThreaded};
 use crate::sys::wait::Child;
-use crate::sys::{process, signals, statistics, title};
+use crate::sys::{process, signals, title};
 use crate::time::Instant;
 use crate::wire::{LogOrder, Order};
 use crate::worker::{self, Birth, WorkerBirth};
@@ -67,7 +67,7 @@ impl<A: App> Master<A> {
             Action::TakePulse { child } => self.take_pulse(now, child),
             Action::ReadMemory { child } => {
                 let kid = self.kids.iter().find(|kid| kid.id == child)?;
-                let bytes = statistics::resident_bytes(kid.pid()).ok()?;
+                let bytes = self.extent().resident_bytes(kid.pid()).ok()?;
                 Some(Event::MemoryRead { child, bytes })
             }
             Action::Load { generation } => self.load(generation),

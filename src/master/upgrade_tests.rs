@@ -20,6 +20,7 @@ fn written() -> String {
         max_lifetime: Duration::ZERO,
         max_memory: 1 << 30,
         stats: true,
+        extensible: false,
     };
     let mut supervisor = Supervisor::new(policy, 7);
     let _orders = supervisor.handle(Instant::from_millis(5), Event::Started);

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 
+use super::deadline::Deadline;
 use super::events::ProgramEvent;
 use super::note::{self, Note};
 use super::output::Outputs;
@@ -53,6 +54,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// The time for which output may still come when the group has ended: another process may hold the
 /// pipes.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
+/// A keeper whose program was not ready in time is killed by the master within this time.
+const KILLED_BY_MASTER: Duration = Duration::from_secs(10);
 /// The interval at which a status is logged.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -89,7 +92,7 @@ enum Stage {
 pub(super) struct Life {
     stage: Stage,
     /// When the group is killed.
-    kill_at: Option<Instant>,
+    deadline: Deadline,
     /// The program has sent `WATCHDOG=1`: from then on it beats, not the keeper.
     has_watchdog: bool,
     /// A status that is to be logged, and when.
@@ -106,7 +109,7 @@ impl Life {
     pub(super) fn begin(deadline: Instant) -> Self {
         Self {
             stage: Stage::Booting,
-            kill_at: Some(deadline),
+            deadline: Deadline::new(deadline),
             has_watchdog: false,
             status: None,
             status_at: now(),
@@ -154,7 +157,7 @@ impl Keeper {
             Fact::Order(Order::Drain) => self.leave(),
             Fact::Order(Order::Stop) if self.life.stage == Stage::Serving => {
                 self.life.stage = Stage::Settling { until: now().after(SETTLE) };
-                self.kill_by(self.deadline());
+                self.life.deadline.set(self.deadline());
                 self.board.set_doing(self.generation, Doing::Leaving);
             }
             Fact::Order(Order::Stop) => self.leave(),
@@ -187,7 +190,7 @@ impl Keeper {
             signals::USR1 => self.tell(Report::ToldToReopen),
             signals::ABRT => {
                 self.group.signal_leader(signals::ABRT);
-                self.kill_by(now().after(QUICK));
+                self.life.deadline.set_firm(now().after(QUICK));
             }
             _ => {
                 // So that its end is no death.
@@ -211,8 +214,19 @@ impl Keeper {
                 self.board.beat(now());
             }
             Note::Stalled => self.heed_signal(signals::ABRT),
-            Note::Extend(extension) => self.board.beat(now().after(extension)),
-            Note::Status(status) => self.life.status = Some(status),
+            Note::Extend(extension) => self.extend(now().after(extension)),
+            Note::Status(status) => {
+                self.board.set_status(&status);
+                self.life.status = Some(status);
+            }
+        }
+    }
+
+    /// The program needs time until then: to become ready or to finish, else until its next `WATCHDOG=1`.
+    fn extend(&mut self, until: Instant) {
+        match self.life.stage {
+            Stage::Booting | Stage::Leaving => self.life.deadline.extend(until),
+            Stage::Serving | Stage::Settling { .. } => self.board.beat(until),
         }
     }
 
@@ -220,7 +234,7 @@ impl Keeper {
     fn serve(&mut self) {
         if self.life.stage == Stage::Booting {
             self.life.stage = Stage::Serving;
-            self.life.kill_at = None;
+            self.life.deadline.clear();
             self.board.set_doing(self.generation, Doing::Serving);
             self.board.beat(now());
             self.tell(Report::Ready);
@@ -232,14 +246,15 @@ impl Keeper {
         match self.life.stage {
             Stage::Booting => self.leave_within(Duration::ZERO),
             Stage::Serving | Stage::Settling { .. } | Stage::Leaving => {
-                self.kill_by(self.deadline());
+                self.life.deadline.set(self.deadline());
                 self.send_stop();
             }
         }
     }
 
+    /// Has the program leave in this time, whatever it asks for.
     fn leave_within(&mut self, span: Duration) {
-        self.kill_by(now().after(span));
+        self.life.deadline.set_firm(now().after(span));
         self.send_stop();
     }
 
@@ -249,10 +264,6 @@ impl Keeper {
             self.board.set_doing(self.generation, Doing::Leaving);
             self.group.signal_leader(number(self.config.program.stop_signal));
         }
-    }
-
-    fn kill_by(&mut self, at: Instant) {
-        self.life.kill_at = Some(self.life.kill_at.map_or(at, |before| before.min(at)));
     }
 
     /// When the group is killed that was told to leave, so that the master need not kill the keeper.
@@ -280,8 +291,10 @@ impl Keeper {
         {
             self.leave();
         }
+        // In this sequence: what a program has started becomes the keeper's child when the program ends.
+        let ended = self.group.ended();
         let has_orphans = self.group.has_orphans();
-        if let Some(ended) = self.group.ended() {
+        if let Some(ended) = ended {
             let is_leaving = self.life.stage == Stage::Leaving;
             if !has_orphans || !is_leaving {
                 return Some(ended);
@@ -291,8 +304,12 @@ impl Keeper {
                 self.group.signal_all(number(self.config.program.stop_signal));
             }
         }
-        if self.life.kill_at.is_some_and(|at| at <= now) {
-            self.life.kill_at = None;
+        if self.life.deadline.asks_at().is_some_and(|at| at <= now) {
+            self.life.deadline.note_asked(now);
+            self.tell(Report::NeedsTime);
+        }
+        if self.life.deadline.at().is_some_and(|at| at <= now) {
+            self.life.deadline.clear();
             self.tell_kill(sign);
             self.group.signal_all(signals::KILL);
         }
@@ -326,7 +343,8 @@ impl Keeper {
             Stage::Booting | Stage::Serving | Stage::Leaving => None,
         };
         let leaderless = life.is_leaderless.then(|| now.after(LOOK));
-        match [life.kill_at, beat, status, settled, leaderless].into_iter().flatten().min() {
+        let (killed, asks) = (life.deadline.at(), life.deadline.asks_at());
+        match [killed, asks, beat, status, settled, leaderless].into_iter().flatten().min() {
             Some(at) => tokio::time::sleep(at.since(now)).await,
             None => pending().await,
         }
@@ -354,7 +372,7 @@ impl Keeper {
         self.group.reap();
         if self.life.is_late {
             // The master ends what is not ready in time: one that ended before would be tried again.
-            tokio::time::sleep(2 * MARGIN).await;
+            tokio::time::sleep(KILLED_BY_MASTER).await;
         }
         let was_told = matches!(stage, Stage::Settling { .. } | Stage::Leaving);
         if was_told && is_obedient(ended, number(self.config.program.stop_signal)) {

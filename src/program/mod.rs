@@ -15,6 +15,7 @@
 //! master logs, counts and decides by is the program's own end.
 
 mod command;
+mod deadline;
 pub(crate) mod events;
 mod keeper;
 mod lines;

@@ -74,7 +74,7 @@ impl Sign {
         match &self.ready {
             ProgramReady::Notify => {
                 self.warn_of_early(leader).await;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             ProgramReady::Delay(delay) => tokio::time::sleep(*delay).await,
             ProgramReady::Auto | ProgramReady::Listen => {

@@ -11,6 +11,7 @@ mod requests;
 mod series;
 mod series_name;
 mod slots;
+mod status_line;
 mod status_text;
 
 use std::io;
@@ -21,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::ids::Generation;
 use crate::sys::shared::{self, Claim, Shared};
 use crate::time::Instant;
+
+use self::status_line::StatusLine;
 
 pub(crate) use histogram::{BOUNDS_NANOS, BUCKETS, Distribution};
 pub(crate) use metrics::{Block, Code, Handshake, LogKind, Measure, MetricsMemory, WorkerMetrics};
@@ -45,8 +48,10 @@ pub(crate) struct WorkerBoard {
 /// A board has no more entries: 16 MiB, if all of them were used.
 const ENTRIES_MAX: usize = 1 << 16;
 
-/// Lines before the entries: the worker's own, and the master's.
-const HEAD_LINES: usize = 2;
+/// The first lines: the worker's own, and the master's.
+const FIGURE_LINES: usize = 2;
+/// Lines before the entries: behind those of figures, a status.
+const HEAD_LINES: usize = FIGURE_LINES + status_line::LINES;
 
 /// The numbers in them, the worker's first.
 #[derive(Clone, Copy)]
@@ -112,6 +117,20 @@ impl WorkerBoard {
     pub(crate) fn entry(&self, at: usize) -> Option<Entry<'_>> {
         let start = HEAD_LINES + at.checked_mul(requests::ENTRY_LINES)?;
         self.memory.get(start..start + requests::ENTRY_LINES).map(Entry::new)
+    }
+
+    fn status_line(&self) -> StatusLine<'_> {
+        StatusLine::new(&self.memory[FIGURE_LINES..HEAD_LINES])
+    }
+
+    /// The worker's program reports this of itself.
+    pub(crate) fn set_status(&self, status: &str) {
+        self.status_line().write(status);
+    }
+
+    /// The last that the worker's program has reported of itself, as the worker says.
+    pub(crate) fn status(&self) -> Option<String> {
+        self.status_line().read()
     }
 
     /// The requests that the worker has in hand, as it says: first those whose code was running, which

@@ -35,6 +35,7 @@ use crate::sys::identity::Identity;
 use crate::sys::process;
 use crate::sys::readable::readable;
 use crate::sys::signals::{self, Signals};
+use crate::sys::statistics::Extent;
 use crate::wire::{LogOrder, MESSAGE_MAX};
 
 /// Exit code of a stats process that could not begin.
@@ -103,8 +104,11 @@ fn serve(birth: Birth<'_>) -> io::Result<()> {
 async fn run(birth: Birth<'_>) -> io::Result<()> {
     let memory = MetricsMemory::inherit(birth.memory.as_fd().try_clone_to_owned()?);
     let channel = Arc::new(readable(birth.channel)?);
-    let source =
-        Arc::new(Source::new(memory, Arc::clone(&channel), birth.addresses, birth.certificates)?);
+    let is_program = birth.config.program.is_set();
+    let extent = if is_program { Extent::Tree } else { Extent::Process };
+    let (addresses, certificates) = (birth.addresses, birth.certificates);
+    let source = Source::new(memory, Arc::clone(&channel), addresses, certificates, extent)?;
+    let source = Arc::new(source);
     let stats = &birth.config.stats;
     let mut accepting = None;
     if let Some(listener) = birth.listener {

@@ -17,8 +17,9 @@ use crate::scoreboard::{
     Overview, ReloadResult, StatusText, WorkerState,
 };
 use crate::sys::channel::Lower;
+use crate::sys::clock;
 use crate::sys::shared::Claim;
-use crate::sys::{clock, statistics};
+use crate::sys::statistics::Extent;
 use crate::wire::Report;
 
 /// Numbers of the master that are younger are fresh enough.
@@ -46,6 +47,7 @@ pub(super) struct Source {
     channel: Arc<AsyncFd<Lower>>,
     addresses: Vec<String>,
     certificates: Vec<Certificate>,
+    extent: Extent,
     known: Mutex<Known>,
 }
 
@@ -112,9 +114,11 @@ impl Source {
         channel: Arc<AsyncFd<Lower>>,
         addresses: Vec<String>,
         certificates: Vec<Certificate>,
+        extent: Extent,
     ) -> io::Result<Self> {
         let master = MasterMetrics::new(memory.master()?);
-        Ok(Self { memory, master, channel, addresses, certificates, known: Mutex::default() })
+        let known = Mutex::default();
+        Ok(Self { memory, master, channel, addresses, certificates, extent, known })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -199,7 +203,7 @@ impl Source {
         let handshakes = [(Handshake::Done, "success"), (Handshake::Failed, "failure")];
         let logs = [(LogKind::Access, "access"), (LogKind::Error, "error")];
         let queues = self.addresses.iter().zip(&overview.queues);
-        let workers = workers(blocks, overview, processor, gone)?;
+        let workers = workers(blocks, overview, processor, (gone, self.extent))?;
         let slots = slots(overview, &workers, served);
         Some(Snapshot {
             requests: requests.filter(|(_, count)| *count > 0).collect(),
@@ -245,16 +249,16 @@ fn workers(
     blocks: &[Block],
     overview: &Overview,
     processor: &mut BTreeMap<u32, u64>,
-    gone: Gone,
+    (gone, extent): (Gone, Extent),
 ) -> Option<BTreeMap<u32, WorkerNumbers>> {
     let mut workers = BTreeMap::new();
     for row in &overview.workers {
         let block = usize::try_from(row.place).ok().and_then(|place| blocks.get(place + 1));
         let block = block.filter(|block| block.pid() == Claim::new(row.pid.into()));
         let pid = i32::try_from(row.pid).ok();
-        let resident = pid.map(statistics::resident_bytes);
+        let resident = pid.map(|pid| extent.resident_bytes(pid));
         // One that was reaped a moment ago had at least what it had at the last look.
-        let now = pid.and_then(|pid| statistics::cpu_time(pid).ok());
+        let now = pid.and_then(|pid| extent.cpu_time(pid).ok());
         if now.is_none() && gone == Gone::Refused {
             return None;
         }

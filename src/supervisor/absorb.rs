@@ -54,6 +54,7 @@ impl Supervisor {
             }
             Event::Pulse { child, beat, kept } => self.note_pulse(now, child, beat, kept, out),
             Event::MemoryRead { child, bytes } => self.note_memory(now, child, bytes, out),
+            Event::NeedsTime { child } => self.note_needs_time(now, child),
             Event::Commanded { id, command } => self.note_command(now, id, command, out),
             Event::Abandoned { id } => self.forget_command(id),
             Event::Reopened { is_complete } => self.note_reopened(is_complete, out),

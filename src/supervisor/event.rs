@@ -44,6 +44,8 @@ pub(crate) enum Event {
     Queued { slot: Slot },
     /// So many connections wait on this slot's listener, and its own worker's loop last ran then.
     QueueLength { slot: Slot, length: u32, beat: Instant },
+    /// The worker has asked for more time to become ready, or to finish.
+    NeedsTime { child: ChildId },
     /// When the worker's event loop last ran, and whether it was kept from running since.
     Pulse { child: ChildId, beat: Instant, kept: Kept },
     /// Resident bytes of the worker.

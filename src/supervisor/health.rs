@@ -7,7 +7,8 @@ use crate::supervisor::action::{Action, ChildSignal, ExitReason};
 use crate::supervisor::event::Kept;
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::{
-    ABORT, COMPLAINT_INTERVAL, FAILING, HEALTHY_LIFE, MEMORY_INTERVAL, PULSE_AGAIN,
+    ABORT, COMPLAINT_INTERVAL, EXTENSION, FAILING, HEALTHY_LIFE, LAST_LINES, MEMORY_INTERVAL,
+    PULSE_AGAIN,
 };
 use crate::supervisor::seat::{Loss, Seat};
 use crate::supervisor::stage::{Child, Due, Kill, Silence, Stage, Urgency};
@@ -45,6 +46,42 @@ impl Supervisor {
                 self.note_lost(now, &child, slot, Loss::NotReady);
                 self.note_unfit(now, &child, "killed", out);
             }
+        }
+    }
+
+    /// A program has asked for more time to become ready, or to finish: its keeper kills it at the end of
+    /// that time. A quick stop is not put off.
+    pub(super) fn note_needs_time(&mut self, now: Instant, id: ChildId) {
+        let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
+        let generation = child.generation;
+        if !self.policy(generation).extensible {
+            return;
+        }
+        let until = now.after(EXTENSION);
+        let Some(child) = self.child(id) else { return };
+        let slot = child.slot();
+        match &mut child.stage {
+            Stage::Booting { deadline, .. } => {
+                *deadline = until.max(*deadline);
+                if let (Some(slot), Some(reload)) = (slot, &mut self.reload) {
+                    reload.extend_attempt(slot, generation, until);
+                }
+            }
+            Stage::Leaving { deadline, urgency: Urgency::Graceful, .. } => {
+                *deadline = until.max(*deadline);
+                if let Phase::Stopping { urgency: Urgency::Graceful, deadline, .. } =
+                    &mut self.phase
+                {
+                    // The logger has its time after the last worker.
+                    *deadline = until.after(LAST_LINES).max(*deadline);
+                }
+            }
+            Stage::Forking
+            | Stage::Serving { .. }
+            | Stage::Yielding { .. }
+            | Stage::Leaving { .. }
+            | Stage::Aborting { .. }
+            | Stage::Killed { .. } => {}
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Policy {
     pub(crate) max_memory: u64,
     /// Metrics are served.
     pub(crate) stats: bool,
+    /// Workers may ask for more time: they are keepers of programs, and kill those at the end of it.
+    pub(crate) extensible: bool,
 }
 
 /// A quick stop, and what is asked to quit, has so long before it is killed. gunicorn's own figure.
@@ -75,6 +77,9 @@ pub(crate) const LOOK_SELDOM: Duration = Duration::from_millis(250);
 pub(crate) const QUIET_LOOKS: u8 = 3;
 /// A slot undrained for so long gets no new connections from the kernel.
 pub(crate) const STEER_AFTER: Duration = Duration::from_millis(100);
+/// A worker that asks for more time has so much from then on, if its deadline is sooner. A keeper repeats it
+/// as long as its program has time left.
+pub(crate) const EXTENSION: Duration = Duration::from_secs(5);
 /// The interval at which resident sizes are read, where they are limited.
 pub(crate) const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// A master that wakes so much later than it wanted did not run, and neither did its workers: what it

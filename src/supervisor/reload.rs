@@ -106,6 +106,15 @@ impl Reload {
             Step::Loading | Step::Preparing { .. } | Step::Rolling { .. } => None,
         }
     }
+
+    /// The replacement in this slot may take until then.
+    pub(super) fn extend_attempt(&mut self, slot: Slot, generation: Generation, until: Instant) {
+        if let Step::Rolling { attempt: Some(attempt), .. } = &mut self.step
+            && (attempt.slot, self.to) == (slot, generation)
+        {
+            attempt.deadline = until.max(attempt.deadline);
+        }
+    }
 }
 
 impl Supervisor {

@@ -7,11 +7,58 @@ use std::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::waiting;
+
+/// The processes that memory and processor time are counted of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// One process.
+    Process,
+    /// A process and its descendants, as far as [`waiting::tree`] finds them.
+    Tree,
+}
+
+impl Extent {
+    /// Bytes of memory that are resident. Pages that several processes have in common count for each.
+    ///
+    /// # Errors
+    /// When the process is gone, or there is no `/proc`.
+    pub(crate) fn resident_bytes(self, pid: i32) -> io::Result<u64> {
+        let own = resident_bytes(pid)?;
+        // A descendant that has ended meanwhile has none.
+        let others = self.descendants(pid).filter_map(|pid| resident_bytes(pid).ok());
+        Ok(others.fold(own, u64::saturating_add))
+    }
+
+    /// Processor time, in the processes' own code and in the kernel. That of descendants which have ended is
+    /// in it as soon as their parents have waited for them.
+    ///
+    /// # Errors
+    /// When the process is gone, or there is no `/proc`.
+    pub(crate) fn cpu_time(self, pid: i32) -> io::Result<Duration> {
+        let times = CpuTimes::of(pid)?;
+        let others = self.descendants(pid).filter_map(|pid| CpuTimes::of(pid).ok());
+        let of_tree = |times: CpuTimes| times.own.saturating_add(times.of_ended_children);
+        Ok(match self {
+            Self::Process => times.own,
+            Self::Tree => others.map(of_tree).fold(of_tree(times), Duration::saturating_add),
+        })
+    }
+
+    fn descendants(self, pid: i32) -> impl Iterator<Item = i32> {
+        let tree = match self {
+            Self::Process => Vec::new(),
+            Self::Tree => waiting::tree(pid),
+        };
+        tree.into_iter().skip(1)
+    }
+}
+
 /// Bytes of the process's memory that are resident (proc(5), `/proc/pid/statm`).
 ///
 /// # Errors
 /// When the process is gone, or there is no `/proc`.
-pub(crate) fn resident_bytes(pid: i32) -> io::Result<u64> {
+fn resident_bytes(pid: i32) -> io::Result<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
     let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
@@ -19,22 +66,32 @@ pub(crate) fn resident_bytes(pid: i32) -> io::Result<u64> {
     pages.map(|pages| pages * page).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The processor time of a process, in its own code and in the kernel (proc(5), `/proc/pid/stat`).
-///
-/// # Errors
-/// When the process is gone, or there is no `/proc`.
-pub(crate) fn cpu_time(pid: i32) -> io::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
-    let ticks = u64::try_from(ticks).unwrap_or(100).max(1);
-    // Its name, in brackets, may hold anything; behind it stand the state and ten further words.
-    let (_, rest) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
-    let mut words = rest.split(' ').skip(11).map(str::parse::<u64>);
-    let (Some(Ok(user)), Some(Ok(system))) = (words.next(), words.next()) else {
-        return Err(io::ErrorKind::InvalidData.into());
-    };
-    let millis = user.saturating_add(system).saturating_mul(1000) / ticks;
-    Ok(Duration::from_millis(millis))
+/// The processor time of a process (proc(5), `/proc/pid/stat`).
+#[derive(Clone, Copy, Debug)]
+struct CpuTimes {
+    own: Duration,
+    /// Of its children that have ended and were waited for, and of theirs.
+    of_ended_children: Duration,
+}
+
+impl CpuTimes {
+    fn of(pid: i32) -> io::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+        let ticks = u64::try_from(ticks).unwrap_or(100).max(1);
+        // Its name, in brackets, may hold anything; behind it stand the state and ten further words.
+        let (_, rest) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
+        let words: Vec<u64> =
+            rest.split(' ').skip(11).map_while(|word| word.parse().ok()).take(4).collect();
+        let [user, system, user_of_ended, system_of_ended] = words[..] else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let span = |user: u64, system| {
+            Duration::from_millis(user.saturating_add(system).saturating_mul(1000) / ticks)
+        };
+        let of_ended_children = span(user_of_ended, system_of_ended);
+        Ok(Self { own: span(user, system), of_ended_children })
+    }
 }
 
 /// For how long the children that this process has reaped had the processor (getrusage(2),
@@ -205,6 +262,30 @@ mod tests {
         assert!(!before.was_starved(&[asleep(before)], SECOND), "it has just woken");
         assert!(!asleep(before).was_starved(&[before], SECOND), "it has just gone to sleep");
         assert!(!before.was_starved(&[at(8, 5, 100)], SECOND), "it was not there");
+    }
+
+    /// A shell whose child has 64 MiB, and a child of its own that is busy until it is told to end.
+    #[test]
+    fn tree_counts_descendants_and_process_does_not() {
+        let script = "import os, subprocess; held = b'x' * (64 << 20); \
+                      subprocess.run(['sh', '-c', 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done']); \
+                      os.write(1, b'.'); os.read(0, 1)";
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "python3 -c \"$1\"; :", "sh", script])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("there is a shell");
+        let output = shell.stdout.as_mut().expect("it is piped");
+        io::Read::read_exact(output, &mut [0]).expect("the child is there");
+        let pid = i32::try_from(shell.id()).expect("pids fit");
+        let counted =
+            |extent: Extent| (extent.resident_bytes(pid).unwrap(), extent.cpu_time(pid).unwrap());
+        let (process, tree) = (counted(Extent::Process), counted(Extent::Tree));
+        drop(shell.stdin.take());
+        shell.wait().expect("it ends");
+        assert!(process.0 < 32 << 20 && tree.0 > 64 << 20, "{process:?} {tree:?}");
+        assert!(tree.1 > process.1, "{process:?} {tree:?}");
     }
 
     #[test]

@@ -95,6 +95,7 @@ fn fact() -> impl Strategy<Value = Event> {
         3 => (child(), beat, kept)
             .prop_map(|(child, beat, kept)| Event::Pulse { child, beat, kept }),
         2 => (child(), 0..3_u64).prop_map(|(child, bytes)| Event::MemoryRead { child, bytes }),
+        2 => child().prop_map(|child| Event::NeedsTime { child }),
         1 => Just(Event::UpgradeFailed { reason: "not found".to_owned() }),
         4 => (0..9_u64, command())
             .prop_map(|(id, command)| Event::Commanded { id: CommandId(id), command }),
@@ -149,6 +150,7 @@ fn aim(supervisor: &Supervisor, mut fact: Event) -> Event {
         | Event::WorkerDue { child, .. }
         | Event::Pulse { child, .. }
         | Event::Unheard { child }
+        | Event::NeedsTime { child }
         | Event::MemoryRead { child, .. } => {
             *child = some(child.0).map_or(*child, |found| found.id);
         }

@@ -59,7 +59,8 @@ fn next_event(event: &Event) -> Option<Event> {
             Event::Pulse { child, beat: Instant::from_millis(1), kept: Kept::ByNothing }
         }
         Event::Pulse { .. } => Event::MemoryRead { child, bytes: 1 << 20 },
-        Event::MemoryRead { .. } => Event::UpgradeFailed { reason: "not found".to_owned() },
+        Event::MemoryRead { .. } => Event::NeedsTime { child },
+        Event::NeedsTime { .. } => Event::UpgradeFailed { reason: "not found".to_owned() },
         Event::UpgradeFailed { .. } => {
             Event::Commanded { id: CommandId(1), command: Command::Restart(None) }
         }

@@ -47,6 +47,7 @@ pub(super) fn fact(event: &Event) -> String {
             format!("pulse {child} {beat}{starved}")
         }
         Event::MemoryRead { child, bytes } => format!("memory {child} {bytes}"),
+        Event::NeedsTime { child } => format!("needs time {child}"),
         Event::UpgradeFailed { reason } => format!("unupgraded {reason}"),
         Event::Commanded { id, command } => {
             format!("command {} {}", id.0, commands::text(*command))
@@ -88,6 +89,7 @@ pub(super) fn parse(line: &str) -> Event {
             kept: if kept.is_empty() { Kept::ByNothing } else { Kept::ByStarvation },
         },
         ("memory", [id, bytes]) => Event::MemoryRead { child: child(id), bytes: number(bytes) },
+        ("needs", ["time", id]) => Event::NeedsTime { child: child(id) },
         ("command", [id, words @ ..]) => {
             Event::Commanded { id: CommandId(number(id)), command: commands::parse(words) }
         }
@@ -179,6 +181,7 @@ pub(super) fn policy(line: &str) -> Policy {
         max_lifetime: Duration::ZERO,
         max_memory: 0,
         stats: false,
+        extensible: false,
     };
     for setting in line.split_whitespace() {
         let (key, value) = setting.split_once('=').expect("a setting is key=value");
@@ -192,6 +195,7 @@ pub(super) fn policy(line: &str) -> Policy {
             "lifetime" => policy.max_lifetime = seconds(),
             "memory" => policy.max_memory = number(value),
             "stats" => policy.stats = value == "on",
+            "extensible" => policy.extensible = value == "on",
             _ => panic!("no setting is called {key}"),
         }
     }
@@ -203,12 +207,13 @@ fn settings(policy: &Policy) -> String {
     let Policy { workers, graceful_timeout, boot_timeout, stall_timeout, max_lifetime, .. } =
         policy;
     let (memory, stats) = (policy.max_memory, if policy.stats { " stats=on" } else { "" });
+    let extensible = if policy.extensible { " extensible=on" } else { "" };
     let seconds = Duration::as_secs_f64;
     let (graceful, boot) = (seconds(graceful_timeout), seconds(boot_timeout));
     let (stall, lifetime) = (seconds(stall_timeout), seconds(max_lifetime));
     format!(
         "workers={workers} graceful={graceful} boot={boot} stall={stall} lifetime={lifetime} \
-         memory={memory}{stats}"
+         memory={memory}{stats}{extensible}"
     )
 }
 

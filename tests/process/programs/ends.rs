@@ -75,6 +75,27 @@ fn program_that_does_not_leave_is_killed_with_its_group() {
     assert!(server.log().contains("it did not leave in time"), "{}", server.log());
 }
 
+/// It takes longer than `graceful_timeout`, and asks for more time until it is done.
+#[test]
+fn program_that_asks_for_time_drains_longer() {
+    let config = "workers = 1\ngraceful_timeout = 1.5";
+    let mut server = plain(config, &["lingers=4"]).start();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+    assert!(server.folder().join("lingered").exists(), "{}", server.log());
+    assert!(!server.log().contains("it did not leave in time"), "{}", server.log());
+}
+
+#[test]
+fn quick_stop_does_not_wait_for_a_program_that_asks_for_time() {
+    let mut server = plain("workers = 1", &["lingers=60"]).start();
+    server.signal(Signal::SIGTERM);
+    server.wait_log("stopping: workers may finish");
+    server.signal(Signal::SIGQUIT);
+    assert_eq!(server.wait_exit_within(Duration::from_secs(10)), Exit::Code(0));
+    assert!(!server.folder().join("lingered").exists());
+}
+
 /// The parent ends by the signal, as a shell does; its child is told then, and has the rest of the time.
 #[test]
 fn child_of_a_program_drains_when_its_parent_has_ended() {

@@ -155,6 +155,23 @@ fn stalled_program_is_aborted_and_replaced() {
     server.stop();
 }
 
+/// The keeper has less, so that the program's own memory counts; one that is too large is replaced.
+#[test]
+fn program_above_its_memory_is_replaced() {
+    let server = plain("workers = 1\nmax_memory = \"96MiB\"", &["notify"]).start();
+    let before = program(&server, 0);
+    assert_eq!(server.get("/grow").expect("it serves").status, 200);
+    server.wait_log("MiB are above max_memory");
+    let after = wait_programs(&server, 1, &[before]);
+    let status = crate::control::status(&server);
+    let memory = status["workers"][0]["memory_bytes"].as_u64().expect("a number");
+    let kib = proc::status(after[0], "VmRSS").expect("it is alive");
+    let kib: u64 =
+        kib.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
+    assert!(memory > kib << 10, "{memory} with the keeper, {kib} KiB without");
+    server.stop();
+}
+
 #[test]
 fn killed_program_is_replaced() {
     let server = plain("workers = 2", &[]).start();

@@ -2,7 +2,8 @@
 
 It takes words: notify (sends READY=1), slow-ready (READY=1 once the file "ready" is there), silent
 (accepts nothing), unhealthy (503 on every path), child (serves in a child process), stubborn (ignores
-TERM), chatty=N (writes N lines), watchdog (sends WATCHDOG=1 until the file "stall" is there). Each
+TERM), extends=N (asks for more time for N seconds, then sends READY=1), lingers=N (at TERM asks for more
+time for N seconds, then ends), gives-up (asks for 0.2 s more, and no more), chatty=N (writes N lines), watchdog (sends WATCHDOG=1 until the file "stall" is there). Each
 connection that it accepts adds a byte to the file "accepted-GENERATION".
 """
 import json
@@ -65,6 +66,16 @@ for word in words:
         notify("READY=1")
 
 
+def take_time(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        notify("EXTEND_TIMEOUT_USEC=5000000")
+        time.sleep(0.05)
+
+
+held = []
+
+
 def serve(connection):
     os.write(accepted, b"x")
     with connection:
@@ -75,6 +86,8 @@ def serve(connection):
                 return
             data += piece
         body = json.dumps(at_start).encode()
+        if b" /grow " in data:
+            held.append(b"x" * (96 << 20))
         status = "503 Busy" if "unhealthy" in words else "200 OK"
         if b" /slow " in data:
             open("in-slow", "w").close()
@@ -82,6 +95,11 @@ def serve(connection):
                 time.sleep(0.005)
         head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         connection.sendall(head.encode() + body)
+
+
+def seconds_of(name):
+    found = [float(word[len(name):]) for word in words if word.startswith(name)]
+    return found[0] if found else 0
 
 
 def beat():
@@ -94,6 +112,11 @@ if "child" in words and os.fork() != 0:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while True:
         signal.pause()
+if "gives-up" in words:
+    notify("EXTEND_TIMEOUT_USEC=200000")
+if seconds_of("extends="):
+    take_time(seconds_of("extends="))
+    notify("READY=1")
 if "notify" in words:
     notify("STATUS=warming up")
     notify("READY=1\nSTATUS=serving")
@@ -117,3 +140,6 @@ while not leaving:
             continue
         connection.setblocking(True)
         serve(connection)
+if seconds_of("lingers="):
+    take_time(seconds_of("lingers="))
+    open("lingered", "w").close()

@@ -1,7 +1,7 @@
 //! When a program counts as ready.
 
 use super::{plain, program, wait_programs};
-use crate::harness::{Exit, Ferricorn, Signal};
+use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually};
 use crate::load::{Client, Crowd, Load};
 
 /// Clients of each load.
@@ -24,6 +24,36 @@ fn status_of_a_program_is_logged() {
     let server = plain("workers = 1\n[program]\nready = \"notify\"", &["notify"]).start();
     server.wait_log("slot 0: status: serving");
     server.stop();
+}
+
+#[test]
+fn status_of_a_program_is_shown() {
+    let server = plain("workers = 1\n[program]\nready = \"notify\"", &["notify"]).start();
+    let status = eventually("the last status", PATIENCE, || {
+        let status = crate::control::status(&server);
+        (status["workers"][0]["status"] == "serving").then_some(status)
+    });
+    assert_eq!(status["workers"][0]["slot"], 0);
+    let text = crate::control::succeed(&server, &["status"]);
+    assert!(text.contains("\n     serving\n"), "{text}");
+    server.stop();
+}
+
+/// It takes longer than `boot_timeout`, and asks for more time until it is ready.
+#[test]
+fn program_that_asks_for_time_boots_longer() {
+    let config = "workers = 1\nboot_timeout = 2\n[program]\nready = \"notify\"";
+    let server = plain(config, &["extends=3.5"]).start();
+    assert_eq!(server.get("/").expect("it serves").status, 200);
+    server.stop();
+}
+
+#[test]
+fn program_that_asks_for_time_once_is_killed_after_it() {
+    let config = "workers = 1\nboot_timeout = 2\n[program]\nready = \"notify\"";
+    let mut server = plain(config, &["gives-up", "silent"]).launch();
+    assert_eq!(server.wait_exit(), Exit::Code(3), "{}", server.log());
+    assert!(server.log().contains("it has not sent READY=1"), "{}", server.log());
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl Judge {
             | Event::SlotsOpen { .. }
             | Event::QueueLength { .. }
             | Event::Pulse { .. }
+            | Event::NeedsTime { .. }
             | Event::Commanded { .. }
             | Event::Abandoned { .. }
             | Event::Reopened { .. }

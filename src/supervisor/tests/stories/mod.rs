@@ -10,6 +10,7 @@ mod boot;
 mod canary;
 mod commands;
 mod crash;
+mod extensions;
 mod last_queues;
 mod logger;
 mod queues;
@@ -225,10 +226,11 @@ fn is_loggers(fact: &Event) -> bool {
 }
 
 /// Where the stories stand.
-const BOOKS: [&str; 14] = [
+const BOOKS: [&str; 15] = [
     include_str!("boot.rs"),
     include_str!("commands.rs"),
     include_str!("crash.rs"),
+    include_str!("extensions.rs"),
     include_str!("last_queues.rs"),
     include_str!("logger.rs"),
     include_str!("queues.rs"),

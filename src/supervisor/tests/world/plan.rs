@@ -188,6 +188,7 @@ pub(crate) fn policy(dice: &mut Dice) -> Policy {
         max_lifetime: seconds(&[0, 0, 0, 0, 0, 0, 0, 20_000]),
         max_memory: if dice.percent(10) { 100 } else { 0 },
         stats: false,
+        extensible: false,
         workers: u16::try_from(dice.pick(&[1, 2, 2, 3, 3, 4])).expect("a small number"),
     }
 }
