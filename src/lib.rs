@@ -34,9 +34,10 @@
 //! - [`telemetry`]: layers of `tracing` in each process. [`testing`]: tests of an application.
 //!
 //! # Features
-//! On by default are `cli` ([`main`], with the command line), `http2`, `top` (`ferricorn top`) and `app` (the
-//! bundled service, with its database drivers). An application takes `default-features = false` and
-//! `features = ["cli", "http2"]`; without `cli` it calls [`run`].
+//! On by default are `cli` ([`main`], with the command line), `toml` (configuration files with tables),
+//! `tls`, `http2`, `top` (`ferricorn top`) and `app` (the bundled service, with its database drivers). An
+//! application takes `default-features = false` and `features = ["cli", "toml", "tls", "http2"]`; without
+//! `cli` it calls [`run`], without `tls` a configuration with certificates is refused.
 
 #![cfg_attr(
     not(all(feature = "cli", feature = "http2")),
@@ -82,6 +83,10 @@ mod sys;
 pub mod telemetry;
 pub mod testing;
 mod time;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls_off.rs"]
 mod tls;
 mod wire;
 mod worker;

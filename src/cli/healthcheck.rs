@@ -7,17 +7,14 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{self, ClientConnection, StreamOwned};
 
 use super::command::Question;
 use crate::config::problem::reason;
 use crate::config::{Bind, BindAddress, ClientAuth, Config, HEALTHCHECK_AGENT};
-use crate::tls::trusting_client;
+use crate::tls::Client;
 
 /// The time that a ready server may take: shorter than any orchestrator's own limit.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -55,7 +52,7 @@ pub(super) fn probe(config: &Config, question: Question) -> Result<(), String> {
     // Of the addresses of one host name the machine may lack some.
     let bind = config.namesakes(first).iter().find(|bind| is_here(bind)).unwrap_or(first);
     let target = target(bind, config)?;
-    let client = if speaks_tls(&target, config) { Some(client()?) } else { None };
+    let client = if speaks_tls(&target, config) { Some(Client::new()?) } else { None };
     let header = if announces(&target, config) { PROXY_UNKNOWN } else { "" };
     let request = format!("{asked_for}{}", request_end());
     let (sender, receiver) = mpsc::channel();
@@ -94,14 +91,6 @@ fn speaks_tls(target: &Target, config: &Config) -> bool {
         Target::Tcp(_) => config.tls.is_on() && config.tls.bind.is_empty(),
         Target::Unix(_) => false,
     }
-}
-
-/// A client of TLS.
-fn client() -> Result<ClientConnection, String> {
-    let failed = |error: rustls::Error| format!("failed to begin TLS: {error}");
-    let config = trusting_client().map_err(failed)?;
-    let name = ServerName::try_from("localhost").expect("it is a name");
-    ClientConnection::new(Arc::new(config), name).map_err(failed)
 }
 
 /// Returns true if this machine has the address.
@@ -150,7 +139,7 @@ fn announces(target: &Target, config: &Config) -> bool {
 /// The status of the answer.
 fn ask(
     target: &Target,
-    client: Option<ClientConnection>,
+    client: Option<Client>,
     header: &str,
     request: &str,
 ) -> Result<u16, String> {
@@ -160,7 +149,7 @@ fn ask(
             let mut stream = TcpStream::connect(address).map_err(failed)?;
             stream.write_all(header.as_bytes()).map_err(failed)?;
             match client {
-                Some(client) => converse(StreamOwned::new(client, stream), request),
+                Some(client) => converse(client.over(stream), request),
                 None => converse(stream, request),
             }
         }

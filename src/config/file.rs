@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{Origin, Problems};
 use super::resolve::Entry;
 use super::table::{Stranger, Table};
-use super::value::describe;
+use super::value::{Written, quote};
 
 /// The content of a file.
 pub(super) struct Contents {
@@ -61,7 +61,7 @@ impl Reader<'_> {
 
     fn key(&mut self, key: &str, value: &DeValue<'_>, line: usize, broken: &BTreeSet<usize>) {
         if let Some(setting) = self.table.find(key) {
-            match setting.read_toml(value) {
+            match setting.read_written(written(value), || describe(value)) {
                 Ok(value) => {
                     let origin = self.origin(line);
                     self.contents.entries.push(Entry { setting, value, origin });
@@ -98,4 +98,46 @@ impl Reader<'_> {
 fn line_of(text: &str, byte: usize) -> usize {
     let before = text.as_bytes().get(..byte).unwrap_or(text.as_bytes());
     1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// A value as settings are read from.
+fn written<'a>(toml: &'a DeValue<'_>) -> Written<'a> {
+    match toml {
+        DeValue::String(text) => Written::Text(text),
+        DeValue::Integer(integer) => {
+            Written::Integer { digits: integer.as_str(), radix: integer.radix() }
+        }
+        DeValue::Float(float) => Written::Float(float.as_str()),
+        DeValue::Boolean(boolean) => Written::Boolean(*boolean),
+        DeValue::Array(items) => {
+            let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
+            texts.collect::<Option<_>>().map_or(Written::Other, Written::Texts)
+        }
+        DeValue::Datetime(_) | DeValue::Table(_) => Written::Other,
+    }
+}
+
+/// The kind of a value in the file, for `found …`.
+fn describe(toml: &DeValue<'_>) -> String {
+    match toml {
+        DeValue::String(text) => quote(text),
+        DeValue::Integer(integer) => integer.to_string(),
+        DeValue::Float(float) => float.to_string(),
+        DeValue::Boolean(boolean) => boolean.to_string(),
+        DeValue::Datetime(datetime) => datetime.to_string(),
+        DeValue::Table(_) => "a table".to_owned(),
+        DeValue::Array(items) => {
+            let odd = items.iter().find(|item| item.get_ref().as_str().is_none());
+            match odd {
+                Some(item) => format!("a list with {} in it", describe(item.get_ref())),
+                None if items.is_empty() => "an empty list".to_owned(),
+                None => "a list".to_owned(),
+            }
+        }
+    }
+}
+
+/// A text as TOML writes it.
+pub(super) fn toml_text(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }

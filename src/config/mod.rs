@@ -15,6 +15,10 @@ mod draft;
 mod env_file;
 pub(crate) mod environment;
 mod error;
+#[cfg(feature = "toml")]
+mod file;
+#[cfg(not(feature = "toml"))]
+#[path = "file_lines.rs"]
 mod file;
 pub(crate) mod from_gunicorn;
 pub(crate) mod gunicorn;
@@ -46,7 +50,7 @@ use serde::de::DeserializeOwned;
 
 use self::problem::{Origin, Problems};
 use self::resolve::{Entry, Resolved};
-use self::setting::{Secrecy, Setting};
+use self::setting::Setting;
 use self::sources::{FileSource, Sources};
 use self::value::Value;
 
@@ -187,12 +191,21 @@ impl Config {
         Self::load(Sources { file, app: Some(app), ..Sources::none() })
     }
 
+    /// Returns true if a text that can be read as the file, but for an application's tables, leaves this
+    /// setting out.
+    pub(crate) fn lacks(text: &str, key: &str) -> bool {
+        let file = FileSource::Text(text.to_owned());
+        let mut problems = Problems::default();
+        let resolved = resolve::resolve(&Sources { file, ..Sources::none() }, &mut problems);
+        problems.into_result().is_ok() && resolved.place(key).is_empty()
+    }
+
     /// The defaults, but with these names in `bind` and what the resolver says of them.
     #[cfg(test)]
     pub(crate) fn from_names(names: &[(&str, &[Bind])]) -> Self {
         let binds = names.iter().map(|(name, binds)| ((*name).to_owned(), binds.to_vec()));
         let text = Value::List(names.iter().map(|(name, _)| format!("{name}:1")).collect());
-        let file = FileSource::Text(format!("bind = {}", text.shown(Secrecy::Open)));
+        let file = FileSource::Text(format!("bind = {}", text.handed()));
         let binds = binds.map(|(name, binds)| (format!("{name}:1"), binds)).collect();
         Self::load(Sources { file, app: Some(&[]), binds, ..Sources::none() }).unwrap()
     }
@@ -235,7 +248,8 @@ impl Config {
         draft.finish(Some(self), &draft.look_up())
     }
 
-    /// Every setting, as the text of a file, for another image of the program. Secrets are in it.
+    /// Every setting, as the text of a file, for another image of the program: one a line, its value as
+    /// JSON has it, which programs without the feature `toml` read, too. Secrets are in it.
     pub(crate) fn hand_over(&self) -> String {
         let shown = |binds: &[Bind]| Value::List(binds.iter().map(Bind::to_string).collect());
         let line = |entry: &Entry| {
@@ -251,7 +265,7 @@ impl Config {
                 "env_file" => Value::Text(String::new()),
                 _ => entry.value.clone(),
             };
-            format!("{} = {}\n", entry.setting.key, value.shown(Secrecy::Open))
+            format!("{} = {}\n", entry.setting.key, value.handed())
         };
         self.settings.entries().iter().map(line).collect()
     }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde_json::json;
 
 use super::problem::Problems;
 use super::sources::{FileSource, Sources};
@@ -14,36 +14,6 @@ pub(crate) const HEALTHCHECK_AGENT: &str = "ferricorn-healthcheck";
 
 /// The name of the file in memory that holds it.
 pub(crate) const PUBLISHED: &str = "ferricorn-published";
-
-/// The settings of a health check's question, and of a client of the control socket, as a configuration
-/// file has them.
-#[derive(Serialize)]
-struct Published<'a> {
-    bind: Vec<&'a str>,
-    proxy_protocol: bool,
-    proxy_allow_ips: Vec<String>,
-    control: &'a str,
-    health: PublishedHealth<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<PublishedTls<'a>>,
-}
-
-/// The paths of the probes.
-#[derive(Serialize)]
-struct PublishedHealth<'a> {
-    live: &'a str,
-    ready: &'a str,
-}
-
-#[derive(Serialize)]
-struct PublishedTls<'a> {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    bind: Vec<&'a str>,
-    certificate: &'a [PathBuf],
-    key: &'a [PathBuf],
-    client_ca: &'a Option<PathBuf>,
-    client_auth: &'static str,
-}
 
 impl Config {
     /// The text that is published for a server that listens at `addresses` and whose control socket is
@@ -58,23 +28,31 @@ impl Config {
         let is_mixed = !self.tls.bind.is_empty();
         let (tls, plain): (Vec<&String>, Vec<&String>) =
             addresses.iter().partition(|name| is_mixed && name.starts_with("https://"));
+        let plain: Vec<&str> = plain.into_iter().map(|name| address(name)).collect();
         let tls: Vec<&str> = tls.into_iter().map(|name| address(name)).collect();
-        let settings = Published {
-            bind: plain.into_iter().map(|name| address(name)).collect(),
-            tls: self.tls.is_on().then(|| PublishedTls {
-                bind: tls,
-                certificate: &self.tls.certificate,
-                key: &self.tls.key,
-                client_ca: &self.tls.client_ca,
-                client_auth: self.tls.client_auth.as_str(),
-            }),
-            proxy_protocol: self.proxy_protocol,
-            proxy_allow_ips: self.proxy_allow_ips.iter().map(ToString::to_string).collect(),
-            control,
-            health: PublishedHealth { live: &self.health.live, ready: &self.health.ready },
+        let trusted: Vec<String> = self.proxy_allow_ips.iter().map(ToString::to_string).collect();
+        let mut text = first_line(&self.sources.file_path()?);
+        let mut put = |key: &str, value: serde_json::Value| {
+            text.push_str(&format!("{key} = {value}\n"));
         };
-        let file = self.sources.file_path()?;
-        Some(format!("{}{}", first_line(&file), toml::to_string(&settings).ok()?))
+        put("bind", json!(plain));
+        put("proxy_protocol", json!(self.proxy_protocol));
+        put("proxy_allow_ips", json!(trusted));
+        put("control", json!(control));
+        put("health.live", json!(self.health.live));
+        put("health.ready", json!(self.health.ready));
+        if self.tls.is_on() {
+            if !tls.is_empty() {
+                put("tls.bind", json!(tls));
+            }
+            put("tls.certificate", json!(self.tls.certificate));
+            put("tls.key", json!(self.tls.key));
+            if let Some(authority) = &self.tls.client_ca {
+                put("tls.client_ca", json!(authority));
+            }
+            put("tls.client_auth", json!(self.tls.client_auth.as_str()));
+        }
+        Some(text)
     }
 }
 
@@ -163,11 +141,11 @@ mod tests {
         assert_eq!(
             text,
             "# \"/srv/a.toml\"\n\
-             bind = [\"[::1]:80\", \"unix:/run/a\"]\n\
+             bind = [\"[::1]:80\",\"unix:/run/a\"]\n\
              proxy_protocol = true\n\
-             proxy_allow_ips = [\"127.0.0.1\", \"::1\"]\n\
+             proxy_allow_ips = [\"127.0.0.1\",\"::1\"]\n\
              control = \"auto\"\n\
-             \n[health]\nlive = \"/healthz\"\nready = \"/readyz\"\n"
+             health.live = \"/healthz\"\nhealth.ready = \"/readyz\"\n"
         );
         config.tls.certificate = vec!["a.crt".into()];
         config.tls.key = vec!["a.key".into()];

@@ -1,8 +1,8 @@
 //! The table of settings as documents: the reference `config.toml` and the table of `docs/settings.md`.
 
+use super::file::toml_text;
 use super::setting::{Effect, Kind, Setting};
 use super::settings;
-use super::value::toml_text;
 
 /// Columns of the reference, so that it can be read beside something else.
 const WIDTH: usize = 98;

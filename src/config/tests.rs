@@ -329,7 +329,7 @@ fn debug_shows_no_secret() {
 #[test]
 fn a_password_is_masked_however_badly_it_is_written() {
     let shown = |url: &str| {
-        let value = Value::Text(url.to_owned()).shown(Secrecy::Secret);
+        let value = Value::Text(url.to_owned()).shown(setting::Secrecy::Secret);
         assert!(!value.contains("secret"), "{value}");
         value
     };
@@ -386,7 +386,7 @@ fn fitting(setting: &Setting) -> Option<BoxedStrategy<String>> {
     if setting.check.is_some() {
         return None;
     }
-    let quoted = |text: String| value::toml_text(&text);
+    let quoted = |text: String| file::toml_text(&text);
     Some(match setting.kind {
         Kind::Text | Kind::Path => "[^\0]{0,8}".prop_map(quoted).boxed(),
         Kind::Integer { min, max } => (min..=max).prop_map(|number| number.to_string()).boxed(),

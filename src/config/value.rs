@@ -1,12 +1,11 @@
-//! A setting's value: read from a text or from TOML, judged by the setting's kind, shown again.
+//! A setting's value: read from a text or from the file, judged by the setting's kind, shown again.
 //!
 //! The file is strict about types (`workers = "4"` is an error), the other layers have texts only.
 //! A text that is shown is TOML, so that what `config` prints can be a `config.toml`.
 
 use std::time::Duration;
 
-use toml::de::DeValue;
-
+use super::file::toml_text;
 use super::setting::{Empty, Kind, Secrecy, Setting};
 use super::units;
 
@@ -34,6 +33,21 @@ pub(crate) enum Value {
     Word(&'static str),
     List(Vec<String>),
     Mode(u32),
+}
+
+/// A value as the configuration file has it.
+#[derive(Debug)]
+pub(super) enum Written<'a> {
+    Text(&'a str),
+    Integer {
+        digits: &'a str,
+        radix: u32,
+    },
+    Float(&'a str),
+    Boolean(bool),
+    Texts(Vec<String>),
+    /// No setting has such a one.
+    Other,
 }
 
 /// Reads values. The error is `expected …, found …`.
@@ -77,38 +91,45 @@ impl Setting {
     }
 
     /// From the file.
-    pub(crate) fn read_toml(&self, toml: &DeValue<'_>) -> Result<Value, String> {
-        let value = match (self.kind, toml) {
-            (_, DeValue::String(text)) if self.synonym(text).is_some() => {
+    pub(super) fn read_written(
+        &self,
+        written: Written<'_>,
+        found: impl FnOnce() -> String,
+    ) -> Result<Value, String> {
+        let value = match (self.kind, written) {
+            (_, Written::Text(text)) if self.synonym(text).is_some() => {
                 return self.read_text(text);
             }
-            (Kind::Integer { .. } | Kind::Boolean, DeValue::String(text)) => self.read_word(text),
-            (_, DeValue::String(text)) => return self.read_text(text),
-            (Kind::Integer { .. }, DeValue::Integer(_)) => whole(toml).map(Value::Integer),
-            (Kind::Size { .. }, DeValue::Integer(_)) => whole(toml).map(Value::Size),
-            (Kind::Duration { .. }, DeValue::Integer(_)) => {
-                whole(toml).map(|seconds| Value::Duration(Duration::from_secs(seconds)))
+            (Kind::Integer { .. } | Kind::Boolean, Written::Text(text)) => self.read_word(text),
+            (_, Written::Text(text)) => return self.read_text(text),
+            (Kind::Integer { .. }, Written::Integer { digits, radix }) => {
+                u64::from_str_radix(digits, radix).ok().map(Value::Integer)
             }
-            (Kind::Duration { .. }, DeValue::Float(seconds)) => {
-                let seconds = seconds.as_str().parse().ok();
+            (Kind::Size { .. }, Written::Integer { digits, radix }) => {
+                u64::from_str_radix(digits, radix).ok().map(Value::Size)
+            }
+            (Kind::Duration { .. }, Written::Integer { digits, radix }) => {
+                let seconds = u64::from_str_radix(digits, radix).ok();
+                seconds.map(|seconds| Value::Duration(Duration::from_secs(seconds)))
+            }
+            (Kind::Duration { .. }, Written::Float(seconds)) => {
+                let seconds = seconds.parse().ok();
                 let duration =
                     seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 duration.map(Value::Duration)
             }
-            (Kind::Share, DeValue::Integer(share)) => read_share(share.as_str()),
-            (Kind::Share, DeValue::Float(share)) => read_share(share.as_str()),
+            (Kind::Share, Written::Integer { digits: share, .. } | Written::Float(share)) => {
+                read_share(share)
+            }
             // Decimal 22 is either 0o22 without its prefix or 0o26: that is unknown.
-            (Kind::Mode, DeValue::Integer(mode)) if mode.radix() == 8 || mode.as_str() == "0" => {
-                u32::from_str_radix(mode.as_str(), 8).ok().map(Value::Mode)
+            (Kind::Mode, Written::Integer { digits, radix }) if radix == 8 || digits == "0" => {
+                u32::from_str_radix(digits, 8).ok().map(Value::Mode)
             }
-            (Kind::Boolean, DeValue::Boolean(boolean)) => Some(Value::Boolean(*boolean)),
-            (Kind::List { .. }, DeValue::Array(items)) => {
-                let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
-                texts.collect::<Option<_>>().map(Value::List)
-            }
+            (Kind::Boolean, Written::Boolean(boolean)) => Some(Value::Boolean(boolean)),
+            (Kind::List { .. }, Written::Texts(texts)) => Some(Value::List(texts)),
             (_, _) => None,
         };
-        self.judge(value, || describe(toml))
+        self.judge(value, found)
     }
 
     fn synonym(&self, text: &str) -> Option<&'static str> {
@@ -223,21 +244,30 @@ impl Value {
 
     /// As TOML, with secrets left out.
     pub(crate) fn shown(&self, secrecy: Secrecy) -> String {
+        self.rendered(secrecy, toml_text)
+    }
+
+    /// As JSON, which is TOML, too: for another image of the program.
+    pub(super) fn handed(&self) -> String {
+        self.rendered(Secrecy::Open, json_text)
+    }
+
+    fn rendered(&self, secrecy: Secrecy, quoted: fn(&str) -> String) -> String {
         let mask = |text: &str| match secrecy {
             Secrecy::Open => text.to_owned(),
             Secrecy::Secret => mask(text),
         };
         match self {
-            Self::Text(text) => toml_text(&mask(text)),
+            Self::Text(text) => quoted(&mask(text)),
             Self::List(items) => {
-                let items: Vec<String> = items.iter().map(|item| toml_text(&mask(item))).collect();
+                let items: Vec<String> = items.iter().map(|item| quoted(&mask(item))).collect();
                 format!("[{}]", items.join(", "))
             }
             Self::Integer(_) | Self::Share(_) | Self::Boolean(_) => self.plain(),
-            Self::Word(_) | Self::Mode(_) => toml_text(&self.plain()),
+            Self::Word(_) | Self::Mode(_) => quoted(&self.plain()),
             Self::Duration(_) | Self::Size(_) => {
                 let text = self.plain();
-                if text.bytes().all(|byte| byte.is_ascii_digit()) { text } else { toml_text(&text) }
+                if text.bytes().all(|byte| byte.is_ascii_digit()) { text } else { quoted(&text) }
             }
         }
     }
@@ -259,9 +289,9 @@ impl Value {
     }
 }
 
-/// A text as TOML writes it.
-pub(crate) fn toml_text(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
+/// A text as JSON and TOML both read it: TOML has DEL in no text.
+pub(super) fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 const fn millis(millis: u64) -> Duration {
@@ -359,35 +389,10 @@ fn split(text: &str, separator: char) -> Vec<String> {
     items.map(item).collect()
 }
 
-fn whole(toml: &DeValue<'_>) -> Option<u64> {
-    let integer = toml.as_integer()?;
-    u64::from_str_radix(integer.as_str(), integer.radix()).ok()
-}
-
 /// A wrong text, quoted, on one line, and not for ever.
 pub(crate) fn quote(text: &str) -> String {
     match text.char_indices().nth(QUOTE_MAX) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
-    }
-}
-
-/// The kind of a value in the file, for `found …`.
-pub(super) fn describe(toml: &DeValue<'_>) -> String {
-    match toml {
-        DeValue::String(text) => quote(text),
-        DeValue::Integer(integer) => integer.to_string(),
-        DeValue::Float(float) => float.to_string(),
-        DeValue::Boolean(boolean) => boolean.to_string(),
-        DeValue::Datetime(datetime) => datetime.to_string(),
-        DeValue::Table(_) => "a table".to_owned(),
-        DeValue::Array(items) => {
-            let odd = items.iter().find(|item| item.get_ref().as_str().is_none());
-            match odd {
-                Some(item) => format!("a list with {} in it", describe(item.get_ref())),
-                None if items.is_empty() => "an empty list".to_owned(),
-                None => "a list".to_owned(),
-            }
-        }
     }
 }

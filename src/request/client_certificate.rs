@@ -8,7 +8,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{Extensions, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::InHand;
 use crate::tls;
@@ -37,7 +36,8 @@ struct Content {
 
 impl ClientCertificate {
     /// A certificate (X.509, DER), as a test of a handler may need it: inserted in a request's extensions, it
-    /// is what [`ClientCertificate::of`] and the extractor return. `None` if the bytes are none.
+    /// is what [`ClientCertificate::of`] and the extractor return. `None` if the bytes are none, and without
+    /// the feature `tls`.
     #[must_use]
     pub fn new(der: &[u8]) -> Option<Self> {
         let content = Content {
@@ -46,11 +46,6 @@ impl ClientCertificate {
             der: der.to_vec(),
         };
         Some(Self(Arc::new(content)))
-    }
-
-    /// The first certificate of the chain that a client has shown.
-    pub(crate) fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
-        Self::new(chain.first()?)
     }
 
     /// The subject, with its parts in the certificate's order: `O=Example, CN=a client`.

@@ -9,6 +9,7 @@
 mod certificate;
 mod files;
 mod server;
+mod session;
 mod tickets;
 
 use std::fs::File;
@@ -25,7 +26,8 @@ use crate::sys::exec;
 
 pub(crate) use self::certificate::{common_name, subject};
 pub(crate) use self::files::{Problem, read};
-pub(crate) use self::server::{server_config, trusting_client};
+pub(crate) use self::server::{Client, acceptor};
+pub(crate) use self::session::{Acceptor, Session};
 pub(crate) use self::tickets::{TicketKeys, Tickets};
 
 /// A certificate that expires within this time is a daily warning.

@@ -1,6 +1,6 @@
 //! The TLS configurations of workers, and the client of the health check.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -18,23 +18,23 @@ use tokio_rustls::rustls::server::{
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    self, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-    SupportedProtocolVersion,
+    self, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme, StreamOwned, SupportedProtocolVersion,
 };
 
 use super::files::Contents;
-use super::{Material, Tickets, certificate};
+use super::{Acceptor, Material, Tickets, certificate};
 use crate::config::{ClientAuth, Tls, TlsVersion};
 
 /// Makes what connections shake hands with. `protocols` are offered by ALPN, the preferred one first.
 ///
 /// # Errors
 /// When the bundle cannot be read, or is not whole.
-pub(crate) fn server_config(
+pub(crate) fn acceptor(
     tls: &Tls,
     material: &Material,
     protocols: &[&[u8]],
-) -> io::Result<Arc<ServerConfig>> {
+) -> io::Result<Acceptor> {
     let mut content = material.bundle.content()?;
     let contents = Contents::decode(&content);
     content.fill(0);
@@ -57,7 +57,7 @@ pub(crate) fn server_config(
         Arc::new(Tickets::new(material.tickets.as_fd().try_clone_to_owned()?, &policy)?);
     // A session that is kept here would be known to one worker alone.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(config))
+    Ok(Acceptor::new(config))
 }
 
 /// The rules that a session depends on which is resumed without another look at a client's certificate.
@@ -143,12 +143,26 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// The settings of a client that takes any certificate: it asks a server of this machine, whose name it
-/// does not know.
-///
-/// # Errors
-/// When there is no version of TLS to speak.
-pub(crate) fn trusting_client() -> Result<ClientConfig, rustls::Error> {
+/// A client that takes any certificate: it asks a server of this machine, whose name it does not know.
+pub(crate) struct Client(ClientConnection);
+
+impl Client {
+    /// # Errors
+    /// When there is no version of TLS to speak, as a sentence.
+    pub(crate) fn new() -> Result<Self, String> {
+        let failed = |error: rustls::Error| format!("failed to begin TLS: {error}");
+        let name = ServerName::try_from("localhost").expect("it is a name");
+        let config = trusting_client().map_err(failed)?;
+        ClientConnection::new(Arc::new(config), name).map(Self).map_err(failed)
+    }
+
+    /// Speaks TLS on a stream.
+    pub(crate) fn over<S: Read + Write>(self, stream: S) -> impl Read + Write {
+        StreamOwned::new(self.0, stream)
+    }
+}
+
+fn trusting_client() -> Result<ClientConfig, rustls::Error> {
     let provider = ring::default_provider();
     let algorithms = provider.signature_verification_algorithms;
     Ok(ClientConfig::builder_with_provider(Arc::new(provider))

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use tokio_rustls::rustls::ServerConfig;
 
 use super::health::Health;
 use super::own;
@@ -11,6 +10,7 @@ use super::server::Routes;
 use super::telemetry::Telemetry;
 use crate::embed::{App, BoxError, Process, WorkerContext};
 use crate::listeners::Listeners;
+use crate::tls::Acceptor;
 
 /// An application that can serve.
 pub(super) struct Booted {
@@ -26,7 +26,7 @@ pub(super) async fn boot<A: App>(
     app: &Arc<A>,
     context: &WorkerContext,
     listeners: &Listeners,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Acceptor>,
 ) -> Result<Booted, BoxError> {
     let telemetry = Telemetry::start(&**app, Process::Worker(context))?;
     match routes(app, context, listeners, tls).await {
@@ -46,7 +46,7 @@ pub(super) async fn routes<A: App>(
     app: &Arc<A>,
     context: &WorkerContext,
     listeners: &Listeners,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Acceptor>,
 ) -> Result<Routes, BoxError> {
     // Else axum makes every route anew for each of its requests.
     let router = app.service(None, context).await?.0.with_state(());

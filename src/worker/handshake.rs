@@ -12,9 +12,6 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::{Buf, BytesMut};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection};
-use tokio_rustls::server::TlsStream;
 
 use super::conns::{Kick, Wait};
 use super::events::WorkerEvent;
@@ -29,6 +26,7 @@ use crate::logging;
 use crate::request::client::Client;
 use crate::request::client_certificate::ClientCertificate;
 use crate::scoreboard::Handshake;
+use crate::tls::{Acceptor, Session};
 
 /// The first byte of a client that speaks TLS (RFC 8446 section 5.1); no request begins with it.
 pub(super) const TLS: u8 = 0x16;
@@ -65,7 +63,7 @@ impl Server {
     pub(super) async fn shake_hands(
         self: &Arc<Self>,
         mut watched: Watched,
-        config: &Arc<ServerConfig>,
+        acceptor: &Acceptor,
         peer: Client,
     ) -> Option<Watched> {
         let conn = Arc::clone(&watched.entry().conn);
@@ -74,7 +72,7 @@ impl Server {
         let mut socket = watched.take_socket();
         let result = tokio::select! {
             biased;
-            result = shake(&mut socket, config) => result,
+            result = shake(&mut socket, acceptor) => result,
             () = conn.is_kicked_for(Kick::Head) => {
                 Err(Unshaken::Failed { error: io::ErrorKind::TimedOut.into(), socket: None })
             }
@@ -92,11 +90,10 @@ impl Server {
         match result {
             Ok(stream) => {
                 conn.set(Wait::First);
-                if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) {
+                if stream.protocol() == Some(HTTP_2) {
                     conn.set_http2();
                 }
-                let chain = stream.get_ref().1.peer_certificates();
-                if let Some(certificate) = chain.and_then(ClientCertificate::of_chain) {
+                if let Some(certificate) = stream.certificate().and_then(ClientCertificate::new) {
                     conn.set_certificate(certificate);
                 }
                 watched.put_stream(Stream::Tls(Box::new(Encrypted::new(stream))));
@@ -130,10 +127,7 @@ impl Server {
     }
 }
 
-async fn shake(
-    socket: &mut Socket,
-    config: &Arc<ServerConfig>,
-) -> Result<TlsStream<Socket>, Unshaken> {
+async fn shake(socket: &mut Socket, acceptor: &Acceptor) -> Result<Session<Socket>, Unshaken> {
     let mut bytes = BytesMut::with_capacity(LOOKED_AT);
     match poll_fn(|cx| socket.poll_read_more(cx, &mut bytes)).await {
         Ok(0) | Err(_) => return Err(Unshaken::Silent),
@@ -144,11 +138,8 @@ async fn shake(
     if !is_tls {
         return Err(Unshaken::Plain);
     }
-    let limit = |session: &mut ServerConnection| session.set_buffer_limit(Some(UNSENT_MAX));
-    let accepting = TlsAcceptor::from(Arc::clone(config))
-        .accept_with(std::mem::take(socket), limit)
-        .into_fallible();
-    accepting
+    acceptor
+        .accept(std::mem::take(socket), UNSENT_MAX)
         .await
         .map_err(|(error, socket)| Unshaken::Failed { error, socket: Some(Box::new(socket)) })
 }

@@ -56,7 +56,6 @@ pub(crate) use birth::{BOOT_FAILED, Birth, PREPARE_FAILED, WorkerBirth, begin, b
 use rand::RngExt;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
-use tokio_rustls::rustls::ServerConfig;
 
 use crate::config::Config;
 use crate::embed::{App, PrepareContext, Process, Tasks, WorkerContext};
@@ -71,7 +70,7 @@ use crate::sys::fork::InChild;
 use crate::sys::readable::readable;
 use crate::sys::signals as signal;
 use crate::sys::signals::Signals;
-use crate::tls::{self, Material};
+use crate::tls::{self, Acceptor, Material};
 use crate::wire::{MESSAGE_MAX, Order, Report};
 use birth::log_boot_failure;
 use boot::Booted;
@@ -121,7 +120,7 @@ pub(crate) fn main(child: InChild, mut worker: WorkerBirth<'_>, app: Arc<impl Ap
         Err(code) => return code,
     };
     // Certificates and keys: their file in memory is closed before any code of the application runs.
-    let tls = worker.tls.take().map(|tls| server_config(&worker.birth.config, &tls)).transpose();
+    let tls = worker.tls.take().map(|tls| acceptor(&worker.birth.config, &tls)).transpose();
     let tls = match tls {
         Ok(tls) => tls,
         Err(error) => {
@@ -174,15 +173,15 @@ enum Call {
 }
 
 /// The TLS configuration of connections.
-fn server_config(config: &Config, tls: &Material) -> std::io::Result<Arc<ServerConfig>> {
+fn acceptor(config: &Config, tls: &Material) -> std::io::Result<Acceptor> {
     let both: &[&[u8]] = &[HTTP_2, b"http/1.1"];
     let protocols = if config.http2.enabled { both } else { &both[1..] };
-    tls::server_config(&config.tls, tls, protocols)
+    tls::acceptor(&config.tls, tls, protocols)
 }
 
 async fn run(
     worker: WorkerBirth<'_>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Acceptor>,
     caught: Signals,
     app: Arc<impl App>,
 ) -> i32 {

@@ -13,7 +13,6 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio_rustls::rustls::ServerConfig;
 
 use super::conns::{Conns, HeadRoom};
 use super::events::WorkerEvent;
@@ -42,6 +41,7 @@ use crate::request::draining::Draining;
 use crate::request::local::Origin;
 use crate::scoreboard::{Place, SlotBoard, WorkerBoard};
 use crate::sys::{clock, process};
+use crate::tls::Acceptor;
 
 /// The part that the application gives a worker.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ pub(super) struct Routes {
     pub(super) body_limits: BodyLimits,
     pub(super) health: Arc<Health>,
     /// The TLS configuration of connections to TLS addresses.
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<Acceptor>,
     pub(super) draining: Draining,
 }
 
@@ -310,9 +310,9 @@ impl Server {
     /// Begins with the handshake, behind the PROXY header where there is one.
     async fn converse_over_tls(self: Arc<Self>, mut watched: Watched, peer: Option<SocketAddr>) {
         let Some(peer) = self.peer(&mut watched, peer).await else { return };
-        let Some(config) = &self.routes.tls else { return };
+        let Some(acceptor) = &self.routes.tls else { return };
         // In a place of its own, which is given back when it is over.
-        let shaken = Box::pin(self.shake_hands(watched, config, peer)).await;
+        let shaken = Box::pin(self.shake_hands(watched, acceptor, peer)).await;
         let Some(watched) = shaken else { return };
         let peer = peer.over(Scheme::Https);
         self.converse(watched, peer).await;

@@ -1,15 +1,15 @@
 //! A client's stream: its socket, or TLS on it.
 
-use std::io::{self, BufRead};
+use std::io;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
 
 use super::socket::{Departure, Socket};
+use crate::tls::Session;
 
 /// A client's stream.
 #[derive(Debug)]
@@ -21,13 +21,13 @@ pub(super) enum Stream {
 /// TLS on a socket.
 #[derive(Debug)]
 pub(super) struct Encrypted {
-    stream: TlsStream<Socket>,
+    stream: Session<Socket>,
     /// The bytes that were read ahead.
     ahead: BytesMut,
 }
 
 impl Encrypted {
-    pub(super) fn new(stream: TlsStream<Socket>) -> Self {
+    pub(super) fn new(stream: Session<Socket>) -> Self {
         Self { stream, ahead: BytesMut::new() }
     }
 }
@@ -43,14 +43,14 @@ impl Stream {
     fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.stream.get_ref().0,
+            Self::Tls(tls) => tls.stream.stream(),
         }
     }
 
     fn socket_mut(&mut self) -> &mut Socket {
         match self {
             Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.stream.get_mut().0,
+            Self::Tls(tls) => tls.stream.stream_mut(),
         }
     }
 
@@ -91,9 +91,7 @@ impl Stream {
     pub(super) fn buffered(&mut self) -> usize {
         match self {
             Self::Plain(_) => 0,
-            Self::Tls(tls) => {
-                tls.stream.get_mut().1.reader().fill_buf().map_or(0, |bytes| bytes.len())
-            }
+            Self::Tls(tls) => tls.stream.buffered(),
         }
     }
 
@@ -101,7 +99,7 @@ impl Stream {
     pub(super) fn is_clear(&self) -> bool {
         match self {
             Self::Plain(_) => true,
-            Self::Tls(tls) => !tls.stream.get_ref().1.wants_write(),
+            Self::Tls(tls) => !tls.stream.wants_write(),
         }
     }
 
@@ -167,7 +165,7 @@ impl Stream {
     /// Sends the alert of TLS that tells an end from a cut, as far as the socket takes it at once.
     pub(super) fn say_end(&mut self, cx: &mut Context<'_>) {
         if let Self::Tls(tls) = self {
-            tls.stream.get_mut().1.send_close_notify();
+            tls.stream.send_close_notify();
             // A client whose buffer is full has not read its answer either.
             let _full = Pin::new(&mut tls.stream).poll_flush(cx);
         }
