@@ -396,10 +396,23 @@ fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
 /// # Errors
 /// The error of ioctl(2).
 pub(crate) fn unread_bytes(socket: RawFd) -> io::Result<u64> {
+    count_of(socket, libc::FIONREAD)
+}
+
+/// Returns the number of bytes that were written to a stream socket and that the peer's system has not
+/// acknowledged (tcp(7), `SIOCOUTQ`, which is `TIOCOUTQ`). The number is only looked up, as above.
+///
+/// # Errors
+/// The error of ioctl(2).
+pub(crate) fn unsent_bytes(socket: RawFd) -> io::Result<u64> {
+    count_of(socket, libc::TIOCOUTQ)
+}
+
+fn count_of(socket: RawFd, request: libc::Ioctl) -> io::Result<u64> {
     let mut count: libc::c_int = 0;
     // SAFETY: the kernel writes one int to `count`, and changes nothing of the socket.
-    #[expect(unsafe_code, reason = "no crate offers FIONREAD")]
-    let status = unsafe { libc::ioctl(socket, libc::FIONREAD, &raw mut count) };
+    #[expect(unsafe_code, reason = "no crate offers FIONREAD and TIOCOUTQ")]
+    let status = unsafe { libc::ioctl(socket, request, &raw mut count) };
     if status == 0 {
         Ok(u64::try_from(count).unwrap_or(0))
     } else {

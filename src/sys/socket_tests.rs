@@ -167,3 +167,21 @@ fn unread_bytes_are_counted_and_left() {
     assert_eq!(unread_bytes(stream.as_raw_fd()).unwrap(), 0, "its end does not count");
     assert!(unread_bytes(-1).is_err());
 }
+
+#[test]
+fn unsent_bytes_are_those_that_the_peer_has_no_room_for() {
+    use std::io::{Read, Write};
+    let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), Join::First, 16).unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    while stream.write(&[0; 65_536]).is_ok() {}
+    assert!(unsent_bytes(stream.as_raw_fd()).unwrap() > 0, "both buffers are full");
+    client.set_nonblocking(true).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    // Loopback delivers and acknowledges at once where there is room.
+    while unsent_bytes(stream.as_raw_fd()).unwrap() > 0 {
+        let _nothing_yet = client.read(&mut bytes);
+    }
+    assert!(unsent_bytes(-1).is_err());
+}

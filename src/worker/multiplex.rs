@@ -17,9 +17,12 @@
 //! updates).
 
 #[cfg(feature = "http2")]
+mod farewell;
+#[cfg(feature = "http2")]
 mod serve;
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -64,6 +67,8 @@ pub(super) struct Streams {
     counts: Mutex<Counts>,
     overhead: Mutex<Level>,
     resets: Mutex<Level>,
+    /// When its client last said anything, in milliseconds of the monotonic clock.
+    heard_at: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +78,8 @@ struct Counts {
     is_goodbye_due: bool,
     /// The client was told to begin no further stream.
     is_closing: bool,
+    /// The client has given up too many requests.
+    is_abused: bool,
 }
 
 impl Streams {
@@ -82,6 +89,7 @@ impl Streams {
             counts: Mutex::default(),
             overhead: Mutex::new(Level::new(now)),
             resets: Mutex::new(Level::new(now)),
+            heard_at: AtomicU64::new(now),
         }
     }
 
@@ -116,7 +124,22 @@ impl Streams {
 
     /// So many bytes came in. Returns false if too many of them are of no request.
     pub(super) fn note_read(&self, bytes: usize) -> bool {
-        lock(&self.overhead).add(bytes as u64, OVERHEAD, clock::coarse_millis())
+        let now = clock::coarse_millis();
+        if bytes > 0 {
+            // ORDERING: it stands for itself: Relaxed.
+            self.heard_at.store(now, Ordering::Relaxed);
+        }
+        lock(&self.overhead).add(bytes as u64, OVERHEAD, now)
+    }
+
+    /// When the client last said anything.
+    fn heard_at(&self) -> u64 {
+        self.heard_at.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if the client has given up too many requests.
+    fn is_abused(&self) -> bool {
+        lock(&self.counts).is_abused
     }
 
     /// So many bytes of fields were a request's.
@@ -145,9 +168,14 @@ impl Streams {
         }
     }
 
-    /// The client gave up a request. Returns false if that has happened too often.
+    /// The client gave up a request. Returns false if that has happened too often. It stays noted: a kick
+    /// is taken back when the last stream ends, which may be the same one.
     pub(super) fn note_reset(&self) -> bool {
-        lock(&self.resets).add(1, RESETS, clock::coarse_millis())
+        let is_fine = lock(&self.resets).add(1, RESETS, clock::coarse_millis());
+        if !is_fine {
+            lock(&self.counts).is_abused = true;
+        }
+        is_fine
     }
 }
 
@@ -217,8 +245,9 @@ impl Watched {
             // The client takes what is left of its answers.
             conn.set(Wait::Silence);
         }
-        let is_over = conn.streams().is_some_and(|streams| !streams.note_read(read));
-        if is_over || conn.kick() == Kick::Abuse {
+        let is_over =
+            conn.streams().is_some_and(|streams| !streams.note_read(read) || streams.is_abused());
+        if is_over {
             conn.give(Kick::Abuse);
             self.entry.server.warn_of_flood(self.entry.peer);
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
@@ -297,5 +326,26 @@ impl Ticket {
 impl super::server::Server {
     /// No client is served HTTP/2 by a program without it: `http2.enabled` is false there.
     pub(super) async fn multiplex(self: &Arc<Self>, _: Watched, _: crate::request::client::Client) {
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::budget::Budget;
+
+    /// The end of the last stream takes a kick back; the flood was one all the same.
+    #[test]
+    fn flood_of_resets_outlives_its_last_stream() {
+        let conn = Conn::new(0, 0, Arc::new(Budget::new(1 << 20)), Default::default());
+        conn.set_http2();
+        let streams = conn.streams().expect("it speaks HTTP/2");
+        streams.begin(&conn);
+        assert!((0..RESETS.capacity).all(|_| streams.note_reset()));
+        assert!(!streams.is_abused());
+        while streams.note_reset() {}
+        conn.give(Kick::Abuse);
+        streams.end(&conn);
+        assert_eq!((conn.kick(), streams.is_abused()), (Kick::None, true));
     }
 }

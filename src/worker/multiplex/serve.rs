@@ -15,12 +15,14 @@ use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 
+use super::farewell::Farewell;
 use super::{
     CONNECTION_WINDOW, EARLY_RESETS_MAX, ERRORS_MAX, FRAME, SEND_BUFFER, STREAM_WINDOW, lock,
 };
 use crate::logging::{self, Chain};
 use crate::request::client::Client;
-use crate::worker::conns::{Conn, Kick};
+use crate::sys::{clock, socket};
+use crate::worker::conns::{Conn, Kick, Wait};
 use crate::worker::events::WorkerEvent;
 use crate::worker::io::Watched;
 use crate::worker::server::{Server, head_max};
@@ -168,7 +170,7 @@ impl Server {
     pub(in crate::worker) async fn multiplex(self: &Arc<Self>, watched: Watched, peer: Client) {
         let entry = Arc::clone(watched.entry());
         let Some(streams) = entry.conn.streams() else { return };
-        let conn = &entry.conn;
+        let (conn, number) = (&entry.conn, watched.socket());
         let requests = self.requests(&watched, peer);
         let begun = Begun::default();
         let tasks = Tasks { connection: Arc::clone(&entry), begun: begun.clone() };
@@ -176,17 +178,29 @@ impl Server {
             .multiplexer(tasks)
             .serve_connection(TokioIo::new(watched), Multiplexed { requests, begun });
         let mut serving = pin!(serving);
-        let mut is_goodbye = false;
+        let mut farewell = None;
+        let unsent = || socket::unsent_bytes(number).unwrap_or(0);
         let result = loop {
             let is_due = || conn.kick() == Kick::Idle || streams.is_goodbye_due();
-            if !is_goodbye && (self.is_leaving() || is_due()) {
-                is_goodbye = true;
+            if farewell.is_none() && (self.is_leaving() || is_due()) {
+                farewell = Some(Farewell::begin(clock::coarse_millis(), unsent()));
                 serving.as_mut().graceful_shutdown();
                 streams.close(conn);
             }
-            // Its client has said nothing in time, or does not answer the goodbye.
-            if matches!(conn.kick(), Kick::Head | Kick::Silence) {
-                break Ok(());
+            match conn.kick() {
+                // Its client has said nothing in time.
+                Kick::Head => break Ok(()),
+                Kick::Silence => {
+                    let (now, heard_at) = (clock::coarse_millis(), streams.heard_at());
+                    let most = self.limits.body_timeout;
+                    let goes_on =
+                        |farewell: &mut Farewell| farewell.goes_on(now, unsent(), heard_at, most);
+                    if !farewell.as_mut().is_some_and(goes_on) {
+                        break Ok(());
+                    }
+                    conn.set(Wait::Silence);
+                }
+                _ => {}
             }
             tokio::select! {
                 biased;

@@ -140,7 +140,8 @@ fn each_stream_has_its_own_timeouts() {
 
 #[test]
 fn answer_that_is_not_read_ends_its_own_stream() {
-    run_within(SHORT, [9, 4], "", |net| async move {
+    // Long enough for the client that reads, on a busy machine.
+    run_within("header_timeout = 2\nbody_timeout = 2\n", [9, 4], "", |net| async move {
         // Its window for all streams together has room beside the one that is full.
         let mut builder = Builder::new();
         builder.initial_connection_window_size(1 << 20);
@@ -156,6 +157,19 @@ fn answer_that_is_not_read_ends_its_own_stream() {
         // One that is read comes whole, however long it takes.
         let all = peer.send(get("/big"), false).await.0.await.expect("it is answered");
         assert_eq!(whole(all).await.1.len(), BIG);
+    });
+}
+
+/// A client that lets nothing of an answer out takes no part of it from the beginning.
+#[test]
+fn answer_without_a_window_ends_its_own_stream() {
+    run_within(SHORT, [9, 16], "", |net| async move {
+        let mut builder = Builder::new();
+        builder.initial_window_size(0);
+        let peer = net.peer_with(&builder).await;
+        let unread = peer.send(get("/big"), false).await.0.await.expect("its head comes");
+        let ended = unread.into_body().data().await.expect("it has no end").expect_err("it is cut");
+        assert_eq!(ended.reason(), Some(Reason::CANCEL));
     });
 }
 
@@ -368,6 +382,27 @@ fn drain_waits_for_a_client_that_takes_its_answer_in_small_pieces() {
             length += data.len();
             // Of a slow client, in all more time than a silent one has.
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            body.flow_control().release_capacity(data.len()).expect("it was taken");
+        }
+        assert_eq!(length, 191);
+        peer.ended.await.expect("no panic").expect("it ends without an error");
+    });
+}
+
+/// A client that pauses with a part of its answer has the time of a reader, not that of a silent one.
+#[test]
+fn drain_waits_for_a_client_that_pauses_within_its_answer() {
+    run_within(LONG, [9, 17], "", |net| async move {
+        let mut builder = Builder::new();
+        builder.initial_window_size(20);
+        let peer = net.peer_with(&builder).await;
+        let response = peer.send(get("/as-long"), false).await.0.await.expect("it is answered");
+        net.server.leave();
+        let (mut body, mut length) = (response.into_body(), 0);
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        while let Some(data) = body.data().await {
+            let data = data.expect("it comes whole");
+            length += data.len();
             body.flow_control().release_capacity(data.len()).expect("it was taken");
         }
         assert_eq!(length, 191);
