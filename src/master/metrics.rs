@@ -114,13 +114,8 @@ impl Metrics {
     ///
     /// # Errors
     /// The error of ftruncate(2) and mmap(2).
-    pub(super) fn block_for(
-        &self,
-        config: &Config,
-        ring: Option<&Ring>,
-    ) -> io::Result<Option<Block>> {
-        let ring = ring.filter(|_| config.stats.is_on());
-        ring.map(|ring| self.memory.of_place(ring.place())).transpose()
+    pub(super) fn block_for(&self, config: &Config, ring: &Ring) -> io::Result<Option<Block>> {
+        config.stats.is_on().then(|| self.memory.of_place(ring.place())).transpose()
     }
 
     /// The listener in force, with the address that the configuration names.

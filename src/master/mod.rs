@@ -4,6 +4,7 @@
 
 mod control;
 pub(crate) mod events;
+mod fork;
 mod held;
 mod inbox;
 mod kid;

@@ -1,36 +1,23 @@
 //! One order, one deed: each arm calls the system and answers with the fact that follows, if any.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
 use super::control::Refused;
 use super::events::MasterEvent;
-use super::kid::{Kid, Worker};
-use super::tls::{Tls, descriptors};
-use super::upgrade::Check;
 use super::{Master, now, tls};
 use crate::config::Config;
 use crate::config::Error;
-use crate::control::Control;
 use crate::embed::App;
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
-use crate::listeners::{Listeners, identities};
-use crate::logger;
-use crate::logging::{self, MASTER, Ring};
-use crate::program;
-use crate::scoreboard::WorkerBoard;
+use crate::listeners::identities;
+use crate::logging;
 use crate::supervisor::action::{Action, ChildSignal, Dismissal};
 use crate::supervisor::event::Event;
 use crate::supervisor::notice::Notice;
-use crate::supervisor::stage::{Due, Task};
-use crate::sys::channel::{self, Lower};
-use crate::sys::fork::{self, InChild, SingleThreaded};
-use crate::sys::wait::Child;
-use crate::sys::{process, signals, title};
+use crate::supervisor::stage::Due;
+use crate::sys::{process, signals};
 use crate::time::Instant;
 use crate::wire::{LogOrder, Order};
-use crate::worker::{self, Birth, WorkerBirth};
 
 impl<A: App> Master<A> {
     pub(super) fn perform(&mut self, now: Instant, action: Action) -> Option<Event> {
@@ -130,137 +117,6 @@ impl<A: App> Master<A> {
         if let Notice::Stalled { pid, .. } = notice {
             self.tell_held(pid.0);
         }
-    }
-
-    fn fork(&mut self, id: ChildId, task: Task, generation: Generation) -> io::Result<i32> {
-        let alone = SingleThreaded::prove().map_err(|names| {
-            io::Error::other(format!("{} threads exist: {}", names.len(), names.join(", ")))
-        })?;
-        let (ours, theirs) = channel::pair()?;
-        let config = Arc::clone(self.configs.get(&generation).unwrap_or_else(|| self.config()));
-        let worker = besides(task, generation, &config)?;
-        let ring = (task != Task::Logger).then(|| self.free_ring()).transpose()?;
-        let block = self.metrics.block_for(&config, ring.as_ref().filter(|_| worker.is_some()))?;
-        let (theirs_too, counters) = (worker.clone(), Arc::clone(&self.counters));
-        let (master, began) = (process::pid(), now());
-        // Among the others before the fork, so that the child closes the master's end of its own
-        // channel, too: a child that held it would never hear the master's end.
-        let mut kid = Kid::new(id, FORKING, ours, worker);
-        kid.ring = ring.as_ref().map(Ring::place);
-        kid.note_rings(&self.rings);
-        if task == Task::Check {
-            self.check = Some(Check::begin(&self.invocation)?);
-        }
-        self.kids.push(kid);
-        let forked = fork::spawn(&alone, |child| {
-            if task == Task::Check {
-                // It has nothing to log.
-                drop(ring);
-                return self.check_new_binary(child, &theirs);
-            }
-            title::show(&alone, A::NAME, &role(task, generation), &self.name);
-            let Some(ring) = ring else { return self.log(child, theirs, master) };
-            let mut kept = vec![ring.descriptor()];
-            kept.extend(theirs.descriptors().map(AsRawFd::as_raw_fd));
-            logging::adopt(ring);
-            if task == Task::Stats {
-                return self.serve_stats(child, (theirs, master), (config, kept));
-            }
-            let (mut listeners, mut tls) = (Listeners::default(), None);
-            // Of no other child: an address that is let go while it runs would be listened at still.
-            if let Some(worker) = &theirs_too {
-                block.into_iter().for_each(|block| worker.board.measure(block, process::pid()));
-                kept.extend([worker.board.as_fd(), counters.as_fd()].map(|fd| fd.as_raw_fd()));
-                listeners = std::mem::take(&mut self.listeners);
-                listeners.forget_retired();
-                listeners.note(&config);
-                kept.extend(listeners.descriptors());
-                tls = self.tls.take_for(generation);
-                kept.extend(tls.iter().flat_map(descriptors));
-            }
-            if let Err(error) = self.shed(&child, &kept) {
-                logging::emit(&MasterEvent::ShedFailed { reason: error.to_string() });
-                return fork::PANICKED;
-            }
-            if let Err(error) = enter_home(&config) {
-                let reason = error.to_string();
-                logging::emit(&MasterEvent::FolderFailed { generation, reason });
-            }
-            let birth = Birth {
-                config,
-                generation,
-                signals: &self.signals,
-                channel: theirs,
-                master,
-                began,
-                identity: &self.identity,
-            };
-            let Some(Worker { slot, board, .. }) = theirs_too else {
-                return prepare(child, &birth, &*self.app);
-            };
-            let worker = WorkerBirth { birth, slot, listeners, tls, board, counters };
-            live(child, worker, &self.app)
-        });
-        match (&forked, self.kids.last_mut()) {
-            (Ok(pid), Some(kid)) => kid.process = Child::new(*pid),
-            (Ok(_), None) => {}
-            (Err(_), _) => drop(self.kids.pop()),
-        }
-        forked
-    }
-
-    /// In a child: gives up every descriptor of the master's but these. What the child itself drops
-    /// later must be among them, or dropped before.
-    ///
-    /// # Why
-    /// A descriptor that processes share is one open file: each of them can change its flags, read it
-    /// empty, or fill it. And one that lives on in a child holds what it stands for against the next
-    /// server: a lock, an address, the end of `ready_fd`.
-    pub(super) fn shed(&mut self, child: &InChild, kept: &[RawFd]) -> io::Result<()> {
-        // The handlers' end of the master's pipe.
-        self.signals.forget();
-        self.kids.clear();
-        self.metrics.shed();
-        (self.pidfile, self.ready, self.published) = (None, None, None);
-        self.control = Control::default();
-        drop(std::mem::take(&mut self.listeners));
-        self.tls = Tls::default();
-        fork::close_all_but(child, kept)
-    }
-
-    /// In a child: becomes the logger, which keeps nothing of the master's but the rings.
-    fn log(&mut self, child: InChild, channel: Lower, master: i32) -> i32 {
-        logging::have_no_ring();
-        // Before its descriptor is closed with the others.
-        let Ok(metrics) = self.metrics.memory().logger() else { return fork::PANICKED };
-        let mut kept: Vec<_> =
-            self.rings.descriptors().flatten().map(|fd| fd.as_raw_fd()).collect();
-        kept.extend(channel.descriptors().map(AsRawFd::as_raw_fd));
-        if self.shed(&child, &kept).is_err() {
-            return fork::PANICKED;
-        }
-        let birth = logger::Birth {
-            log: &self.log,
-            rings: std::mem::take(&mut self.rings),
-            signals: &self.signals,
-            channel,
-            master,
-            identity: &self.identity,
-            metrics,
-        };
-        logger::main(child, birth)
-    }
-
-    /// The first ring that no living child has, which the logger is sent when it is new. What waits in
-    /// it is read all the same.
-    fn free_ring(&mut self) -> io::Result<Ring> {
-        let taken = |place: &usize| self.kids.iter().any(|kid| kid.ring == Some(*place));
-        let place = (MASTER + 1..).find(|place| !taken(place));
-        let ring = self.rings.ring(place.expect("there are fewer kids than numbers"))?;
-        if let Some(logger) = self.kids.iter_mut().find(|kid| kid.id == ChildId::LOGGER) {
-            logger.send_rings(&self.rings);
-        }
-        Ok(ring)
     }
 
     fn tell_helper(&mut self, child: ChildId, order: LogOrder) -> Option<Event> {
@@ -402,49 +258,6 @@ impl<A: App> Master<A> {
     }
 }
 
-/// The further facts about a child that is a worker.
-///
-/// # Errors
-/// The system's error about memory and descriptors.
-fn besides(task: Task, generation: Generation, config: &Config) -> io::Result<Option<Worker>> {
-    match task {
-        Task::Worker { slot } => {
-            let board = Arc::new(WorkerBoard::new(connections(config))?);
-            Ok(Some(Worker { slot, generation, board }))
-        }
-        Task::Prepare | Task::Check | Task::Logger | Task::Stats => Ok(None),
-    }
-}
-
-/// In a child: makes a generation ready, that of the application or of a program; answers the exit code.
-fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 {
-    if birth.config.program.is_set() {
-        program::prepare(child, birth)
-    } else {
-        worker::prepare(child, birth, app)
-    }
-}
-
-/// In a child: serves in a slot, by the application or by a program; answers the exit code.
-fn live(child: InChild, worker: WorkerBirth<'_>, app: &Arc<impl App>) -> i32 {
-    if worker.birth.config.program.is_set() {
-        program::main(child, worker)
-    } else {
-        worker::main(child, worker, Arc::clone(app))
-    }
-}
-
-/// A child's role, for its title.
-fn role(task: Task, generation: Generation) -> String {
-    match task {
-        Task::Worker { slot } => format!("worker {slot} (generation {generation})"),
-        Task::Prepare => format!("prepare (generation {generation})"),
-        Task::Check => "check".to_owned(),
-        Task::Logger => "logger".to_owned(),
-        Task::Stats => "stats".to_owned(),
-    }
-}
-
 /// Returns why a file was not reloaded, as one line. Each of several problems has a line of its own
 /// before it; the service manager, which shows one line, gets the first of them.
 pub(super) fn reload_error(error: &Error) -> String {
@@ -458,21 +271,4 @@ pub(super) fn reload_error(error: &Error) -> String {
         }
         error => error.to_string(),
     }
-}
-
-/// Enters the folder of the configuration's generation. Where that is gone, the master's is as good.
-fn enter_home(config: &Config) -> io::Result<()> {
-    config.home().map_or(Ok(()), std::env::set_current_dir)
-}
-
-/// The pid of a child whose fork is under way: no process has it.
-const FORKING: i32 = 0;
-
-/// Connections and streams of a worker of this configuration that have a record; a few more are open
-/// when several threads accept at once.
-fn connections(config: &Config) -> usize {
-    let connections = usize::try_from(config.worker_connections).unwrap_or(usize::MAX);
-    // As many streams of HTTP/2 as connections: what exceeds them has no record.
-    let streams = if config.http2.enabled { connections } else { 0 };
-    connections.saturating_add(streams).saturating_add(64)
 }
