@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `/` | answers with its slot |
 //! | `/block`, `/shutdown` | makes every listener's accept(2) wait; shuts every listener down |
+//! | `/narrow` | has every listener drop what clients send, where the kernel lets it, and hold little of it |
 //! | `/flags` | fills every descriptor but its sockets, shared memory included, and makes each of them wait |
 //! | `/signals` | signals every other process of its group, and itself 1,000 times with `USR1` |
 #![expect(clippy::disallowed_methods, reason = "its purpose is to do what it should not")]
@@ -20,7 +21,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use socket2::SockRef;
+use socket2::{SockFilter, SockRef};
 
 struct Hostile;
 
@@ -37,6 +38,7 @@ impl App for Hostile {
             .route("/", get(async move || format!("{slot}")))
             .route("/block", get(async || each_listener(wait_in_accept)))
             .route("/shutdown", get(async || each_listener(shut_down)))
+            .route("/narrow", get(async || each_listener(narrow)))
             .route("/flags", get(async || spoil_flags()))
             .route("/signals", get(async || signal_others())))
     }
@@ -67,6 +69,12 @@ fn wait_in_accept(listener: &OwnedFd) {
 
 fn shut_down(listener: &OwnedFd) {
     let _failed = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+}
+
+/// Attaches a program of one instruction (BPF_RET), which takes no byte of any packet.
+fn narrow(listener: &OwnedFd) {
+    let _failed = SockRef::from(listener).set_recv_buffer_size(1);
+    let _failed = SockRef::from(listener).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]);
 }
 
 /// Fills what can be filled, and takes `O_NONBLOCK` from all of it. Its own event loop must not wait, so

@@ -53,7 +53,7 @@ impl Listeners {
 
 impl Address {
     pub(super) fn new(bind: Option<String>, place: Place, sockets: Sockets) -> Self {
-        let (sink, noted, said_at) = (None, Noted::default(), [None; 2]);
+        let (sink, noted, said_at) = (None, Noted::default(), [None; 3]);
         Self { bind, place, sockets, sink, noted, said_at }
     }
 

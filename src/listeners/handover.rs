@@ -75,8 +75,9 @@ impl Listeners {
             .collect::<io::Result<_>>()?;
         let bell = |number| exec::inherited(number).map(Bell::from);
         let bells = handed.bells.into_iter().map(bell).collect::<io::Result<_>>()?;
-        let (retired, passed) = (Vec::new(), handed.passed);
-        Ok(Self { addresses, slots: handed.slots, bells, retired, close_at: None, passed })
+        let (retired, passed, slots) = (Vec::new(), handed.passed, handed.slots);
+        let (close_at, options_at) = (None, None);
+        Ok(Self { addresses, slots, bells, retired, close_at, options_at, passed })
     }
 
     /// The next image did not come.

@@ -4,7 +4,9 @@
 //! A worker has the sockets that its siblings accept from, and what it does to one holds for all: with
 //! `O_NONBLOCK` taken away, accept(2) blocks their event loops; after shutdown(2), clients are refused.
 //! That cannot be prevented where sockets are shared. So the listeners are looked at when a worker has
-//! died, when one is silent or does not drain its queue, and at a reload.
+//! died, when one is silent or does not drain its queue, and at a reload. Options that keep clients out or
+//! slow them down are looked at less often, since they are many: one may not be taken back by any process
+//! (socket(7), `SO_LOCK_FILTER`), so that other sockets take the place of those that have them.
 //!
 //! # The trap
 //! A socket that listens again joins its `SO_REUSEPORT` group anew, and the last one takes the place that
@@ -16,25 +18,29 @@
 //! it, so it is attached anew at each look.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::events::ListenerEvent;
-use super::{Address, Listeners, Place, open};
+use super::{Address, Listeners, Place, Sockets, open};
 use crate::config::Config;
 use crate::ids::SlotSet;
 use crate::logging;
-use crate::sys::socket;
+use crate::sys::{options, socket};
 use crate::time::Instant;
 
 /// From one line to the next about the same address: a hostile worker may go on without end.
 const SAID_AGAIN: Duration = Duration::from_secs(60);
+/// From one look at the options to the next.
+const OPTIONS_AGAIN: Duration = Duration::from_secs(10);
 
 /// The harm that was found at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Harm {
     Blocking,
     Closed,
+    Altered,
 }
 
 impl Listeners {
@@ -45,12 +51,17 @@ impl Listeners {
         if self.close_at.is_some() {
             return false;
         }
+        let has_options = self.options_at.is_none_or(|at| now.since(at) >= OPTIONS_AGAIN);
+        if has_options {
+            self.options_at = Some(now);
+        }
         let mut is_replaced = false;
         for address in self.addresses.iter_mut().flatten() {
-            let Some(harm) = address.harm(config) else { continue };
+            let altered = || (has_options && address.is_altered()).then_some(Harm::Altered);
+            let Some(harm) = address.harm(config).or_else(altered) else { continue };
             let mended = address.mend(harm, config);
             is_replaced |= matches!(mended, Ok(true));
-            let said_at = &mut address.said_at[usize::from(harm == Harm::Closed)];
+            let said_at = &mut address.said_at[harm as usize];
             if said_at.is_none_or(|at| now.since(at) >= SAID_AGAIN) {
                 *said_at = Some(now);
                 address.report(harm, &mended);
@@ -76,13 +87,42 @@ impl Address {
         }
     }
 
+    /// Returns true if a socket of ours has an option that it was not opened with.
+    fn is_altered(&self) -> bool {
+        let (Place::Tcp(local), Sockets::PerSlot(sockets)) = (&self.place, &self.sockets) else {
+            return false;
+        };
+        // Where no socket can be opened to compare them with, they are looked at again.
+        options::are_altered(sockets.iter().map(AsFd::as_fd), *local).unwrap_or(false)
+    }
+
+    /// Opens other sockets in the place of those that workers have.
+    fn renew(&mut self, local: SocketAddr, backlog: u32) -> io::Result<bool> {
+        for socket in self.sockets() {
+            socket::allow_beside(socket.as_fd())?;
+            socket::stop_listening(socket.as_fd())?;
+        }
+        let beside = |old: &OwnedFd| socket::listen_beside(old.as_fd(), local, backlog);
+        let opened: io::Result<Vec<OwnedFd>> =
+            self.sockets().iter().map(|old| beside(old).map(OwnedFd::from)).collect();
+        if opened.is_err() {
+            for socket in self.sockets() {
+                socket::listen_again(socket.as_fd(), local, backlog)?;
+            }
+        }
+        self.sockets = Sockets::PerSlot(opened?);
+        Ok(true)
+    }
+
     /// Returns true if another socket is in the place of the one that workers have.
     fn mend(&mut self, harm: Harm, config: &Config) -> io::Result<bool> {
         for socket in self.sockets().iter().filter(|_| !config.program.is_set()) {
             socket::wait_no_more(socket.as_fd())?;
         }
-        if harm == Harm::Blocking {
-            return Ok(false);
+        match (harm, &self.place) {
+            (Harm::Blocking, _) => return Ok(false),
+            (Harm::Altered, Place::Tcp(local)) => return self.renew(*local, config.backlog),
+            (Harm::Altered | Harm::Closed, _) => {}
         }
         let local = match &self.place {
             Place::Tcp(local) | Place::Inherited { address: Some(local), .. } => *local,
@@ -108,6 +148,7 @@ impl Address {
         let harm = match harm {
             Harm::Blocking => "made it block",
             Harm::Closed => "shut it down",
+            Harm::Altered => "set options of it",
         };
         let (address, harm) = (self.to_string(), harm.to_owned());
         logging::emit(&match mended {

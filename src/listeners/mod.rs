@@ -49,6 +49,8 @@ pub(crate) struct Listeners {
     retired: Vec<(Instant, Address)>,
     /// In a stop: when to look next whether the TCP listeners can be closed.
     close_at: Option<Instant>,
+    /// When the options of the sockets were looked at last.
+    options_at: Option<Instant>,
     /// The descriptors that the configuration may name.
     passed: Passed,
 }
@@ -68,7 +70,7 @@ struct Address {
     sink: Option<Sink>,
     noted: Noted,
     /// When it was last said, for each kind of harm, that a process had spoiled it.
-    said_at: [Option<Instant>; 2],
+    said_at: [Option<Instant>; 3],
 }
 
 /// Where an address is, once it is known.
@@ -114,6 +116,7 @@ impl Listeners {
             bells,
             retired: Vec::new(),
             close_at: None,
+            options_at: None,
             passed,
         };
         for (number, name) in activated {

@@ -194,3 +194,25 @@ fn steering_by_a_worker_is_put_right() {
     listeners.mend(Instant::from_millis(1), &config, &second);
     assert_eq!(waiting(&listeners, there), [32, 32, 0]);
 }
+
+/// A filter that no process can take back keeps every client out.
+#[test]
+fn altered_listener_is_opened_anew() {
+    let (mut listeners, there, config, second) = steered();
+    let mend = |listeners: &mut Listeners, seconds: u64| {
+        listeners.mend(Instant::from_millis(seconds * 1000), &config, &second)
+    };
+    assert!(!mend(&mut listeners, 1));
+    let old = listeners.get(0, Slot::new(1)).expect("it is open").as_raw_fd();
+    let before = listeners.get(0, Slot::new(1)).expect("it is open").try_clone_to_owned();
+    let before = before.expect("there are descriptors");
+    crate::sys::filter::deafen(before.as_fd()).expect("it needs no privilege");
+    // The options are many, and are not looked at each time.
+    assert!(!mend(&mut listeners, 10));
+    assert!(mend(&mut listeners, 11), "workers lack the socket at descriptor {old}");
+    assert_eq!(waiting(&listeners, there), [0, 32, 0]);
+    assert!(socket::has_stopped_listening(before.as_fd()));
+    // Workers that are not replaced yet have the old sockets: that alters nothing.
+    assert!(!mend(&mut listeners, 30) && !mend(&mut listeners, 60));
+    assert_eq!(waiting(&listeners, there), [0, 64, 0]);
+}

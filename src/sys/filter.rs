@@ -150,6 +150,12 @@ fn attach(member: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// For tests: has the socket drop every packet (socket(7), `SO_ATTACH_FILTER`).
+#[cfg(test)]
+pub(crate) fn deafen(socket: BorrowedFd<'_>) -> io::Result<()> {
+    socket2::SockRef::from(&socket).attach_filter(&assembled(&[plain(RETURN, 0)]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ pub(crate) mod launch;
 pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod notes;
+pub(crate) mod options;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod readable;

@@ -80,22 +80,40 @@ pub(crate) fn listen_families(
     join: Join,
     backlog: u32,
 ) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let socket = unbound(address)?;
     if families == Families::V6Only {
         socket.set_only_v6(true)?;
     }
+    socket.set_reuse_port(join == Join::Further)?;
+    socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// A socket as listeners for this address are opened, before it is bound.
+///
+/// # Errors
+/// The error of socket(2).
+pub(crate) fn unbound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
     // Connections in TIME_WAIT are no obstacle.
     socket.set_reuse_address(true)?;
-    if join == Join::Further {
-        socket.set_reuse_port(true)?;
-    }
-    socket.bind(&address.into())?;
     socket.set_reuse_port(true)?;
     // Inherited by every accepted connection, which saves a system call on each.
     socket.set_tcp_nodelay(true)?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// Lets a further socket be bound beside this one, whatever a process that shares it has said of that.
+///
+/// # Errors
+/// The error of setsockopt(2).
+pub(crate) fn allow_beside(listener: BorrowedFd<'_>) -> io::Result<()> {
+    let socket = SockRef::from(&listener);
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)
 }
 
 /// Opens a listening unix socket, non-blocking. A file without a listener is replaced.

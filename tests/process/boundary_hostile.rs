@@ -113,6 +113,24 @@ fn spoiled_listeners_of_tcp_are_put_right() {
     prove_health(server);
 }
 
+/// Clients are not refused, and wait in no queue: the listeners are looked at when a worker is asked for its
+/// heartbeat.
+#[test]
+fn narrowed_listeners_are_opened_anew() {
+    let Some(server) = hostile("stall_timeout = 2") else { return };
+    let before = server.workers();
+    let _answer = server.get("/narrow");
+    server.wait_log("set options of it; it is put right");
+    eventually("every worker has the new listeners", PATIENCE, || {
+        let now = server.workers();
+        (now.len() == 2 && now.iter().all(|found| !before.contains(found))).then_some(())
+    });
+    for _ in 0..20 {
+        server.get("/").expect("each of its listeners listens");
+    }
+    prove_health(server);
+}
+
 /// One of the unix domain cannot listen again: another takes its place, and with it other workers. Until
 /// then it is ready without end, and workers do not spin.
 #[test]
