@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgMatches, Command};
 
-use crate::config::sources::Flag;
+use crate::config::sources::{Flag, RUN};
 
 /// Where clap keeps the program and its arguments.
 const COMMAND: &str = "COMMAND";
@@ -23,6 +23,6 @@ pub(super) fn command(name: &str) -> Command {
 pub(super) fn flag(matches: &ArgMatches, variable: Option<&'static str>) -> Option<Flag> {
     // Other commands have no such argument.
     let words = matches.try_get_many::<String>(COMMAND).ok().flatten()?;
-    let (key, name) = ("program.command", "run --".to_owned());
+    let (key, name) = ("program.command", RUN.to_owned());
     Some(Flag { key, name, variable, texts: words.cloned().collect() })
 }

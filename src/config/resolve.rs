@@ -42,6 +42,7 @@ impl Entry {
 pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
     let table = Table::new(sources.app, problems);
     let mut resolved = Resolved::defaults(&table, problems);
+    resolved.put(implied(sources, &table).into_iter().collect());
     match sources.read_file() {
         Ok(Some((text, name))) => {
             let contents = file::read(&text, &name, &table, problems);
@@ -69,6 +70,15 @@ pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
     resolved.put(flags);
     problems.append(later);
     resolved
+}
+
+/// The value that a command implies, below every layer: `run -- COMMAND` is for any program, and many send
+/// no `READY=1`.
+fn implied(sources: &Sources, table: &Table) -> Option<Entry> {
+    let command = sources.flags.iter().find(|flag| flag.name == sources::RUN)?;
+    let setting = table.find("program.ready")?;
+    let value = setting.read_text("auto").ok()?;
+    Some(Entry { setting, value, origin: Origin::CommandLine { flag: command.name.clone() } })
 }
 
 fn read_flags(sources: &Sources, table: &Table, problems: &mut Problems) -> Vec<Entry> {
@@ -275,5 +285,26 @@ impl fmt::Debug for Resolved {
         f.debug_map()
             .entries(self.entries.iter().map(|entry| (entry.setting.key, shown(entry))))
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::sources::{FileSource, Flag, Sources};
+    use crate::config::{Config, ProgramReady};
+
+    #[test]
+    fn command_of_run_is_ready_by_any_sign_where_none_is_set() {
+        let ready = |text: &str, flag: &str| {
+            let mut sources = Sources::none();
+            sources.file = FileSource::Text(text.to_owned());
+            let (key, texts) = ("program.command", vec!["node".to_owned()]);
+            sources.flags.push(Flag { key, name: flag.to_owned(), variable: None, texts });
+            Config::load(sources).unwrap().program.ready
+        };
+        assert_eq!(ready("", "--program-command"), ProgramReady::Notify);
+        assert_eq!(ready("", "run --"), ProgramReady::Auto);
+        assert_eq!(ready("[program]\nready = 'listen'", "run --"), ProgramReady::Listen);
+        assert_eq!(ready("[program]\nready = 'notify'", "run --"), ProgramReady::Notify);
     }
 }

@@ -429,9 +429,9 @@ pub const SETTINGS: &[Setting] = &[
     .value_name("WORD"),
     Setting::text(
         "program.ready",
-        "auto",
+        "notify",
         "The sign by which a program is ready: \"notify\" (READY=1), \"listen\", \"http:/path\" (2xx), \
-         \"delay:2\" or \"auto\", the first of notify and listen.",
+         \"delay:2\" or \"auto\": notify or listen, which `ferricorn run` implies.",
     )
     .check(program::check_ready)
     .value_name("SIGN"),

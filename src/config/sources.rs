@@ -23,6 +23,9 @@ pub(super) const FILE_MAX_BYTES: u64 = 1 << 20;
 /// over them.
 pub(crate) const ARGUMENTS_VARIABLE: &str = "GUNICORN_CMD_ARGS";
 
+/// The name of the flag that is the command `run`.
+pub(crate) const RUN: &str = "run --";
+
 /// Where the layers come from.
 #[derive(Clone)]
 pub(crate) struct Sources {

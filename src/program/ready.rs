@@ -21,6 +21,9 @@ use crate::sys::waiting;
 
 /// From one look for the sign to the next.
 const LOOK: Duration = Duration::from_millis(50);
+/// In each fourth look a program that is not seen to wait is given a connection to accept, and this time.
+const PROBE_LOOK: u32 = 4;
+const PROBE: Duration = Duration::from_millis(200);
 /// From one look to the next whether a program accepts connections that has not sent `READY=1`. One that
 /// sends it as soon as it listens is not caught between the two.
 const EARLY_LOOK: Duration = Duration::from_secs(1);
@@ -78,22 +81,45 @@ impl Sign {
             }
             ProgramReady::Delay(delay) => tokio::time::sleep(*delay).await,
             ProgramReady::Auto | ProgramReady::Listen => {
-                while !waiting::waits(&waiting::tree(leader), &self.sockets) {
+                let mut look = 0;
+                while !self.accepts(leader, look).await {
                     tokio::time::sleep(LOOK).await;
+                    look += 1;
                 }
             }
             ProgramReady::Http(path) => {
-                while !self.answers(leader, path).await {
+                let mut look = 0;
+                while !self.answers(leader, path, look).await {
                     tokio::time::sleep(LOOK).await;
+                    look += 1;
                 }
             }
         }
     }
 
+    /// Returns true if a process of the program waits for connections; in some looks also if it accepts one
+    /// that is opened for that, and closed without a request. Under load a server that accepts between two
+    /// requests is seldom seen to wait.
+    async fn accepts(&self, leader: i32, look: u32) -> bool {
+        if waiting::waits(&waiting::tree(leader), &self.sockets) {
+            return true;
+        }
+        let Some(Target::Tcp(address)) = &self.target else { return false };
+        if look == 0 || !look.is_multiple_of(PROBE_LOOK) {
+            return false;
+        }
+        let accepted = async {
+            let stream = TcpStream::connect(address).await?;
+            Ok(is_own(leader, stream.local_addr()?, *address).await)
+        };
+        let accepted: Result<io::Result<bool>, _> = tokio::time::timeout(PROBE, accepted).await;
+        matches!(accepted, Ok(Ok(true)))
+    }
+
     /// Logs that the program accepts connections, once it does, since it has not sent `READY=1` by then.
     async fn warn_of_early(&self, leader: i32) {
         tokio::time::sleep(EARLY_LOOK).await;
-        while !waiting::waits(&waiting::tree(leader), &self.sockets) {
+        while !self.accepts(leader, PROBE_LOOK).await {
             tokio::time::sleep(EARLY_LOOK).await;
         }
         let (slot, program) = (self.slot, Pid(leader));
@@ -116,9 +142,9 @@ impl Sign {
     }
 
     /// Returns true if the program itself answers a GET of this path with 2xx.
-    async fn answers(&self, leader: i32, path: &str) -> bool {
+    async fn answers(&self, leader: i32, path: &str, look: u32) -> bool {
         // Before that a connection would wait in the queue, for a sibling.
-        if !waiting::waits(&waiting::tree(leader), &self.sockets) {
+        if !self.accepts(leader, look).await {
             return false;
         }
         let asked = async {

@@ -139,7 +139,7 @@ fn config_prints_every_setting_with_its_origin() {
         tls.client_auth = "none"  # default
         tls.min_version = "1.2"  # default
         program.command = []  # default
-        program.ready = "auto"  # default
+        program.ready = "notify"  # default
         program.stop_signal = "TERM"  # default
         stats.bind = ""  # default
         stats.statsd = ""  # default

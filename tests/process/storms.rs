@@ -43,6 +43,15 @@ impl Kill {
         Self { at, clients }
     }
 
+    /// Kills these processes. They are stopped before, the first one first.
+    pub(crate) fn of_all(victims: &[i32]) -> Self {
+        victims.iter().for_each(|victim| freeze(*victim));
+        let clients = victims.iter().flat_map(|victim| proc::accepted_clients(*victim)).collect();
+        let at = Instant::now();
+        victims.iter().for_each(|victim| send(*victim, Signal::SIGKILL));
+        Self { at, clients }
+    }
+
     /// Returns true if the request was in the hands of the killed process. A port may be used again
     /// later.
     fn explains(&self, request: &Request) -> bool {

@@ -80,7 +80,10 @@ fn program_of_a_forking_shell_is_given_its_pid_by_the_shell() {
 #[test]
 fn reload_runs_the_command_of_the_file_of_today() {
     let command = |word: &str| {
-        format!("workers = 2\n[program]\ncommand = [\"python3\", \"plain.py\", \"{word}\"]\n")
+        format!(
+            "workers = 2\n[program]\nready = \"listen\"\n\
+             command = [\"python3\", \"plain.py\", \"{word}\"]\n"
+        )
     };
     let server =
         Ferricorn::bundled().config(&command("one")).file("plain.py", super::PLAIN).start();
@@ -96,7 +99,8 @@ fn reload_runs_the_command_of_the_file_of_today() {
 
 #[test]
 fn wrong_command_leaves_the_old_programs_serving() {
-    let command = |words: &str| format!("workers = 2\n[program]\ncommand = [{words}]\n");
+    let command =
+        |words: &str| format!("workers = 2\n[program]\nready = \"listen\"\ncommand = [{words}]\n");
     let good = command("\"python3\", \"plain.py\"");
     let server = Ferricorn::bundled().config(&good).file("plain.py", super::PLAIN).start();
     let before = wait_programs(&server, 2, &[]);

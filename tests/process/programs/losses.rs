@@ -1,9 +1,15 @@
 //! Requests that are lost while programs are replaced: none, by programs that drain as they should.
 
+use std::time::Duration;
+
 use super::{plain, program, running, wait_programs};
 use crate::client::Outcome;
-use crate::harness::{Builder, Ferricorn, PATIENCE, Signal, eventually, send};
-use crate::load::{Client, Crowd, Failure, Load, Tally};
+use crate::drains::pass;
+use crate::harness::{Builder, Exit, Ferricorn, PATIENCE, Signal, eventually, send};
+use crate::load::{Client, Crowd, Failure, Load};
+use crate::log_figures::figure;
+use crate::proc;
+use crate::storms::{Kill, assert_explained};
 
 /// Clients of each load.
 const CLIENTS: usize = 32;
@@ -28,10 +34,14 @@ fn load(server: &Ferricorn) -> Load {
     Load::begin(&server.address(), &[Crowd::get(CLIENTS, Client::PerRequest)])
 }
 
-/// Reloads, grows and shrinks a server under load, and stops it; returns what its clients have seen.
-fn put_through(server: Ferricorn, reloads: u32, resizes: u32) -> Tally {
+/// Reloads, grows and shrinks a server under load, gives it a release that cannot start, and stops it: no
+/// request is lost. `FIGURE_RELOADS` and `FIGURE_RESIZES` say how often.
+#[expect(clippy::print_stdout, reason = "figures to be read")]
+fn put_through(mut server: Ferricorn, (reloads, resizes): (u64, u64), spoil: Option<&str>) {
     let load = load(&server);
     let mut programs = wait_programs(&server, 4, &[]);
+    let reloads = figure("FIGURE_RELOADS", reloads);
+    let resizes = figure("FIGURE_RESIZES", resizes);
     for _ in 0..reloads {
         server.signal(Signal::SIGHUP);
         programs = wait_programs(&server, 4, &programs);
@@ -44,9 +54,32 @@ fn put_through(server: Ferricorn, reloads: u32, resizes: u32) -> Tally {
         server.signal(Signal::SIGTTOU);
         wait_programs(&server, 4, &[]);
     }
+    if let Some(file) = spoil.map(|file| server.folder().join(file)) {
+        let good = std::fs::read(&file).expect("the release is there");
+        std::fs::write(&file, "(\n").expect("the folder is ours");
+        server.signal(Signal::SIGHUP);
+        server.wait_log("failed to reload");
+        load.wait_for_more(32);
+        std::fs::write(&file, good).expect("the folder is ours");
+        assert_eq!(wait_programs(&server, 4, &[]), programs, "the old ones serve on");
+    }
+    let since = std::time::Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(), Exit::Code(0));
     let tally = load.finish();
-    server.stop();
-    tally
+    let cut_off = tally.cut_off(since);
+    println!(
+        "{reloads} HUP, {resizes} x (TTIN, TTOU), a bad release, TERM: {} answered, {} failed",
+        tally.answered,
+        cut_off.len()
+    );
+    assert!(cut_off.is_empty(), "{:?}", tally.failed);
+}
+
+/// An example of the repository, which was built.
+fn listenfd() -> Builder {
+    let program = Ferricorn::example("listenfd").binary().to_owned();
+    running("workers = 4", &[program.to_str().expect("a plain path")])
 }
 
 fn node() -> Builder {
@@ -55,22 +88,64 @@ fn node() -> Builder {
 
 fn gunicorn() -> Builder {
     let command = ["python3", "-m", "gunicorn", "-w", "1", "--worker-tmp-dir", ".", "app:app"];
-    running("workers = 4\n[program]\nready = \"notify\"", &command).file("app.py", FLASK)
+    // It sends READY=1 before its worker has imported the application.
+    running("workers = 4\n[program]\nready = \"listen\"", &command).file("app.py", FLASK)
 }
 
 #[test]
 fn reloads_of_a_plain_program_lose_nothing() {
-    put_through(plain("workers = 4", &["notify"]).start(), 5, 3).assert_clean();
+    put_through(plain("workers = 4", &["notify"]).start(), (5, 3), Some("plain.py"));
 }
 
 #[test]
 fn reloads_of_node_lose_nothing() {
-    put_through(node().start(), 5, 3).assert_clean();
+    put_through(node().start(), (5, 3), Some("server.js"));
 }
 
 #[test]
 fn reloads_of_flask_under_gunicorn_lose_nothing() {
-    put_through(gunicorn().start(), 3, 2).assert_clean();
+    put_through(gunicorn().start(), (3, 2), Some("app.py"));
+}
+
+#[test]
+fn reloads_of_axum_with_listenfd_lose_nothing() {
+    put_through(listenfd().start(), (5, 3), None);
+}
+
+/// Each request that fails was in the hands of a program that was killed: no queue is lost with it.
+fn kills_lose_what_was_accepted(server: Ferricorn) {
+    let kills = figure("FIGURE_KILLS", 5);
+    let load = load(&server);
+    wait_programs(&server, 4, &[]);
+    let mut killed = Vec::new();
+    for at in 0..kills {
+        let slot = u16::try_from(at % 4).expect("it is below 4");
+        let victim = program(&server, slot);
+        // It holds its connections itself, or a child of it does, which is killed with it.
+        killed.push(Kill::of_all(&proc::tree(victim)));
+        pass(Duration::from_millis(500));
+    }
+    load.wait_for_more(100);
+    assert_explained(load.finish(), &killed);
+    server.stop();
+}
+
+#[test]
+fn kills_of_node_lose_what_was_accepted() {
+    let _alone = crate::machine::alone();
+    kills_lose_what_was_accepted(node().start());
+}
+
+#[test]
+fn kills_of_flask_under_gunicorn_lose_what_was_accepted() {
+    let _alone = crate::machine::alone();
+    kills_lose_what_was_accepted(gunicorn().start());
+}
+
+#[test]
+fn kills_of_axum_with_listenfd_lose_what_was_accepted() {
+    let _alone = crate::machine::alone();
+    kills_lose_what_was_accepted(listenfd().start());
 }
 
 /// The requests that the killed program had accepted are lost with it, and no others.
@@ -108,4 +183,33 @@ fn stop_refuses_new_clients_and_loses_none() {
     server.wait_exit();
     let tally = load.finish();
     assert!(tally.cut_off(since).is_empty(), "{:?}", tally.failed);
+}
+
+/// Programs of all slots that end at once: the processor time of the master, the keepers and the programs
+/// themselves.
+#[test]
+fn crash_loop_costs_next_to_nothing() {
+    let _alone = crate::machine::alone();
+    let window = Duration::from_secs(figure("FIGURE_SECONDS", 8));
+    let server = running("workers = 4", &["sh", "run"]).file("run", "exec python3 plain.py\n");
+    let server = server.file("plain.py", super::PLAIN).start();
+    let programs = wait_programs(&server, 4, &[]);
+    std::fs::write(server.folder().join("run"), "exit 9\n").expect("the folder is ours");
+    programs.iter().for_each(|pid| send(*pid, Signal::SIGKILL));
+    let ends = || server.log().matches("ended with code 9").count();
+    eventually("ten ends of each slot", 4 * PATIENCE, || (ends() >= 40).then_some(()));
+    let (begun, ended, used) =
+        (std::time::Instant::now(), ends(), proc::time_with_ended(server.pid()));
+    pass(window);
+    let passed = begun.elapsed();
+    let share =
+        (proc::time_with_ended(server.pid()) - used).as_secs_f64() / passed.as_secs_f64() * 100.0;
+    println!("crash loop of four: {} ends in {passed:?}, {share:.2} % of a core", ends() - ended);
+    // Without optimization it is another program.
+    if !cfg!(debug_assertions) {
+        assert!(share <= 1.0, "{share:.2} % of a core");
+    }
+    std::fs::write(server.folder().join("run"), "exec python3 plain.py\n").expect("it is ours");
+    wait_programs(&server, 4, &[]);
+    server.stop();
 }
