@@ -224,7 +224,7 @@ fn no_test_is_skipped() {
 
 /// Where tests sleep: between two looks at a condition, or to keep the pace that a load, a drip or a
 /// figure is made of, or the rest of a connection. Never for something to have happened.
-const PACED: [&str; 20] = [
+const PACED: [&str; 21] = [
     "src/worker/tests/full.rs",
     "src/worker/tests/http2.rs",
     "src/worker/tests/leaving.rs",
@@ -243,6 +243,7 @@ const PACED: [&str; 20] = [
     "tests/process/link.rs",
     "tests/process/load.rs",
     "tests/process/log_figures.rs",
+    "tests/process/sockets.rs",
     "tests/process/upgrade.rs",
     "tests/tidy.rs",
 ];

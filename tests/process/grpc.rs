@@ -1,19 +1,25 @@
 //! gRPC: `examples/grpc.rs` and tonic's own client, while workers are replaced.
 
 use std::error::Error;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use axum::http::Uri;
 use h2::Reason;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::iter;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
+use tower::service_fn;
 
 use crate::client::Address;
-use crate::harness::{Ferricorn, PATIENCE, Signal, eventually};
+use crate::harness::Ferricorn;
+use crate::seen::{Begun, Running, Seen};
 
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 struct Number {
@@ -29,18 +35,33 @@ fn path(method: &'static str) -> PathAndQuery {
     PathAndQuery::from_static(method)
 }
 
-fn channel(address: &Address) -> Channel {
-    let uri = format!("http://{}", address.tcp());
-    Endpoint::from_shared(uri).expect("it is a URI").connect_lazy()
+/// Our end of the connection that a channel has made last.
+type Local = Arc<Mutex<Option<SocketAddr>>>;
+
+fn channel(address: &Address) -> (Channel, Local) {
+    let address = address.tcp();
+    let local = Local::default();
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("it is a URI");
+    let noted = Arc::clone(&local);
+    let channel = endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+        let noted = Arc::clone(&noted);
+        async move {
+            let socket = TcpStream::connect(address).await?;
+            *noted.lock().expect("no client panics") = socket.local_addr().ok();
+            Ok::<_, std::io::Error>(TokioIo::new(socket))
+        }
+    }));
+    (channel, local)
 }
 
 /// The calls of a client.
 #[derive(Clone)]
-struct Client(Grpc<Channel>);
+struct Client(Grpc<Channel>, Local);
 
 impl Client {
     fn new(address: &Address) -> Self {
-        Self(Grpc::new(channel(address)))
+        let (channel, local) = channel(address);
+        Self(Grpc::new(channel), local)
     }
 
     async fn ready(&mut self) -> Result<(), Status> {
@@ -106,76 +127,59 @@ fn calls_and_streams_are_served_in_both_directions() {
     server.stop();
 }
 
+/// Returns true if one of the causes of a call's failure is as asked for.
+fn has_cause(status: &Status, is_it: impl Fn(&(dyn Error + 'static)) -> bool) -> bool {
+    let causes = std::iter::successors(status.source(), |cause| (*cause).source());
+    causes.into_iter().any(is_it)
+}
+
 /// Returns true if the server has said, or the client knows, that the call was not processed.
 fn is_unprocessed(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
-        }
-        if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && error.is_canceled()
-        {
-            // It was never sent.
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    has_cause(status, |cause| {
+        let is_told = |error: &h2::Error| {
+            error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)
+        };
+        // One that is cancelled was never sent.
+        cause.downcast_ref::<h2::Error>().is_some_and(is_told)
+            || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+    })
 }
 
-async fn calls(address: Address, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> Vec<String> {
-    let (mut client, mut failed) = (Client::new(&address), Vec::new());
-    while !stop.load(Ordering::Relaxed) {
-        let results = [
-            client.square(3).await.map(|nine| nine == 9),
-            client.count(50).await.map(|all| all.len() == 50),
-            client.squares(vec![1; 50]).await.map(|all| all.len() == 50),
-        ];
-        for result in results {
-            match result {
-                Ok(true) => drop(done.fetch_add(1, Ordering::Relaxed)),
-                Ok(false) => failed.push("a part of the answer is missing".to_owned()),
-                Err(status) if is_unprocessed(&status) => {}
-                Err(status) => failed.push(format!("{status:?}")),
-            }
-        }
-    }
-    failed
+/// Returns true if no socket listened.
+fn is_refused(status: &Status) -> bool {
+    has_cause(status, |cause| {
+        let error = cause.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    })
 }
 
-#[test]
-fn no_call_is_lost_over_reloads() {
-    let _alone = crate::machine::alone();
-    let server = Ferricorn::example("grpc").config("workers = 3\n[log]\naccess = \"\"\n").start();
-    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let (address, stopped, theirs) = (server.address(), stop.clone(), done.clone());
-    let load = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let mut clients = tokio::task::JoinSet::new();
-            for _ in 0..4 {
-                clients.spawn(calls(address.clone(), stopped.clone(), theirs.clone()));
+/// So many clients of `examples/grpc.rs`, each with calls and streams in turn.
+pub(crate) fn load(address: &Address, count: usize) -> Running {
+    let address = address.clone();
+    Running::begin(count, move |seen, stop| calls(Client::new(&address), seen, stop))
+}
+
+async fn calls(mut client: Client, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
+    for turn in 0_u64.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let begun = Begun::now(None);
+        let result = match turn % 4 {
+            0 => client.square(3).await.map(|nine| nine == 9),
+            1 => client.count(50).await.map(|all| all.len() == 50),
+            2 => client.sum(vec![2; 50]).await.map(|sum| sum == 100),
+            _ => client.squares(vec![1; 50]).await.map(|all| all.len() == 50),
+        };
+        let begun = begun.on(*client.1.lock().expect("no client panics"));
+        match result {
+            Ok(true) => seen.note_answer(),
+            Ok(false) => seen.note_lost(begun, "a part of the answer is missing", false),
+            Err(status) if is_unprocessed(&status) => seen.note_again(),
+            Err(status) if is_refused(&status) => {
+                return seen.note_lost(begun, format!("{status:?}"), true);
             }
-            clients.join_all().await.concat()
-        })
-    });
-    let wait_for_more = |count: u64| {
-        let wanted = done.load(Ordering::Relaxed) + count;
-        eventually("calls go on", PATIENCE, || {
-            (done.load(Ordering::Relaxed) >= wanted).then_some(())
-        });
-    };
-    for round in 1..=5 {
-        wait_for_more(50);
-        server.signal(Signal::SIGHUP);
-        eventually("it is reloaded", PATIENCE, || {
-            (server.log().matches("reloaded: generation ").count() == round).then_some(())
-        });
+            Err(status) => seen.note_lost(begun, format!("{status:?}"), false),
+        }
     }
-    wait_for_more(50);
-    stop.store(true, Ordering::Relaxed);
-    let failed = load.join().expect("clients do not panic");
-    assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
-    server.stop();
 }

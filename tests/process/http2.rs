@@ -1,4 +1,5 @@
-//! HTTP/2 over TLS and in the clear, while workers are replaced in every way that an operator has.
+//! HTTP/2 over TLS and in the clear: its clients, and what other programs and the log say of it. What
+//! becomes of requests while workers are replaced and die is in `matrix`.
 //!
 //! # When a client may ask again
 //! A request that was on its way when the server said goodbye is unprocessed where HTTP/2 says so: its
@@ -7,7 +8,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -22,17 +23,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use crate::client::Address;
-use crate::harness::{Builder as ServerBuilder, Ferricorn, PATIENCE, Signal, eventually, send};
+use crate::harness::{Builder as ServerBuilder, Ferricorn, Signal, send};
+use crate::seen::{Begun, Running, Seen};
 use crate::tls::{client_config, localhost};
-
-/// The outcomes that the clients have seen.
-#[derive(Debug, Default)]
-struct Seen {
-    answered: AtomicU64,
-    /// Sent again, as HTTP/2 allows.
-    again: AtomicU64,
-    failed: std::sync::Mutex<Vec<String>>,
-}
 
 /// The end of a request that has no response.
 enum Unanswered {
@@ -41,79 +34,51 @@ enum Unanswered {
     Failed(String),
 }
 
-/// Clients that run until they are stopped.
-struct Load {
-    seen: Arc<Seen>,
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Load {
-    /// Begins so many connections, each with so many requests at a time.
-    fn begin(address: &Address, connections: usize, streams: usize) -> Self {
-        let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
-        let (theirs, stopped, address) = (seen.clone(), stop.clone(), address.clone());
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async {
-                let mut clients = tokio::task::JoinSet::new();
-                for _ in 0..connections {
-                    let run = run(address.clone(), streams, theirs.clone(), stopped.clone());
-                    clients.spawn(run);
-                }
-                clients.join_all().await;
-            });
-        });
-        let load = Self { seen, stop, thread };
-        load.wait_for_more(connections as u64);
-        load
-    }
-
-    fn wait_for_more(&self, count: u64) {
-        let answered = || self.seen.answered.load(Ordering::Relaxed);
-        let wanted = answered() + count;
-        eventually("the load goes on", PATIENCE, || (answered() >= wanted).then_some(()));
-    }
-
-    fn finish(self) -> Arc<Seen> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("clients do not panic");
-        self.seen
-    }
-}
-
-impl Seen {
-    #[expect(clippy::print_stdout, reason = "figures are printed to be read")]
-    fn assert_clean(&self, what: &str) {
-        let failed = self.failed.lock().expect("no client panics");
-        let count = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        println!("{what}: {} answered, {} sent again", count(&self.answered), count(&self.again));
-        assert!(failed.is_empty(), "{what}: {} failed: {:?}", failed.len(), failed.first());
-    }
-}
-
 fn client() -> TlsConnector {
     let mut config: ClientConfig = client_config(&[&TLS13, &TLS12], None);
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config).into()
 }
 
+/// So many connections, each with so many requests at a time.
+pub(crate) fn load(address: &Address, connections: usize, streams: usize) -> Running {
+    let (address, connector) = (address.clone(), client());
+    Running::begin(connections, move |seen, stop| {
+        run(address.clone(), connector.clone(), streams, seen, stop)
+    })
+}
+
 /// One client: a connection, and so many requests at a time on it.
-async fn run(address: Address, streams: usize, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
-    let connector = client();
+async fn run(
+    address: Address,
+    connector: TlsConnector,
+    streams: usize,
+    seen: Arc<Seen>,
+    stop: Arc<AtomicBool>,
+) {
     while !stop.load(Ordering::Relaxed) {
-        match connect(&address, &connector).await {
+        let begun = Begun::now(None);
+        let socket = match TcpStream::connect(address.tcp()).await {
+            Ok(socket) => socket,
+            Err(error) => {
+                let is_refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
+                seen.note_lost(begun, format!("connect: {error}"), is_refused);
+                if is_refused {
+                    return;
+                }
+                continue;
+            }
+        };
+        let opened = begun.on(socket.local_addr().ok());
+        match connect(&address, &connector, socket).await {
             Ok(connection) => {
                 let mut requests = tokio::task::JoinSet::new();
                 for _ in 0..streams {
-                    requests.spawn(ask(connection.clone(), seen.clone(), stop.clone()));
+                    requests.spawn(ask(connection.clone(), opened, seen.clone(), stop.clone()));
                 }
                 requests.join_all().await;
             }
-            Err(error) => {
-                seen.failed.lock().expect("no client panics").push(format!("connect: {error}"));
-                return;
-            }
+            Err(error) => seen.note_lost(opened, format!("handshake: {error}"), false),
         }
     }
 }
@@ -121,8 +86,8 @@ async fn run(address: Address, streams: usize, seen: Arc<Seen>, stop: Arc<Atomic
 async fn connect(
     address: &Address,
     connector: &TlsConnector,
+    socket: TcpStream,
 ) -> Result<SendRequest<Bytes>, String> {
-    let socket = TcpStream::connect(address.tcp()).await.map_err(|error| error.to_string())?;
     match address {
         Address::Tls(_) => {
             let name = ServerName::try_from("localhost").expect("it is a name");
@@ -131,6 +96,12 @@ async fn connect(
         }
         Address::Tcp(_) | Address::Unix(_) => begin(socket).await,
     }
+}
+
+/// A connection to a server that listens.
+async fn connected(address: &Address) -> SendRequest<Bytes> {
+    let socket = TcpStream::connect(address.tcp()).await.expect("it listens");
+    connect(address, &client(), socket).await.expect("hands are shaken")
 }
 
 async fn begin(
@@ -146,7 +117,7 @@ async fn begin(
 pub(crate) fn text(address: &Address) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let connection = connect(address, &client()).await.expect("it listens");
+        let connection = connected(address).await;
         let mut send = connection.ready().await.expect("it is open");
         let request = Request::get("http://localhost/").version(Version::HTTP_2);
         let request = request.body(()).expect("it is a request");
@@ -161,23 +132,23 @@ pub(crate) fn text(address: &Address) -> String {
 }
 
 /// Asks again and again on this connection, until the server says goodbye.
-async fn ask(connection: SendRequest<Bytes>, seen: Arc<Seen>, stop: Arc<AtomicBool>) {
+async fn ask(
+    connection: SendRequest<Bytes>,
+    opened: Begun,
+    seen: Arc<Seen>,
+    stop: Arc<AtomicBool>,
+) {
     while !stop.load(Ordering::Relaxed) {
         let Ok(mut send) = connection.clone().ready().await else { return };
+        let begun = opened.again();
         let request = Request::get("http://localhost/").version(Version::HTTP_2);
         let request = request.body(()).expect("it is a request");
         let Ok((response, _)) = send.send_request(request, true) else { return };
         match answer(response).await {
-            Ok(()) => seen.answered.fetch_add(1, Ordering::Relaxed),
-            Err(Unanswered::Unprocessed) => {
-                seen.again.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            Err(Unanswered::Failed(error)) => {
-                seen.failed.lock().expect("no client panics").push(error);
-                return;
-            }
-        };
+            Ok(()) => seen.note_answer(),
+            Err(Unanswered::Unprocessed) => return seen.note_again(),
+            Err(Unanswered::Failed(error)) => return seen.note_lost(begun, error, false),
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -208,58 +179,6 @@ fn encrypted(builder: ServerBuilder, settings: &str) -> ServerBuilder {
     builder.config(&format!("{settings}[tls]\ncertificate = \"a.crt\"\nkey = \"a.key\"\n"))
 }
 
-/// Reloads, upgrades, scaling and recycling under load.
-fn churn(builder: ServerBuilder, what: &str) {
-    let _alone = crate::machine::alone();
-    let real = builder.binary().to_owned();
-    let server = crate::disk::started_by_link(builder).start();
-    let load = Load::begin(&server.address(), 4, 8);
-    let reloads = || server.log().matches("reloaded: generation ").count();
-    for round in 0..3 {
-        server.signal(Signal::SIGHUP);
-        eventually("it is reloaded", PATIENCE, || (reloads() > 2 * round).then_some(()));
-        server.signal(Signal::SIGTTIN);
-        server.signal(Signal::SIGTTOU);
-        crate::disk::put_link(server.folder(), &real);
-        server.signal(Signal::SIGUSR2);
-        eventually("it is upgraded", PATIENCE, || (reloads() > 2 * round + 1).then_some(()));
-        load.wait_for_more(200);
-    }
-    load.finish().assert_clean(what);
-    server.stop();
-}
-
-const CHURNED: &str = "workers = 3\nmax_requests = 2000\n[log]\naccess = \"\"\n";
-
-#[test]
-fn nothing_is_lost_over_http2_with_tls() {
-    churn(encrypted(Ferricorn::unruly(), CHURNED), "h2");
-}
-
-#[test]
-fn nothing_is_lost_over_http2_in_the_clear() {
-    churn(Ferricorn::unruly().config(CHURNED), "h2c");
-}
-
-/// A worker that is killed loses what it had begun, and nothing else.
-#[test]
-fn kill_loses_only_what_the_worker_had_begun() {
-    let _alone = crate::machine::alone();
-    let server = Ferricorn::unruly().config("workers = 3\n[log]\naccess = \"\"\n").start();
-    let load = Load::begin(&server.address(), 6, 4);
-    for slot in 0..3 {
-        load.wait_for_more(100);
-        send(server.worker(slot), Signal::SIGKILL);
-        server.wait_workers(3);
-    }
-    load.wait_for_more(100);
-    let seen = load.finish();
-    let failed = seen.failed.lock().expect("no client panics").len();
-    // Six connections, each of which is killed once at the most in each round.
-    assert!(failed <= 3 * 6 * 4, "{failed} failed");
-    server.stop();
-}
-
 #[test]
 fn log_names_the_streams_that_a_killed_worker_had() {
     let server = Ferricorn::unruly().config("workers = 1\n").start();
@@ -267,7 +186,7 @@ fn log_names_the_streams_that_a_killed_worker_had() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let held = runtime.block_on(async {
-        let connection = connect(&server.address(), &client()).await.expect("it listens");
+        let connection = connected(&server.address()).await;
         let mut held = Vec::new();
         for target in ["/never", "/never?again", "/"] {
             let mut send = connection.clone().ready().await.expect("it is open");
@@ -284,21 +203,6 @@ fn log_names_the_streams_that_a_killed_worker_had() {
     assert!(server.log().contains("GET /never?again ("), "{}", server.log());
     drop(held);
     server.stop();
-}
-
-/// A stop answers what has begun, and the client knows of the rest.
-#[test]
-fn stop_answers_what_has_begun() {
-    let _alone = crate::machine::alone();
-    let mut server = encrypted(Ferricorn::unruly(), "workers = 2\n[log]\naccess = \"\"\n").start();
-    let load = Load::begin(&server.address(), 4, 8);
-    load.wait_for_more(100);
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait_exit(), crate::harness::Exit::Code(0));
-    let seen = load.finish();
-    let failed = seen.failed.lock().expect("no client panics");
-    let is_late = |error: &String| error.starts_with("connect: ");
-    assert!(failed.iter().all(is_late), "{failed:?}");
 }
 
 /// Other programs as clients.

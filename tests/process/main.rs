@@ -5,6 +5,7 @@
 //! no client repeats a request; nothing is mocked.
 #![expect(clippy::disallowed_methods, reason = "the tests have threads, clocks and patience")]
 
+mod abuse;
 mod access;
 mod announce;
 mod app_metrics;
@@ -45,6 +46,7 @@ mod load;
 mod log_figures;
 mod logs;
 mod machine;
+mod matrix;
 mod metrics;
 mod metrics_figures;
 mod namespaces;
@@ -63,12 +65,14 @@ mod releases;
 mod request;
 mod resolver;
 mod rows;
+mod seen;
 #[expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
 #[expect(dead_code, reason = "TLS is a matter of the application's own tests")]
 #[path = "../app/servers.rs"]
 mod servers;
 mod service;
 mod signals;
+mod sockets;
 mod status_page;
 mod storms;
 mod system_calls;

@@ -54,7 +54,7 @@ impl Kill {
 
     /// Returns true if the request was in the hands of the killed process. A port may be used again
     /// later.
-    fn explains(&self, request: &Request) -> bool {
+    pub(crate) fn explains(&self, request: &Request) -> bool {
         let Some(SocketAddr::V4(client)) = request.client else { return false };
         request.begun <= self.at && self.at <= request.ended && self.clients.contains(&client)
     }

@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -411,34 +410,5 @@ fn sessions_resume_with_every_worker_over_reloads_and_upgrades() {
         server.wait_workers(4);
         assert_eq!(resumed(address, &config, 20), 20, "over an upgrade");
     }
-    server.stop();
-}
-
-/// Clients of a server whose workers are replaced in every way that an operator has.
-#[test]
-fn nothing_is_lost_over_tls() {
-    let _alone = crate::machine::alone();
-    let builder = encrypted(Ferricorn::unruly(), "workers = 3\nmax_requests = 400\n", "");
-    let real = builder.binary().to_owned();
-    let server = crate::disk::started_by_link(builder).start();
-    let kept = Client::KeepAlive { pause: Duration::from_millis(2), watches: false };
-    let crowds = [Crowd::get(4, kept), Crowd::get(2, Client::PerRequest)];
-    let load = Load::begin(&server.address(), &crowds);
-    for round in 0..3 {
-        server.signal(Signal::SIGHUP);
-        eventually("it is reloaded", PATIENCE, || {
-            (server.log().matches("reloaded: generation ").count() > 2 * round).then_some(())
-        });
-        server.signal(Signal::SIGTTIN);
-        server.signal(Signal::SIGTTOU);
-        crate::disk::put_link(server.folder(), &real);
-        server.signal(Signal::SIGUSR2);
-        eventually("it is upgraded", PATIENCE, || {
-            (server.log().matches("reloaded: generation ").count() > 2 * round + 1).then_some(())
-        });
-        load.wait_for_more(100);
-    }
-    let tally = load.finish();
-    tally.assert_clean();
     server.stop();
 }
