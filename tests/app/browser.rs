@@ -1,6 +1,7 @@
 //! Chromium, driven through WebDriver, and the program that it visits.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -34,6 +35,7 @@ pub(crate) struct Program {
 #[derive(Debug)]
 pub(crate) struct Browser {
     client: Client,
+    driver_port: u16,
     _driver: Process,
     _profile: TempDir,
 }
@@ -80,6 +82,20 @@ impl Program {
         fs::write(&users, format!("{name}:{}\n", bcrypt::hash(password, 4).unwrap())).unwrap();
         let (users, read) = (users.display().to_string(), format!("--access-read={read}"));
         Self::start_in(folder, &["--access-users", &users, &read]).await
+    }
+
+    /// The same over TLS, with a certificate that no browser knows the authority of.
+    pub(crate) async fn over_tls() -> Self {
+        let folder = TempDir::new().unwrap();
+        let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let [certificate, key] = ["a.crt", "a.key"].map(|name| folder.path().join(name));
+        fs::write(&certificate, pair.cert.pem()).unwrap();
+        fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        let [certificate, key] = [certificate, key].map(|path| path.display().to_string());
+        let flags = ["--certfile", &certificate, "--keyfile", &key];
+        let mut program = Self::start_in(folder, &flags).await;
+        program.origin = program.origin.replacen("http:", "https:", 1);
+        program
     }
 
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
@@ -139,7 +155,7 @@ impl Browser {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap();
-        Self { client, _driver: driver, _profile: profile }
+        Self { client, driver_port: port, _driver: driver, _profile: profile }
     }
 
     /// Opens an address.
@@ -204,6 +220,37 @@ impl Browser {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
+    /// The errors in its console: of scripts, of requests that failed, of what a policy forbids.
+    pub(crate) async fn errors(&self) -> Vec<Value> {
+        let session = self.client.session_id().await.unwrap().expect("it has begun");
+        let body = r#"{"type":"browser"}"#;
+        let request = format!(
+            "POST /session/{session}/se/log HTTP/1.1\r\nhost: 127.0.0.1\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut driver = TcpStream::connect(("127.0.0.1", self.driver_port)).unwrap();
+        driver.write_all(request.as_bytes()).unwrap();
+        // The driver keeps the connection.
+        let (mut answer, mut length) = (BufReader::new(driver), 0);
+        loop {
+            let mut line = String::new();
+            answer.read_line(&mut line).unwrap();
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        answer.read_exact(&mut body).unwrap();
+        let log: Value = serde_json::from_slice(&body).unwrap();
+        let entries = log["value"].as_array().unwrap_or_else(|| panic!("{log}"));
+        entries.iter().filter(|entry| entry["level"] == "SEVERE").cloned().collect()
+    }
+
     /// Keeps a picture where `FERRICORN_SCREENSHOTS` says: those of `docs/` are made so.
     pub(crate) async fn picture(&self, name: &str) {
         let picture = self.client.screenshot().await.unwrap();
@@ -235,6 +282,11 @@ fn capabilities(profile: &TempDir, look: Look) -> serde_json::Map<String, Value>
         }
     }
     options["args"] = json!(arguments);
-    let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options });
+    let capabilities = json!({
+        "browserName": "chrome",
+        "goog:chromeOptions": options,
+        "goog:loggingPrefs": { "browser": "ALL" },
+        "acceptInsecureCerts": true,
+    });
     capabilities.as_object().unwrap().clone()
 }

@@ -67,6 +67,41 @@ fn rows_are_added_paged_and_deleted() {
     });
 }
 
+/// The protocol of the page and of each of its requests.
+const PROTOCOLS: &str = "\
+    const types = ['navigation', 'resource'];
+    const entries = types.flatMap((type) => performance.getEntriesByType(type));
+    return entries.map((entry) => `${entry.nextHopProtocol} ${new URL(entry.name).pathname}`)";
+
+#[test]
+fn page_works_over_https_and_http2() {
+    block_on(async {
+        let program = Program::over_tls().await;
+        let browser = Browser::open(&program, Look::Light).await;
+        for count in 1..=3 {
+            let before = browser.text("#notice").await;
+            add(&browser, &before).await;
+            assert_eq!(browser.text("#total").await, count.to_string());
+        }
+        browser.click("#delete").await;
+        browser.click("dialog button[value=delete]").await;
+        browser.told(|notice| notice.starts_with("3 rows deleted. Worker ")).await;
+        assert_eq!(browser.text("#total").await, "0");
+        let protocols = browser.run(PROTOCOLS).await;
+        let protocols: Vec<&str> =
+            protocols.as_array().unwrap().iter().map(|entry| entry.as_str().unwrap()).collect();
+        for path in ["/", "/assets/app.js", "/populate", "/delete"] {
+            assert!(protocols.contains(&&*format!("h2 {path}")), "{path}: {protocols:?}");
+        }
+        assert!(protocols.iter().all(|entry| entry.starts_with("h2 ")), "{protocols:?}");
+        assert_eq!(browser.errors().await, Vec::<serde_json::Value>::new());
+        // The console is looked at indeed.
+        browser.run("console.error('an error')").await;
+        assert_eq!(browser.errors().await.len(), 1);
+        browser.close().await;
+    });
+}
+
 #[test]
 fn the_keyboard_is_enough() {
     block_on(async {

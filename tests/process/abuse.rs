@@ -1,5 +1,5 @@
 //! Clients that flood a server beside others. Each attack goes on until it has reached its size, however
-//! often its connections are closed. In the suite the sizes are small; in full length, alone, latencies are
+//! often its connections are closed, and holds what it has open. In the suite the sizes are small; in full length, alone, latencies are
 //! held to what is promised:
 //!
 //! `FIGURE_ABUSE=100 cargo test --release --test process abuse:: -- --nocapture`
@@ -65,7 +65,7 @@ impl Quota {
         self.done.load(Ordering::Relaxed) >= self.enough
     }
 
-    /// Attackers go on as long as the bystanders are measured.
+    /// Returns true if the bystanders are measured no longer: until then an attack holds what it has open.
     fn is_over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -119,7 +119,7 @@ fn rapid_reset(address: SocketAddr, quota: &Quota) -> Option<()> {
             .collect();
         attacker.send(&bytes).then_some(())?;
         quota.add(50);
-        (!quota.is_over()).then_some(())?;
+        (!quota.is_met()).then_some(())?;
     }
     None
 }
@@ -129,7 +129,7 @@ fn repeat(address: SocketAddr, quota: &Quota, first: &[u8], frames: &[u8]) -> Op
     let mut attacker = Attacker::connect(address)?;
     attacker.send(&[&preface(&[]), first].concat()).then_some(())?;
     let bytes = frames.repeat(64);
-    while !quota.is_over() {
+    while !quota.is_met() {
         attacker.send(&bytes).then_some(())?;
         quota.add(bytes.len());
     }
@@ -169,8 +169,12 @@ fn small_windows(address: SocketAddr, quota: &Quota) -> Option<()> {
     quota.add(128);
     let bytes: Vec<u8> =
         streams().flat_map(|stream| frame(8, 0, stream, &1_u32.to_be_bytes())).collect();
+    // Each of them lets out a byte every 50 ms, which is when nothing more comes in.
+    attacker.0.set_read_timeout(Some(Duration::from_millis(50))).expect("it is not zero");
     while !quota.is_over() {
         attacker.send(&bytes).then_some(())?;
+        let mut answers = [0; 16_384];
+        while matches!(attacker.0.read(&mut answers), Ok(1..)) {}
     }
     None
 }
@@ -209,7 +213,7 @@ fn begin(
             let thread = nix::unistd::gettid().to_string();
             let lowered = Command::new("renice").args(["-n", "19", "-p", &thread]).output();
             assert!(lowered.expect("util-linux is installed").status.success());
-            while !quota.is_over() {
+            while !quota.is_met() {
                 attack(address, &quota);
             }
         })

@@ -17,6 +17,7 @@ use h2::Reason;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -116,19 +117,34 @@ async fn begin(
 /// Asks for `/` in the clear, and returns the text of the answer.
 pub(crate) fn text(address: &Address) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(async {
+    let fetched = async { fetch(connected(address).await).await };
+    runtime.expect("a runtime").block_on(fetched)
+}
+
+/// A connection that has had an answer, as long as its runtime is there.
+pub(crate) fn idle(
+    runtime: &Arc<Runtime>,
+    address: &Address,
+) -> (SendRequest<Bytes>, Arc<Runtime>) {
+    let connection = runtime.block_on(async {
         let connection = connected(address).await;
-        let mut send = connection.ready().await.expect("it is open");
-        let request = Request::get("http://localhost/").version(Version::HTTP_2);
-        let request = request.body(()).expect("it is a request");
-        let response = send.send_request(request, true).expect("it is open").0;
-        let mut body = response.await.expect("it is answered").into_body();
-        let mut text = Vec::new();
-        while let Some(data) = body.data().await {
-            text.extend_from_slice(&data.expect("the answer is whole"));
-        }
-        String::from_utf8(text).expect("it is text")
-    })
+        fetch(connection.clone()).await;
+        connection
+    });
+    (connection, Arc::clone(runtime))
+}
+
+async fn fetch(connection: SendRequest<Bytes>) -> String {
+    let mut send = connection.ready().await.expect("it is open");
+    let request = Request::get("http://localhost/").version(Version::HTTP_2);
+    let request = request.body(()).expect("it is a request");
+    let response = send.send_request(request, true).expect("it is open").0;
+    let mut body = response.await.expect("it is answered").into_body();
+    let mut text = Vec::new();
+    while let Some(data) = body.data().await {
+        text.extend_from_slice(&data.expect("the answer is whole"));
+    }
+    String::from_utf8(text).expect("it is text")
 }
 
 /// Asks again and again on this connection, until the server says goodbye.

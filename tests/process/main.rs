@@ -81,6 +81,7 @@ mod table;
 mod targets;
 mod telemetry;
 mod tls;
+mod tls_figures;
 mod tls_serving;
 mod tunnel;
 mod upgrade;

@@ -7,6 +7,7 @@
 //!     -- --nocapture --test-threads 1
 //! ```
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::load::{Client, Crowd, Failure, Load, Tally};
 use crate::log_figures::figure;
 use crate::seen::{Running, Seen};
 use crate::storms::{Kill, freeze};
-use crate::{grpc, http2, proc, sockets};
+use crate::{grpc, http2, sockets};
 
 /// The clients of one protocol.
 enum Clients {
@@ -108,100 +109,132 @@ impl Settings {
     }
 }
 
+/// A server and clients of one protocol on their way through the matrix.
+struct Course<'a> {
+    server: Ferricorn,
+    clients: Clients,
+    settings: &'a Settings,
+    /// The program, which each upgrade executes anew.
+    program: PathBuf,
+    /// The answers in each phase.
+    phases: Vec<String>,
+    answered: u64,
+}
+
+impl Course<'_> {
+    fn count(&self, text: &str) -> u64 {
+        self.server.log().matches(text).count() as u64
+    }
+
+    /// Clients of those that run go on.
+    fn go_on(&self) {
+        self.clients.wait_for_more(20);
+    }
+
+    /// Sends a signal, and waits until a generation more is in force.
+    fn renew(&self, signal: Signal) {
+        let before = self.count(RELOADED);
+        self.server.signal(signal);
+        eventually("it is reloaded", PATIENCE, || (self.count(RELOADED) > before).then_some(()));
+        self.go_on();
+    }
+
+    fn end_phase(&mut self, name: &str, count: u64) {
+        let now = self.clients.answered();
+        self.phases.push(format!("{name} {count}: {}", now - self.answered));
+        self.answered = now;
+    }
+
+    fn reload(&mut self, rounds: u64) {
+        (0..rounds).for_each(|_| self.renew(Signal::SIGHUP));
+        self.end_phase("reloads", rounds);
+    }
+
+    fn upgrade(&mut self, rounds: u64) {
+        for _ in 0..rounds {
+            crate::disk::put_link(self.server.folder(), &self.program);
+            self.renew(Signal::SIGUSR2);
+        }
+        self.end_phase("upgrades", rounds);
+    }
+
+    fn scale(&mut self, rounds: u64) {
+        for _ in 0..rounds {
+            for (signal, workers) in [(Signal::SIGTTIN, 4), (Signal::SIGTTOU, 3)] {
+                self.server.signal(signal);
+                self.server.wait_workers(workers);
+                self.go_on();
+            }
+        }
+        self.end_phase("scalings", 2 * rounds);
+    }
+
+    fn recycle(&mut self, rounds: u64) {
+        self.server.rewrite_config(&self.settings.text(self.settings.recycle_after));
+        self.renew(Signal::SIGHUP);
+        let recycled = |course: &Self| course.count("it has served max_requests");
+        eventually("workers are recycled", 10 * PATIENCE, || {
+            (recycled(self) >= rounds).then_some(())
+        });
+        self.server.rewrite_config(&self.settings.text(0));
+        self.renew(Signal::SIGHUP);
+        self.end_phase("recycled", recycled(self));
+    }
+
+    fn freeze(&mut self, rounds: u64) {
+        for round in 0..rounds {
+            let stopped = self.server.worker(u16::try_from(round % 3).expect("few"));
+            freeze(stopped);
+            self.go_on();
+            send(stopped, Signal::SIGCONT);
+            self.go_on();
+        }
+        self.end_phase("SIGSTOP", rounds);
+    }
+
+    fn kill(&mut self, rounds: u64) -> Vec<Kill> {
+        let mut kills = Vec::new();
+        for round in 0..rounds {
+            let slot = u16::try_from(round % 3).expect("few");
+            kills.push(Kill::now(self.server.worker(slot)));
+            self.server.wait_workers(3);
+            self.go_on();
+        }
+        self.end_phase("kills", rounds);
+        kills
+    }
+}
+
+const RELOADED: &str = "reloaded: generation ";
+
 /// Runs a server and clients of one protocol through the whole matrix.
+#[expect(clippy::print_stdout, reason = "figures are printed to be read")]
 fn run(what: &str, builder: Builder, settings: &Settings, begin: impl Fn(&Address) -> Clients) {
     let rounds = figure("FIGURE_ROUNDS", 1);
-    let upgrades = figure("FIGURE_UPGRADES", 1);
-    let kills = u16::try_from(figure("FIGURE_KILLS", 2)).expect("few");
     let _alone = crate::machine::alone();
     let builder = builder.config(&settings.text(0));
-    let real = builder.binary().to_owned();
-    let mut server = crate::disk::started_by_link(builder).start();
+    let program = builder.binary().to_owned();
+    let server = crate::disk::started_by_link(builder).start();
     let clients = begin(&server.address());
-    let mut phases = Vec::new();
-    let mut answered = 0;
-    let mut phase = |name: &str, count: u64| {
-        clients.wait_for_more(20);
-        let now = clients.answered();
-        phases.push(format!("{name} {count}: {}", now - answered));
-        answered = now;
-    };
-    let counted = |text: &str| server.log().matches(text).count();
-    let reloaded = |before: usize| {
-        eventually("it is reloaded", PATIENCE, || {
-            (counted("reloaded: generation ") > before).then_some(())
-        });
-    };
-
-    let reload = || {
-        let before = counted("reloaded: generation ");
-        server.signal(Signal::SIGHUP);
-        reloaded(before);
-        clients.wait_for_more(20);
-    };
-    for _ in 0..rounds {
-        reload();
-    }
-    phase("reloads", rounds);
-
-    for _ in 0..upgrades {
-        let before = counted("reloaded: generation ");
-        crate::disk::put_link(server.folder(), &real);
-        server.signal(Signal::SIGUSR2);
-        reloaded(before);
-        clients.wait_for_more(20);
-    }
-    phase("upgrades", upgrades);
-
-    for _ in 0..rounds {
-        server.signal(Signal::SIGTTIN);
-        server.wait_workers(4);
-        clients.wait_for_more(20);
-        server.signal(Signal::SIGTTOU);
-        server.wait_workers(3);
-        clients.wait_for_more(20);
-    }
-    phase("scalings", 2 * rounds);
-
-    server.rewrite_config(&settings.text(settings.recycle_after));
-    reload();
-    let recycled = || counted("it has served max_requests") as u64;
-    eventually("workers are recycled", 10 * PATIENCE, || (recycled() >= rounds).then_some(()));
-    server.rewrite_config(&settings.text(0));
-    reload();
-    phase("recycled", recycled());
-
-    for round in 0..rounds {
-        let stopped = server.worker(u16::try_from(round % 3).expect("few"));
-        freeze(stopped);
-        // Clients of its siblings go on.
-        clients.wait_for_more(20);
-        send(stopped, Signal::SIGCONT);
-        clients.wait_for_more(20);
-    }
-    phase("SIGSTOP", rounds);
-
-    let mut killed = Vec::new();
-    for round in 0..kills {
-        let victim = server.worker(round % 3);
-        killed.push(Kill::now(victim));
-        eventually("it is gone", PATIENCE, || (!proc::is_alive(victim)).then_some(()));
-        server.wait_workers(3);
-        clients.wait_for_more(20);
-    }
-    phase("kills", kills.into());
-
+    let (phases, answered) = (Vec::new(), 0);
+    let mut course = Course { server, clients, settings, program, phases, answered };
+    course.reload(rounds);
+    course.upgrade(figure("FIGURE_UPGRADES", 1));
+    course.scale(rounds);
+    course.recycle(rounds);
+    course.freeze(rounds);
+    let kills = course.kill(figure("FIGURE_KILLS", 2));
     let told = Instant::now();
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait_exit(), Exit::Code(0));
-    let found = clients.finish();
-    let (lost, unexplained) = found.lost(&killed, told);
+    course.server.signal(Signal::SIGTERM);
+    assert_eq!(course.server.wait_exit(), Exit::Code(0));
+    let found = course.clients.finish();
+    let (lost, unexplained) = found.lost(&kills, told);
     println!(
         "{what}: {} answered, {} sent again, {lost} lost with killed workers, {} otherwise; {}",
         found.answered(),
         found.again(),
         unexplained.len(),
-        phases.join(", ")
+        course.phases.join(", ")
     );
     assert!(unexplained.is_empty(), "{what}: {unexplained:#?}");
 }

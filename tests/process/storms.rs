@@ -30,6 +30,8 @@ pub(crate) fn freeze(pid: i32) {
 /// A process that was killed: when, and whose connections it had.
 pub(crate) struct Kill {
     at: Instant,
+    /// A client may send to it until then.
+    gone: Instant,
     clients: HashSet<SocketAddrV4>,
 }
 
@@ -40,7 +42,8 @@ impl Kill {
         let clients = proc::accepted_clients(victim);
         let at = Instant::now();
         send(victim, Signal::SIGKILL);
-        Self { at, clients }
+        eventually("it is gone", PATIENCE, || (!proc::is_alive(victim)).then_some(()));
+        Self { at, gone: Instant::now(), clients }
     }
 
     /// Kills these processes. They are stopped before, the first one first.
@@ -56,7 +59,8 @@ impl Kill {
     /// later.
     pub(crate) fn explains(&self, request: &Request) -> bool {
         let Some(SocketAddr::V4(client)) = request.client else { return false };
-        request.begun <= self.at && self.at <= request.ended && self.clients.contains(&client)
+        let is_in_time = request.begun <= self.gone && self.at <= request.ended;
+        is_in_time && self.clients.contains(&client)
     }
 }
 
@@ -79,7 +83,6 @@ fn kills_lose_exactly_what_the_killed_had_accepted() {
         let slot = round * 5 % 12;
         let victim = server.worker(slot);
         kills.push(Kill::now(victim));
-        eventually("it is gone", PATIENCE, || (!proc::is_alive(victim)).then_some(()));
     }
     load.wait_for_more(100);
     assert_explained(load.finish(), &kills);

@@ -20,9 +20,10 @@ pub(super) struct Farewell {
 }
 
 impl Farewell {
-    /// It is about to be told, while so many bytes are not acknowledged.
-    pub(super) fn begin(now: u64, unsent: u64) -> Self {
-        Self { unsent, looked_at: now, alive_at: now }
+    /// It is about to be told, while so many bytes are not acknowledged. No request of its was open since
+    /// that time.
+    pub(super) fn begin(now: u64, idle_since: u64, unsent: u64) -> Self {
+        Self { unsent, looked_at: now, alive_at: idle_since }
     }
 
     /// Returns true if a client is waited for further that was silent for a while, and of which so many
@@ -46,15 +47,15 @@ mod tests {
 
     #[test]
     fn client_that_is_gone_is_given_up_at_once() {
-        let mut farewell = Farewell::begin(1000, 0);
+        let mut farewell = Farewell::begin(1000, 1000, 0);
         assert!(!farewell.goes_on(3000, 51, 900, MOST));
-        let mut farewell = Farewell::begin(1000, 70_000);
+        let mut farewell = Farewell::begin(1000, 1000, 70_000);
         assert!(!farewell.goes_on(3000, 70_051, 900, MOST));
     }
 
     #[test]
     fn client_that_takes_bytes_is_waited_for() {
-        let mut farewell = Farewell::begin(0, 1_000_000);
+        let mut farewell = Farewell::begin(0, 0, 1_000_000);
         for look in 1..=400 {
             assert!(farewell.goes_on(2000 * look, 1_000_000 - 1000 * look, 0, MOST), "{look}");
         }
@@ -63,17 +64,19 @@ mod tests {
 
     #[test]
     fn client_that_pauses_has_the_time_of_a_reader() {
-        let mut farewell = Farewell::begin(0, 0);
+        let mut farewell = Farewell::begin(0, 0, 0);
         assert!(farewell.goes_on(2000, 0, 100, MOST));
         assert!(farewell.goes_on(30_000, 0, 100, MOST));
         assert!(!farewell.goes_on(30_100, 0, 100, MOST));
-        let mut farewell = Farewell::begin(0, 0);
+        let mut farewell = Farewell::begin(0, 0, 0);
         assert!(farewell.goes_on(1_000_000, 0, 0, Duration::ZERO), "without an end");
+        let mut farewell = Farewell::begin(100_000, 60_000, 0);
+        assert!(!farewell.goes_on(102_000, 0, 60_000, MOST), "it has had that time");
     }
 
     #[test]
     fn client_that_has_asked_for_more_is_waited_for() {
-        let mut farewell = Farewell::begin(0, 100);
+        let mut farewell = Farewell::begin(0, 0, 100);
         assert!(
             farewell.goes_on(2000, 50_000, 1500, MOST),
             "it has let out more, and is on its way"

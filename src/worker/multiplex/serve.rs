@@ -183,7 +183,10 @@ impl Server {
         let result = loop {
             let is_due = || conn.kick() == Kick::Idle || streams.is_goodbye_due();
             if farewell.is_none() && (self.is_leaving() || is_due()) {
-                farewell = Some(Farewell::begin(clock::coarse_millis(), unsent()));
+                let now = clock::coarse_millis();
+                let is_idle = conn.wait() == Wait::Next;
+                let idle_since = if is_idle { conn.state().since } else { now };
+                farewell = Some(Farewell::begin(now, idle_since, unsent()));
                 serving.as_mut().graceful_shutdown();
                 streams.close(conn);
             }
