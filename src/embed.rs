@@ -7,12 +7,14 @@ use crate::config::settings::Setting;
 use crate::logging::Layers;
 
 mod context;
+mod from_fn;
 mod program;
 mod service;
 mod subcommand;
 mod tasks;
 
 pub use context::{PrepareContext, Process, WorkerContext, WorkerLoad};
+pub use from_fn::{FromFn, from_fn};
 pub(crate) use program::Program;
 pub use service::HttpService;
 pub(crate) use service::ServiceFailed;

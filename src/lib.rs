@@ -98,8 +98,8 @@ pub use cli::main;
 pub use config::settings::Setting;
 pub use config::{Config, ConfigError, Error, seconds};
 pub use embed::{
-    App, BoxError, HttpService, PrepareContext, RunSubcommand, Subcommand, WorkerContext,
-    WorkerLoad,
+    App, BoxError, FromFn, HttpService, PrepareContext, RunSubcommand, Subcommand, WorkerContext,
+    WorkerLoad, from_fn,
 };
 pub use ids::{Generation, Slot};
 pub use request::client::{Client, Scheme};
