@@ -40,10 +40,10 @@
 //! `cli` it calls [`run`], without `tls` a configuration with certificates is refused.
 
 #![cfg_attr(
-    not(all(feature = "cli", feature = "http2")),
+    not(all(feature = "cli", feature = "http2", feature = "tls")),
     expect(
         dead_code,
-        reason = "only the command line or HTTP/2 uses it; the compiler leaves it out"
+        reason = "only the command line, HTTP/2 or TLS uses it; the compiler leaves it out"
     )
 )]
 #![cfg_attr(

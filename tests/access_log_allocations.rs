@@ -61,6 +61,7 @@ fn a_line_allocates_nothing() {
                         generation: serde_json::from_str("1").expect("a generation is a number"),
                         request_id: Some("id \u{85}"),
                         scheme: "http",
+                        listener: None,
                         client_certificate: None,
                     };
                     out.clear();

@@ -117,6 +117,7 @@ proptest! {
             generation: serde_json::from_str("1").expect("a generation is a number"),
             request_id: id.as_deref(),
             scheme: "http",
+            listener: None,
             client_certificate: None,
         };
         let mut line = Vec::new();

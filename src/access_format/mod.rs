@@ -5,7 +5,7 @@
 //! cannot say is an error of the configuration: gunicorn writes `-` for an atom that it does not
 //! know, and it is not noticed for months that the column is empty.
 //!
-//! Variables are, first, those of the request: `request_id`, `slot`, `generation`, `scheme`,
+//! Variables are, first, those of the request: `request_id`, `slot`, `generation`, `scheme`, `listener`,
 //! `queue_wait` (in seconds, of the first request of a connection) and `outcome` (`ok`, `drained`,
 //! `unread`, `aborted` or `lost`); second, gunicorn's names for parts of the request (PEP 3333):
 //! `wsgi.url_scheme`, `REMOTE_ADDR`, `REQUEST_METHOD`, `RAW_URI`, `PATH_INFO`, `QUERY_STRING`,
@@ -82,6 +82,7 @@ pub(crate) enum Step {
     Generation,
     Scheme,
     ClientCertificate,
+    Listener,
     Outcome,
     QueueWait,
 }
@@ -261,6 +262,7 @@ impl NamedFields {
             | Step::Generation
             | Step::Scheme
             | Step::ClientCertificate
+            | Step::Listener
             | Step::Outcome => return,
         };
         if !fields.contains(name) {
@@ -294,6 +296,7 @@ impl Step {
             | Self::ResponseHeader(_)
             | Self::RequestId
             | Self::ClientCertificate
+            | Self::Listener
             | Self::Scheme => 1,
             Self::Literal(_)
             | Self::Remote
@@ -425,6 +428,7 @@ impl<'a, E: Fn(&str) -> Option<String>> Compiler<'a, E> {
             "generation" => Step::Generation,
             "scheme" => Step::Scheme,
             "client_certificate" | "SSL_CLIENT_S_DN" => Step::ClientCertificate,
+            "listener" => Step::Listener,
             "outcome" => Step::Outcome,
             "queue_wait" => Step::QueueWait,
             "wsgi.url_scheme" => Step::Scheme,

@@ -43,13 +43,25 @@ pub(super) fn head(server: &ServerRow) -> String {
         server.workers_serving,
         server.workers_wanted,
         server.requests_total,
-        server.addresses.join(", "),
+        addresses(server),
     );
     if let Some(event) = &server.last_reload {
         writeln!(text, "{} {}", word(event, "time"), word(event, "message"))
             .expect("a string takes it");
     }
     plain(&text)
+}
+
+/// The addresses, each behind its name in `bind`.
+fn addresses(server: &ServerRow) -> String {
+    let label = |address: &String| {
+        let mut named = server.named.iter();
+        match named.find(|(_, addresses)| addresses.contains(address)) {
+            Some((name, _)) => format!("{name}={address}"),
+            None => address.clone(),
+        }
+    };
+    server.addresses.iter().map(label).collect::<Vec<_>>().join(", ")
 }
 
 /// The heading of [`row`].

@@ -1,6 +1,8 @@
 //! The words of the control socket. The two ends may be of different versions during an upgrade: what
 //! a request does not have is its default, and what a client does not know it leaves out.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -97,6 +99,8 @@ pub(crate) struct ServerRow {
     pub(crate) workers_serving: usize,
     pub(crate) requests_total: u64,
     pub(crate) addresses: Vec<String>,
+    /// The addresses that have a name in `bind`, by that name.
+    pub(crate) named: BTreeMap<String, Vec<String>>,
     /// The event with which the last reload ended.
     pub(crate) last_reload: Option<Value>,
 }

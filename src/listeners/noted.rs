@@ -1,6 +1,7 @@
 //! The part of an address that is a configuration's, not its socket's: TLS, or none, and its name.
 //! That may change over a reload while the socket stays.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::{Address, Listeners, Place, open};
@@ -37,6 +38,15 @@ impl Listeners {
     pub(crate) fn named(&self) -> impl Iterator<Item = (&str, String)> {
         self.open_addresses()
             .filter_map(|(_, address)| Some((address.noted.name.as_deref()?, address.to_string())))
+    }
+
+    /// The same by their names.
+    pub(crate) fn by_name(&self) -> BTreeMap<String, Vec<String>> {
+        let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, address) in self.named() {
+            named.entry(name.to_owned()).or_default().push(address);
+        }
+        named
     }
 
     /// The addresses as [`Listeners::names`] has them, each behind its name.

@@ -73,6 +73,7 @@ impl Request {
             generation: Generation::FIRST,
             request_id: self.request_id.as_deref(),
             scheme: "http",
+            listener: None,
             client_certificate: None,
         }
     }

@@ -71,6 +71,9 @@ pub(super) fn write(record: &Record<'_>, memory: &mut Memory, value_max: usize, 
     object.text(",\"trace_id\":", trace.as_ref().map(|trace| &trace.trace_id[..]));
     object.text(",\"span_id\":", trace.as_ref().map(|trace| &trace.span_id[..]));
     object.text(",\"scheme\":", Some(record.scheme.as_bytes()));
+    if let Some(name) = record.listener {
+        object.text(",\"listener\":", Some(name.as_bytes()));
+    }
     if let Some(subject) = record.client_certificate {
         object.text(",\"client_certificate\":", Some(subject.as_bytes()));
     }

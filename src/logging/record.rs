@@ -50,6 +50,8 @@ pub struct Record<'a> {
     pub request_id: Option<&'a str>,
     /// `http` or `https`, as the client sees it.
     pub scheme: &'a str,
+    /// The name in `bind` of the listener that it came in by, if it has one.
+    pub listener: Option<&'a str>,
     /// The subject of the certificate that the client has shown, if it has.
     pub client_certificate: Option<&'a str>,
 }

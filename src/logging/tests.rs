@@ -114,6 +114,7 @@ fn write_noted_access(id: &str, length: usize, note: impl Fn(Option<u64>)) {
         generation: Generation::FIRST,
         request_id: Some(id),
         scheme: "http",
+        listener: None,
         client_certificate: None,
     };
     access(&record, note);

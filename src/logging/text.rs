@@ -115,6 +115,7 @@ impl Line<'_> {
             Step::Slot => self.number(record.slot.number()),
             Step::Generation => self.number(record.generation.number()),
             Step::Scheme => self.value(record.scheme.as_bytes()),
+            Step::Listener => self.known(record.listener),
             Step::ClientCertificate => self.known(record.client_certificate),
             Step::Outcome => self.out.extend_from_slice(record.outcome.word().as_bytes()),
         }

@@ -245,6 +245,7 @@ impl<A: App> Master<A> {
             workers_serving: view.serving,
             requests_total: self.counters.served().unchecked(),
             addresses: self.listeners.names(),
+            named: self.listeners.by_name(),
             last_reload: last_event(&ends, None),
         }
     }

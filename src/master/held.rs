@@ -81,6 +81,7 @@ pub(super) fn account(kid: &Kid, rings: &Rings, metrics: &Metrics) {
             generation: worker.generation,
             request_id: None,
             scheme: "http",
+            listener: None,
             client_certificate: None,
         };
         logging::access(&record, |_| {});

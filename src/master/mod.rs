@@ -359,10 +359,7 @@ impl<A: App> Master<A> {
         }
         self.manager.ready(now(), self.config().workers);
         if self.ready.is_some() {
-            let mut named: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-            for (name, address) in self.listeners.named() {
-                named.entry(name).or_default().push(address);
-            }
+            let named = self.listeners.by_name();
             let addresses = self.listeners.names();
             let line = serde_json::json!({
                 "pid": process::pid(), "addresses": addresses, "named": named,

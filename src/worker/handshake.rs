@@ -67,6 +67,7 @@ impl Server {
         peer: Client,
     ) -> Option<Watched> {
         let conn = Arc::clone(&watched.entry().conn);
+        let listener = watched.entry().listener.name;
         conn.set_handshake();
         self.conns.keep_handshakes(self.connections_max / 2);
         let mut socket = watched.take_socket();
@@ -104,7 +105,7 @@ impl Server {
                 watched.put_stream(Stream::Plain(socket));
                 watched.refuse_plain().await;
                 if let Some(answer) = conn.refused() {
-                    unread::log(self, &conn, peer, answer);
+                    unread::log(self, (&conn, listener), peer, answer);
                 }
             }
             Err(Unshaken::Silent) => {}

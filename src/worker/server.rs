@@ -368,6 +368,7 @@ impl Server {
     /// Requests and answers, until the connection ends or rests.
     async fn speak(self: &Arc<Self>, watched: Watched, peer: Client) {
         let conn = Arc::clone(&watched.entry().conn);
+        let listener = watched.entry().listener.name;
         let requests = self.requests(&watched, peer);
         let io = TokioIo::new(watched);
         let mut serving = pin!(self.builder.serve_connection(io, requests).with_upgrades());
@@ -382,7 +383,7 @@ impl Server {
         // An answer of hyper's own has no body.
         let by_hyper = || Some((own::status_of(result.as_ref().err()?)?, 0));
         if let Some(answer) = conn.refused().or_else(by_hyper) {
-            unread::log(self, &conn, peer, answer);
+            unread::log(self, (&conn, listener), peer, answer);
         }
         if let Err(error) = result {
             let reason = Chain(&error).to_string();

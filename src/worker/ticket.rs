@@ -290,6 +290,7 @@ impl Entry {
             generation: server.generation,
             request_id: Some(account.id.as_str()),
             scheme: account.client.scheme().as_str(),
+            listener: self.listener.name,
             client_certificate: self.conn.certificate().map(ClientCertificate::subject),
         };
         if !account.is_healthcheck || !account.outcome.is_fine() {

@@ -15,7 +15,7 @@ use crate::sys::clock;
 /// Accounts for an answer to what never became a request: its head took too long, or was none.
 pub(super) fn log(
     server: &Server,
-    conn: &Conn,
+    (conn, listener): (&Conn, Option<&str>),
     client: Client,
     (status, bytes): (StatusCode, u64),
 ) {
@@ -41,6 +41,7 @@ pub(super) fn log(
         generation: server.generation,
         request_id: None,
         scheme: client.scheme().as_str(),
+        listener,
         client_certificate: conn.certificate().map(ClientCertificate::subject),
     };
     logging::access(&record, |_| {});

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use crate::client::{Address, Connection};
+use crate::control;
 use crate::disk;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, parse_address};
 use crate::http2;
@@ -68,6 +69,26 @@ fn each_name_has_its_routes_over_reload_and_upgrade() {
          \"ofice=127.0.0.1:0\"",
     );
     assert_eq!(ask(&office), format!("office of office at {}\n", shown(&office)));
+    server.stop();
+}
+
+#[test]
+fn name_is_in_status_and_access_lines() {
+    let server = Ferricorn::example("listeners")
+        .config(
+            "workers = 1\nbind = ['127.0.0.1:0', 'office=127.0.0.1:0']\n[log]\naccess_format = 'by \
+             %({listener}e)s.'",
+        )
+        .start();
+    let [shop, office] = server.addresses() else { panic!("{:?}", server.addresses()) };
+    let found = control::status(&server);
+    assert_eq!(found["server"]["named"], serde_json::json!({ "office": [office] }));
+    let text = control::succeed(&server, &["status"]);
+    assert!(text.contains(&format!("listening at {shop}, office={office}\n")), "{text}");
+    ask(&parse_address(shop));
+    server.wait_log("by -.");
+    ask(&parse_address(office));
+    server.wait_log("by office.");
     server.stop();
 }
 

@@ -64,6 +64,7 @@ impl Request {
             generation: self.generation,
             request_id: Some("0191f7a2-6a4e-7c1b-9a53-2f0d8f4e1c77"),
             scheme: "http",
+            listener: None,
             client_certificate: None,
         }
     }
