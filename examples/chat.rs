@@ -64,10 +64,13 @@ async fn talk(mut socket: WebSocket, bus: Bus, mut lines: broadcast::Receiver<St
     loop {
         let goes_on = tokio::select! {
             Ok(line) = lines.recv() => socket.send(Message::from(line)).await.is_ok(),
-            Some(Ok(Message::Text(text))) = socket.recv() => {
-                bus.0.send_to(text.as_bytes(), bus.1).await.is_ok()
-            }
-            else => false,
+            received = socket.recv() => match received {
+                Some(Ok(Message::Text(text))) => bus.0.send_to(text.as_bytes(), bus.1).await.is_ok(),
+                // It is answered when the next message is asked for.
+                Some(Ok(_)) => true,
+                // A client that has left is seen here: a drain waits for this task.
+                Some(Err(_)) | None => false,
+            },
         };
         if !goes_on {
             return;

@@ -42,6 +42,7 @@ impl Listeners {
     /// connections go on; files of unix sockets are removed. When the queues are empty, new clients are
     /// refused.
     pub(crate) fn retire(&mut self, now: Instant) {
+        self.is_stopping = true;
         self.addresses.iter_mut().flatten().for_each(Address::retire);
         let is_shared = |address: &Address| {
             matches!((&address.place, &address.sockets), (Place::Tcp(_), Sockets::Shared(_)))

@@ -76,8 +76,8 @@ impl Listeners {
         let bell = |number| exec::inherited(number).map(Bell::from);
         let bells = handed.bells.into_iter().map(bell).collect::<io::Result<_>>()?;
         let (retired, passed, slots) = (Vec::new(), handed.passed, handed.slots);
-        let (close_at, options_at) = (None, None);
-        Ok(Self { addresses, slots, bells, retired, close_at, options_at, passed })
+        let (close_at, options_at, is_stopping) = (None, None, false);
+        Ok(Self { addresses, slots, bells, retired, close_at, options_at, is_stopping, passed })
     }
 
     /// The next image did not come.

@@ -47,8 +47,7 @@ impl Listeners {
     /// Looks at every listener, and puts right what is wrong; new connections are sent to these slots, if
     /// to any. Returns true if the workers lack a socket that was opened anew, and must be replaced.
     pub(crate) fn mend(&mut self, now: Instant, config: &Config, steered: &SlotSet) -> bool {
-        // A server that stops closes them itself.
-        if self.close_at.is_some() {
+        if self.is_stopping {
             return false;
         }
         let has_options = self.options_at.is_none_or(|at| now.since(at) >= OPTIONS_AGAIN);

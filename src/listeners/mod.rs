@@ -51,6 +51,8 @@ pub(crate) struct Listeners {
     close_at: Option<Instant>,
     /// When the options of the sockets were looked at last.
     options_at: Option<Instant>,
+    /// True once the server stops: it closes its listeners itself.
+    is_stopping: bool,
     /// The descriptors that the configuration may name.
     passed: Passed,
 }
@@ -117,6 +119,7 @@ impl Listeners {
             retired: Vec::new(),
             close_at: None,
             options_at: None,
+            is_stopping: false,
             passed,
         };
         for (number, name) in activated {

@@ -216,3 +216,17 @@ fn altered_listener_is_opened_anew() {
     assert!(!mend(&mut listeners, 30) && !mend(&mut listeners, 60));
     assert_eq!(waiting(&listeners, there), [0, 64, 0]);
 }
+
+/// The look of a stopping server finds listeners that it has closed itself.
+#[test]
+fn listeners_that_a_stop_has_closed_stay_closed() {
+    let mut listeners = open(&["127.0.0.1:0"]);
+    let there = *place(&mut listeners, 0);
+    let config = Config::default();
+    let begun = Instant::from_millis(0);
+    listeners.retire(begun);
+    listeners.expire(begun.after(Duration::from_secs(9)));
+    TcpStream::connect(there).expect_err("it is closed");
+    assert!(!listeners.mend(begun.after(Duration::from_secs(10)), &config, &SlotSet::EMPTY));
+    TcpStream::connect(there).expect_err("it is closed for good");
+}

@@ -271,7 +271,10 @@ fn chat_reaches_the_clients_of_every_worker() {
         }
     }
     drop(clients);
-    server.stop();
+    // Its tasks see that the clients have left.
+    let folder = server.stop_and_keep();
+    let log = std::fs::read_to_string(folder.path().join("stdout")).expect("it is written");
+    assert!(log.contains("Shutting down") && !log.contains("cutting"), "{log}");
 }
 
 /// A collector of OTLP over HTTP: the bodies that it was sent.
