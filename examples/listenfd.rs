@@ -57,6 +57,7 @@ async fn is_told(told: &mut watch::Receiver<bool>) {
     let _told = told.wait_for(|told| *told).await;
 }
 
+#[expect(clippy::disallowed_methods, reason = "a program of its own, which forks nothing")]
 fn main() -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
