@@ -38,12 +38,7 @@ pub(crate) struct Kill {
 impl Kill {
     /// Kills the process. It is stopped before, so that what it holds can be told.
     pub(crate) fn now(victim: i32) -> Self {
-        freeze(victim);
-        let clients = proc::accepted_clients(victim);
-        let at = Instant::now();
-        send(victim, Signal::SIGKILL);
-        eventually("it is gone", PATIENCE, || (!proc::is_alive(victim)).then_some(()));
-        Self { at, gone: Instant::now(), clients }
+        Self::of_all(&[victim])
     }
 
     /// Kills these processes. They are stopped before, the first one first.
@@ -52,7 +47,9 @@ impl Kill {
         let clients = victims.iter().flat_map(|victim| proc::accepted_clients(*victim)).collect();
         let at = Instant::now();
         victims.iter().for_each(|victim| send(*victim, Signal::SIGKILL));
-        Self { at, clients }
+        let are_gone = || victims.iter().all(|victim| !proc::is_alive(*victim));
+        eventually("they are gone", PATIENCE, || are_gone().then_some(()));
+        Self { at, gone: Instant::now(), clients }
     }
 
     /// Returns true if the request was in the hands of the killed process. A port may be used again
