@@ -1,5 +1,5 @@
 """Servers under measurement, and the load that they are put under."""
-import collections, os, re, signal, socket, subprocess, time
+import collections, os, re, signal, socket, ssl, subprocess, time
 
 import databases
 
@@ -20,8 +20,13 @@ class Failed(Exception):
 class Server:
     """A program in a process group of its own, which is ended with all its children."""
 
-    def __init__(self, command, port, folder, env=None):
-        self.url, self.port = f"http://127.0.0.1:{port}", port
+    def __init__(self, command, port, folder, env=None, is_tls=False):
+        self.url, self.port = f"{'https' if is_tls else 'http'}://127.0.0.1:{port}", port
+        self.context = None
+        if is_tls:
+            self.context = ssl.create_default_context()
+            # Its certificate is made for this run.
+            self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
         self.log = open(os.path.join(folder, "log"), "ab")
         # Nothing of this shell's: WEB_CONCURRENCY, for one, would change the number of workers.
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **(env or {})}
@@ -38,7 +43,7 @@ class Server:
     def wait_ready(self):
         while True:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as it:
+                with self.connect() as it:
                     it.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                     if it.recv(16).startswith(b"HTTP/1.1"):
                         return
@@ -48,6 +53,10 @@ class Server:
                 said = open(self.log.name, errors="replace").read().strip()[-300:]
                 raise Failed(f"{os.path.basename(self.process.args[0])} did not start: {said}")
             time.sleep(0.001)
+
+    def connect(self):
+        it = socket.create_connection(("127.0.0.1", self.port), 1)
+        return self.context.wrap_socket(it) if self.context else it
 
     def pids(self, name=""):
         for pid in filter(str.isdigit, os.listdir("/proc")):
