@@ -409,3 +409,38 @@ fn drain_waits_for_a_client_that_pauses_within_its_answer() {
         peer.ended.await.expect("no panic").expect("it ends without an error");
     });
 }
+
+/// A client that was told all keeps no worker: its answers are out, and the end is said.
+#[test]
+fn drain_does_not_wait_for_a_client_that_keeps_its_end_open() {
+    run_within(LONG, [9, 18], "", |net| async move {
+        let mut socket = net.socket().await;
+        // A request for `/`, with names and values that are in HPACK's table, but for the host.
+        let request = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x01, 1, b'a'];
+        socket.write_all(&[PREFACE, &request].concat()).await.expect("it is open");
+        let (mut is_answered, mut is_pinged) = (false, false);
+        let mut head = [0; 9];
+        while socket.read_exact(&mut head).await.is_ok() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; usize::try_from(length).expect("it is short")];
+            socket.read_exact(&mut payload).await.expect("frames come whole");
+            match head[3] {
+                // The end of the answer.
+                0 if head[4] & 1 == 1 => {
+                    is_answered = true;
+                    net.server.leave();
+                }
+                6 if head[4] == 0 => {
+                    is_pinged = true;
+                    let pong = [&[0, 0, 8, 6, 1, 0, 0, 0, 0], &payload[..]].concat();
+                    socket.write_all(&pong).await.expect("it is open");
+                }
+                _ => {}
+            }
+        }
+        assert!(is_answered && is_pinged);
+        // Its own end stays open.
+        net.server.until(|open| open == 0).await;
+        drop(socket);
+    });
+}
