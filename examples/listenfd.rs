@@ -68,6 +68,7 @@ fn main() -> io::Result<()> {
     serve(told)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a program of its own, which forks nothing")]
 #[tokio::main(flavor = "current_thread")]
 async fn serve(mut told: watch::Receiver<bool>) -> io::Result<()> {
     let inherited = ListenFd::from_env().take_tcp_listener(0)?;

@@ -21,8 +21,10 @@ use crate::sys::waiting;
 
 /// From one look for the sign to the next.
 const LOOK: Duration = Duration::from_millis(50);
-/// In each fourth look a program that is not seen to wait is given a connection to accept, and this time.
+/// In each fourth look a program that is not seen to wait is given connections to accept, and this time to do
+/// so. Its siblings accept, too: of so many it gets one as good as always.
 const PROBE_LOOK: u32 = 4;
+const PROBES: usize = 8;
 const PROBE: Duration = Duration::from_millis(200);
 /// From one look to the next whether a program accepts connections that has not sent `READY=1`. One that
 /// sends it as soon as it listens is not caught between the two.
@@ -98,8 +100,8 @@ impl Sign {
     }
 
     /// Returns true if a process of the program waits for connections; in some looks also if it accepts one
-    /// that is opened for that, and closed without a request. Under load a server that accepts between two
-    /// requests is seldom seen to wait.
+    /// of those that are opened for that, and closed without a request. Under load a server that accepts
+    /// between two requests is seldom seen to wait.
     async fn accepts(&self, leader: i32, look: u32) -> bool {
         if waiting::waits(&waiting::tree(leader), &self.sockets) {
             return true;
@@ -108,12 +110,20 @@ impl Sign {
         if look == 0 || !look.is_multiple_of(PROBE_LOOK) {
             return false;
         }
-        let accepted = async {
-            let stream = TcpStream::connect(address).await?;
-            Ok(is_own(leader, stream.local_addr()?, *address).await)
+        let mut probes = Vec::new();
+        let opened = async {
+            for _ in 0..PROBES {
+                probes.push(TcpStream::connect(address).await?);
+            }
+            // The servers take them meanwhile.
+            tokio::time::sleep(OWNER_LOOK).await;
+            Ok::<_, io::Error>(())
         };
-        let accepted: Result<io::Result<bool>, _> = tokio::time::timeout(PROBE, accepted).await;
-        matches!(accepted, Ok(Ok(true)))
+        // A queue that is full takes none: what was opened counts.
+        let _opened = tokio::time::timeout(PROBE, opened).await;
+        let clients: Vec<SocketAddr> =
+            probes.iter().filter_map(|probe| probe.local_addr().ok()).collect();
+        waiting::has_accepted_any(&waiting::tree(leader), &clients, address.port())
     }
 
     /// Logs that the program accepts connections, once it does, since it has not sent `READY=1` by then.

@@ -56,14 +56,41 @@ pub(crate) fn has_accepted(
     client: SocketAddr,
     server: SocketAddr,
 ) -> Option<bool> {
-    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
-    let text = tables.map(|table| fs::read_to_string(table).unwrap_or_default()).concat();
-    let number = accepted(&text, client, server.port())?;
+    let number = accepted(&tables(), &[client], server.port()).first().copied()?;
     Some(processes.iter().any(|pid| Held::of(*pid).sockets_with(&[number]).next().is_some()))
 }
 
-/// The number of the socket that has accepted a client's connection, in the text of `/proc/net/tcp`.
-fn accepted(text: &str, client: SocketAddr, port: u16) -> Option<u64> {
+/// Returns true if one of these processes holds the server's end of a connection of one of these clients.
+pub(crate) fn has_accepted_any(processes: &[i32], clients: &[SocketAddr], port: u16) -> bool {
+    let numbers = accepted(&tables(), clients, port);
+    let holds = |pid: &i32| Held::of(*pid).sockets_with(&numbers).next().is_some();
+    !numbers.is_empty() && processes.iter().any(holds)
+}
+
+/// The kernel's tables of TCP's connections.
+fn tables() -> String {
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    tables.map(|table| fs::read_to_string(table).unwrap_or_default()).concat()
+}
+
+/// The numbers of the sockets that have accepted connections of these clients, in the kernel's tables.
+fn accepted(text: &str, clients: &[SocketAddr], port: u16) -> Vec<u64> {
+    let local = format!(":{port:04X}");
+    let remotes: Vec<String> = clients.iter().map(|client| remote(*client)).collect();
+    let found = text.lines().filter_map(|line| {
+        let mut columns = line.split_ascii_whitespace().skip(1);
+        let (here, there) = (columns.next()?, columns.next()?);
+        let is_wanted = |remote: &String| there.ends_with(remote.as_str());
+        if !here.ends_with(&local) || !remotes.iter().any(is_wanted) {
+            return None;
+        }
+        columns.nth(6)?.parse().ok().filter(|number| *number != 0)
+    });
+    found.collect()
+}
+
+/// A client's address as it stands in the kernel's tables.
+fn remote(client: SocketAddr) -> String {
     let words: String = match client.ip() {
         IpAddr::V4(ip) => format!("{:08X}", u32::from_ne_bytes(ip.octets())),
         IpAddr::V6(ip) => {
@@ -72,13 +99,7 @@ fn accepted(text: &str, client: SocketAddr, port: u16) -> Option<u64> {
             words.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word))).collect()
         }
     };
-    let (local, remote) = (format!(":{port:04X}"), format!("{words}:{:04X}", client.port()));
-    text.lines().find_map(|line| {
-        let mut columns = line.split_ascii_whitespace().skip(1);
-        let (here, there) = (columns.next()?, columns.next()?);
-        let number = columns.nth(6)?.parse().ok()?;
-        (here.ends_with(&local) && there.ends_with(&remote) && number != 0).then_some(number)
-    })
+    format!("{words}:{:04X}", client.port())
 }
 
 /// The sockets that a process holds.
@@ -263,6 +284,9 @@ mod tests {
             let _accepted = listener.accept().unwrap();
             assert_eq!(has_accepted(&[own], here, server), Some(true), "{address}");
             assert_eq!(has_accepted(&[1], here, server), Some(own == 1), "{address}");
+            let other = TcpStream::connect(server).unwrap().local_addr().unwrap();
+            assert!(has_accepted_any(&[own], &[other, here], server.port()), "{address}");
+            assert!(!has_accepted_any(&[own], &[other], server.port()), "{address}");
         }
     }
 }
