@@ -159,6 +159,7 @@ impl Control {
     /// The error of bind(2).
     pub(crate) fn listen_abstract(random: u64) -> io::Result<Self> {
         let socket = local::listen_abstract(&place::abstract_name(process::pid(), random))?;
+        local::refuse_descriptors(&socket);
         Ok(Self { listener: Some(Listening { socket, file: None }), ..Self::default() })
     }
 
@@ -169,6 +170,7 @@ impl Control {
     pub(crate) fn listen_file(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let socket = listen_unix(&path, SocketFile { mode: MODE, owner: (None, None) }, BACKLOG)?;
+        local::refuse_descriptors(&socket);
         let file = Some(OwnFile { id: file_id(&path), path });
         Ok(Self { listener: Some(Listening { socket, file }), ..Self::default() })
     }

@@ -1,12 +1,13 @@
 //! Sockets between processes of one machine, and the process at the other end.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -44,6 +45,28 @@ pub(crate) fn listen_abstract(name: &str) -> io::Result<UnixListener> {
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
+
+/// Has the kernel refuse messages with descriptors to the connections of this listener (unix(7),
+/// `SO_PASSRIGHTS`, from Linux 6.16 on). Before, they are closed here unseen: one of a connection that
+/// lingers (socket(7), `SO_LINGER`) is waited for.
+pub(crate) fn refuse_descriptors(listener: &UnixListener) {
+    let no: libc::c_int = 0;
+    let length = libc::socklen_t::try_from(size_of_val(&no)).expect("a few bytes");
+    // SAFETY: the kernel reads `length` bytes of `no`, which is that long.
+    #[expect(unsafe_code, reason = "no crate that we have offers the option")]
+    let _before_that = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            PASS_RIGHTS,
+            (&raw const no).cast(),
+            length,
+        )
+    };
+}
+
+/// `SO_PASSRIGHTS` on each architecture that we build for.
+const PASS_RIGHTS: libc::c_int = 83;
 
 /// Connects to an abstract name. A full queue is waited for until the timeout, which the connection
 /// keeps for its writes.

@@ -207,3 +207,10 @@ pub(crate) fn environment(pid: i32) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
     text.split_terminator('\0').map(str::to_owned).collect()
 }
+
+/// Returns true if the kernel has this version or a later one.
+pub(crate) fn is_linux_since(version: [u32; 2]) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("every Linux has it");
+    let numbers: Vec<u32> = release.split('.').take(2).filter_map(|it| it.parse().ok()).collect();
+    numbers.as_slice() >= version.as_slice()
+}
