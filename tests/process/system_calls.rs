@@ -11,6 +11,9 @@ use crate::proc;
 
 const CONNECTIONS: usize = 20;
 const REQUESTS: usize = 10;
+/// Traces of which one must be exact. A machine that stands still for a moment has a worker make further
+/// calls: it parks a connection that is idle, and looks what its siblings do. It has none make fewer.
+const TRACES: usize = 3;
 
 /// A worker that is traced until this is dropped.
 struct Trace {
@@ -94,32 +97,46 @@ fn counted(builder: Builder, host: [u8; 4], body: &str) -> Option<BTreeMap<Strin
     Some(counts)
 }
 
-/// Judges the counts; each connection is asked for its local address so often.
-fn judge(mut counts: BTreeMap<String, usize>, local: usize) {
+/// Judges one of several traces; each connection is asked for its local address so often.
+fn judge(builder: impl Fn() -> Builder, host: [u8; 4], body: &str, local: usize) {
+    let _alone = crate::machine::alone();
+    let mut last = BTreeMap::new();
+    for _ in 0..TRACES {
+        let Some(counts) = counted(builder(), host, body) else { return };
+        if is_exact(counts.clone(), local) {
+            return;
+        }
+        last = counts;
+    }
+    panic!("none of {TRACES} traces is exact; the last: {last:?}");
+}
+
+fn is_exact(mut counts: BTreeMap<String, usize>, local: usize) -> bool {
     let mut take = |name: &str| counts.remove(name).unwrap_or(0);
-    // A request is one read and one write; a connection has a further read, of its end.
-    assert_eq!(take("recvfrom"), CONNECTIONS * (REQUESTS + 1));
-    assert_eq!(take("sendto"), CONNECTIONS * REQUESTS);
-    // A queue is empty when accept(2) has said so.
-    assert_eq!(take("accept4"), CONNECTIONS * 2);
-    assert_eq!(take("epoll_ctl"), CONNECTIONS * 2);
-    assert_eq!(take("close"), CONNECTIONS);
-    assert_eq!(take("getsockname"), CONNECTIONS * local);
+    let exact = [
+        // A request is one read and one write; a connection has a further read, of its end.
+        ("recvfrom", CONNECTIONS * (REQUESTS + 1)),
+        ("sendto", CONNECTIONS * REQUESTS),
+        // A queue is empty when accept(2) has said so.
+        ("accept4", CONNECTIONS * 2),
+        ("epoll_ctl", CONNECTIONS * 2),
+        ("close", CONNECTIONS),
+        ("getsockname", CONNECTIONS * local),
+    ];
+    let is_so = exact.iter().all(|(name, count)| take(name) == *count);
     // The runtime asks whether the socket blocks; without optimization, std asks whether it is open.
-    assert!(take("fcntl") <= CONNECTIONS * 2);
+    let is_asked = take("fcntl") <= CONNECTIONS * 2;
     // Timers, and threads that wake the event loop.
     let _of_the_runtime = ["epoll_wait", "timerfd_settime", "write"].map(take);
-    assert!(counts.is_empty(), "{counts:?}");
+    is_so && is_asked && counts.is_empty()
 }
 
 #[test]
 fn connection_and_request_take_no_further_system_call() {
     for host in ["127.0.0.1", "0.0.0.0"] {
         let config = format!("workers = 1\nbind = \"{host}:0\"");
-        let counts =
-            counted(Ferricorn::hello().config(&config), [127, 0, 0, 1], "hello from worker 0\n");
-        let Some(counts) = counts else { return };
-        judge(counts, 0);
+        let hello = || Ferricorn::hello().config(&config);
+        judge(hello, [127, 0, 0, 1], "hello from worker 0\n", 0);
     }
 }
 
@@ -137,7 +154,6 @@ fn local_address_is_looked_up_once_a_connection() {
     ] {
         let [a, b, c, d] = host;
         let body = format!("shop of no name at {a}.{b}.{c}.{d}:PORT\n");
-        let Some(counts) = counted(shop(bound), host, &body) else { return };
-        judge(counts, asked);
+        judge(|| shop(bound), host, &body, asked);
     }
 }
