@@ -211,7 +211,9 @@ fn every_request_has_a_line_although_workers_are_killed() {
                 }
                 kills += 1;
             }
-            (requests.answered.load(Ordering::Relaxed) >= wanted).then_some(())
+            // A machine that is fast has answered them before the first kill.
+            let is_enough = requests.answered.load(Ordering::Relaxed) >= wanted;
+            (is_enough && kills > 0).then_some(())
         });
     });
     let (access, error) = (server.folder().join("access.log"), server.folder().join("stdout"));

@@ -99,7 +99,12 @@ const INCIDENTS: [Incident; 18] = [
 fn why_names_the_cause_of_each_incident() {
     for Incident { settings, happens, cause, number } in INCIDENTS {
         let server = Ferricorn::unruly().config(&format!("workers = 1\n{settings}")).start();
-        let victim = server.worker(0);
+        // The first one: one that has a short life may be followed by others by now.
+        let victim: i32 = eventually("the log tells of the first worker", PATIENCE, || {
+            let log = server.log();
+            let (_, rest) = log.split_once("Booting worker with pid: ")?;
+            rest.split_once('\n')?.0.parse().ok()
+        });
         happens(&server);
         let end = eventually("a worker has ended", PATIENCE, || {
             let text = succeed(&server, &["why", "0", "--json"]);

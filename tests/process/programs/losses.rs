@@ -94,21 +94,25 @@ fn gunicorn() -> Builder {
 
 #[test]
 fn reloads_of_a_plain_program_lose_nothing() {
+    let _alone = crate::machine::alone();
     put_through(plain("workers = 4", &["notify"]).start(), (5, 3), Some("plain.py"));
 }
 
 #[test]
 fn reloads_of_node_lose_nothing() {
+    let _alone = crate::machine::alone();
     put_through(node().start(), (5, 3), Some("server.js"));
 }
 
 #[test]
 fn reloads_of_flask_under_gunicorn_lose_nothing() {
+    let _alone = crate::machine::alone();
     put_through(gunicorn().start(), (3, 2), Some("app.py"));
 }
 
 #[test]
 fn reloads_of_axum_with_listenfd_lose_nothing() {
+    let _alone = crate::machine::alone();
     put_through(listenfd().start(), (5, 3), None);
 }
 
