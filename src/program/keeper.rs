@@ -11,7 +11,7 @@
 
 use std::future::pending;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,21 +131,33 @@ enum Fact {
     Time,
 }
 
+/// Ends when the sign is shown; never where none is looked for.
+async fn show(shown: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+    match shown {
+        Some(shown) => shown.await,
+        None => pending().await,
+    }
+}
+
 impl Keeper {
     /// Keeps the program until its group has ended, and returns how.
     pub(super) async fn keep(mut self, sign: Sign, outputs: Outputs) -> Ended {
         let mut note = [0; NOTE_MAX];
-        let mut shown = pin!(sign.shown(self.group.pid()));
+        let mut shown = Some(Box::pin(sign.shown(self.group.pid())));
         loop {
             if let Some(ended) = self.look(&sign) {
                 return self.end(ended, outputs).await;
             }
-            let awaits_sign = self.life.stage == Stage::Booting;
+            if self.life.stage != Stage::Booting {
+                // With the look go the connections that it has open: each keeps a server waiting that
+                // serves one after another.
+                shown = None;
+            }
             let fact = tokio::select! {
                 fact = next_order(&self.channel) => fact,
                 fact = next_signals(&self.caught) => fact,
                 fact = next_note(&self.notes, &mut note) => fact,
-                () = shown.as_mut(), if awaits_sign => Fact::Shown,
+                () = show(&mut shown) => Fact::Shown,
                 () = self.pause() => Fact::Time,
             };
             self.heed(fact, &note);
