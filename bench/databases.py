@@ -21,7 +21,7 @@ def free_port():
 
 
 def unprivileged(command):
-    """Root must not run a database server; everybody else runs it as himself."""
+    """Root must not run a database server; any other user runs it as itself."""
     if os.geteuid() != 0:
         return command
     return ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", *command]
@@ -141,7 +141,7 @@ class Mariadb(Database):
                 "--max-connections=200"]
 
     def answers(self):
-        # It greets whoever connects, once it serves.
+        # It greets each client, once it serves.
         try:
             with socket.create_connection(("127.0.0.1", self.port), 1) as it:
                 return len(it.recv(1)) == 1

@@ -78,7 +78,7 @@ class Server:
         return total / 1e9
 
     def private_kib(self, name):
-        """Memory of the processes with this name that is nobody else's."""
+        """Memory of the processes with this name that no other process has."""
         total = 0
         for pid in self.pids(name):
             text = open(f"/proc/{pid}/smaps_rollup").read()

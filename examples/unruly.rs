@@ -109,7 +109,7 @@ impl App for Unruly {
     }
 }
 
-/// Nobody but the master drops it: children leave without.
+/// The master alone drops it: children leave without.
 impl Drop for Unruly {
     fn drop(&mut self) {
         if mode("UNRULY_MASTER") == "panic" {

@@ -19,6 +19,10 @@ const FILE_LINES_MAX: usize = 500;
 const LINE_CHARS_MAX: usize = 110;
 
 fn files(folder: &str) -> Vec<File> {
+    files_of(folder, "rs")
+}
+
+fn files_of(folder: &str, kind: &str) -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     let mut folders = vec![root.join(folder)];
@@ -28,7 +32,7 @@ fn files(folder: &str) -> Vec<File> {
             let path: PathBuf = entry.expect("the folder is readable").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == kind) {
                 let name = path.strip_prefix(root).expect("it is below the root");
                 let name = name.to_str().expect("names are plain").to_owned();
                 let text = fs::read_to_string(&path).expect("the file is readable");

@@ -31,7 +31,6 @@ use super::strict::Seen;
 use super::ticket::{self, Ticket};
 use super::{addressless, forwarded, strict};
 use crate::embed::ServiceFailed;
-use crate::request::InHand;
 use crate::request::body_limits::Limit;
 use crate::request::client::Client;
 use crate::request::id::{RequestId, X_REQUEST_ID};
@@ -140,16 +139,7 @@ impl Requests {
         client: Client,
         id: RequestId,
     ) {
-        let (conn, number) = (Arc::clone(&entry.conn), entry.conn.request());
-        let (credentials, listener) = (entry.credentials, entry.listener.clone());
-        head.extensions.insert(InHand {
-            connection: conn,
-            number,
-            client,
-            id,
-            credentials,
-            listener,
-        });
+        head.extensions.insert(entry.in_hand(client, id));
         if let Some(peer) = self.peer.peer() {
             head.extensions.insert(ConnectInfo(peer));
         }

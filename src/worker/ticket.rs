@@ -89,6 +89,13 @@ impl Entry {
         }
     }
 
+    /// Returns the facts that extractors may know of the request in hand.
+    pub(super) fn in_hand(&self, client: Client, id: RequestId) -> InHand {
+        let (connection, number) = (Arc::clone(&self.conn), self.conn.request());
+        let (credentials, listener) = (self.credentials, self.listener.clone());
+        InHand { connection, number, client, id, credentials, listener }
+    }
+
     /// A request has come in.
     pub(super) fn begin(&self) -> Arrival {
         // The answer before it may be on its way: it was given before all of its request had come.
@@ -412,9 +419,7 @@ impl Ticket {
     /// Returns the facts that extractors may know of it.
     pub(super) fn in_hand(&self) -> InHand {
         let Account { client, id, .. } = self.account();
-        let (connection, number) = (Arc::clone(&self.conn), self.conn.request());
-        let (credentials, listener) = (self.credentials, self.listener.clone());
-        InHand { connection, number, client: *client, id: id.clone(), credentials, listener }
+        self.entry.in_hand(*client, id.clone())
     }
 
     /// Returns the scheme by which its client reaches the service.

@@ -99,7 +99,7 @@ confined() {
     memory=$(docker stats --no-stream --format '{{.MemUsage}}' "$web" |
         awk '{ split($1, part, /[A-Z]/); print int(part[1] * ($1 ~ /GiB/ ? 1024 : $1 ~ /MiB/ ? 1 : 1 / 1024) * 1024) }')
     workers "$web" 4 || fail 'there are not four workers'
-    # The engine leaves out what the kernel has charged to somebody else, such as the program's own pages.
+    # The engine leaves out what the kernel has charged to another group, such as the program's own pages.
     local proportional
     # shellcheck disable=SC2016  # for the shell inside
     proportional=$(inside "$web" 'for process in $(grep -l "^ferricorn" /proc/[0-9]*/comm); do
@@ -180,7 +180,7 @@ starved() {
     local web
     web=$(container web)
     docker update --memory 48m --memory-swap 48m "$web" >/dev/null
-    # Files in memory eat what is left of the container's: they are nobody's whom the kernel could end.
+    # Files in memory eat what is left of the container's: they belong to no process that the kernel could end.
     # shellcheck disable=SC2016  # for the shell inside
     docker run --rm --network none --pid host --cgroupns host -v /sys/fs/cgroup:/sys/fs/cgroup \
         --tmpfs /hoard --entrypoint bash postgres:17 -euc '
@@ -237,7 +237,7 @@ stopped() {
     for connection in close keep-alive; do
         dc start web
         eventually 30 healthy "$web"
-        # Its own address: the engine's proxy for localhost takes connections that nobody has accepted.
+        # Its own address: the engine's proxy for localhost takes connections that no process has accepted.
         begin_load "stop-$connection" 8 "$connection" 'POST /populate' "$(ip "$web"):5000"
         begun=$(now_ms)
         dc stop web

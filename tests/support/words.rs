@@ -1,6 +1,6 @@
 //! The rules of wording that a machine can check: the subject of a sentence has a name.
 
-use super::{all, files, hold};
+use super::{all, files, files_of, hold};
 
 /// Words that stand for a process, a client or a descriptor without a name for it.
 const PRONOUNS: [&str; 11] = [
@@ -56,6 +56,24 @@ fn docs_begin_with_the_thing() {
         found
     });
     hold("a doc begins with a noun, or with what the function does", broken.collect());
+}
+
+/// The scripts and styles of the pages have the rules of the code.
+#[test]
+fn pages_are_worded_as_the_code() {
+    let pages = ["js", "css"].into_iter().flat_map(|kind| files_of("src", kind));
+    let broken = pages.flat_map(|file| {
+        let lines = file.text.lines().enumerate().filter(|(_, line)| {
+            let line = line.trim_start();
+            let text = line.strip_prefix("//").or_else(|| line.strip_prefix("/*"));
+            let mut words = text.unwrap_or_default().split(|letter: char| !letter.is_alphabetic());
+            let first = words.clone().find(|word| !word.is_empty());
+            first.is_some_and(|word| ["What", "Whether", "Who", "How"].contains(&word))
+                || words.any(|word| PRONOUNS.contains(&&*word.to_lowercase()))
+        });
+        lines.map(|(at, _)| format!("{}:{}", file.name, at + 1)).collect::<Vec<_>>()
+    });
+    hold("a comment of a page names its subject", broken.collect());
 }
 
 #[test]

@@ -16,16 +16,16 @@ const view = {
   signout: at("signout"),
 };
 
-// What needs this script is hidden without it.
+// The parts that need this script are hidden without it.
 for (const id of ["actions", "rows", "answers"]) at(id).hidden = false;
 
-// Whether writing takes a user, which one is signed in, and whether the rows may be read.
+// The session: writing takes a user or not, the name that is signed in, and the right to read the rows.
 const session = { users: false, name: null, read: true };
 
 // Where each page before this one began; the last entry is this page's. null: the newest rows.
 const trail = [null];
 let next = null;
-// Whether there is nothing to delete, as far as is known.
+// True if there is nothing to delete, as far as is known.
 let empty = true;
 // The requests that each serving worker has answered, as the server counts them, and the worker that
 // answered this page last.
@@ -34,7 +34,7 @@ let last = null;
 
 class Failure extends Error {}
 
-// What is not known of a request without an answer.
+// The doubts about a request without an answer.
 const UNSURE = {
   "POST /populate": " The row may have been stored: “Refresh” shows it.",
   "DELETE /delete": " The rows may have been deleted: “Refresh” shows it.",
@@ -133,7 +133,7 @@ async function act(doing, work) {
 
 function settle() {
   const [first, last] = [trail.length === 1, next === null];
-  // What is clicked while rows are added is added, too.
+  // A click while rows are added adds a further one.
   rest(view.populate, (busy && !adding) || !mayWrite());
   rest(view.refresh, busy || !session.read);
   rest(view.erase, busy || empty || !mayWrite());
@@ -162,7 +162,7 @@ async function load(fresh) {
   const before = trail.at(-1);
   const page = await ask("GET", `/data?limit=${LIMIT}${before === null ? "" : `&before=${before}`}`);
   if (page.rows.length === 0 && trail.length > 1) {
-    // Somebody has deleted them meanwhile.
+    // Another client has deleted them meanwhile.
     trail.length = 1;
     return load(fresh);
   }
@@ -170,7 +170,7 @@ async function load(fresh) {
   show(page, fresh);
 }
 
-// What was done is done, also when it cannot be shown.
+// A deed is done, also when it cannot be shown.
 async function done(told, fresh) {
   trail.length = 1;
   try {

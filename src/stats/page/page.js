@@ -65,7 +65,7 @@ function drawLoad(now, status) {
   // After a start the counters begin anew.
   const known = before !== null && sum(status.requests) >= sum(before.status.requests);
   const seconds = known ? (now - before.now) / 1000 : 0;
-  // What was paused is a gap, not a long second.
+  // A pause is a gap, not a long second.
   const usable = seconds > 0 && seconds < 10;
   const rate = usable ? (sum(status.requests) - sum(before.status.requests)) / seconds : null;
   const pair = (name) => [0.5, 0.99].map((share) =>
@@ -222,7 +222,7 @@ async function look() {
   }
 }
 
-// One look after the other; none while nobody sees the page.
+// One look after the other; none while the page is hidden.
 async function run() {
   clearTimeout(timer);
   timer = null;
