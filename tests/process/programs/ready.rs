@@ -2,6 +2,7 @@
 
 use super::{plain, program, wait_programs};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually};
+use crate::proc;
 use crate::load::{Client, Crowd, Load};
 
 /// Clients of each load.
@@ -17,6 +18,33 @@ fn program_is_ready_when_it_sends_so() {
     server.wait_ready();
     assert_eq!(server.get("/").expect("it serves").status, 200);
     server.stop();
+}
+
+/// The programs listen, and accept nothing until they send READY=1. With so short a queue the keepers' looks
+/// are in the middle of opening connections for half of the time: some have connections open by then.
+#[test]
+fn look_for_readiness_leaves_no_connection_open() {
+    let config = "workers = 6\nbacklog = 1\n[program]\nready = \"auto\"";
+    let mut server = plain(config, &["slow-ready"]).launch();
+    let keepers: Vec<i32> = eventually("six keepers", PATIENCE, || {
+        let keepers: Vec<i32> = server.workers().iter().map(|(_, keeper)| *keeper).collect();
+        (keepers.len() == 6).then_some(keepers)
+    });
+    eventually("a look", PATIENCE, || keepers.iter().any(|keeper| looks(*keeper)).then_some(()));
+    std::fs::write(server.folder().join("ready"), "").expect("the folder is ours");
+    server.wait_ready();
+    for keeper in keepers {
+        eventually("no connection", PATIENCE, || (!looks(keeper)).then_some(()));
+    }
+    for _ in 0..20 {
+        assert_eq!(server.get("/").expect("it serves").status, 200);
+    }
+    server.stop();
+}
+
+/// Returns true if this keeper has a connection to a program open.
+fn looks(keeper: i32) -> bool {
+    !proc::accepted_clients(keeper).is_empty()
 }
 
 #[test]
