@@ -2,7 +2,7 @@
 //!
 //! # The trap
 //! The address of the socket is often a proxy's, and what a proxy says may come from any client.
-//! `worker::forwarded` decides what is believed; here is only its result.
+//! `worker::proxy::forwarded` decides what is believed; here is only its result.
 
 use std::convert::Infallible;
 use std::fmt;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 
-use super::health::Health;
-use super::own;
+use super::request::health::Health;
+use super::request::own;
 use super::server::Routes;
 use super::telemetry::Telemetry;
 use crate::embed::{App, BoxError, Process, WorkerContext};

@@ -1,6 +1,6 @@
 //! The log events of `prepare` and of workers.
 
-use super::phases::Phases;
+use super::request::phases::Phases;
 use crate::ids::Slot;
 use crate::log_event::log_lines;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::boot::routes;
-use super::leave::Leaving;
+use super::drain::Leaving;
 use super::pulse::pulse;
 use super::server::Server;
 use crate::config::Config;

@@ -4,50 +4,30 @@
 //! A child begins as a copy of the master: with its descriptors, its signal handlers, its random
 //! numbers and its buffers. [`main`] gives each of them up, or makes it its own, before any code of
 //! the application runs.
+//!
+//! # Rooms
+//! The parts of serving stand in rooms, each of which imports only those before it:
+//! `proxy` `connection` `long` `request` `http` `drain` `accept`.
+//! [`server`], which all connections share, and [`events`], the log events of all, stand beside them.
 
-mod accept;
-mod addressless;
 mod birth;
-mod body;
 mod boot;
-mod budget;
-mod conn;
-mod conns;
 pub(crate) mod events;
-mod fairness;
-mod forwarded;
-mod frames;
-mod framing;
-mod full;
-mod handshake;
-mod heads;
-mod health;
 pub(crate) mod in_process;
-mod io;
-mod leak;
-mod leave;
-mod long;
-mod multiplex;
-mod overdue;
-mod own;
-mod pace;
-mod phases;
 mod polls;
-mod proxy;
 mod pulse;
 mod recorder;
-mod reports;
 mod server;
-mod service;
-mod socket;
-mod stream;
-mod strict;
 mod telemetry;
-mod ticket;
 mod turns;
-mod unread;
-mod upgraded;
-mod waits;
+
+mod accept;
+mod connection;
+mod drain;
+mod http;
+mod long;
+mod proxy;
+mod request;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -74,9 +54,9 @@ use crate::tls::{self, Acceptor, Material};
 use crate::wire::{MESSAGE_MAX, Order, Report};
 use birth::log_boot_failure;
 use boot::Booted;
+use drain::Leaving;
 use events::WorkerEvent;
-use handshake::HTTP_2;
-use leave::Leaving;
+use http::handshake::HTTP_2;
 use polls::Metronome;
 use pulse::{heartbeat, heartbeat_interval, patience, pulse};
 use server::Server;

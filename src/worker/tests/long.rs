@@ -17,8 +17,8 @@ use tokio::time::{Interval, interval};
 use super::client::{Talk, statuses};
 use super::outgoing::closed;
 use super::{LONG, Net, run_within};
-use crate::worker::frames::CLOSE;
 use crate::worker::long::Turn;
+use crate::worker::long::frames::CLOSE;
 
 /// Answers with an event every few milliseconds, without an end.
 pub(super) async fn events() -> Response<Body> {

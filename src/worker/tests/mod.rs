@@ -36,9 +36,6 @@ use axum::routing::{any, get, post};
 
 use self::client::Talk;
 use self::health::Readiness;
-use super::conns::Wait;
-use super::health::Health;
-use super::own;
 use super::server::{Routes, Server};
 use crate::config::{Config, Level, Log, LogTarget};
 use crate::ids::{Generation, Slot, SlotSet};
@@ -49,6 +46,9 @@ use crate::request::draining::Draining;
 use crate::scoreboard::{SlotBoard, WorkerBoard};
 use crate::sys::exec::Passed;
 use crate::sys::socket::{self, Local};
+use crate::worker::connection::conns::Wait;
+use crate::worker::request::health::Health;
+use crate::worker::request::own;
 use crate::{Client, PeerCredentials, RequestId};
 
 /// No test waits longer, on a machine that does other things too.

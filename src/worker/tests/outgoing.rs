@@ -16,8 +16,8 @@ use crate::embed::BoxError;
 use crate::request::client::Scheme;
 use crate::request::local::Origin;
 use crate::sys::socket;
-use crate::worker::phases::Arrival;
-use crate::worker::ticket::{Entry, Ticket};
+use crate::worker::request::phases::Arrival;
+use crate::worker::request::ticket::{Entry, Ticket};
 use crate::{Client, RequestId};
 
 const GET_BIG: &str = "GET /big HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 
 use super::client::statuses;
 use super::{LONG, Net, run, run_within};
-use crate::worker::conns::Wait;
+use crate::worker::connection::conns::Wait;
 
 const SLOW: &str = "[log]\nslow = '50ms'";
 

@@ -1,0 +1,11 @@
+//! One request, from its head until its access line is written.
+
+mod addressless;
+mod body;
+pub(crate) mod health;
+pub(crate) mod own;
+pub(crate) mod phases;
+mod reports;
+pub(crate) mod service;
+mod strict;
+pub(crate) mod ticket;

@@ -1,0 +1,493 @@
+//! The account of a request until it is over: for its access line, its limits and its counters.
+//!
+//! # When a request is over
+//! hyper drops an answer as soon as it has taken the last of it, which may be long before the client
+//! has: an answer of 64 MiB is one piece. So the account of a request waits beside its connection until
+//! all that hyper had to write is with the kernel, or is so little that the next write gives it the
+//! kernel whole. What is there still when the stream ends was not answered, whatever its head said; and
+//! what a worker had in hand that is killed is on its board.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::http::{HeaderMap, HeaderName, Method, Response, Uri, Version, request};
+
+use super::phases::{Answered, Arrival};
+use super::strict;
+use crate::logging::{self, Field, Outcome, Record};
+use crate::request::InHand;
+use crate::request::client::{Client, Scheme};
+use crate::request::client_certificate::ClientCertificate;
+use crate::request::id::RequestId;
+use crate::request::local::Origin;
+use crate::request::peer::PeerCredentials;
+use crate::scoreboard::Code;
+use crate::sys::clock;
+use crate::worker::connection::conns::{Conn, Kick, Wait};
+use crate::worker::connection::stream::Stream;
+use crate::worker::long::Long;
+use crate::worker::long::upgraded::{UpgradeEnd, Upgraded};
+use crate::worker::server::Server;
+use crate::worker::turns;
+
+/// A connection's entry among the open ones, shared by its stream and its requests. Its number is free
+/// for another connection when all of them are gone: a request has its place on the board by it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) server: Arc<Server>,
+    /// The other end of the socket; `None` on a unix socket.
+    pub(crate) peer: Option<SocketAddr>,
+    /// Of the client on a unix socket.
+    pub(crate) credentials: Option<PeerCredentials>,
+    /// The listener that the connection came in by.
+    pub(crate) listener: Origin,
+    pub(crate) departing: Mutex<Departing>,
+    /// The stream, while the connection rests.
+    pub(crate) resting: Mutex<Stream>,
+    /// The protocol that the connection goes on with, until its stream takes it.
+    pub(crate) upgrade: Mutex<Option<Long>>,
+    /// The connection, of a stream of HTTP/2.
+    pub(crate) connection: Option<Arc<Self>>,
+    /// Streams of this connection that have ended, and whose last bytes may not be with the kernel yet.
+    pub(crate) ended: Mutex<Vec<Arc<Self>>>,
+}
+
+/// The request whose answer hyper has taken, but not yet the kernel.
+#[derive(Debug, Default)]
+pub(crate) enum Departing {
+    #[default]
+    Nobody,
+    One(Box<Account>),
+    /// It was told of already; the last of its answer is being written. Its body has this length.
+    Told(Option<u64>),
+    /// There is no stream any more.
+    Closed,
+}
+
+impl Entry {
+    /// A connection was accepted.
+    pub(crate) fn new(
+        server: &Arc<Server>,
+        peer: Option<SocketAddr>,
+        credentials: Option<PeerCredentials>,
+        listener: Origin,
+    ) -> Self {
+        let conn = server.conns.enter();
+        Self {
+            conn,
+            server: Arc::clone(server),
+            peer,
+            credentials,
+            listener,
+            departing: Mutex::default(),
+            resting: Mutex::default(),
+            upgrade: Mutex::default(),
+            connection: None,
+            ended: Mutex::default(),
+        }
+    }
+
+    /// Returns the facts that extractors may know of the request in hand.
+    pub(crate) fn in_hand(&self, client: Client, id: RequestId) -> InHand {
+        let (connection, number) = (Arc::clone(&self.conn), self.conn.request());
+        let (credentials, listener) = (self.credentials, self.listener.clone());
+        InHand { connection, number, client, id, credentials, listener }
+    }
+
+    /// A request has come in.
+    pub(crate) fn begin(&self) -> Arrival {
+        // The answer before it may be on its way: it was given before all of its request had come.
+        self.note_flushed();
+        let arrival = self.arrival();
+        self.conn.note_request();
+        turns::note_request();
+        Arrival { began: self.conn.began(), ..arrival }
+    }
+
+    /// Notes that the kernel has all that hyper had to write. Returns true if a request is still in
+    /// hand, so that more is to come.
+    pub(crate) fn note_flushed(&self) -> bool {
+        let wait = self.conn.wait();
+        // At other times none is on its way, and another protocol is told of at its end.
+        if !matches!(wait, Wait::Answer | Wait::Body) {
+            return false;
+        }
+        match self.replace(Departing::Nobody) {
+            Some(Departing::One(account)) => self.end(&account),
+            Some(Departing::Told(body)) => self.await_next(body),
+            Some(Departing::Nobody | Departing::Closed) => {}
+            None => return true,
+        }
+        false
+    }
+
+    /// The last of an answer is about to be written, and is sure to be taken: what is told of its
+    /// request is told, but the connection waits for nothing else yet.
+    pub(crate) fn note_last_write(&self) {
+        if !matches!(self.conn.wait(), Wait::Answer | Wait::Body) {
+            return;
+        }
+        let mut departing = self.lock();
+        if let Departing::One(account) = &*departing {
+            let told = Departing::Told(account.body);
+            let Departing::One(account) = std::mem::replace(&mut *departing, told) else { return };
+            drop(departing);
+            self.tell(&account, self.body_waited(&account));
+        }
+    }
+
+    /// The connection rests: nothing reads the stream until it is taken back. One of HTTP/2 does not.
+    pub(crate) fn rest(&self, stream: Stream) {
+        if self.conn.streams().is_none() {
+            self.server.conns.note_rest(&self.conn);
+        }
+        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = stream;
+    }
+
+    /// The stream of a connection that rests, when it is needed again: something came in, or it is time
+    /// to end it. `None` when it has ended already.
+    pub(crate) async fn woken(&self) -> Option<Stream> {
+        let stream =
+            std::mem::take(&mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner));
+        if stream.is_taken() {
+            return None;
+        }
+        if self.conn.streams().is_some() {
+            return Some(stream);
+        }
+        loop {
+            tokio::select! {
+                // An error is hyper's to find.
+                _ = stream.has_more() => break,
+                // What made it rest may be told once more.
+                () = self.conn.kicked.notified() => {
+                    if self.server.is_cutting() {
+                        return None;
+                    }
+                    if self.conn.kick() != Kick::Rest {
+                        break;
+                    }
+                }
+            }
+        }
+        self.conn.note_rest(false);
+        Some(stream)
+    }
+
+    /// The stream has ended.
+    pub(crate) fn close(&self) {
+        let before = std::mem::replace(&mut *self.lock(), Departing::Closed);
+        for stream in self.take_ended() {
+            stream.close();
+        }
+        if let Departing::One(account) = before {
+            self.give_up(account);
+        }
+    }
+
+    /// The connection goes on with another protocol.
+    pub(crate) fn begin_upgrade(&self, long: Long) {
+        self.conn.set(Wait::Other);
+        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(long);
+    }
+
+    /// The protocol that the connection goes on with; `None`: it was taken.
+    pub(crate) fn take_upgrade(&self) -> Option<Upgraded> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take().map(Upgraded::new)
+    }
+
+    /// The stream has ended, on which another protocol was spoken.
+    pub(crate) fn close_upgraded(&self, upgraded: &Upgraded) {
+        let before = std::mem::replace(&mut *self.lock(), Departing::Closed);
+        let Departing::One(mut account) = before else { return };
+        account.sent = upgraded.sent();
+        if let Outcome::Status(status) = account.outcome {
+            account.outcome = match upgraded.end() {
+                UpgradeEnd::Own => Outcome::Status(status),
+                UpgradeEnd::Broken => Outcome::Aborted(Some(status)),
+                UpgradeEnd::Closed => Outcome::Drained(status),
+                UpgradeEnd::Cut => Outcome::Lost(Some(status)),
+            };
+        }
+        self.end(&account);
+    }
+
+    /// hyper has all of the answer, or nothing waits for it any more.
+    fn depart(&self, account: Box<Account>) {
+        let mut departing = self.lock();
+        if matches!(*departing, Departing::Closed) || matches!(account.outcome, Outcome::Aborted(_))
+        {
+            drop(departing);
+            self.give_up(account);
+        } else {
+            *departing = Departing::One(account);
+        }
+    }
+
+    /// Returns the departing request, if there is one: this stands in its place from now on.
+    fn replace(&self, by: Departing) -> Option<Departing> {
+        let mut departing = self.lock();
+        match &*departing {
+            Departing::One(_) | Departing::Told(_) => Some(std::mem::replace(&mut *departing, by)),
+            Departing::Nobody | Departing::Closed => None,
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Departing> {
+        self.departing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It was not answered, or not to the end: what the kernel has not taken was not sent.
+    fn give_up(&self, mut account: Box<Account>) {
+        let status = match account.outcome {
+            Outcome::Status(status) | Outcome::Drained(status) | Outcome::Unread(status) => {
+                Some(status)
+            }
+            Outcome::Aborted(status) | Outcome::Lost(status) => status,
+        };
+        let is_lost = self.server.is_cutting();
+        account.outcome = if is_lost { Outcome::Lost(status) } else { Outcome::Aborted(status) };
+        account.sent = account.sent.saturating_sub(self.conn.unwritten());
+        self.end(&account);
+    }
+
+    /// The request is over.
+    fn end(&self, account: &Account) {
+        let waited = self.body_waited(account);
+        self.await_next(account.body);
+        self.tell(account, waited);
+    }
+
+    fn await_next(&self, body: Option<u64>) {
+        if self.connection.is_some() {
+            return self.conn.set(Wait::Silence);
+        }
+        if self.conn.wait() != Wait::Other {
+            self.conn.note_answered(body);
+        }
+    }
+
+    /// Counts the request, and writes its line. Its handler has waited so long for its body.
+    fn tell(&self, account: &Account, waited: Duration) {
+        let server = &self.server;
+        server.count_request();
+        let elapsed = account.elapsed();
+        let code = Code::of_answer(account.outcome.answered());
+        // A worker that dies in between has left notes of what was written, given up and counted.
+        let entry = server.board.entry(self.conn.number);
+        if let (Some(entry), Some(metrics)) = (&entry, server.board.metrics()) {
+            entry.note_count(code, metrics.requests(code));
+        }
+        let record = Record {
+            remote: account.client.address(),
+            started: account.started,
+            elapsed,
+            queue_wait: account.arrival.queue,
+            method: &account.method,
+            target: &account.target,
+            version: account.version,
+            request_headers: &account.request_headers,
+            outcome: account.outcome,
+            response_headers: &account.response_headers,
+            bytes: account.sent,
+            pid: server.pid,
+            slot: server.slot,
+            generation: server.generation,
+            request_id: Some(account.id.as_str()),
+            scheme: account.client.scheme().as_str(),
+            listener: self.listener.name,
+            client_certificate: self.conn.certificate().map(ClientCertificate::subject),
+        };
+        if !account.is_healthcheck || !account.outcome.is_fine() {
+            logging::access(&record, |settled| {
+                if let Some(entry) = &entry {
+                    entry.note_line(settled);
+                }
+            });
+        }
+        self.report_if_slow(account, waited);
+        if let Some(metrics) = server.board.metrics() {
+            metrics.request_ended();
+            metrics.count_request(code, elapsed);
+        }
+        if let Some(entry) = &entry {
+            entry.clear();
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            self.server.conns.leave_stream(&self.conn);
+            if let Some(streams) = connection.conn.streams() {
+                streams.end(&connection.conn);
+            }
+            return;
+        }
+        self.server.conns.leave(&self.conn);
+    }
+}
+
+/// One request in hand. Dropped when hyper has its answer, or when nothing waits for it any more.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    entry: Arc<Entry>,
+    /// Taken when it is dropped.
+    account: Option<Box<Account>>,
+    /// Length of the request's body; `None`: it comes in chunks.
+    pub(crate) body: Option<u64>,
+}
+
+/// The account of a request that is over.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// Bytes of the answer's body that were handed to the connection.
+    sent: u64,
+    client: Client,
+    pub(crate) id: RequestId,
+    started: SystemTime,
+    pub(crate) clock: Instant,
+    pub(crate) arrival: Arrival,
+    /// `None` before the head of the response, and where `log.slow` is off.
+    pub(crate) answered: Option<Answered>,
+    pub(crate) method: Method,
+    pub(crate) target: Uri,
+    version: Version,
+    /// The fields that the access log names.
+    request_headers: Vec<Field>,
+    response_headers: Vec<Field>,
+    pub(crate) outcome: Outcome,
+    /// Length of the request's body; `None`: it comes in chunks.
+    body: Option<u64>,
+    /// True if it leaves no access line when it is answered 2xx or 3xx.
+    is_healthcheck: bool,
+}
+
+impl Ticket {
+    pub(crate) fn new(
+        entry: &Arc<Entry>,
+        head: &request::Parts,
+        arrival: Arrival,
+        (client, id, request_headers): (Client, RequestId, Vec<Field>),
+    ) -> Self {
+        let started = clock::wall();
+        if let Some(entry) = entry.server.board.entry(entry.conn.number) {
+            entry.fill(client.address(), started, &head.method, &head.uri, head.version);
+        }
+        entry.server.board.metrics().inspect(|metrics| metrics.request_begun());
+        // In a place of its own: it passes through many hands, each of which would move all of it.
+        let account = Box::new(Account {
+            sent: 0,
+            client,
+            id,
+            started,
+            clock: clock::now(),
+            arrival,
+            answered: None,
+            method: head.method.clone(),
+            target: strict::target(head),
+            version: head.version,
+            request_headers,
+            response_headers: Vec::new(),
+            outcome: Outcome::Aborted(None),
+            body: None,
+            is_healthcheck: false,
+        });
+        Self { entry: Arc::clone(entry), account: Some(account), body: None }
+    }
+
+    pub(crate) fn account(&self) -> &Account {
+        self.account.as_ref().expect("it is there until the end")
+    }
+
+    pub(crate) fn account_mut(&mut self) -> &mut Account {
+        self.account.as_mut().expect("it is there until the end")
+    }
+
+    pub(crate) fn id(&self) -> &RequestId {
+        &self.account().id
+    }
+
+    /// The application gave the request another id.
+    pub(crate) fn set_id(&mut self, id: RequestId) {
+        self.account_mut().id = id;
+    }
+
+    /// Returns the facts that extractors may know of it.
+    pub(crate) fn in_hand(&self) -> InHand {
+        let Account { client, id, .. } = self.account();
+        self.entry.in_hand(*client, id.clone())
+    }
+
+    /// Returns the scheme by which its client reaches the service.
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.account().client.scheme()
+    }
+
+    /// The request calls itself one of `ferricorn healthcheck`. It is believed of a client on this
+    /// machine, for what that asks.
+    pub(crate) fn note_healthcheck(&mut self) {
+        let is_asked = self.server.routes.health.is_probe(self.account().target.path());
+        let account = self.account_mut();
+        let is_here = account.client.address().is_none_or(|address| address.is_loopback());
+        account.is_healthcheck = is_here && is_asked && account.method == Method::GET;
+    }
+
+    /// The head of the answer stands.
+    pub(crate) fn note_head<B>(&mut self, response: &Response<B>) {
+        let headers = kept(response.headers(), &self.server.fields.response);
+        let account = self.account_mut();
+        account.outcome = Outcome::Status(response.status());
+        account.response_headers = headers;
+    }
+
+    /// The answer ends here, since the worker drains.
+    pub(crate) fn note_drained(&mut self) {
+        let account = self.account_mut();
+        if let Outcome::Status(status) = account.outcome {
+            account.outcome = Outcome::Drained(status);
+        }
+    }
+
+    /// So many bytes more of the answer's body were handed to the connection.
+    pub(crate) fn note_sent(&mut self, bytes: usize) {
+        self.conn.note_handed(bytes);
+        self.account_mut().sent += bytes as u64;
+    }
+}
+
+impl Account {
+    pub(crate) fn elapsed(&self) -> Duration {
+        clock::now().duration_since(self.clock)
+    }
+}
+
+impl Deref for Ticket {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(mut account) = self.account.take() {
+            account.body = self.body;
+            self.note_reset(&account);
+            self.entry.depart(account);
+            self.entry.end_stream();
+        }
+    }
+}
+
+/// The fields with these names.
+fn kept(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Field> {
+    let values = |name| headers.get_all(name).iter().map(move |value| (name, value));
+    let fields = names.iter().flat_map(values);
+    fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
