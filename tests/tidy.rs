@@ -156,6 +156,32 @@ fn imports_go_down_only() {
     hold("imports go down only", broken);
 }
 
+/// The worker's rooms in their order, as `src/worker/mod.rs` names them.
+#[test]
+fn rooms_of_the_worker_import_earlier_rooms_only() {
+    let files = files("src/worker");
+    let root = files.iter().find(|file| file.name == "src/worker/mod.rs").expect("it is there");
+    let order = root.text.lines().find(|line| line.starts_with("//! `proxy`")).expect("an order");
+    let order: Vec<&str> = order.split('`').skip(1).step_by(2).collect();
+    let mut broken = Vec::new();
+    for file in &files {
+        let Some((room, _)) = file.name["src/worker/".len()..].split_once('/') else { continue };
+        if room == "tests" {
+            continue;
+        }
+        let own = order.iter().position(|other| *other == room).expect("each room has its place");
+        for (at, line) in file.text.lines().enumerate() {
+            let path = line.split("crate::worker::").nth(1).unwrap_or_default();
+            let named = path.split(|part: char| !part.is_alphanumeric() && part != '_').next();
+            let named = order.iter().position(|other| Some(*other) == named);
+            if named.is_some_and(|named| named > own) {
+                broken.push(format!("{}:{}: {}", file.name, at + 1, line.trim()));
+            }
+        }
+    }
+    hold("a room of src/worker imports only rooms before it", broken);
+}
+
 #[test]
 fn the_master_knows_the_childrens_entries_alone() {
     let entries = "use crate::worker::{self, Birth, WorkerBirth};";
@@ -263,6 +289,35 @@ fn tests_do_not_sleep() {
         "tests wait for conditions; only these keep a pace",
         broken.map(|broken| broken.name).collect(),
     );
+}
+
+/// Tests that `./check` names: the property and the figure that is renamed is run no more.
+#[test]
+fn tests_that_check_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let check = fs::read_to_string(root.join("check")).expect("it is there");
+    let files = all();
+    let words = check.split_whitespace().map(|word| word.trim_end_matches(';'));
+    let is_name = |word: &&str| {
+        let plain =
+            |part: &str| part.chars().all(|letter| letter.is_alphanumeric() || letter == '_');
+        word.contains("::") && word.split("::").all(|part| !part.is_empty() && plain(part))
+    };
+    let (mut names, mut broken) = (0, Vec::new());
+    for name in words.filter(is_name) {
+        names += 1;
+        let (module, test) = name.rsplit_once("::").expect("it has a module");
+        // The modules of tests stand in the file of what they test, or beside it.
+        let tests = ["::tests", "::odd_bytes"];
+        let module = tests.iter().find_map(|tests| module.strip_suffix(tests)).unwrap_or(module);
+        let (place, signature) = (format!("/{}", module.replace("::", "/")), format!("fn {test}("));
+        let is_there = |file: &File| file.name.contains(&place) && file.text.contains(&signature);
+        if !files.iter().any(is_there) {
+            broken.push(name.to_owned());
+        }
+    }
+    assert!(names > 50, "{names} names found");
+    hold("./check names tests that exist", broken);
 }
 
 /// Tools that start the program beside its own environment: a variable that is no setting, exported,
