@@ -2,8 +2,8 @@
 
 use super::{plain, program, wait_programs};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually};
-use crate::proc;
 use crate::load::{Client, Crowd, Load};
+use crate::proc;
 
 /// Clients of each load.
 const CLIENTS: usize = 32;
