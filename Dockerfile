@@ -12,10 +12,11 @@ ARG DEBIAN_NUMBER=12
 FROM rust:${RUST_VERSION}-slim-${DEBIAN_NAME} AS dependencies
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY service/Cargo.toml service/
 # A program that does nothing stands in for ours. Cargo wants to see every target that Cargo.toml names:
 # ours, and the benches.
-RUN mkdir src benches \
- && echo 'fn main() {}' | tee src/main.rs src/lib.rs \
+RUN mkdir src benches service/src \
+ && echo 'fn main() {}' | tee src/lib.rs service/src/main.rs \
         $(sed -n '/^\[\[bench]]/,/^name/s/^name = "\(.*\)"/benches\/\1.rs/p' Cargo.toml) \
  && cargo build --release --locked --bin ferricorn
 
@@ -24,10 +25,10 @@ FROM dependencies AS program
 # times as long: see bench/profiled.
 ARG PROFILED=
 COPY bench bench
-COPY migrations migrations
+COPY service service
 COPY src src
 # Cargo goes by the times of files: ours must be younger than the stand-ins'.
-RUN touch src/main.rs src/lib.rs \
+RUN touch src/lib.rs service/src/main.rs \
  && if [ -n "$PROFILED" ]; then \
         apt-get update && apt-get install -y --no-install-recommends python3 wrk \
      && rustup component add llvm-tools \

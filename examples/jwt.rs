@@ -37,7 +37,7 @@ fn now() -> u64 {
     UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())
 }
 
-/// One user; `src/app/access` has hashes and a limit of trials.
+/// One user; `service/src/app/access` has hashes and a limit of trials.
 async fn login(State(key): State<Key>, body: String) -> Result<Json<Value>, StatusCode> {
     if body != "anna:secret" {
         return Err(StatusCode::UNAUTHORIZED);

@@ -35,9 +35,8 @@
 //!
 //! # Features
 //! On by default are `cli` ([`main`], with the command line), `toml` (configuration files with tables),
-//! `tls`, `http2`, `top` (`ferricorn top`) and `app` (the bundled service, with its database drivers). An
-//! application takes `default-features = false` and `features = ["cli", "toml", "tls", "http2"]`; without
-//! `cli` it calls [`run`], without `tls` a configuration with certificates is refused.
+//! `tls`, `http2` and `top` (`ferricorn top`). Without `cli` an application calls [`run`], without `tls` a
+//! configuration with certificates is refused.
 
 #![cfg_attr(
     not(all(feature = "cli", feature = "http2", feature = "tls")),

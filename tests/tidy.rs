@@ -50,7 +50,12 @@ fn hold(rule: &str, broken: Vec<String>) {
 }
 
 fn all() -> Vec<File> {
-    ["src", "tests", "examples", "benches"].into_iter().flat_map(files).collect()
+    ["src", "service", "tests", "examples", "benches"].into_iter().flat_map(files).collect()
+}
+
+/// The library and the program.
+fn sources() -> Vec<File> {
+    ["src", "service/src"].into_iter().flat_map(files).collect()
 }
 
 #[test]
@@ -71,7 +76,8 @@ fn files_are_short() {
 #[test]
 fn lines_are_short() {
     // The snapshots of tests are as wide as what they show.
-    let sources = ["src", "examples", "benches"].into_iter().flat_map(files);
+    let examples = ["examples", "benches"].into_iter().flat_map(files);
+    let sources = sources().into_iter().chain(examples);
     let broken = sources.filter(|file| !file.name.contains("/tests/")).flat_map(|file| {
         let long = |(_, line): &(usize, &str)| line.chars().count() > LINE_CHARS_MAX;
         let lines = file.text.lines().enumerate().filter(long).map(|(at, _)| at + 1);
@@ -82,7 +88,7 @@ fn lines_are_short() {
 
 #[test]
 fn unsafe_code_stands_behind_the_door() {
-    let broken = files("src").into_iter().filter(|file| {
+    let broken = sources().into_iter().filter(|file| {
         !file.name.starts_with("src/sys/") && file.text.contains("expect(unsafe_code")
     });
     hold("only src/sys opens the lint on unsafe code", broken.map(|file| file.name).collect());
@@ -92,7 +98,7 @@ fn unsafe_code_stands_behind_the_door() {
 fn the_system_is_called_behind_the_door() {
     let crates =
         ["nix::", "libc::", "rustix::", "socket2::", "signal_hook::", "signal_hook_registry::"];
-    let broken = files("src").into_iter().filter(|file| {
+    let broken = sources().into_iter().filter(|file| {
         let calls = |line: &str| {
             let code = line.split("//").next().unwrap_or("");
             let own = |at: usize| !code[..at].ends_with(|code: char| code.is_alphanumeric());
@@ -129,12 +135,10 @@ fn floors() -> Vec<String> {
 fn imports_go_down_only() {
     let floors = floors();
     let height = |module: &str| floors.iter().position(|floor| floor == module);
-    // The program is another crate, and lib.rs names everything; so does the list of all log events.
-    let others = ["src/main.rs", "src/lib.rs", "src/log_event_tests.rs"];
-    let library =
-        |file: &File| !file.name.starts_with("src/app/") && !others.contains(&&*file.name);
+    // They name everything.
+    let others = ["src/lib.rs", "src/log_event_tests.rs"];
     let mut broken = Vec::new();
-    for file in files("src").into_iter().filter(library) {
+    for file in files("src").into_iter().filter(|file| !others.contains(&&*file.name)) {
         let own = file.name.trim_start_matches("src/").split(['/', '.']).next().unwrap_or("");
         let Some(floor) = height(own) else {
             broken.push(format!("{}: on no floor", file.name));
@@ -217,20 +221,8 @@ fn the_supervisor_is_pure() {
 }
 
 #[test]
-fn the_program_uses_the_library_as_anybody_would() {
-    let broken = files("src/app").into_iter().flat_map(|file| {
-        let own = |path: &str| path.starts_with("app");
-        let lines = file.text.lines().enumerate();
-        let outside =
-            lines.filter(|(_, line)| line.split("crate::").skip(1).any(|path| !own(path)));
-        outside.map(|(at, _)| format!("{}:{}", file.name, at + 1)).collect::<Vec<_>>()
-    });
-    hold("src/app imports ferricorn::… and itself", broken.collect());
-}
-
-#[test]
 fn atomics_and_races_are_explained() {
-    let broken = files("src").into_iter().filter(|file| {
+    let broken = sources().into_iter().filter(|file| {
         let code = file.text.split("#[cfg(test)]").next().unwrap_or("");
         code.contains("Ordering::Relaxed") && !code.contains("ORDERING:")
     });
@@ -255,6 +247,19 @@ fn no_test_is_skipped() {
 /// Where tests sleep: between two looks at a condition, or to keep the pace that a load, a drip or a
 /// figure is made of, or the rest of a connection. Never for something to have happened.
 const PACED: [&str; 21] = [
+    "service/tests/app/busy.rs",
+    "service/tests/app/world.rs",
+    "service/tests/process/databases.rs",
+    "service/tests/process/faults/shortages.rs",
+    "service/tests/process/harness.rs",
+    "service/tests/process/http2.rs",
+    "service/tests/process/leavers.rs",
+    "service/tests/process/limits.rs",
+    "service/tests/process/link.rs",
+    "service/tests/process/load.rs",
+    "service/tests/process/log_figures.rs",
+    "service/tests/process/sockets.rs",
+    "service/tests/process/upgrade.rs",
     "src/worker/tests/full.rs",
     "src/worker/tests/http2.rs",
     "src/worker/tests/leaving.rs",
@@ -262,19 +267,6 @@ const PACED: [&str; 21] = [
     "src/worker/tests/outgoing.rs",
     "src/worker/tests/timing.rs",
     "src/worker/tests/unread.rs",
-    "tests/app/busy.rs",
-    "tests/app/world.rs",
-    "tests/process/databases.rs",
-    "tests/process/faults/shortages.rs",
-    "tests/process/harness.rs",
-    "tests/process/http2.rs",
-    "tests/process/leavers.rs",
-    "tests/process/limits.rs",
-    "tests/process/link.rs",
-    "tests/process/load.rs",
-    "tests/process/log_figures.rs",
-    "tests/process/sockets.rs",
-    "tests/process/upgrade.rs",
     "tests/tidy.rs",
 ];
 
@@ -360,6 +352,7 @@ fn what_is_deployed_is_this_version() {
     let read = |name: &str| fs::read_to_string(root.join(name)).expect("it is there");
     let version = env!("CARGO_PKG_VERSION");
     let said = [
+        ("service/Cargo.toml", format!("ferricorn = {{ path = \"..\", version = \"{version}\"")),
         ("Dockerfile", format!("\nARG VERSION={version}\n")),
         ("deploy/kubernetes/kustomization.yaml", format!("newTag: {version}\n")),
         ("deploy/stack.yml", format!("/ferricorn:{version} docker stack deploy")),
@@ -376,9 +369,11 @@ fn what_is_deployed_is_this_version() {
 #[test]
 fn targets_that_the_image_lacks_have_a_path() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("it is there");
-    let sections = manifest
-        .split("\n[")
+    let manifests = ["Cargo.toml", "service/Cargo.toml"]
+        .map(|name| fs::read_to_string(root.join(name)).expect("it is there"));
+    let sections = manifests
+        .iter()
+        .flat_map(|manifest| manifest.split("\n["))
         .filter(|section| ["[example]]", "[test]]"].iter().any(|kind| section.starts_with(kind)));
     let broken = sections.filter(|section| !section.contains("\npath = "));
     hold("an example or a test of Cargo.toml names its file", broken.map(str::to_owned).collect());
@@ -394,7 +389,7 @@ fn the_architecture_names_what_exists() {
     let missing: Vec<String> = entries
         .filter(|entry| {
             let path = root.join("src").join(entry);
-            !path.exists() && !path.with_extension("rs").exists()
+            !path.exists() && !path.with_extension("rs").exists() && !root.join(entry).exists()
         })
         .map(str::to_owned)
         .collect();
@@ -415,7 +410,7 @@ fn the_architecture_maps_every_module() {
             Some(("worker", name)) if !name.contains('/') => name.to_owned(),
             Some((folder, _)) => folder.to_owned(),
         };
-        (!["main", "lib"].contains(&&*name) && !name.ends_with("_tests")).then_some(name)
+        (name != "lib" && !name.ends_with("_tests")).then_some(name)
     });
     let known = |name: &String| {
         [format!("`{name}`"), format!("`{name}/`")].iter().any(|written| map.contains(written))

@@ -19,7 +19,7 @@ pub(super) fn file(path: &str) -> Option<File> {
         "/status/page.css" => ("text/css; charset=utf-8", include_str!("page/page.css")),
         "/status/page.js" => ("text/javascript; charset=utf-8", include_str!("page/page.js")),
         "/status/plots.js" => ("text/javascript; charset=utf-8", include_str!("page/plots.js")),
-        "/status/icon.svg" => ("image/svg+xml", include_str!("../app/page/icon.svg")),
+        "/status/icon.svg" => ("image/svg+xml", include_str!("page/icon.svg")),
         _ => return None,
     };
     Some(File { content_type, content })

@@ -71,12 +71,12 @@ built() {
     build ${cold[@]+"${cold[@]}"}
     figure "build with${cold[*]:+out} a cache: $((($(now_ms) - begun) / 1000)) s"
     if [ -z "$quick" ]; then
-        cp src/main.rs "$work/main.rs"
+        cp service/src/main.rs "$work/main.rs"
         # One that no cache has seen.
-        echo "// another source: $begun" >>src/main.rs
+        echo "// another source: $begun" >>service/src/main.rs
         build
         figure "build after a change to the source: $((($(now_ms) - begun) / 1000)) s"
-        cp "$work/main.rs" src/main.rs
+        cp "$work/main.rs" service/src/main.rs
         build
     fi
     build

@@ -17,7 +17,7 @@ multiplied() {
         ! logged "$replica" '[ERROR]' || fail "a replica complains: $(logs "$replica" | grep -F '[ERROR]')"
     done
     is 'migrations of the database' "$(dc exec -T db psql -U ferricorn -tAc 'SELECT count(*) FROM _sqlx_migrations WHERE success')" \
-        "$(find migrations/postgres -name '*.sql' | wc -l)"
+        "$(find service/migrations/postgres -name '*.sql' | wc -l)"
 
     say 'a rolling update'
     for number in 0 1 2 3; do address_list+=("$(host "${project}_outside"):$((port + number))"); done
@@ -187,7 +187,7 @@ podded() {
     done
     is 'rows of both' "$(rows)" 2
     is 'migrations of the database' "$(docker exec "$project-pod-db" psql -U ferricorn -tAc 'SELECT count(*) FROM _sqlx_migrations WHERE success')" \
-        "$(find migrations/postgres -name '*.sql' | wc -l)"
+        "$(find service/migrations/postgres -name '*.sql' | wc -l)"
     ! logs "$project-pod-db" | grep -F "$password" || fail 'the database says the password'
     is 'what the service is in its database' "$(docker exec "$project-pod-db" psql -U postgres -tAc \
         "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'ferricorn'")" 'f|f|f'

@@ -1,6 +1,6 @@
 //! The rules of wording that a machine can check: the subject of a sentence has a name.
 
-use super::{all, files, files_of, hold};
+use super::{all, files_of, hold, sources};
 
 /// Words that stand for a process, a client or a descriptor without a name for it.
 const PRONOUNS: [&str; 11] = [
@@ -29,7 +29,7 @@ fn doc(line: &str) -> Option<&str> {
 
 #[test]
 fn comments_name_their_subjects() {
-    let broken = files("src").into_iter().flat_map(|file| {
+    let broken = sources().into_iter().flat_map(|file| {
         let lines = file.text.lines().enumerate().filter(|(_, line)| {
             let words =
                 comment(line).unwrap_or_default().split(|letter: char| !letter.is_alphabetic());
@@ -61,7 +61,9 @@ fn docs_begin_with_the_thing() {
 /// The scripts and styles of the pages have the rules of the code.
 #[test]
 fn pages_are_worded_as_the_code() {
-    let pages = ["js", "css"].into_iter().flat_map(|kind| files_of("src", kind));
+    let folders = ["src", "service/src"];
+    let pages = folders.into_iter().flat_map(|folder| ["js", "css"].map(|kind| (folder, kind)));
+    let pages = pages.flat_map(|(folder, kind)| files_of(folder, kind));
     let broken = pages.flat_map(|file| {
         let lines = file.text.lines().enumerate().filter(|(_, line)| {
             let line = line.trim_start();
@@ -81,7 +83,7 @@ fn closures_name_their_parameters() {
     // Not written as it is looked for.
     let [open, name] = ["|", "it"];
     let forms = ["", "&", "&&", "mut ", "&mut "].map(|mark| format!("{open}{mark}{name}"));
-    let broken = files("src").into_iter().flat_map(|file| {
+    let broken = sources().into_iter().flat_map(|file| {
         let lines = file.text.lines().enumerate().filter(|(_, line)| {
             let is_end = |rest: &str| rest.starts_with(['|', ':', ',']);
             forms.iter().any(|form| line.split(&**form).skip(1).any(is_end))

@@ -11,7 +11,7 @@ const BEGIN: &str = "<!-- settings -->";
 const END: &str = "<!-- /settings -->";
 
 fn in_repository(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
 fn printed(arguments: &[&str]) -> String {

@@ -15,6 +15,11 @@ pub(crate) fn is_open_to_all(path: &Path) -> bool {
     path.ancestors().all(others_may_pass)
 }
 
+/// A file of the repository, by its path there.
+pub(crate) fn repository(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
+}
+
 /// An example's program, which cargo has built beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this program has a path");

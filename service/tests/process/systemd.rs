@@ -17,6 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::client::{Address, Connection};
 use crate::harness::{Builder, Exit, Ferricorn, PATIENCE, Signal, eventually};
 use crate::proc;
+use crate::program::repository;
 
 /// The socket that `NOTIFY_SOCKET` names.
 struct Manager {
@@ -320,7 +321,7 @@ fn socket_activation_lasts_over_reloads_and_upgrades() {
 
 /// The unit that is shipped, but for the place of the program.
 fn unit(folder: &Path) -> std::path::PathBuf {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd/ferricorn.service");
+    let shipped = repository("deploy/systemd/ferricorn.service");
     let text = std::fs::read_to_string(shipped).expect("it is shipped");
     let place = "/usr/local/bin/ferricorn";
     assert_eq!(text.matches(&format!("={place}")).count(), 3, "it starts the program");

@@ -182,7 +182,7 @@ fn a_process_with_company_is_told_why_it_may_not_fork() {
 /// An example is often tried where the bundled application's `config.toml` lies.
 #[test]
 fn an_application_without_settings_starts_beside_the_tables_of_another() {
-    let reference = include_str!("../../config.toml").replace("0.0.0.0:5000", "127.0.0.1:0");
+    let reference = include_str!("../../../config.toml").replace("0.0.0.0:5000", "127.0.0.1:0");
     let server = Ferricorn::hello().config(&reference).start();
     assert!(server.get("/").unwrap().text().starts_with("hello from worker "));
     server.wait_log("[database] is left alone: the application has no settings");

@@ -1,10 +1,10 @@
 //! The configurations of proxies that are shipped in `deploy/`, tried with the real programs.
 
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::client::{Address, Connection, Response};
 use crate::harness::{Ferricorn, PATIENCE, eventually};
+use crate::program::repository;
 
 /// A proxy that is ended with its test.
 struct Proxy(Child);
@@ -18,8 +18,7 @@ impl Drop for Proxy {
 }
 
 fn shipped(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
-    std::fs::read_to_string(path).expect("it is shipped")
+    std::fs::read_to_string(repository("deploy").join(name)).expect("it is shipped")
 }
 
 /// The text with another in the place of one that it has exactly once outside comments.

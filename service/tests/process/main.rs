@@ -61,7 +61,7 @@ mod prometheus;
 mod proxies;
 mod recycling;
 mod releases;
-#[path = "../support/request.rs"]
+#[path = "../../../tests/support/request.rs"]
 mod request;
 mod resolver;
 mod rows;

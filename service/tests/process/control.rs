@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::harness::{Builder, Exit, Ferricorn, NOBODY, PATIENCE, Signal, eventually, send};
-use crate::program::may_become_nobody;
+use crate::program::{may_become_nobody, repository};
 
 /// Runs the bundled program as a client of this server.
 pub(crate) fn client(server: &Ferricorn, words: &[&str]) -> Command {
@@ -295,8 +295,7 @@ fn keys(value: &Value) -> Vec<String> {
 
 #[test]
 fn json_is_as_documented() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("docs/control.md")).expect("it is there");
+    let page = std::fs::read_to_string(repository("docs/control.md")).expect("it is there");
     let examples: Vec<Value> = page
         .split("```json\n")
         .skip(1)

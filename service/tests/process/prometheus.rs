@@ -2,7 +2,6 @@
 //! server.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -10,10 +9,7 @@ use serde_json::Value;
 use crate::client::{Address, Connection};
 use crate::harness::{Ferricorn, PATIENCE, eventually};
 use crate::metrics::stats_address;
-
-fn repository(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
+use crate::program::repository;
 
 /// A Prometheus that ends with this.
 struct Prometheus {
