@@ -5,11 +5,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use nix::libc;
-use socket2::{SockAddr, SockAddrStorage};
+use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
 
 use super::poll::{self, Interest};
 use super::socket::{self, Local};
@@ -61,36 +60,17 @@ impl Acceptor {
     /// # Errors
     /// `WouldBlock` when none waits; what accept(2) says.
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
+        // Non-blocking from the beginning: std's own accept needs a second system call for that.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match self {
             Self::Tcp(listener) => {
-                let (stream, peer) = accept(listener.as_fd())?;
-                let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+                let (stream, peer) = acceptfrom_with(listener, flags)?;
+                let peer = peer.ok_or(io::ErrorKind::InvalidData)?.try_into()?;
                 Ok(Accepted::Tcp(stream.into(), peer))
             }
-            Self::Unix(listener) => Ok(Accepted::Unix(accept(listener.as_fd())?.0.into())),
+            Self::Unix(listener) => Ok(Accepted::Unix(accept_with(listener, flags)?.into())),
         }
     }
-}
-
-/// The next connection, non-blocking from its beginning: std's own needs a second system call for that.
-fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SockAddr)> {
-    let accept = |peer: *mut SockAddrStorage, length: *mut libc::socklen_t| {
-        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: the address and its length are memory to write to, and the length says of how much.
-        #[expect(unsafe_code, reason = "no crate offers accept4(2) with the address as it is")]
-        let stream = unsafe { libc::accept4(listener.as_raw_fd(), peer.cast(), length, flags) };
-        if stream < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made it, for this call alone.
-        #[expect(unsafe_code, reason = "accept4(2) answers with a number")]
-        let stream = unsafe { OwnedFd::from_raw_fd(stream) };
-        Ok(stream)
-    };
-    // SAFETY: where accept4(2) succeeds it has written an address, and its length.
-    #[expect(unsafe_code, reason = "socket2 cannot know what has written the address")]
-    let accepted = unsafe { SockAddr::try_init(accept) };
-    accepted
 }
 
 impl AsFd for Acceptor {
@@ -111,6 +91,7 @@ impl AsRawFd for Acceptor {
 #[cfg(test)]
 mod tests {
     use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
 
     use super::super::socket::Join;
     use super::*;

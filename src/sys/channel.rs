@@ -15,14 +15,16 @@
 //! it does not wait.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use socket2::SockRef;
 
 /// The parent's end. Non-blocking, and not inherited over `execve`.
@@ -140,29 +142,23 @@ impl Lower {
     /// # Errors
     /// The error of recvmsg(2), but for `EAGAIN`.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(buffer)];
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let down = self.down.as_raw_fd();
-        let message = match recvmsg::<()>(down, &mut slices, Some(&mut space), flags) {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let message = match recvmsg(&self.down, &mut slices, &mut control, flags) {
             Ok(message) => message,
-            Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(Received::Nothing),
-            Err(nix::Error::ECONNRESET) => return Ok(Received::End),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
+            Err(Errno::CONNRESET) => return Ok(Received::End),
             Err(error) => return Err(error.into()),
         };
-        let mut descriptors = Vec::new();
         // Where this process may have no descriptor more, the message comes without those that it
         // should bring: that is no reason to lose the message, or the channel.
-        for control in message.cmsgs().into_iter().flatten() {
-            if let ControlMessageOwned::ScmRights(raw) = control {
-                for fd in raw {
-                    // SAFETY: the kernel has just made this descriptor for us; nothing else knows it.
-                    #[expect(unsafe_code, reason = "descriptors arrive as numbers")]
-                    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
-                    descriptors.push(owned);
-                }
-            }
-        }
+        let rights = control.drain().filter_map(|control| match control {
+            RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+            _ => None,
+        });
+        let descriptors = rights.flatten().collect();
         match message.bytes {
             0 => Ok(Received::End),
             length => Ok(Received::Message { length, descriptors }),

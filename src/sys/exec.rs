@@ -157,7 +157,7 @@ pub(crate) fn keep_no_more(descriptor: &impl AsFd) {
 }
 
 /// The flags of the descriptor with this number; `None` when none is open.
-fn flags(number: i32) -> Option<FdFlag> {
+pub(super) fn flags(number: i32) -> Option<FdFlag> {
     // SAFETY: fcntl(2) looks a number up and changes nothing; a number that is none is an error.
     #[expect(unsafe_code, reason = "the number may name no descriptor, so it cannot be borrowed")]
     let known = unsafe { libc::fcntl(number, libc::F_GETFD) };

@@ -5,10 +5,14 @@
 //! `SO_ATTACH_REUSEPORT_CBPF` needs no privilege; the extended language does.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use nix::libc;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::AttachReusePortCbpf;
+use nix::{libc, setsockopt_impl, sockopt_impl};
 use socket2::SockFilter;
+
+sockopt_impl!(DetachReusePortBpf, SetOnly, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, bool);
 
 /// One instruction: what `struct sock_filter` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,19 +117,8 @@ pub(super) fn steer_with_exception(
 /// # Errors
 /// The errors of setsockopt(2): `ENOENT` where there is no program.
 pub(crate) fn unsteer(member: BorrowedFd<'_>) -> io::Result<()> {
-    let unused: libc::c_int = 0;
-    // SAFETY: the kernel reads one int, which it does not use, and changes the group alone.
-    #[expect(unsafe_code, reason = "no crate offers SO_DETACH_REUSEPORT_BPF")]
-    let status = unsafe {
-        libc::setsockopt(
-            member.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_REUSEPORT_BPF,
-            (&raw const unused).cast(),
-            libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("a few bytes"),
-        )
-    };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // The kernel reads a value, and does not use it.
+    Ok(setsockopt(&member, DetachReusePortBpf, &false)?)
 }
 
 fn attach(member: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
@@ -135,19 +128,8 @@ fn attach(member: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     }
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let given = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
-    // SAFETY: the kernel copies `length` instructions from `filter`, which lives until the end of
-    // this function, and `SockFilter` has the layout of `sock_filter`.
-    #[expect(unsafe_code, reason = "no crate offers SO_ATTACH_REUSEPORT_CBPF")]
-    let status = unsafe {
-        libc::setsockopt(
-            member.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const given).cast(),
-            libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).expect("a few bytes"),
-        )
-    };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // The kernel copies the instructions, which live until the end of this function.
+    Ok(setsockopt(&member, AttachReusePortCbpf, &given)?)
 }
 
 /// For tests: has the socket drop every packet (socket(7), `SO_ATTACH_FILTER`).

@@ -193,23 +193,10 @@ impl Drop for Blocked {
 /// Leaves this process at once: no destructor, no `atexit` handler, no flush of the parent's buffers.
 pub(crate) fn leave(code: i32) -> ! {
     #[cfg(ferricorn_counting)]
-    write_counts();
-    // SAFETY: _exit(2) takes any code, touches no memory and never returns.
-    #[expect(unsafe_code, reason = "std has no _exit")]
-    unsafe {
-        libc::_exit(code)
+    {
+        // Else an `atexit` handler would. Without its counts this process counts for nothing, and
+        // `bench/profiled`, which wants them, finds out.
+        let _written = super::foreign::__llvm_profile_write_file();
     }
-}
-
-/// Writes what `bench/profiled` has counted in this process; else an `atexit` handler would.
-#[cfg(ferricorn_counting)]
-fn write_counts() {
-    #[expect(unsafe_code, reason = "a function of the compiler's own")]
-    unsafe extern "C" {
-        // SAFETY: in clang's documentation of source-based coverage: it takes no argument, may be called
-        // at any time, and is there in programs that are built to count.
-        safe fn __llvm_profile_write_file() -> nix::libc::c_int;
-    }
-    // Without its counts this process counts for nothing, and the script that wants them finds out.
-    let _written = __llvm_profile_write_file();
+    super::foreign::_exit(code)
 }

@@ -13,12 +13,13 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getpgid};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpgid};
+use rustix::io::fcntl_dupfd_cloexec;
 
 use super::fork::{self, InChild, SingleThreaded};
 use super::wait::{self, Ended};
@@ -95,7 +96,7 @@ impl Launch<'_> {
         writer: &OwnedFd,
     ) -> io::Result<()> {
         let above = FIRST_PASSED + RawFd::try_from(self.descriptors.len()).unwrap_or(0);
-        let mut writer = File::from(move_above(writer.as_fd(), above)?);
+        let mut writer = File::from(fcntl_dupfd_cloexec(writer, above)?);
         let executed = self.execute(alone, child, parent, (above, writer.as_raw_fd()));
         if let Err(error) = executed {
             let number = error.raw_os_error().unwrap_or(libc::EINVAL);
@@ -117,8 +118,7 @@ impl Launch<'_> {
         let program = arguments.first().ok_or_else(|| libc_error(libc::ENOENT))?;
         let leader = Pid::from_raw(0);
         nix::unistd::setpgid(leader, leader)?;
-        self.take_descriptors(above)?;
-        fork::close_all_but(&child, &(FIRST_PASSED..above).chain([writer]).collect::<Vec<_>>())?;
+        self.take_descriptors(&child, above, writer)?;
         let pid = process::pid().to_string();
         let removed: Vec<&str> = self.removed.iter().map(String::as_str).collect();
         process::remove_from_environment(alone, &removed);
@@ -136,20 +136,19 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// Puts the descriptors where the program looks for them.
-    fn take_descriptors(&self, above: RawFd) -> io::Result<()> {
-        let moved: Vec<OwnedFd> = self
-            .descriptors
-            .iter()
-            .map(|descriptor| move_above(*descriptor, above))
-            .collect::<io::Result<_>>()?;
-        let [output, errors] = self.outputs.map(|output| move_above(output, above));
-        let (output, errors) = (output?, errors?);
-        let null = move_above(File::open("/dev/null")?.as_fd(), above)?;
-        let standard = [null, output, errors];
-        for (from, to) in standard.into_iter().zip(0..).chain(moved.into_iter().zip(FIRST_PASSED..))
-        {
-            place(from.into_raw_fd(), to)?;
+    /// Puts the descriptors where the program looks for them, and closes all others but the writer.
+    fn take_descriptors(&self, child: &InChild, above: RawFd, writer: RawFd) -> io::Result<()> {
+        dup2_stdin(File::open("/dev/null")?)?;
+        let [output, errors] = self.outputs.map(|output| fcntl_dupfd_cloexec(output, above));
+        dup2_stdout(output?)?;
+        dup2_stderr(errors?)?;
+        let moved = self.descriptors.iter().map(|passed| fcntl_dupfd_cloexec(passed, above));
+        let moved: Vec<OwnedFd> = moved.collect::<rustix::io::Result<_>>()?;
+        let kept = moved.iter().map(AsRawFd::as_raw_fd).chain([writer]);
+        fork::close_all_but(child, &kept.collect::<Vec<_>>())?;
+        // Each copy gets the lowest number that is free, from the first one on.
+        for descriptor in moved {
+            fcntl(descriptor, FcntlArg::F_DUPFD(FIRST_PASSED))?;
         }
         Ok(())
     }
@@ -171,25 +170,6 @@ fn guard(child: &InChild, leader: i32, end: OwnedFd) -> i32 {
 
 fn libc_error(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
-}
-
-/// A copy with a number that is not below this one.
-fn move_above(descriptor: BorrowedFd<'_>, above: RawFd) -> io::Result<OwnedFd> {
-    use std::os::fd::FromRawFd as _;
-    let number = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(above))?;
-    // SAFETY: the kernel has just made this descriptor; no other value owns it.
-    #[expect(unsafe_code, reason = "the copy arrives as a number")]
-    let copy = unsafe { OwnedFd::from_raw_fd(number) };
-    Ok(copy)
-}
-
-/// Makes `to` a copy of `from` that lives on over execve(2).
-fn place(from: RawFd, to: RawFd) -> io::Result<()> {
-    // SAFETY: in a fresh child that executes a program next: no value of its parent that owns `to` is used
-    // or dropped any more.
-    #[expect(unsafe_code, reason = "the number may have an owner")]
-    let placed = unsafe { libc::dup2(from, to) };
-    if placed < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 impl Group {

@@ -1,14 +1,14 @@
 //! Sockets between processes of one machine, and the process at the other end.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::libc;
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::{libc, setsockopt_impl, sockopt_impl};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -50,23 +50,12 @@ pub(crate) fn listen_abstract(name: &str) -> io::Result<UnixListener> {
 /// `SO_PASSRIGHTS`, from Linux 6.16 on). Before, they are closed here unseen: one of a connection that
 /// lingers (socket(7), `SO_LINGER`) is waited for.
 pub(crate) fn refuse_descriptors(listener: &UnixListener) {
-    let no: libc::c_int = 0;
-    let length = libc::socklen_t::try_from(size_of_val(&no)).expect("a few bytes");
-    // SAFETY: the kernel reads `length` bytes of `no`, which is that long.
-    #[expect(unsafe_code, reason = "no crate that we have offers the option")]
-    let _before_that = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            PASS_RIGHTS,
-            (&raw const no).cast(),
-            length,
-        )
-    };
+    let _before_that = setsockopt(listener, PassRights, &false);
 }
 
 /// `SO_PASSRIGHTS` on each architecture that we build for.
 const PASS_RIGHTS: libc::c_int = 83;
+sockopt_impl!(PassRights, SetOnly, libc::SOL_SOCKET, PASS_RIGHTS, bool);
 
 /// Connects to an abstract name. A full queue is waited for until the timeout, which the connection
 /// keeps for its writes.

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use nix::libc;
 
@@ -82,7 +82,7 @@ fn differs(listener: BorrowedFd<'_>, fresh: BorrowedFd<'_>) -> bool {
 fn has_filter(listener: BorrowedFd<'_>) -> bool {
     // With no room for it the kernel returns the number of its instructions, but refuses to tell of one in
     // the extended language.
-    get(listener, (libc::SOL_SOCKET, SO_GET_FILTER), &mut []) != Some(0)
+    get(listener.as_raw_fd(), (libc::SOL_SOCKET, SO_GET_FILTER), &mut []).ok() != Some(0)
 }
 
 /// `None` where a socket of its family does not have the option.
@@ -91,28 +91,37 @@ fn value(
     option: (libc::c_int, libc::c_int),
 ) -> Option<([u8; VALUE_MAX], usize)> {
     let mut bytes = [0; VALUE_MAX];
-    let length = get(socket, option, &mut bytes)?;
+    let length = get(socket.as_raw_fd(), option, &mut bytes).ok()?;
     Some((bytes, length))
 }
 
-fn get(
-    socket: BorrowedFd<'_>,
+/// The kind of the socket with this number (`SOCK_STREAM` …); `None` where the number names none.
+pub(super) fn kind(socket: RawFd) -> Option<libc::c_int> {
+    let mut kind = [0; size_of::<libc::c_int>()];
+    get(socket, (libc::SOL_SOCKET, libc::SO_TYPE), &mut kind).ok()?;
+    Some(libc::c_int::from_ne_bytes(kind))
+}
+
+/// Reads an option, by its level and number, of the socket with this number, which is only looked up.
+/// Returns the length of the value, of which no more is written than there is room for.
+///
+/// # Errors
+/// The error of getsockopt(2).
+pub(super) fn get(
+    socket: RawFd,
     (level, name): (libc::c_int, libc::c_int),
     bytes: &mut [u8],
-) -> Option<usize> {
+) -> io::Result<usize> {
     let mut length = libc::socklen_t::try_from(bytes.len()).expect("a few bytes");
+    let value = bytes.as_mut_ptr().cast();
     // SAFETY: the kernel writes at most `length` bytes to `bytes`, which are that many.
     #[expect(unsafe_code, reason = "no crate reads an option by its number")]
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            bytes.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    (status == 0).then(|| usize::try_from(length).unwrap_or(0))
+    let status = unsafe { libc::getsockopt(socket, level, name, value, &raw mut length) };
+    if status == 0 {
+        Ok(usize::try_from(length).unwrap_or(0))
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! The properties of a process: its name, its user, its environment, its end.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::{fs, io};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{SockaddrStorage, UnixAddr, getpeername};
 use nix::sys::stat::Mode;
-use socket2::{SockRef, Type};
+
+use super::{exec, options, socket};
 
 /// The longest name that the kernel keeps (prctl(2), `PR_SET_NAME`).
 const NAME_MAX_BYTES: usize = 15;
@@ -75,7 +78,7 @@ pub(crate) fn forbid_core_dump() -> io::Result<()> {
 }
 
 /// For `open(2)`: does not wait for another end, and reading does not wait either.
-pub(crate) const NONBLOCK: i32 = nix::libc::O_NONBLOCK;
+pub(crate) const NONBLOCK: i32 = libc::O_NONBLOCK;
 
 /// The pid of this process.
 pub(crate) fn pid() -> i32 {
@@ -93,7 +96,7 @@ pub(crate) fn parent_pid() -> i32 {
 pub(crate) fn append_to_standard_files() {
     for descriptor in [io::stdout().as_fd(), io::stderr().as_fd()] {
         let is_file = nix::sys::stat::fstat(descriptor)
-            .is_ok_and(|found| found.st_mode & nix::libc::S_IFMT == nix::libc::S_IFREG);
+            .is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFREG);
         if is_file && let Ok(flags) = fcntl(descriptor, FcntlArg::F_GETFL) {
             let flags = OFlag::from_bits_retain(flags) | OFlag::O_APPEND;
             // Where it is refused, the file is written to as before.
@@ -112,19 +115,16 @@ pub(crate) fn connected_socket() -> Option<String> {
     let entries = fs::read_dir("/proc/self/fd").ok()?;
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     numbers.filter(|number: &i32| *number > 2).find_map(|number| {
-        // SAFETY: the descriptor is looked at while this process has one thread that could close it.
-        #[expect(unsafe_code, reason = "descriptors of unknown owners are numbers")]
-        let socket = unsafe { BorrowedFd::borrow_raw(number) };
-        let flags = FdFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFD).ok()?);
-        let socket = SockRef::from(&socket);
-        let peer = socket.peer_addr().ok()?;
-        let is_stream = socket.r#type().is_ok_and(|kind| kind != Type::DGRAM);
-        let path = peer.as_pathname().map(|path| path.display().to_string());
+        let peer: SockaddrStorage = getpeername(number).ok()?;
+        let is_stream = options::kind(number).is_some_and(|kind| kind != libc::SOCK_DGRAM);
+        let path = peer.as_unix_addr().and_then(UnixAddr::path);
+        let path = path.map(|path| path.display().to_string());
         let is_shared = path.as_ref().is_some_and(|path| path.starts_with("/var/lib/sss/"));
+        let flags = exec::flags(number)?;
         if !flags.contains(FdFlag::FD_CLOEXEC) || !is_stream || is_shared {
             return None;
         }
-        let peer = peer.as_socket().map(|peer| peer.to_string()).or(path);
+        let peer = socket::address(&peer).map(|peer| peer.to_string()).or(path);
         let peer = peer.unwrap_or_else(|| "a socket without a name".to_owned());
         Some(format!("descriptor {number}, connected to {peer}"))
     })
@@ -133,7 +133,7 @@ pub(crate) fn connected_socket() -> Option<String> {
 /// Returns true if this process has a controlling terminal.
 pub(crate) fn has_terminal() -> bool {
     use std::os::unix::fs::OpenOptionsExt;
-    let flags = nix::libc::O_NOCTTY | nix::libc::O_NONBLOCK;
+    let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
     fs::File::options().read(true).write(true).custom_flags(flags).open("/dev/tty").is_ok()
 }
 
@@ -192,7 +192,7 @@ pub(crate) const ACTIVATION: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FD
 /// When they name descriptors that are not there, in words: their count is not believed.
 pub(crate) fn activated(
     proof: &super::fork::SingleThreaded,
-    passed: &super::exec::Passed,
+    passed: &exec::Passed,
 ) -> Result<Vec<(i32, String)>, String> {
     let [pid, count, names] = ACTIVATION.map(|name| std::env::var(name).unwrap_or_default());
     remove_from_environment(proof, &ACTIVATION);

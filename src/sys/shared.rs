@@ -6,16 +6,14 @@
 //! shorter, by any process: a touch of what is gone would be killed.
 
 use std::io;
-use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::resource::{Resource, getrlimit};
 
 /// The unit of shared memory: a cache line of atomic numbers. Who writes what is for the user to
@@ -132,15 +130,9 @@ impl Memory {
         if self.count()? < end {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let length = NonZeroUsize::new(bytes(count)?).ok_or(io::ErrorKind::InvalidInput)?;
-        let offset =
-            libc::off_t::try_from(bytes(first)?).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping of a part that the file has; no address is asked for, so nothing
-        // that is there is replaced.
-        #[expect(unsafe_code, reason = "mmap(2) can replace what is mapped")]
-        let start = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &self.0, offset) }?;
-        Ok(Mapping { start: start.cast(), count, is_fixed: false })
+        let first = u64::try_from(bytes(first)?).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mapping = MmapOptions::new().offset(first).len(bytes(count)?).map_raw(&self.0)?;
+        Ok(Mapping { mapping, count })
     }
 }
 
@@ -163,9 +155,8 @@ impl From<OwnedFd> for Memory {
 /// Lines of a [`Memory`], as this process sees them. It needs the descriptor no longer.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    start: NonNull<Line>,
+    mapping: MmapRaw,
     count: usize,
-    is_fixed: bool,
 }
 
 /// The number of mseal(2), the same on every architecture that Rust is for.
@@ -173,14 +164,18 @@ const MSEAL: libc::c_long = 462;
 
 impl Mapping {
     /// Has the kernel keep it as it is until this process ends: no code can have it show other parts of the
-    /// memory (mremap(2)). From Linux 6.10 on; before, nothing changes.
-    pub(crate) fn fixed(mut self) -> Self {
-        let bytes = self.count * size_of::<Line>();
+    /// memory (mremap(2)), or unmap it. From Linux 6.10 on; before, nothing changes.
+    pub(crate) fn fixed(self) -> Self {
+        let _before_that = self.seal();
+        self
+    }
+
+    fn seal(&self) -> bool {
+        let (start, bytes) = (self.mapping.as_ptr(), self.mapping.len());
         // SAFETY: the mapping is our own and that long, and its content stays as it is.
         #[expect(unsafe_code, reason = "no crate that we have offers mseal(2)")]
-        let sealed = unsafe { libc::syscall(MSEAL, self.start.as_ptr(), bytes, 0) };
-        self.is_fixed = sealed == 0;
-        self
+        let sealed = unsafe { libc::syscall(MSEAL, start, bytes, 0) };
+        sealed == 0
     }
 }
 
@@ -192,31 +187,10 @@ impl Deref for Mapping {
         // cannot shrink. Any bytes are valid atomics, which may change under a shared reference.
         #[expect(unsafe_code, reason = "a mapping is a bare address")]
         unsafe {
-            std::slice::from_raw_parts(self.start.as_ptr(), self.count)
+            std::slice::from_raw_parts(self.mapping.as_ptr().cast(), self.count)
         }
     }
 }
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        if self.is_fixed {
-            // It stays until this process ends.
-            return;
-        }
-        let bytes = self.count * size_of::<Line>();
-        // SAFETY: the mapping was made by `map` with this length, and nothing borrows it any more.
-        #[expect(unsafe_code, reason = "munmap(2) can unmap what is in use")]
-        let result = unsafe { munmap(self.start.cast(), bytes) };
-        debug_assert!(result.is_ok(), "our own mapping can be unmapped");
-    }
-}
-
-// SAFETY: what is shared between processes may be shared between threads: lines are atomics.
-#[expect(unsafe_code, reason = "the raw pointer hides that")]
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-#[expect(unsafe_code, reason = "the raw pointer hides that")]
-unsafe impl Sync for Mapping {}
 
 /// A memory of a fixed size with the mapping of all of it.
 #[derive(Debug)]
@@ -305,29 +279,24 @@ mod tests {
         shared.memory.map(0, 2).expect("another image can map it");
     }
 
-    /// Code of an attacker in a process that has no descriptor of the memory.
+    /// A mapping that stays cannot show another part of the memory either (mremap(2)).
     #[test]
-    #[expect(unsafe_code, reason = "no safe function attacks a mapping")]
-    fn fixed_mapping_shows_no_other_part_of_its_memory() {
+    fn sealed_mapping_is_never_unmapped() {
         const BYTES: usize = 65536;
-        let lines = BYTES / size_of::<Line>();
         let memory = Memory::new("test").unwrap();
-        memory.grow(2 * lines).unwrap();
-        let mapping = memory.map(0, lines).unwrap().fixed();
-        if !mapping.is_fixed {
-            println!("not tested: this kernel has no mseal(2)");
-            return;
+        memory.grow(2 * BYTES / size_of::<Line>()).unwrap();
+        for is_sealed in [false, true] {
+            let mapping = memory.map(0, BYTES / size_of::<Line>()).unwrap();
+            let start = mapping.as_ptr().addr();
+            let place = format!("{start:x}-{:x} rw-s ", start + BYTES);
+            if is_sealed && !mapping.seal() {
+                println!("not tested: this kernel has no mseal(2)");
+                return;
+            }
+            drop(mapping);
+            let maps = std::fs::read_to_string("/proc/self/maps").expect("proc is mounted");
+            assert_eq!(maps.contains(&place), is_sealed, "{place}: {maps}");
         }
-        let start = mapping.start.as_ptr().cast::<libc::c_void>();
-        // SAFETY: nothing refers to the mapping's content.
-        let grown = unsafe { libc::mremap(start, BYTES, 2 * BYTES, libc::MREMAP_MAYMOVE) };
-        assert_eq!(grown, libc::MAP_FAILED);
-        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
-        let page = 16;
-        // SAFETY: as above.
-        let moved = unsafe { libc::syscall(libc::SYS_remap_file_pages, start, BYTES, 0, page, 0) };
-        assert_eq!(moved, -1);
-        mapping[lines - 1].0[7].store(1, Ordering::Relaxed);
     }
 
     #[test]

@@ -12,7 +12,10 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::Pid;
 use signal_hook_registry::SigId;
+
+use super::fork::Blocked;
 
 /// The signals that are caught, until this is dropped or forgotten.
 #[derive(Debug)]
@@ -37,12 +40,7 @@ impl Signals {
                 // A full pipe holds 65,536 signals that are not looked at: one more says nothing.
                 let _full = nix::unistd::write(&writer, &[byte | origin(info)]);
             };
-            // SAFETY: the action makes system calls alone: write(2), which signal-safety(7) lists, on
-            // a descriptor that lives as long as the action, and getsid(2). signal-hook saves and
-            // restores errno.
-            #[expect(unsafe_code, reason = "a signal handler's restrictions cannot be typed")]
-            let hook = unsafe { signal_hook_registry::register_sigaction(number, tell) }?;
-            hooks.push(hook);
+            hooks.push(on(number, tell)?);
         }
         Ok(Self { reader, hooks })
     }
@@ -113,9 +111,7 @@ fn origin(info: &libc::siginfo_t) -> u8 {
     // SAFETY: a signal from a process has its sender's pid; others' bytes there are a number, too.
     #[expect(unsafe_code, reason = "the fields of a signal are a union")]
     let sender = unsafe { info.si_pid() };
-    // SAFETY: getsid(2) is a system call that changes nothing.
-    #[expect(unsafe_code, reason = "libc's binding is unsafe")]
-    let leader = unsafe { libc::getsid(0) };
+    let leader = nix::unistd::getsid(None).map_or(0, Pid::as_raw);
     let flag = match (info.si_signo, info.si_code) {
         (HUP | TTIN | TTOU | WINCH, libc::SI_KERNEL) => FROM_TERMINAL,
         (HUP, libc::SI_USER) if sender == leader => FROM_LEADER,
@@ -124,15 +120,46 @@ fn origin(info: &libc::siginfo_t) -> u8 {
     u8::try_from(flag).unwrap_or(0)
 }
 
+/// Runs the action at each such signal, until it is unregistered. The action makes a few system calls,
+/// without memory but its own: write(2), getsid(2), getppid(2) and alarm(2) may be made there.
+fn on(number: i32, action: impl Fn(&libc::siginfo_t) + Send + Sync + 'static) -> io::Result<SigId> {
+    // SAFETY: signal-safety(7) lists the system calls of both actions of this file, or they are bare
+    // ones (getsid(2)); signal-hook saves and restores errno.
+    #[expect(unsafe_code, reason = "a signal handler's restrictions cannot be typed")]
+    unsafe {
+        signal_hook_registry::register_sigaction(number, action)
+    }
+}
+
+/// Has a signal this effect from now on, and returns the one before.
+fn replace(signal: Signal, action: &SigAction) -> nix::Result<SigAction> {
+    // SAFETY: no action of this file but one that was in force runs code.
+    #[expect(unsafe_code, reason = "sigaction(2) can install code that is not signal-safe")]
+    unsafe {
+        sigaction(signal, action)
+    }
+}
+
+fn replace_each(numbers: &[i32], handler: SigHandler) -> io::Result<()> {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    for &number in numbers {
+        replace(Signal::try_from(number)?, &action)?;
+    }
+    Ok(())
+}
+
 /// Returns true if the signal is ignored, as nohup(1) has it for `HUP`.
 pub(crate) fn is_ignored(number: i32) -> bool {
-    // SAFETY: all zeroes is a valid `sigaction`: the default action, and an empty mask.
-    #[expect(unsafe_code, reason = "sigaction has no constructor")]
-    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: without a new action the call writes the one in force, and changes nothing.
-    #[expect(unsafe_code, reason = "nix can only replace an action")]
-    let status = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut now) };
-    status == 0 && now.sa_sigaction == libc::SIG_IGN
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // A signal that comes meanwhile stays pending.
+    let _blocked = Blocked::all();
+    let Ok(signal) = Signal::try_from(number) else { return false };
+    let before = replace(signal, &default);
+    before.is_ok_and(|before| {
+        // It was in force: nothing to refuse.
+        let _back = replace(signal, &before);
+        matches!(before.handler(), SigHandler::SigIgn)
+    })
 }
 
 /// Ignores these signals from now on; over `execve`, too.
@@ -140,14 +167,7 @@ pub(crate) fn is_ignored(number: i32) -> bool {
 /// # Errors
 /// The error of sigaction(2).
 pub(crate) fn ignore(numbers: &[i32]) -> io::Result<()> {
-    let ignored = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    for &number in numbers {
-        let signal = Signal::try_from(number)?;
-        // SAFETY: to ignore a signal runs no code of ours.
-        #[expect(unsafe_code, reason = "sigaction(2) can install code that is not signal-safe")]
-        unsafe { sigaction(signal, &ignored) }?;
-    }
-    Ok(())
+    replace_each(numbers, SigHandler::SigIgn)
 }
 
 /// The signals whose default is death and which a limit sends: a file would become larger than
@@ -160,14 +180,7 @@ pub(crate) const OF_LIMITS: [i32; 3] = [libc::SIGXFSZ, libc::SIGXCPU, libc::SIGP
 /// # Errors
 /// The error of sigaction(2).
 pub(crate) fn reset(numbers: &[i32]) -> io::Result<()> {
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for &number in numbers {
-        let signal = Signal::try_from(number)?;
-        // SAFETY: the default action runs no code of ours.
-        #[expect(unsafe_code, reason = "sigaction(2) can install code that is not signal-safe")]
-        unsafe { sigaction(signal, &default) }?;
-    }
-    Ok(())
+    replace_each(numbers, SigHandler::SigDfl)
 }
 
 pub(crate) const HUP: i32 = libc::SIGHUP;
@@ -203,11 +216,8 @@ pub(crate) fn die_by(number: i32) {
     let _never = nix::sys::signal::raise(signal);
 }
 
-/// The time for which a process whose parent has died may go on, in case it is too stuck to notice.
-static ORPHAN: libc::itimerval = libc::itimerval {
-    it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
-    it_value: libc::timeval { tv_sec: 1, tv_usec: 750_000 },
-};
+/// Seconds for which a process whose parent has died may go on, in case it is too stuck to notice.
+const ORPHAN_SECONDS: u32 = 2;
 
 /// Makes `HUP` the news that the parent has died, as [`super::process::die_with_parent`] can have it
 /// sent: it starts the process's alarm clock, which ends it even if its event loop is blocked. A `HUP`
@@ -216,21 +226,11 @@ static ORPHAN: libc::itimerval = libc::itimerval {
 /// # Errors
 /// The error of sigaction(2).
 pub(crate) fn alarm_when_orphaned(parent: i32) -> io::Result<()> {
-    let wake = move || {
-        // SAFETY: getppid(2) is async-signal-safe and cannot fail.
-        #[expect(unsafe_code, reason = "libc's binding is unsafe")]
-        let now = unsafe { libc::getppid() };
-        if now != parent {
-            // SAFETY: setitimer(2) is a system call without a wrapper's state; the value never changes.
-            #[expect(unsafe_code, reason = "nix has no setitimer")]
-            let _cannot_fail = unsafe {
-                libc::setitimer(libc::ITIMER_REAL, &raw const ORPHAN, std::ptr::null_mut())
-            };
+    let wake = move |_: &libc::siginfo_t| {
+        if nix::unistd::getppid().as_raw() != parent {
+            let _none_before = nix::unistd::alarm::set(ORPHAN_SECONDS);
         }
     };
     reset(&[libc::SIGALRM])?;
-    // SAFETY: the action makes two system calls and touches no memory but its own copy of a number.
-    #[expect(unsafe_code, reason = "a signal handler's restrictions cannot be typed")]
-    unsafe { signal_hook_registry::register(HUP, wake) }?;
-    Ok(())
+    on(HUP, wake).map(drop)
 }

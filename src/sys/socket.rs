@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::offset_of;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -16,10 +17,11 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
+use nix::sys::socket::{SockaddrStorage, getsockname};
 use nix::sys::stat::Mode;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{identity, poll, process};
+use super::{identity, options, poll, process};
 
 /// The place of a TCP listener: the first of its address, or one more beside those that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,12 +277,7 @@ pub(crate) fn listen_again(
 /// Takes back what shutdown(2) has done to a socket that neither listens nor is connected: connections
 /// that it accepts would be born with it (connect(2), `AF_UNSPEC`).
 fn disconnect(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let nowhere = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
-    let length = libc::socklen_t::try_from(size_of_val(&nowhere)).expect("a few bytes");
-    // SAFETY: the kernel reads `length` bytes of `nowhere`, which is that long.
-    #[expect(unsafe_code, reason = "no crate that we have connects to no address")]
-    let status = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(rustix::net::connect_unspec(socket)?)
 }
 
 /// Returns true if accept(2) waits where no connection does.
@@ -349,16 +346,13 @@ pub(crate) fn local(socket: BorrowedFd<'_>) -> io::Result<Local> {
 /// # Errors
 /// The error of getsockname(2).
 pub(crate) fn local_of(socket: RawFd) -> io::Result<SocketAddr> {
-    let ask = |address: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
-        // SAFETY: the kernel writes at most `length` bytes to `address`, and changes nothing of the socket.
-        #[expect(unsafe_code, reason = "the number may name no descriptor")]
-        let status = unsafe { libc::getsockname(socket, address.cast(), length) };
-        if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
-    // SAFETY: what getsockname(2) has written is an address of that length.
-    #[expect(unsafe_code, reason = "what the kernel writes has no type")]
-    let ((), address) = unsafe { socket2::SockAddr::try_init(ask) }?;
-    address.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    address(&getsockname(socket)?).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// An address of TCP.
+pub(super) fn address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
 }
 
 /// Has accept(2) wait for a connection where there is none, for every process that shares the socket and
@@ -376,7 +370,7 @@ pub(crate) fn wait_in_accept(listener: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// The error of getsockopt(2).
 pub(crate) fn queue_length(listener: BorrowedFd<'_>) -> io::Result<u32> {
-    tcp_info(listener).map(|info| info.tcpi_unacked)
+    tcp_info(listener, UNACKED)
 }
 
 /// Returns the time since the last bytes came in on a TCP connection, or the connection itself where
@@ -385,26 +379,17 @@ pub(crate) fn queue_length(listener: BorrowedFd<'_>) -> io::Result<u32> {
 /// # Errors
 /// The error of getsockopt(2).
 pub(crate) fn last_received(stream: BorrowedFd<'_>) -> io::Result<Duration> {
-    tcp_info(stream).map(|info| Duration::from_millis(info.tcpi_last_data_recv.into()))
+    tcp_info(stream, LAST_DATA_RECV).map(|passed| Duration::from_millis(passed.into()))
 }
 
-fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
-    // SAFETY: all zeroes is a valid `tcp_info`: it holds numbers only.
-    #[expect(unsafe_code, reason = "tcp_info has no constructor")]
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut length = libc::socklen_t::try_from(size_of_val(&info)).expect("a few hundred bytes");
-    // SAFETY: the kernel writes at most `length` bytes to `info`, which is that long.
-    #[expect(unsafe_code, reason = "no crate offers TCP_INFO")]
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &raw mut length,
-        )
-    };
-    if status == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+/// Where these numbers lie in `struct tcp_info` of linux/tcp.h, which is only ever made longer.
+const UNACKED: usize = offset_of!(libc::tcp_info, tcpi_unacked);
+const LAST_DATA_RECV: usize = offset_of!(libc::tcp_info, tcpi_last_data_recv);
+
+fn tcp_info(socket: BorrowedFd<'_>, offset: usize) -> io::Result<u32> {
+    let mut info = [0; LAST_DATA_RECV + 4];
+    options::get(socket.as_raw_fd(), (libc::IPPROTO_TCP, libc::TCP_INFO), &mut info)?;
+    Ok(u32::from_ne_bytes(std::array::from_fn(|at| info[offset + at])))
 }
 
 /// Returns the number of bytes that wait to be read on a stream socket (tcp(7) and unix(7),

@@ -6,34 +6,12 @@
 //! (prctl(2), `PR_SET_MM_MAP`), without a privilege, so nothing is moved or overwritten. A kernel that is
 //! built without it (`CONFIG_CHECKPOINT_RESTORE`) keeps the command line of the start.
 
-use std::ffi::{CString, c_int, c_ulong};
+use std::ffi::CString;
 use std::{fs, io};
 
-use nix::libc;
+use rustix::process::{PrctlMmMap, configure_virtual_memory_map};
 
 use super::fork::SingleThreaded;
-
-/// Where a process's parts lie in its memory (`struct prctl_mm_map` of linux/prctl.h).
-#[repr(C)]
-#[derive(Debug)]
-struct Map {
-    start_code: u64,
-    end_code: u64,
-    start_data: u64,
-    end_data: u64,
-    start_brk: u64,
-    brk: u64,
-    start_stack: u64,
-    arg_start: u64,
-    arg_end: u64,
-    env_start: u64,
-    env_end: u64,
-    /// Null: the auxiliary vector stays.
-    auxv: u64,
-    auxv_size: u32,
-    /// No descriptor: the executable stays.
-    exe_fd: u32,
-}
 
 /// Gives this process a title: `PROGRAM: ROLE`, with the name in brackets where there is one. Where the
 /// kernel does not have that, the command line stays.
@@ -47,51 +25,47 @@ pub(crate) fn show(alone: &SingleThreaded, program: &str, role: &str, name: &str
 /// The error of proc(5) and prctl(2): `EINVAL` where the kernel does not have this.
 fn set(_alone: &SingleThreaded, title: &str) -> io::Result<()> {
     let title = CString::new(title)?;
-    let mut map = Map::of_this_process(&fs::read_to_string("/proc/self/stat")?)
-        .ok_or(io::ErrorKind::InvalidData)?;
+    let mut map =
+        places(&fs::read_to_string("/proc/self/stat")?).ok_or(io::ErrorKind::InvalidData)?;
     // The kernel reads it for as long as the process lives.
     let title: &'static [u8] = Box::leak(title.into_boxed_c_str()).to_bytes_with_nul();
     let place = title.as_ptr_range();
     (map.arg_start, map.arg_end) = (place.start.addr() as u64, place.end.addr() as u64);
-    let (size, none): (c_ulong, c_ulong) = (size_of::<Map>() as c_ulong, 0);
     // SAFETY: an increment of zero only asks where the heap ends.
     #[expect(unsafe_code, reason = "sbrk(2) has no safe form")]
-    let end = unsafe { libc::sbrk(0) };
+    let end = unsafe { nix::libc::sbrk(0) };
     map.brk = end.addr() as u64;
     // SAFETY: nothing has been allocated since, and there is no other thread, as `_alone` says: the end of
     // the heap that is set is the one that is there. The other places are the process's own, as the kernel
-    // has told them; it reads them for /proc alone, and the title is never freed. `map` outlives the call.
+    // has told them; it reads them for /proc alone, and the title is never freed.
     #[expect(unsafe_code, reason = "this prctl(2) has no safe form")]
-    let result: c_int = unsafe {
-        libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP as c_ulong, &raw const map, size, none)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let set = unsafe { configure_virtual_memory_map(&map) };
+    Ok(set?)
 }
 
-impl Map {
-    /// Reads /proc/self/stat (proc(5)): its fields are numbered from 1, and the second is a name that may
-    /// have anything in it.
-    fn of_this_process(stat: &str) -> Option<Self> {
-        let (_, behind_name) = stat.rsplit_once(')')?;
-        let fields: Vec<&str> = behind_name.split_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3)?.parse().ok();
-        Some(Self {
-            start_code: field(26)?,
-            end_code: field(27)?,
-            start_data: field(45)?,
-            end_data: field(46)?,
-            start_brk: field(47)?,
-            brk: 0,
-            start_stack: field(28)?,
-            arg_start: field(48)?,
-            arg_end: field(49)?,
-            env_start: field(50)?,
-            env_end: field(51)?,
-            auxv: 0,
-            auxv_size: 0,
-            exe_fd: u32::MAX,
-        })
-    }
+/// Where the parts of this process lie in its memory, but for the end of its heap, as /proc/self/stat has
+/// them (proc(5)): its fields are numbered from 1, and the second is a name that may have anything in it.
+fn places(stat: &str) -> Option<PrctlMmMap> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = behind_name.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse().ok();
+    Some(PrctlMmMap {
+        start_code: field(26)?,
+        end_code: field(27)?,
+        start_data: field(45)?,
+        end_data: field(46)?,
+        start_brk: field(47)?,
+        brk: 0,
+        start_stack: field(28)?,
+        arg_start: field(48)?,
+        arg_end: field(49)?,
+        env_start: field(50)?,
+        env_end: field(51)?,
+        // The auxiliary vector and the executable stay.
+        auxv: std::ptr::null_mut(),
+        auxv_size: 0,
+        exe_fd: -1,
+    })
 }
 
 #[cfg(test)]
@@ -101,19 +75,19 @@ mod tests {
     #[test]
     fn places_are_read_behind_a_name_with_brackets() {
         let numbers: Vec<String> = (4..=52).map(|number| number.to_string()).collect();
-        let map = Map::of_this_process(&format!("7 (a) b (c) S {}\n", numbers.join(" ")));
+        let map = places(&format!("7 (a) b (c) S {}\n", numbers.join(" ")));
         let map = map.expect("all fields are there");
         let code = (map.start_code, map.end_code, map.start_stack);
         let data = (map.start_data, map.end_data, map.start_brk);
         let texts = (map.arg_start, map.arg_end, map.env_start, map.env_end);
         assert_eq!((code, data, texts), ((26, 27, 28), (45, 46, 47), (48, 49, 50, 51)));
-        assert!(Map::of_this_process("7 (a) S 4 5").is_none(), "an old kernel tells fewer");
+        assert!(places("7 (a) S 4 5").is_none(), "an old kernel tells fewer");
     }
 
     #[test]
     fn places_of_this_process_are_in_order() {
         let stat = fs::read_to_string("/proc/self/stat").expect("proc is mounted");
-        let map = Map::of_this_process(&stat).expect("all fields are there");
+        let map = places(&stat).expect("all fields are there");
         assert!(0 < map.start_code && map.start_code < map.end_code, "{map:?}");
         assert!(map.arg_start < map.arg_end && map.arg_end <= map.env_start, "{map:?}");
     }

@@ -5,7 +5,7 @@
 //! that the child's end is lost.
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::offset_of;
 use std::os::fd::OwnedFd;
 
 use nix::libc;
@@ -33,6 +33,19 @@ pub(crate) struct Reaped {
     pub(crate) peak_bytes: u64,
 }
 
+/// `struct rusage`, which libc has no constructor for: processor times, the largest resident size, and
+/// what is not read here.
+#[repr(C)]
+#[derive(Default)]
+struct Usage {
+    times: [libc::c_long; 4],
+    peak_kib: libc::c_long,
+    rest: [libc::c_long; 29],
+}
+
+const _: () = assert!(size_of::<Usage>() >= size_of::<libc::rusage>());
+const _: () = assert!(offset_of!(Usage, peak_kib) == offset_of!(libc::rusage, ru_maxrss));
+
 /// The next child that has ended, ours or an orphan that we have inherited; `None`: no more by now.
 /// One `CHLD` may stand for any number of them, so the caller repeats it until `None`.
 ///
@@ -40,10 +53,12 @@ pub(crate) struct Reaped {
 /// The error of wait(2), but for `ECHILD`, which is `None`, and `EINTR`.
 pub(crate) fn reap() -> io::Result<Option<Reaped>> {
     loop {
-        let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
+        let mut status = 0;
+        let mut usage = Usage::default();
+        let place = (&raw mut usage).cast();
         // SAFETY: both are this function's own, and as large as wait4(2) writes.
         #[expect(unsafe_code, reason = "no crate offers wait4(2), which alone tells of the memory")]
-        let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+        let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, place) };
         let error = io::Error::last_os_error();
         match (pid, error.raw_os_error()) {
             (0, _) | (-1, Some(libc::ECHILD)) => return Ok(None),
@@ -51,11 +66,7 @@ pub(crate) fn reap() -> io::Result<Option<Reaped>> {
             (-1, _) => return Err(error),
             (_, _) => {}
         }
-        // SAFETY: a usage of zeros is one, whatever was written over it.
-        #[expect(unsafe_code, reason = "the kernel has written it")]
-        let usage = unsafe { usage.assume_init() };
-        // It counts kibibytes.
-        let peak_bytes = u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024);
+        let peak_bytes = u64::try_from(usage.peak_kib).unwrap_or(0).saturating_mul(1024);
         let ended = if libc::WIFEXITED(status) {
             Ended::Code(libc::WEXITSTATUS(status))
         } else if libc::WIFSIGNALED(status) {

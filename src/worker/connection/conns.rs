@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::logging;
 use crate::request::draining::Draining;
 use crate::scoreboard::{Place, WorkerBoard};
-use crate::sys::{clock, memory, statistics};
+use crate::sys::{clock, foreign, statistics};
 use crate::worker::events::WorkerEvent;
 
 // ORDERING: counters that stand for themselves: Relaxed throughout.
@@ -227,7 +227,7 @@ impl Conns {
             self.rested.store(0, Ordering::Relaxed);
         }
         if rested || closed || freed {
-            memory::give_back();
+            foreign::give_back();
         }
     }
 

@@ -1,18 +1,26 @@
-//! Memory that this process holds without need.
+//! Functions of the C library and of the compiler that no crate wraps.
+
+use std::ffi::c_int;
+
+#[expect(unsafe_code, reason = "functions that are not Rust's")]
+unsafe extern "C" {
+    // SAFETY: it takes any code, touches no memory and never returns.
+    pub(super) safe fn _exit(code: c_int) -> !;
+    // SAFETY: it takes no pointer, locks what it touches, and frees nothing that is in use.
+    #[cfg(target_env = "gnu")]
+    safe fn malloc_trim(kept_bytes: usize) -> c_int;
+    // SAFETY: in clang's documentation of source-based coverage: it takes no argument, may be called at any
+    // time, and is there in programs that are built to count.
+    #[cfg(ferricorn_counting)]
+    pub(super) safe fn __llvm_profile_write_file() -> c_int;
+}
 
 /// Gives the kernel back the pages in which nothing lives any more (malloc_trim(3)). The C library does
 /// so by itself only at the end of its heap, and what lives there for long keeps all that was before it.
 /// Takes a microsecond or two for each gap.
 pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: it takes no pointer, keeps nothing at the end of the heap, locks what it touches, and
-        // frees nothing that is in use.
-        #[expect(unsafe_code, reason = "it is a function of the C library")]
-        unsafe {
-            nix::libc::malloc_trim(0);
-        }
-    }
+    malloc_trim(0);
 }
 
 #[cfg(test)]
