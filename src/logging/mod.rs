@@ -17,24 +17,12 @@
 //! alone forks, has one thread.
 
 mod access;
-mod chain;
 mod clock;
-mod error_log;
-mod fields;
+mod error;
 pub(crate) mod journal;
-mod json;
-mod layers;
-mod legacy;
-mod levels;
 mod news;
-mod outlets;
 mod output;
-mod record;
 mod ring;
-mod rings;
-mod sink;
-mod target;
-mod text;
 
 use std::error::Error;
 use std::io;
@@ -42,24 +30,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use access::AccessWriter;
-pub(crate) use chain::Chain;
-pub use layers::{Layers, LogPiece, LogWriter};
-pub(crate) use layers::{scope, set_global};
-pub(crate) use legacy::Legacy;
+pub use access::record::{Field, Outcome, Record};
+pub(crate) use error::chain::Chain;
+pub use error::layers::{Layers, LogPiece, LogWriter};
+pub(crate) use error::layers::{scope, set_global};
+pub(crate) use error::program::Stream;
 pub(crate) use news::News;
-pub(crate) use outlets::Outlets;
-pub(crate) use output::Stream;
-pub use record::{Field, Outcome, Record};
+pub(crate) use output::Outlets;
+pub(crate) use ring::legacy::Legacy;
+pub(crate) use ring::rings::{MASTER, Ring, Rings};
 pub(crate) use ring::{Consumer, Kind, Next, Rest};
-pub(crate) use rings::{MASTER, Ring, Rings};
 
 use self::clock::Clock;
-use self::error_log::{Entry, ErrorWriter};
-use self::output::ProgramLine;
+use self::error::program::ProgramLine;
+use self::error::{Entry, ErrorWriter, levels};
+use self::output::sink::{self, Sink};
+use self::output::target::{self, Output};
 use self::ring::Full;
-use self::sink::Sink;
-use self::target::Output;
-use crate::access_format::{AccessFormat, LINE_MAX, NamedFields, one_line};
+use crate::access_format::{AccessFormat, LINE_MAX, NamedFields};
 use crate::config::{Log, LogTarget, Skip, WhenFull};
 use crate::ids::Slot;
 use crate::log_event::{LogEvent, Severity};

@@ -19,7 +19,7 @@ use super::fields::CRITICAL;
 use crate::config::Level;
 
 /// The variable that has directives for `tracing`, as Rust programs read it.
-pub(super) const VARIABLE: &str = "RUST_LOG";
+pub(crate) const VARIABLE: &str = "RUST_LOG";
 
 /// Libraries whose events count from `info` on only, by the first part of their targets.
 const QUIET: [&str; 14] = [
@@ -44,19 +44,19 @@ const QUIET: [&str; 14] = [
 static RULE: RwLock<Rule> = RwLock::new(Rule { level: Level::Info, directives: None });
 
 /// Sets the rule, now and for every subscriber that is there. Malformed directives count for nothing.
-pub(super) fn set(level: Level, directives: Option<&str>) {
+pub(crate) fn set(level: Level, directives: Option<&str>) {
     *RULE.write().unwrap_or_else(PoisonError::into_inner) = Rule::new(level, directives);
     tracing::callsite::rebuild_interest_cache();
 }
 
 /// The error in directives, if they are malformed.
-pub(super) fn error_in(directives: &str) -> Option<String> {
+pub(crate) fn error_in(directives: &str) -> Option<String> {
     let parsed = directives.parse::<Targets>();
     parsed.err().filter(|_| !directives.trim().is_empty()).map(|error| error.to_string())
 }
 
 /// Returns true if an event of level ERROR from this place counts only where it is a critical one.
-pub(super) fn is_for_critical(metadata: &Metadata<'_>) -> bool {
+pub(crate) fn is_for_critical(metadata: &Metadata<'_>) -> bool {
     rule(|rule| rule.level_of(metadata.target()).is_none())
 }
 
@@ -113,7 +113,7 @@ impl Rule {
 
 /// Lets events and spans pass that are severe enough.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Severe;
+pub(crate) struct Severe;
 
 impl<S: Subscriber> Filter<S> for Severe {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {

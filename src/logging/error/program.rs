@@ -15,7 +15,7 @@ use serde::Serializer as _;
 use serde::de::IgnoredAny;
 use serde::ser::SerializeMap as _;
 
-use super::error_log::ErrorWriter;
+use super::ErrorWriter;
 use crate::access_format::LINE_MAX;
 use crate::access_format::escape::{CUT, JSON_GROWTH, JsonBytes, OneLine, OneLineJson};
 use crate::config::LogFormat;
@@ -30,11 +30,11 @@ pub(crate) enum Stream {
 
 /// One line that a program has written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ProgramLine<'a> {
-    pub(super) slot: Slot,
-    pub(super) program: i32,
-    pub(super) stream: Stream,
-    pub(super) line: &'a [u8],
+pub(crate) struct ProgramLine<'a> {
+    pub(crate) slot: Slot,
+    pub(crate) program: i32,
+    pub(crate) stream: Stream,
+    pub(crate) line: &'a [u8],
 }
 
 /// Bytes of a line that fit into a JSON object, however much they grow.
@@ -42,7 +42,7 @@ const JSON_MAX: usize = (LINE_MAX - 256) / JSON_GROWTH - CUT.len();
 
 impl ErrorWriter {
     /// Appends one line with its newline, at most [`LINE_MAX`] bytes of it.
-    pub(super) fn write_output(
+    pub(crate) fn write_output(
         &mut self,
         time: SystemTime,
         written: &ProgramLine<'_>,
@@ -110,8 +110,8 @@ fn json(time: &str, written: &ProgramLine<'_>, max: usize, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clock::Clock;
     use super::*;
+    use crate::logging::clock::Clock;
 
     fn written(format: LogFormat, line: &[u8]) -> String {
         let mut writer = ErrorWriter::new(format, Clock::new(jiff::tz::TimeZone::UTC));

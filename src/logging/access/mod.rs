@@ -1,8 +1,11 @@
 //! Writes access lines: a compiled format, the dates it remembers, and the longest line there is.
 
+mod json;
+pub(super) mod record;
+mod text;
+
+use self::record::Record;
 use super::clock::Clock;
-use super::record::Record;
-use super::{json, text};
 use crate::access_format::escape::Address;
 use crate::access_format::{AccessFormat, LINE_MAX, NamedFields, Shape};
 
@@ -77,5 +80,4 @@ impl Cut {
 }
 
 #[cfg(test)]
-#[path = "access_tests.rs"]
 mod tests;

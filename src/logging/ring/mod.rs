@@ -30,6 +30,9 @@
 //!
 //! Neither side believes the other's numbers: a process that has gone mad can ruin its own lines.
 
+pub(super) mod legacy;
+pub(super) mod rings;
+
 use std::ops::Range;
 use std::sync::atomic::{self, Ordering};
 use std::time::Duration;
@@ -486,12 +489,9 @@ fn low(count: u64) -> u32 {
 }
 
 #[cfg(all(test, not(miri)))]
-#[path = "ring_crashes.rs"]
 mod crashes;
 // Loom brings stacks of its own, which Miri does not know.
 #[cfg(all(test, not(miri)))]
-#[path = "ring_model.rs"]
 mod model;
 #[cfg(test)]
-#[path = "ring_tests.rs"]
 mod tests;

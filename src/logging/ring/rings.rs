@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::legacy::Legacy;
-use super::ring::{Consumer, Next, Producer};
+use super::{Consumer, Next, Producer};
 use crate::sys::bell::Bell;
 use crate::sys::process;
 use crate::sys::shared::{Mapping, Memory};
@@ -130,19 +130,19 @@ impl Rings {
 
 impl Rings {
     /// Returns the account of a logger that could say nothing more.
-    pub(super) fn legacy(&self) -> Legacy {
+    pub(crate) fn legacy(&self) -> Legacy {
         let rings = self.consumers(MASTER).unwrap_or_default();
         rings.first().map(|ring| ring.notes().into()).unwrap_or_default()
     }
 
     /// Returns true if there ever was a logger that had nothing more to read for a moment.
-    pub(super) fn were_read(&self) -> bool {
+    pub(crate) fn were_read(&self) -> bool {
         let rings = self.consumers(MASTER).unwrap_or_default();
         rings.first().is_some_and(Consumer::has_rested)
     }
 
     /// Reads what waits, when there is no logger.
-    pub(super) fn read_rest(&self, mut tell: impl FnMut(Next, &[u8])) {
+    pub(crate) fn read_rest(&self, mut tell: impl FnMut(Next, &[u8])) {
         let mut line = Vec::new();
         for mut ring in self.consumers(0).unwrap_or_default() {
             loop {
@@ -178,7 +178,7 @@ impl Ring {
     /// For tests: writes lines as this ring's process.
     #[cfg(test)]
     pub(crate) fn into_writer(self) -> impl FnMut(super::Kind, &[u8]) {
-        let mut sink = super::sink::Sink::ring(self);
+        let mut sink = crate::logging::output::sink::Sink::ring(self);
         move |kind, line| {
             if sink.send(kind, line).is_err() {
                 sink.drop_line();
@@ -198,7 +198,7 @@ impl Ring {
     }
 
     /// The end of this process, which writes.
-    pub(super) fn into_producer(self) -> (Producer<Mapping>, Bell) {
+    pub(in crate::logging) fn into_producer(self) -> (Producer<Mapping>, Bell) {
         let pid = u32::try_from(process::pid()).unwrap_or(0);
         (Producer::new(self.mapping, pid), self.bell)
     }

@@ -14,10 +14,16 @@
 //!
 //! # Levels
 //! `tracing` has no CRITICAL: an error with the field `critical = true` is one. Its TRACE is
-//! called DEBUG, as gunicorn knows nothing below. [`levels`](super::levels) judges what is written.
+//! called DEBUG, as gunicorn knows nothing below. [`levels`](levels) judges what is written.
 //!
 //! The trap: the `Display` of an application's field may itself log. So the fields are gathered
 //! before anything is locked.
+
+pub(super) mod chain;
+mod fields;
+pub(super) mod layers;
+pub(super) mod levels;
+pub(super) mod program;
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -30,9 +36,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use self::fields::{Fields, Value};
 use super::clock::{Clock, Second};
-use super::fields::{Fields, Value};
-use super::levels;
 use crate::access_format::LINE_MAX;
 use crate::access_format::escape::{CUT, JSON_GROWTH, JsonBytes, OneLine, OneLineJson};
 use crate::config::{Level, LogFormat};
@@ -213,5 +218,4 @@ fn value_max(entry: &Entry) -> usize {
 }
 
 #[cfg(test)]
-#[path = "error_log_tests.rs"]
 mod tests;

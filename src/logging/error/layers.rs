@@ -19,9 +19,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt as _};
 use tracing_subscriber::{Layer, Registry};
 
-use super::error_log::ErrorLayer;
+use super::ErrorLayer;
 use super::levels::Severe;
-use super::{TARGET, error, lock};
+use crate::logging::{TARGET, error, lock};
 
 /// A layer of any type.
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;

@@ -1,6 +1,6 @@
 //! An error as text.
 
-use super::one_line;
+use crate::access_format::one_line;
 
 /// An error with its causes, in one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));

@@ -122,7 +122,7 @@ pub(super) fn values<'a>(fields: &'a [Field], name: &HeaderName) -> impl Iterato
 
 impl Record<'_> {
     /// Method, target and protocol, where they are known.
-    pub(super) fn request_line(&self) -> Option<(&str, &Uri, &'static str)> {
+    pub(crate) fn request_line(&self) -> Option<(&str, &Uri, &'static str)> {
         match self.outcome {
             Outcome::Unread(_) => None,
             Outcome::Status(_) | Outcome::Drained(_) | Outcome::Aborted(_) | Outcome::Lost(_) => {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::ids::{Generation, Slot};
-use crate::logging::record::{Field, Outcome, values};
+use crate::logging::access::record::{Field, Outcome, values};
 
 const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
 

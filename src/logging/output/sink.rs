@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::AsFd as _;
 
-use super::ring::{Full, Kind, Producer, Wake};
-use super::rings::Ring;
+use crate::logging::ring::rings::Ring;
+use crate::logging::ring::{Full, Kind, Producer, Wake};
 use crate::sys::bell::Bell;
 use crate::sys::shared::Mapping;
 use crate::sys::{clock, write};
@@ -12,7 +12,7 @@ use crate::time::Instant;
 
 /// The way out of this process.
 #[derive(Debug)]
-pub(super) enum Sink {
+pub(crate) enum Sink {
     /// Before the logs are installed.
     Nowhere,
     /// When there is no logger: at the end, and in the logger itself.
@@ -23,13 +23,13 @@ pub(super) enum Sink {
 
 impl Sink {
     /// The ring, which is this process's from now on.
-    pub(super) fn ring(ring: Ring) -> Self {
+    pub(crate) fn ring(ring: Ring) -> Self {
         let (producer, bell) = ring.into_producer();
         Self::Ring { producer, bell }
     }
 
     /// Returns the position of this process's ring: written or lost, the next line changes it.
-    pub(super) fn settled(&self) -> Option<u64> {
+    pub(crate) fn settled(&self) -> Option<u64> {
         match self {
             Self::Nowhere | Self::Stderr => None,
             Self::Ring { producer, .. } => Some(producer.settled()),
@@ -40,7 +40,7 @@ impl Sink {
     ///
     /// # Errors
     /// When there is no room for it: then it can be sent again later, or must be dropped.
-    pub(super) fn send(&mut self, kind: Kind, line: &[u8]) -> Result<(), Full> {
+    pub(crate) fn send(&mut self, kind: Kind, line: &[u8]) -> Result<(), Full> {
         match self {
             Self::Nowhere => {}
             Self::Stderr => {
@@ -53,7 +53,7 @@ impl Sink {
     }
 
     /// Counts a line for which there was no room.
-    pub(super) fn drop_line(&mut self) {
+    pub(crate) fn drop_line(&mut self) {
         if let Self::Ring { producer, bell } = self {
             let now = Instant::from_millis(clock::monotonic_millis());
             heed(producer.drop_line(now), bell);
@@ -69,14 +69,14 @@ fn heed(wake: Wake, bell: &Bell) {
 }
 
 /// Writes a line to stderr, unless that would wait for its reader. Returns true if it is written.
-pub(super) fn to_stderr(line: &[u8]) -> bool {
+pub(crate) fn to_stderr(line: &[u8]) -> bool {
     write::at_once(io::stderr().as_fd(), line)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rings::{MASTER, Rings};
     use super::*;
+    use crate::logging::ring::rings::{MASTER, Rings};
 
     /// No reader announces that it sleeps: one ring of the bell is the one system call of ten thousand
     /// lines, of which some find no room.

@@ -20,7 +20,7 @@ pub(super) const CRITICAL: &str = "critical";
 
 /// Fields by name; a name that is set again keeps its place and takes the new value.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     message: String,
     is_critical: bool,
     event: Option<String>,

@@ -20,23 +20,23 @@ use crate::sys::{identity, poll};
 
 /// The longest write that a pipe takes in one piece (`PIPE_BUF`, pipe(7)). The logger is not always
 /// alone: what an application prints may go to the same pipe.
-pub(super) const PIPE_BATCH_MAX: usize = 4096;
+pub(crate) const PIPE_BATCH_MAX: usize = 4096;
 /// The longest write to a file. A write to a file opened for appending is in one piece whatever its
 /// length; this only bounds what one call does.
 const FILE_BATCH_MAX: usize = 128 * 1024;
 
 /// An open target.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     file: File,
     /// The most bytes of whole lines that are written at once.
-    pub(super) batch_max: usize,
+    pub(crate) batch_max: usize,
     /// True if what was written last, by us or by others before, does not end a line.
-    pub(super) is_mid_line: bool,
+    pub(crate) is_mid_line: bool,
 }
 
 /// The name of a target in messages.
-pub(super) fn name(target: &LogTarget) -> String {
+pub(crate) fn name(target: &LogTarget) -> String {
     match target {
         LogTarget::Off => "nowhere".to_owned(),
         LogTarget::Stdout => "stdout".to_owned(),
@@ -46,7 +46,7 @@ pub(super) fn name(target: &LogTarget) -> String {
 
 impl Output {
     /// Opens a target; `None` for [`LogTarget::Off`].
-    pub(super) fn open(target: &LogTarget) -> io::Result<Option<Self>> {
+    pub(crate) fn open(target: &LogTarget) -> io::Result<Option<Self>> {
         match target {
             LogTarget::Off => Ok(None),
             LogTarget::Stdout => {
@@ -58,7 +58,7 @@ impl Output {
     }
 
     /// Opens a file, made when it is not there, or a pipe that has a name.
-    pub(super) fn open_path(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open_path(path: &Path) -> io::Result<Self> {
         Self::open_place(path).map_err(|error| with_remedy(path, error))
     }
 
@@ -77,7 +77,7 @@ impl Output {
 
     /// A target that others have opened: a pipe, a terminal, or a file, whose last line may have been
     /// cut, too.
-    pub(super) fn inherited(file: File) -> io::Result<Self> {
+    pub(crate) fn inherited(file: File) -> io::Result<Self> {
         let mut output = Self::new(file)?;
         if !output.hides_cuts() {
             // It may be open for writing alone.
@@ -95,7 +95,7 @@ impl Output {
 
     /// Returns true if a write that is cut short by the death of the writer can leave a part of a line
     /// that its successor will not find.
-    pub(super) fn hides_cuts(&self) -> bool {
+    pub(crate) fn hides_cuts(&self) -> bool {
         self.batch_max == PIPE_BATCH_MAX
     }
 
@@ -103,7 +103,7 @@ impl Output {
     ///
     /// # Errors
     /// The error of write(2).
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let mut done = 0;
         while done < bytes.len() {
             match self.file.write(&bytes[done..]) {

@@ -12,13 +12,16 @@
 //! The trap: a write may fail after part of a line. What is left of that line can't be taken back, so
 //! a newline goes out before the next one: one broken line, never two lines in one.
 
+pub(super) mod sink;
+pub(super) mod target;
+
 use std::io;
 
+use self::sink::to_stderr;
+use self::target::{Output, PIPE_BATCH_MAX};
 use super::News;
-use super::legacy::Untold;
 use super::ring::Kind;
-use super::sink::to_stderr;
-use super::target::{self, Output, PIPE_BATCH_MAX};
+use super::ring::legacy::Untold;
 use crate::config::{Log, LogTarget};
 use crate::time::Instant;
 
@@ -425,5 +428,4 @@ fn chunks(mut lines: &[u8], max: usize) -> impl Iterator<Item = &[u8]> {
 }
 
 #[cfg(test)]
-#[path = "outlets_tests.rs"]
 mod tests;

@@ -21,7 +21,7 @@ use axum::http::{HeaderName, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::access::Memory;
+use super::Memory;
 use super::record::{self, Field, Record};
 use crate::access_format::Step;
 use crate::access_format::escape::{self, CUT};

@@ -13,13 +13,13 @@ use axum::http::HeaderName;
 use axum::http::header::{REFERER, USER_AGENT};
 use serde::Serialize as _;
 
-use super::access::Memory;
-use super::clock::Clock;
+use super::Memory;
 use super::record::{Record, micros, values};
 use super::text::user;
 use crate::access_format::LINE_MAX;
 use crate::access_format::escape::{self, CUT, JSON_GROWTH, JsonBytes, OneLineJson};
 use crate::access_format::{TRACEPARENT, TraceParent};
+use crate::logging::clock::Clock;
 
 /// The values below whose length is the client's or the application's.
 const VALUES: usize = 8;

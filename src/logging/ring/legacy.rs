@@ -1,7 +1,7 @@
 //! The account that one logger leaves to the next, should it die: it stands in the notes of the
 //! master's ring.
 
-use super::ring::Notes;
+use super::Notes;
 use crate::time::Instant;
 
 /// The facts that the next one must know.
