@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::budget::{self, Budget};
 use super::heads::{Heads, TooLong};
 use super::overdue::{self, State};
+use super::rest::Rest;
 use super::streams::Streams;
 pub(crate) use super::waits::{Fault, Kick, Wait};
 use crate::request::Connection;
@@ -33,7 +34,7 @@ pub(crate) struct Conn {
     pub(crate) is_stream: bool,
     wait: AtomicU8,
     /// Since when, in milliseconds of the monotonic clock.
-    since: AtomicU64,
+    pub(super) since: AtomicU64,
     /// When bytes came in last behind a head.
     read_at: AtomicU64,
     /// Since when, besides, a write waits for the client to read; 0: none does. Of its own: requests
@@ -60,6 +61,7 @@ pub(crate) struct Conn {
     refused: AtomicU64,
     /// True if what is kept to serve it was given back.
     resting: AtomicBool,
+    pub(super) rest: Rest,
     /// Wakes the connection's task after a kick.
     pub(crate) kicked: Notify,
     /// True if the client may be sending a body that is not read.
@@ -101,6 +103,7 @@ impl Conn {
             kick: AtomicU8::new(Kick::None as u8),
             refused: AtomicU64::new(0),
             resting: AtomicBool::new(false),
+            rest: Rest::default(),
             kicked: Notify::new(),
             unread: AtomicBool::new(false),
             buffered: AtomicU64::new(0),
@@ -410,6 +413,7 @@ impl Conn {
     /// next head may have begun behind it; its time runs from its first byte.
     pub(crate) fn note_answered(&self, body: Option<u64>) {
         let is_unread = self.unread.load(Ordering::Relaxed);
+        self.rest.note_answered(self.heads.is_whole(body, is_unread));
         if !is_unread && self.heads.take_begun(body) {
             self.set(Wait::Head);
             self.since.store(self.read_at.load(Ordering::Relaxed), Ordering::Relaxed);

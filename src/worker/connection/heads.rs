@@ -91,6 +91,19 @@ impl Heads {
         true
     }
 
+    /// Returns true if all of the last request, which was answered, has surely come, and nothing behind it
+    /// that [`Heads::take_begun`] does not find. Its body has (or had) this length, or came in chunks; it was
+    /// read to its end unless `is_unread`.
+    pub(crate) fn is_whole(&self, body: Option<u64>, is_unread: bool) -> bool {
+        let [read, first, requests] =
+            [&self.read, &self.first, &self.requests].map(|count| count.load(Ordering::Relaxed));
+        match body {
+            Some(0) => true,
+            Some(length) => requests == 1 && read >= first.saturating_add(length),
+            None => !is_unread,
+        }
+    }
+
     /// Returns true if bytes have come behind the last end of a head: of its body, or of the next head.
     pub(crate) fn is_ahead(&self) -> bool {
         self.read.load(Ordering::Relaxed) > self.last.load(Ordering::Relaxed)
@@ -285,6 +298,21 @@ mod tests {
             assert!(!begun(2, ""), "{request:?}");
             assert_eq!(begun(2, "GE"), body != Some(5), "they may be of the body");
         }
+    }
+
+    #[test]
+    fn request_is_whole_when_its_end_is_sure() {
+        let heads = Heads::default();
+        heads.note(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n1234");
+        heads.note_end();
+        assert!(!heads.is_whole(Some(5), true) && !heads.is_whole(Some(5), false));
+        heads.note(b"5");
+        assert!(heads.is_whole(Some(5), true) && heads.is_whole(Some(5), false));
+        heads.note(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n12345");
+        heads.note_end();
+        assert!(!heads.is_whole(Some(5), false), "the body may hold ends of heads");
+        assert!(heads.is_whole(Some(0), false));
+        assert!(heads.is_whole(None, false) && !heads.is_whole(None, true));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub(crate) mod conns;
 pub(crate) mod heads;
 mod leak;
 mod overdue;
+mod rest;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod streams;

@@ -251,7 +251,7 @@ impl Watched {
         match (self.entry.conn.kick(), self.entry.conn.wait()) {
             (Kick::Head, Wait::First) if self.preface > 0 => self.refuse(cx, Own::HeadTimeout),
             (Kick::Idle, Wait::Next) | (Kick::Head, Wait::First) => Poll::Ready(Ok(())),
-            (Kick::Rest, Wait::Next) => {
+            (Kick::Rest, Wait::Next) if self.entry.conn.may_rest() => {
                 self.end = End::Rest;
                 Poll::Ready(Ok(()))
             }

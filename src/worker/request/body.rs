@@ -33,6 +33,7 @@ pub(crate) struct Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.conn.hold_body(0);
+        self.conn.note_reading(false);
         if !self.is_read && !self.body.is_end_stream() {
             self.conn.note_unread();
             if let Some(streams) = self.connection.as_ref().and_then(|entry| entry.conn.streams()) {
@@ -46,6 +47,7 @@ impl Upload {
     pub(crate) fn new(body: Incoming, entry: &Entry, room: u64) -> Self {
         let chunked = body.size_hint().exact().is_none();
         let (conn, connection) = (Arc::clone(&entry.conn), entry.connection.clone());
+        conn.note_reading(true);
         Self { body, conn, connection, room, chunked, come: 0, is_read: false }
     }
 }
@@ -96,6 +98,7 @@ impl Body for Upload {
         match frame {
             None => {
                 this.is_read = true;
+                this.conn.note_reading(false);
                 this.conn.hold_body(0);
                 // The end of its chunks looks like the end of a head.
                 if std::mem::take(&mut this.chunked) {
