@@ -7,10 +7,16 @@
 //! | `/block`, `/shutdown` | makes every listener's accept(2) wait; shuts every listener down |
 //! | `/narrow` | has every listener drop what clients send, where the kernel lets it, and hold little of it |
 //! | `/flags` | fills every descriptor but its sockets, shared memory included, and makes each of them wait |
+//! | `/relay` | puts what no honest worker does into every queue of connections, until they are full |
+//! | `/end-relay` | shuts these queues down |
 //! | `/signals` | signals every other process of its group, and itself 1,000 times with `USR1` |
 #![expect(clippy::disallowed_methods, reason = "its purpose is to do what it should not")]
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::fs::File;
+use std::io::IoSlice;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,9 +25,10 @@ use axum::routing::get;
 use ferricorn::{App, BoxError, PrepareContext, WorkerContext};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use socket2::{SockFilter, SockRef};
+use socket2::{SockFilter, SockRef, Type};
 
 struct Hostile;
 
@@ -39,6 +46,8 @@ impl App for Hostile {
             .route("/block", get(async || each_listener(wait_in_accept)))
             .route("/shutdown", get(async || each_listener(shut_down)))
             .route("/narrow", get(async || each_listener(narrow)))
+            .route("/relay", get(async || each_sequenced(fill)))
+            .route("/end-relay", get(async || each_sequenced(shut_down)))
             .route("/flags", get(async || spoil_flags()))
             .route("/signals", get(async || signal_others())))
     }
@@ -75,6 +84,53 @@ fn shut_down(listener: &OwnedFd) {
 fn narrow(listener: &OwnedFd) {
     let _failed = SockRef::from(listener).set_recv_buffer_size(1);
     let _failed = SockRef::from(listener).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]);
+}
+
+/// The queues by which workers hand connections over are of this kind, and so is its own channel.
+fn each_sequenced(attack: fn(&OwnedFd)) -> String {
+    let is_sequenced = |it: &OwnedFd| SockRef::from(it).r#type().ok() == Some(Type::SEQPACKET);
+    let sockets: Vec<_> = numbers().into_iter().filter_map(another).filter(is_sequenced).collect();
+    sockets.iter().for_each(attack);
+    format!("{} queues", sockets.len())
+}
+
+/// Sends files, listeners, many sockets and none, with and without what looks like a note, while the other
+/// end may wait for the calls of others.
+fn fill(queue: &OwnedFd) {
+    let note = |address: u8| [&[1, 0, 0, address][..], &[0; 26]].concat();
+    let (pair, file) = (UnixStream::pair(), File::open("/dev/null"));
+    let (Ok((one, other)), Ok(file)) = (pair, file) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0");
+    let (Ok(listener), Ok(lingering)) = (listener, TcpListener::bind("127.0.0.1:0")) else {
+        return;
+    };
+    let client = lingering.local_addr().and_then(TcpStream::connect);
+    let (Ok(client), Ok((lingers, _))) = (client, lingering.accept()) else { return };
+    let _failed = SockRef::from(&lingers).set_linger(Some(Duration::from_secs(60)));
+    while nix::unistd::write(&lingers, &[0; 4096]).is_ok_and(|written| written == 4096)
+        && SockRef::from(&lingers).set_nonblocking(true).is_ok()
+    {}
+    let numbers =
+        [&one.as_fd(), &file.as_fd(), &listener.as_fd(), &lingers.as_fd(), &queue.as_fd()];
+    let numbers = numbers.map(AsRawFd::as_raw_fd);
+    let _failed = fcntl(queue, FcntlArg::F_SETFL(OFlag::empty()));
+    for round in 0..10_000_usize {
+        let text = if round % 3 == 0 {
+            vec![b'o'; round % 500 + 1]
+        } else {
+            note(u8::from(round % 3 == 1))
+        };
+        let count = [1, 1, 1, 1, 0, 2, 5][round % 7];
+        let from = round % (numbers.len() + 1 - count);
+        let rights = [ControlMessage::ScmRights(&numbers[from..from + count])];
+        let rights = if count == 0 { &rights[..0] } else { &rights[..] };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let text = [IoSlice::new(&text)];
+        if sendmsg::<()>(queue.as_raw_fd(), &text, rights, flags, None).is_err() {
+            break;
+        }
+    }
+    drop((other, client));
 }
 
 /// Fills what can be filled, and takes `O_NONBLOCK` from all of it. Its own event loop must not wait, so

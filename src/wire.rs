@@ -1,10 +1,13 @@
-//! The messages between the master and its children. One type for each direction: an order cannot be sent
-//! upwards. What cannot be read is an error, never a panic: a peer may have gone mad, or may be another
-//! version after an upgrade.
+//! The messages between the master and its children, and the note of a worker to the one that goes on with
+//! a connection. One type for each direction: an order cannot be sent upwards. What cannot be read is an
+//! error, never a panic: a peer may have gone mad, or may be another version after an upgrade.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Slot, SlotSet};
+use crate::time::Instant;
 
 /// The longest message of either direction, in bytes.
 pub(crate) const MESSAGE_MAX: usize = 1 + SlotSet::BYTES;
@@ -22,7 +25,8 @@ pub(crate) enum Order {
     Accept(SlotSet),
     /// Here is the listener of this address in this slot; the descriptor comes with the message.
     Listener { address: u16, slot: Slot },
-    /// Here is the bell of this slot; the descriptor comes with the message.
+    /// Here are the bell of this slot and the end of its relay that is taken from; the descriptors come with
+    /// the message.
     Bell { slot: Slot },
     /// Accept what has come in at this address, and then nothing more.
     Close { address: u16 },
@@ -58,6 +62,20 @@ pub(crate) enum Report {
     Measure,
     /// My program has asked for more time to become ready, or to finish.
     NeedsTime,
+}
+
+/// From a worker that drains to the one that goes on with an idle connection, whose socket comes with the
+/// message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdleNote {
+    /// The number of the address that it came in by.
+    pub(crate) address: u16,
+    /// Since when it has been idle.
+    pub(crate) since: Instant,
+    /// The client that a PROXY header has named.
+    pub(crate) source: Option<SocketAddr>,
+    /// True if that header has named TLS.
+    pub(crate) is_https: bool,
 }
 
 /// A message that cannot be read.
@@ -127,6 +145,57 @@ impl Order {
             [b'C', a, b] => Ok(Self::Close { address: u16::from_le_bytes([*a, *b]) }),
             _ => Err(Unreadable),
         }
+    }
+}
+
+impl IdleNote {
+    /// The length of the message.
+    pub(crate) const BYTES: usize = 30;
+    /// The first byte of each: another version's is not read.
+    const VERSION: u8 = 1;
+    const HTTPS: u8 = 1;
+    const SOURCE: u8 = 2;
+
+    /// The message.
+    pub(crate) fn encode(self) -> [u8; Self::BYTES] {
+        let mut message = [0; Self::BYTES];
+        let https = if self.is_https { Self::HTTPS } else { 0 };
+        let source = if self.source.is_some() { Self::SOURCE } else { 0 };
+        message[0] = Self::VERSION;
+        message[1] = https | source;
+        message[2..4].copy_from_slice(&self.address.to_be_bytes());
+        message[4..12].copy_from_slice(&self.since.as_millis().to_be_bytes());
+        if let Some(source) = self.source {
+            let ip = match source.ip() {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            };
+            message[12..14].copy_from_slice(&source.port().to_be_bytes());
+            message[14..].copy_from_slice(&ip.octets());
+        }
+        message
+    }
+
+    /// The note in a message.
+    ///
+    /// # Errors
+    /// When there is none in it.
+    pub(crate) fn decode(message: &[u8]) -> Result<Self, Unreadable> {
+        let message: &[u8; Self::BYTES] = message.try_into().map_err(|_| Unreadable)?;
+        let flags = message[1];
+        if message[0] != Self::VERSION || flags & !(Self::HTTPS | Self::SOURCE) != 0 {
+            return Err(Unreadable);
+        }
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let port = u16::from_be_bytes([message[12], message[13]]);
+        let ip: [u8; 16] = std::array::from_fn(|at| message[14 + at]);
+        let source = SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), port);
+        Ok(Self {
+            address: u16::from_be_bytes([message[2], message[3]]),
+            since: Instant::from_millis(number(&message[4..12])),
+            source: (flags & Self::SOURCE != 0).then_some(source),
+            is_https: flags & Self::HTTPS != 0,
+        })
     }
 }
 
@@ -256,6 +325,23 @@ mod tests {
             }
             if let Ok(report) = Report::decode(&bytes) {
                 prop_assert_eq!(&report.encode()[..], &bytes[..]);
+            }
+        }
+    }
+
+    #[test]
+    fn idle_note_survives_its_message() {
+        for source in ["192.0.2.1:80", "[2001:db8::1]:65535", ""] {
+            for is_https in [false, true] {
+                let (since, source) = (Instant::from_millis(u64::MAX - 1), source.parse().ok());
+                let note = IdleNote { address: 770, since, source, is_https };
+                let message = note.encode();
+                assert_eq!(IdleNote::decode(&message), Ok(note));
+                assert_eq!(IdleNote::decode(&message[1..]), Err(Unreadable));
+                assert_eq!(IdleNote::decode(&[&message[..], &[0]].concat()), Err(Unreadable));
+                let mut later = message;
+                later[0] += 1;
+                assert_eq!(IdleNote::decode(&later), Err(Unreadable));
             }
         }
     }

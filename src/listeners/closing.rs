@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::events::ListenerEvent;
-use super::{Address, Listeners, Noted, Place, Sockets};
+use super::{Address, Listeners, Noted, Place, Relay, Sockets};
 use crate::logging;
 use crate::sys::sink::Sink;
 use crate::sys::socket;
@@ -39,10 +39,11 @@ impl Listeners {
     }
 
     /// The server stops: no new TCP connection begins, handshakes that have begun and queued
-    /// connections go on; files of unix sockets are removed. When the queues are empty, new clients are
-    /// refused.
+    /// connections go on; files of unix sockets are removed; relays take nothing more. When the queues are
+    /// empty, new clients are refused.
     pub(crate) fn retire(&mut self, now: Instant) {
         self.is_stopping = true;
+        self.relays.iter_mut().for_each(Relay::end);
         self.addresses.iter_mut().flatten().for_each(Address::retire);
         let is_shared = |address: &Address| {
             matches!((&address.place, &address.sockets), (Place::Tcp(_), Sockets::Shared(_)))

@@ -1,5 +1,6 @@
 //! The log events of listeners.
 
+use crate::ids::Slot;
 use crate::log_event::log_lines;
 
 log_lines! {
@@ -30,6 +31,13 @@ log_lines! {
                 address: String,
                 harm: String,
                 reason: String,
+            },
+        /// A process has shut down the queue by which a slot's idle connections are handed over, as only a
+        /// worker that was taken over does: they are closed when a worker drains, until a restart.
+        RelayEnded = "relay_ended", Warning,
+            "a process has shut down the queue of kept connections of slot {slot}; until a restart they are \
+             closed when its worker drains" {
+                slot: Slot,
             },
         /// New connections are not refused while the last worker drains: those that arrive then are lost.
         RefuseFailed = "refuse_failed", Warning,

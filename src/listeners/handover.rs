@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, Listeners, Place, Sockets};
+use super::{Address, Listeners, Place, Relay, Sockets};
 use crate::sys::bell::Bell;
 use crate::sys::exec::{self, Passed};
 
@@ -14,6 +14,8 @@ pub(crate) struct Handed {
     addresses: Vec<Option<(Option<String>, Place, HandedSockets)>>,
     slots: u16,
     bells: Vec<i32>,
+    /// Both ends of each.
+    relays: Vec<[i32; 2]>,
     passed: Passed,
 }
 
@@ -50,7 +52,8 @@ impl Listeners {
             .map(|address| address.as_ref().map(hand).transpose())
             .collect::<io::Result<_>>()?;
         let bells = self.bells.iter().map(exec::keep).collect::<io::Result<_>>()?;
-        Ok(Handed { addresses, slots: self.slots, bells, passed: self.passed.clone() })
+        let relays = self.relays.iter().map(Relay::hand_over).collect::<io::Result<_>>()?;
+        Ok(Handed { addresses, slots: self.slots, bells, relays, passed: self.passed.clone() })
     }
 
     /// Takes over what the image before has handed over.
@@ -75,14 +78,15 @@ impl Listeners {
             .collect::<io::Result<_>>()?;
         let bell = |number| exec::inherited(number).map(Bell::from);
         let bells = handed.bells.into_iter().map(bell).collect::<io::Result<_>>()?;
-        let (retired, passed, slots) = (Vec::new(), handed.passed, handed.slots);
-        let (close_at, options_at, is_stopping) = (None, None, false);
-        Ok(Self { addresses, slots, bells, retired, close_at, options_at, is_stopping, passed })
+        let relays = handed.relays.into_iter().map(Relay::take_over).collect::<io::Result<_>>()?;
+        let (slots, passed) = (handed.slots, handed.passed);
+        Ok(Self { addresses, slots, bells, relays, passed, ..Self::default() })
     }
 
     /// The next image did not come.
     pub(crate) fn keep_no_more(&self) {
         self.bells.iter().for_each(exec::keep_no_more);
+        self.relays.iter().for_each(Relay::keep_no_more);
         for (_, address) in self.open_addresses() {
             match &address.sockets {
                 Sockets::PerSlot(sockets) => sockets.iter().for_each(exec::keep_no_more),

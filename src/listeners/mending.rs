@@ -50,6 +50,7 @@ impl Listeners {
         if self.is_stopping {
             return false;
         }
+        self.look_at_relays();
         let has_options = self.options_at.is_none_or(|at| now.since(at) >= OPTIONS_AGAIN);
         if has_options {
             self.options_at = Some(now);

@@ -11,6 +11,7 @@ mod handover;
 mod mending;
 mod noted;
 mod open;
+mod relays;
 mod steering;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use crate::time::Instant;
 use self::events::ListenerEvent;
 use self::noted::Noted;
 use self::open::Refusal;
+use self::relays::Relay;
 pub(crate) use handover::Handed;
 
 /// Every address, opened.
@@ -45,6 +47,8 @@ pub(crate) struct Listeners {
     slots: u16,
     /// The bell of each slot: who rings it asks the slot's worker for help.
     bells: Vec<Bell>,
+    /// The relay of each slot.
+    relays: Vec<Relay>,
     /// Addresses that were let go, until when they are kept.
     retired: Vec<(Instant, Address)>,
     /// In a stop: when to look next whether the TCP listeners can be closed.
@@ -112,10 +116,13 @@ impl Listeners {
     ) -> Result<Self, Error> {
         let bells = (0..slots).map(|_| Bell::new()).collect::<io::Result<_>>();
         let bells = bells.map_err(|source| Error::System { action: "open bells", source })?;
+        let relays = (0..slots).map(|_| Relay::new()).collect::<io::Result<_>>();
+        let relays = relays.map_err(|source| Error::System { action: "open relays", source })?;
         let mut listeners = Self {
             addresses: Vec::new(),
             slots,
             bells,
+            relays,
             retired: Vec::new(),
             close_at: None,
             options_at: None,
@@ -302,7 +309,7 @@ impl Listeners {
     /// Opens the next slot, for every address or none: a socket that is not accepted from would be given
     /// connections.
     fn open_slot(&mut self, backlog: u32) -> io::Result<Vec<u16>> {
-        let bell = Bell::new()?;
+        let (bell, relay) = (Bell::new()?, Relay::new()?);
         let next = usize::from(self.slots);
         let lacking = (0..).zip(&self.addresses).filter_map(|(at, address)| match address {
             Some(Address {
@@ -316,6 +323,7 @@ impl Listeners {
             })
             .collect::<io::Result<_>>()?;
         self.bells.push(bell);
+        self.relays.push(relay);
         let numbers = opened.iter().map(|(at, _)| *at).collect();
         for (at, socket) in opened {
             self.receive(at, Slot::new(self.slots), socket);
@@ -354,10 +362,12 @@ impl Listeners {
         }
     }
 
-    /// Every descriptor that a worker needs: the sockets of open addresses, and the bells.
+    /// Every descriptor that a worker needs: the sockets of open addresses, the bells and the relays.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let sockets = self.open_addresses().flat_map(|(_, address)| address.sockets());
-        sockets.map(AsRawFd::as_raw_fd).chain(self.bells.iter().map(AsRawFd::as_raw_fd)).collect()
+        let bells = self.bells.iter().map(AsRawFd::as_raw_fd);
+        let relays = self.relays.iter().flat_map(Relay::descriptors);
+        sockets.map(AsRawFd::as_raw_fd).chain(bells).chain(relays).collect()
     }
 
     /// The sockets that a program is given, with their addresses and names: those of the configuration's
@@ -413,18 +423,20 @@ impl Listeners {
         }
     }
 
-    /// The bell of a further slot, which the master sent to a worker.
-    pub(crate) fn receive_bell(&mut self, slot: Slot, bell: OwnedFd) {
+    /// The bell and the relay of a further slot, which the master sent to a worker.
+    pub(crate) fn receive_bell(&mut self, slot: Slot, [bell, taker]: [OwnedFd; 2]) {
         if self.bells.len() == slot.index() {
             self.bells.push(bell.into());
+            self.relays.push(Relay::received(taker));
             self.slots = slot.number() + 1;
         }
     }
 
-    /// Connections that wait in this slot, over all addresses.
+    /// Connections that wait in this slot, over all addresses and in its relay.
     pub(crate) fn queue_length(&self, slot: Slot) -> u32 {
         let length = |(_, listener)| socket::queue_length(listener).unwrap_or(0);
-        self.of_slot(slot).map(length).sum()
+        let relayed = self.relays.get(slot.index()).map_or(0, Relay::waiting);
+        self.of_slot(slot).map(length).sum::<u32>().saturating_add(relayed)
     }
 
     /// Connections that wait at each address, in the order of [`Listeners::names`]; `None` where the

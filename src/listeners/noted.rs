@@ -63,6 +63,20 @@ impl Listeners {
         }
     }
 
+    /// Returns true if a connection of this address may have this local address, which is `None` on a unix
+    /// socket; `None` where the address is not open.
+    pub(crate) fn may_have(&self, number: u16, local: Option<SocketAddr>) -> Option<bool> {
+        Some(match &self.addresses.get(usize::from(number))?.as_ref()?.place {
+            Place::Tcp(own) => local.is_some_and(|local| {
+                let is_everywhere = own.ip().is_unspecified();
+                let is_there = || own.ip().to_canonical() == local.ip().to_canonical();
+                own.port() == local.port() && (is_everywhere || is_there())
+            }),
+            Place::Unix { .. } => local.is_none(),
+            Place::Inherited { address, .. } => address.is_some() == local.is_some(),
+        })
+    }
+
     fn noted(&self, number: u16) -> Option<&Noted> {
         let address = self.addresses.get(usize::from(number))?.as_ref()?;
         Some(&address.noted)

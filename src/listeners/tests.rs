@@ -62,6 +62,7 @@ fn slots_that_were_opened_before_one_that_cannot_be_are_told() {
     assert_eq!(first.len(), 2);
     listeners.slots = 1;
     listeners.bells.truncate(1);
+    listeners.relays.truncate(1);
     if let Some(Address { sockets: Sockets::PerSlot(sockets), .. }) = &mut listeners.addresses[0] {
         sockets.truncate(1);
     }

@@ -153,6 +153,7 @@ impl<A: App> Master<A> {
                 // Of no other child: an address that is let go while it runs would be listened at still.
                 let mut listeners = std::mem::take(&mut self.listeners);
                 listeners.forget_retired();
+                listeners.keep_giver_of(slot);
                 listeners.note(&parting.config);
                 kept.extend(listeners.descriptors());
                 let tls = self.tls.take_for(parting.generation);

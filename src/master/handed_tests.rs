@@ -15,7 +15,7 @@ use crate::logging::Kind;
 use crate::scoreboard::{Doing, Place};
 use crate::sys::incarnation::Incarnation;
 use crate::time::Instant;
-use crate::wire::LogOrder;
+use crate::wire::{IdleNote, LogOrder};
 use crate::{listeners, supervisor};
 
 /// The words of shared memory that are not zero, each behind its place.
@@ -78,7 +78,10 @@ fn messages_belong_to_the_version() {
         Report::NeedsTime,
     ];
     let reports = reports.map(|report| format!("{report:?}: {:?}\n", report.encode()));
-    let text = [orders.concat(), log.concat(), reports.concat()].concat();
+    let (since, source) = (Instant::from_millis(7), "192.0.2.1:80".parse().ok());
+    let note = IdleNote { address: 515, since, source, is_https: true };
+    let note = format!("{note:?}: {:?}\n", note.encode());
+    let text = [orders.concat(), log.concat(), reports.concat(), note].concat();
     insta::assert_snapshot!(versioned(&text));
 }
 

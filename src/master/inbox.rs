@@ -28,7 +28,7 @@ pub(super) enum Source {
     Kid(i32),
     /// Room for an order to that child.
     Room(i32),
-    /// A listener of this slot.
+    /// A listener of this slot, or its relay.
     Queue(Slot),
     /// The answer of the process that loads a configuration.
     Loading,
@@ -53,9 +53,10 @@ impl<A: App> Master<A> {
             }
         }
         for slot in self.armed.iter() {
-            for (_, listener) in self.listeners.of_slot(slot) {
+            let listeners = self.listeners.of_slot(slot).map(|(_, listener)| listener);
+            for queue in listeners.chain(self.listeners.watched_relay(slot)) {
                 sources.push(Source::Queue(slot));
-                descriptors.push((listener, Interest::Read));
+                descriptors.push((queue, Interest::Read));
             }
         }
         if let Some(loading) = &self.loading {

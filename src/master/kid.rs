@@ -122,17 +122,22 @@ impl Kid {
     /// Sends the orders that are still to be sent, as far as there is room.
     fn send_orders(&mut self, listeners: &Listeners) {
         while let Some(order) = self.unsent.front() {
-            let descriptor = match *order {
-                Order::Listener { address, slot } => listeners.get(address, slot),
-                Order::Bell { slot } => listeners.bell(slot).map(AsFd::as_fd),
+            let descriptors: Vec<BorrowedFd<'_>> = match *order {
+                Order::Listener { address, slot } => {
+                    listeners.get(address, slot).into_iter().collect()
+                }
+                Order::Bell { slot } => {
+                    let bell = listeners.bell(slot).map(AsFd::as_fd);
+                    bell.into_iter().chain(listeners.taker(slot).map(AsFd::as_fd)).collect()
+                }
                 Order::Announce
                 | Order::Drain
                 | Order::Stop
                 | Order::Accept(_)
-                | Order::Close { .. } => None,
+                | Order::Close { .. } => Vec::new(),
             };
             let (message, length) = order.encode();
-            match self.send(&message[..length], descriptor.as_slice()) {
+            match self.send(&message[..length], &descriptors) {
                 Sent::Later => return,
                 // A child whose channel is closed is about to be reaped.
                 Sent::Whole | Sent::Never => drop(self.unsent.pop_front()),

@@ -34,7 +34,9 @@ fn written() -> String {
     let state = json!({
         "version": STATE_VERSION,
         "supervisor": supervisor,
-        "listeners": { "addresses": [null], "slots": 2, "bells": [4, 5], "passed": [14] },
+        "listeners": {
+            "addresses": [null], "slots": 2, "bells": [4, 5], "relays": [[17, 18], [19, 20]], "passed": [14],
+        },
         "tls": {
             "bundles": { "1": { "memory": 16, "expiries": [{ "file": "a.crt", "at": 4 }] } },
             "tickets": [17, 9],

@@ -21,6 +21,10 @@ pub(crate) struct Origin {
     /// The name by which its routes are found.
     pub(crate) name: Option<&'static str>,
     pub(crate) local: Local,
+    /// The number of its address, where another worker can go on with its idle connections.
+    pub(crate) number: Option<u16>,
+    /// True if the configuration has the address no more as it was: its connections end.
+    pub(crate) is_stale: bool,
 }
 
 /// The local address of a connection.
@@ -112,7 +116,7 @@ mod tests {
     use super::*;
 
     fn origin(socket: &OpenSocket) -> Origin {
-        Origin { name: Some("office"), local: socket.local() }
+        Origin { name: Some("office"), local: socket.local(), ..Origin::default() }
     }
 
     #[test]

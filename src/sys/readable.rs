@@ -10,6 +10,7 @@ use super::acceptor::Acceptor;
 use super::bell::Bell;
 use super::channel::Lower;
 use super::notes::NoteSocket;
+use super::relay::Taker;
 use super::signals::Signals;
 
 /// Types that own one descriptor, the same one for as long as they live.
@@ -19,6 +20,7 @@ impl Owner for Bell {}
 impl Owner for Lower {}
 impl Owner for NoteSocket {}
 impl Owner for Signals {}
+impl Owner for Taker {}
 
 /// Has the event loop tell when there is something to read.
 ///

@@ -17,6 +17,7 @@ pub(crate) mod in_process;
 mod polls;
 mod pulse;
 mod recorder;
+mod relay;
 mod server;
 mod telemetry;
 mod turns;
@@ -339,13 +340,16 @@ async fn next_call(
                     Ok(Received::Nothing) | Err(_) => ready.clear_ready(),
                     Ok(Received::End) => return Call::Orphaned,
                     Ok(Received::Message { length, descriptors }) => {
-                        match (Order::decode(&message[..length]), descriptors.into_iter().next()) {
+                        let mut descriptors = descriptors.into_iter();
+                        match (Order::decode(&message[..length]), descriptors.next()) {
                             (Ok(Order::Listener { address, slot }), Some(listener)) => {
                                 server.listeners().receive(address, slot, listener);
                                 return Call::Received;
                             }
                             (Ok(Order::Bell { slot }), Some(bell)) => {
-                                server.listeners().receive_bell(slot, bell);
+                                if let Some(taker) = descriptors.next() {
+                                    server.listeners().receive_bell(slot, [bell, taker]);
+                                }
                                 return Call::Received;
                             }
                             (Ok(order), _) => return Call::Order(order),

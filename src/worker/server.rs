@@ -27,6 +27,7 @@ use super::polls::Noted;
 use super::proxy::forwarded::Trusted;
 use super::proxy::header::Proxied;
 use super::pulse::heartbeat_interval;
+use super::relay::Relaying;
 use super::request::health::Health;
 use super::request::own;
 use super::request::service::Requests;
@@ -139,6 +140,7 @@ pub(super) struct Server {
     pub(super) closing: Mutex<HashSet<u16>>,
     /// The memory of having asked siblings for help.
     pub(super) asking: Mutex<Asking>,
+    pub(super) relaying: Relaying,
 }
 
 impl Server {
@@ -192,6 +194,7 @@ impl Server {
             accepting: Mutex::new(HashMap::new()),
             closing: Mutex::new(HashSet::new()),
             asking: Mutex::default(),
+            relaying: Relaying::default(),
         }
     }
 
@@ -319,12 +322,16 @@ impl Server {
         self.converse(watched, peer).await;
     }
 
+    /// Returns true if a connection of this peer begins with a PROXY header.
+    pub(super) fn believes_proxy(&self, peer: Option<SocketAddr>) -> bool {
+        self.proxies.as_ref().is_some_and(|proxies| proxies.has_peer(peer))
+    }
+
     /// Returns the client of a connection: the other end of the socket, or the one that a proxy there
     /// names. `None` where there should be a proxy and is none.
     async fn peer(&self, watched: &mut Watched, peer: Option<SocketAddr>) -> Option<Client> {
-        match &self.proxies {
-            Some(proxies) if proxies.has_peer(peer) => {}
-            Some(_) | None => return Some(Client::direct(peer, Scheme::Http)),
+        if !self.believes_proxy(peer) {
+            return Some(Client::direct(peer, Scheme::Http));
         }
         match watched.take_proxy_header().await {
             Ok(Proxied { source, scheme }) => {
@@ -342,15 +349,26 @@ impl Server {
     /// Requests and answers, until the connection ends, with rests in between.
     async fn converse(self: Arc<Self>, watched: Watched, peer: Client) {
         let entry = Arc::clone(watched.entry());
-        let mut awake = watched;
-        loop {
-            if entry.conn.streams().is_some() {
-                return Box::pin(self.multiplex(awake, peer)).await;
-            }
-            // In a place of its own, which is given back while the connection rests.
-            Box::pin(self.speak(awake, peer)).await;
-            let Some(stream) = entry.woken().await else { return };
-            awake = Watched::new(stream, Arc::clone(&entry), head_room(&self.limits));
+        self.discuss(watched, peer).await;
+        self.go_on(entry, peer).await;
+    }
+
+    /// The same of a connection that rests.
+    pub(super) async fn go_on(self: Arc<Self>, entry: Arc<Entry>, peer: Client) {
+        while let Some(stream) = entry.woken(peer).await {
+            let mut watched = Watched::new(stream, Arc::clone(&entry), head_room(&self.limits));
+            watched.scheme = peer.scheme();
+            self.discuss(watched, peer).await;
+        }
+    }
+
+    /// Requests and answers, until the connection ends or rests, in a place of its own, which is given back
+    /// then.
+    async fn discuss(self: &Arc<Self>, watched: Watched, peer: Client) {
+        if watched.entry().conn.streams().is_some() {
+            Box::pin(self.multiplex(watched, peer)).await;
+        } else {
+            Box::pin(self.speak(watched, peer)).await;
         }
     }
 
@@ -366,7 +384,6 @@ impl Server {
         }
     }
 
-    /// Requests and answers, until the connection ends or rests.
     async fn speak(self: &Arc<Self>, watched: Watched, peer: Client) {
         let conn = Arc::clone(&watched.entry().conn);
         let listener = watched.entry().listener.name;

@@ -5,6 +5,7 @@
 //! has been idle for longest is closed. Where none is idle, every answer is its connection's last one as
 //! long as a client waits, which no client can take for a loss. A sibling that has room comes first.
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,7 +13,6 @@ use tokio::io::unix::AsyncFd;
 
 use super::INTERVAL_OF_COMPLAINTS;
 use crate::logging;
-use crate::sys::acceptor::Acceptor;
 use crate::sys::clock;
 use crate::worker::events::WorkerEvent;
 use crate::worker::server::Server;
@@ -32,19 +32,27 @@ impl Server {
         self.conns.count() < self.connections_max
     }
 
-    /// Waits until this worker may take one connection more. Where a client waits for that, one is
-    /// closed for it.
-    pub(crate) async fn room(&self, listener: &AsyncFd<Acceptor>) {
+    /// Waits until this worker may take one connection more, or the queue has ended. Where a client waits for
+    /// that, one is closed for it.
+    pub(crate) async fn room<T: AsRawFd>(
+        &self,
+        queue: &AsyncFd<T>,
+        has_waiting: impl Fn(&T) -> bool,
+    ) {
         while !self.has_room() {
             let ready = tokio::select! {
                 biased;
                 () = self.until(|open| open < self.connections_max) => return,
-                ready = listener.readable() => ready,
+                ready = queue.readable() => ready,
             };
             // The runtime ends, and this task with it.
             let Ok(mut ready) = ready else { return };
-            if listener.get_ref().has_waiting() {
-                self.make_room(listener.get_ref()).await;
+            let has_waiting = || has_waiting(queue.get_ref());
+            if has_waiting() {
+                self.make_room(has_waiting).await;
+            } else if ready.ready().is_read_closed() {
+                // None will wait.
+                return;
             } else {
                 ready.clear_ready();
             }
@@ -52,10 +60,10 @@ impl Server {
     }
 
     /// Closes connections until there is room, or no client waits any more.
-    async fn make_room(&self, listener: &Acceptor) {
+    async fn make_room(&self, has_waiting: impl Fn() -> bool) {
         let since = clock::coarse_millis();
         let mut shortage = None;
-        while listener.has_waiting() {
+        while has_waiting() {
             let waited = Duration::from_millis(clock::coarse_millis().saturating_sub(since));
             if waited >= SIBLINGS || !self.has_sibling_with_room() {
                 self.say_full();

@@ -34,14 +34,14 @@ use crate::worker::events::WorkerEvent;
 use crate::worker::server::Server;
 
 /// The time that a worker that has no descriptor or memory for a connection waits for some.
-const EXHAUSTED: Duration = Duration::from_millis(100);
+pub(crate) const EXHAUSTED: Duration = Duration::from_millis(100);
 /// The milliseconds between two lines that say that connections cannot be accepted.
 pub(crate) const INTERVAL_OF_COMPLAINTS: u64 = 60_000;
 /// The number of times, and the time between them, that a worker looks whether a sibling has helped.
 /// One that is awake has at the first look; one that waits for a processor, as all do on a busy
 /// machine, takes longer. One that is blocked costs all of it, once a second.
 const LOOKS: u32 = 4;
-const LOOK: Duration = Duration::from_millis(1);
+pub(crate) const LOOK: Duration = Duration::from_millis(1);
 
 /// The queue of one listener.
 #[derive(Debug)]
@@ -52,12 +52,34 @@ pub(crate) struct Queue {
 
 /// The kind of a listener's connections.
 #[derive(Clone, Copy, Debug)]
-struct ListenerKind {
-    is_tls: bool,
+pub(crate) struct ListenerKind {
+    /// The number of its address.
+    number: u16,
+    pub(crate) is_tls: bool,
     /// The name by which its routes are found.
     name: Option<&'static str>,
     /// The local address of every connection; `None` where each may have another one.
     local: Option<SocketAddr>,
+}
+
+impl ListenerKind {
+    /// The socket of a connection in the event loop, its other end, and its listener.
+    ///
+    /// # Errors
+    /// The error of epoll_ctl(2).
+    pub(crate) fn open(
+        &self,
+        accepted: Accepted,
+    ) -> io::Result<(Socket, Option<SocketAddr>, Origin)> {
+        let (mut socket, peer) = match accepted {
+            Accepted::Tcp(stream, peer) => (Socket::tcp(stream)?, Some(peer)),
+            Accepted::Unix(stream) => (Socket::unix(stream)?, None),
+        };
+        let is_known = peer.is_none() || self.local.is_some();
+        let local = if is_known { Local::Known(self.local) } else { socket.local() };
+        let number = (!self.is_tls).then_some(self.number);
+        Ok((socket, peer, Origin { name: self.name, local, number, is_stale: false }))
+    }
 }
 
 impl Server {
@@ -74,6 +96,7 @@ impl Server {
             .flat_map(|slot| listeners.of_slot(slot).map(move |(at, fd)| ((at, slot), fd)))
             .chain(listeners.shared().map(|(at, fd)| ((at, self.slot), fd)))
             .collect();
+        self.take_from(&listeners, slots);
         let closing = lock(&self.closing).clone();
         let mut accepting = lock(&self.accepting);
         accepting.retain(|key, task| {
@@ -178,7 +201,7 @@ impl Server {
     ) {
         loop {
             // A full worker leaves new connections to its siblings.
-            self.room(&listener).await;
+            self.room(&listener, Acceptor::has_waiting).await;
             let ready = tokio::select! {
                 biased;
                 () = self.until(|open| open >= self.connections_max) => continue,
@@ -226,24 +249,17 @@ impl Server {
         }
     }
 
-    fn kind(&self, listeners: &Listeners, address: u16) -> ListenerKind {
+    pub(crate) fn kind(&self, listeners: &Listeners, address: u16) -> ListenerKind {
         let name = |name| self.routes.named.iter().find(|(other, _)| *other == name);
         let name = listeners.name(address).and_then(name).map(|(name, _)| *name);
         let (is_tls, local) = (listeners.is_tls(address), listeners.local(address));
-        ListenerKind { is_tls, name, local }
+        ListenerKind { number: address, is_tls, name, local }
     }
 
     fn begin(self: &Arc<Self>, accepted: Accepted, kind: ListenerKind) {
         let queue_wait = self.queue_wait(&accepted);
-        let socket = match accepted {
-            Accepted::Tcp(stream, peer) => Socket::tcp(stream).map(|tcp| (tcp, Some(peer))),
-            Accepted::Unix(stream) => Socket::unix(stream).map(|socket| (socket, None)),
-        };
-        match socket {
-            Ok((mut socket, peer)) => {
-                let is_known = peer.is_none() || kind.local.is_some();
-                let local = if is_known { Local::Known(kind.local) } else { socket.local() };
-                let listener = Origin { name: kind.name, local };
+        match kind.open(accepted) {
+            Ok((socket, peer, listener)) => {
                 self.serve(socket, peer, listener, kind.is_tls, queue_wait);
             }
             Err(error) => self.complain(&error),
@@ -342,7 +358,7 @@ impl Server {
     }
 
     /// Says that connections cannot be accepted; once a minute, however often that happens.
-    fn complain(&self, error: &io::Error) {
+    pub(crate) fn complain(&self, error: &io::Error) {
         let now = clock::coarse_millis();
         // ORDERING: it stands for itself: Relaxed.
         let said = self.complained_at.load(Ordering::Relaxed);

@@ -243,6 +243,14 @@ impl Conns {
         }
     }
 
+    /// Has every idle connection rest, and those that rest see that they are asked again.
+    pub(crate) fn rest_idle(&self) {
+        for (_, conn) in self.lock().iter().filter(|(_, conn)| conn.wait() == Wait::Next) {
+            conn.give(Kick::Rest);
+            conn.kicked.notify_one();
+        }
+    }
+
     /// Kicks every connection that has had nothing to do for so long: not those whose first request has
     /// not come.
     pub(crate) fn close_idle(&self, grace: Duration) {

@@ -102,6 +102,11 @@ impl Socket {
         matches!(self.socket, ClientSocket::Taken)
     }
 
+    /// The socket where nothing was read ahead of it.
+    pub(crate) fn whole(&self) -> Option<BorrowedFd<'_>> {
+        self.as_fd().filter(|_| self.ahead.is_empty())
+    }
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.socket {
             ClientSocket::Tcp(stream) => Some(stream.as_fd()),

@@ -1,7 +1,7 @@
 //! A client's stream: its socket, or TLS on it.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -57,6 +57,14 @@ impl Stream {
     /// The number of its socket, for as long as it is open.
     pub(crate) fn number(&self) -> RawFd {
         self.socket().number()
+    }
+
+    /// The socket that is all of the stream: there is no TLS on it, and nothing was read ahead.
+    pub(crate) fn whole(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Plain(socket) => socket.whole(),
+            Self::Tls(_) => None,
+        }
     }
 
     /// Returns true if its connection rests, so that it is elsewhere.

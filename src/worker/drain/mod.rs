@@ -1,6 +1,7 @@
 //! The drain of a worker, which loses no request.
 //!
-//! Keep-alive connections cannot be closed at once: the client's next request may be on its way. So
+//! Keep-alive connections cannot be closed at once: the client's next request may be on its way. Those that
+//! are idle are handed to the worker that serves the slot from then on ([`super::relay`]). On the others
 //! every further answer says `Connection: close`, and only what stays idle for a while is closed.
 
 mod pace;
@@ -70,6 +71,9 @@ impl Leaving {
         quit: impl Future<Output = ()>,
     ) {
         let patience = self.time_left(server, config);
+        if self == Self::Drain {
+            server.begin_to_give();
+        }
         server.leave();
         let graceful = config.graceful_timeout.mul_f64(config.drain_spread);
         let spread = match self {
@@ -88,6 +92,7 @@ impl Leaving {
             () = self.drain(server, [spread, patience]) => {}
         }
         server.stop_accepting(|_| true).await;
+        server.stop_taking().await;
         let left = server.conns.unfinished();
         server.cut();
         // Handlers are dropped before the application is told that they have ended.
@@ -143,7 +148,10 @@ impl Leaving {
     /// Ends when no connection is left.
     async fn let_go(self, server: &Arc<Server>) {
         match self {
-            Self::Drain | Self::Now => server.stop_accepting(|_| true).await,
+            Self::Drain | Self::Now => {
+                server.stop_accepting(|_| true).await;
+                server.stop_taking().await;
+            }
             Self::Stop | Self::Orphaned => {
                 tokio::time::sleep(SETTLE).await;
                 if self == Self::Stop {
@@ -153,11 +161,15 @@ impl Leaving {
                 let queues = server.queues(|_| true);
                 server.stop_accepting(|_| true).await;
                 server.take_waiting(queues).await;
+                server.take_last().await;
             }
         }
         // An address that is let go meanwhile is closed when no process holds it.
         *server.listeners() = Listeners::default();
-        empty(server).await;
+        tokio::select! {
+            () = empty(server) => {}
+            never = server.give_idle() => match never {},
+        }
     }
 }
 

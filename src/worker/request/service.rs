@@ -319,7 +319,7 @@ fn finish(
     } else if is_tunnel {
         // What the client has sent for its tunnel must not be read as a request.
         response.headers_mut().insert(CONNECTION, CLOSE);
-    } else if ticket.server.is_closing() && !is_followed(&ticket, socket) {
+    } else if ticket.server.ends(&ticket, ticket.body) && !is_followed(&ticket, socket) {
         // Said on the last answer only: what is pipelined behind it is still answered.
         response.headers_mut().insert(CONNECTION, CLOSE);
     }

@@ -148,8 +148,8 @@ impl Entry {
     }
 
     /// The stream of a connection that rests, when it is needed again: something came in, or it is time
-    /// to end it. `None` when it has ended already.
-    pub(crate) async fn woken(&self) -> Option<Stream> {
+    /// to end it. `None` when it has ended already, or this client's connection was handed over.
+    pub(crate) async fn woken(&self, client: Client) -> Option<Stream> {
         let stream =
             std::mem::take(&mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner));
         if stream.is_taken() {
@@ -159,6 +159,9 @@ impl Entry {
             return Some(stream);
         }
         loop {
+            if self.server.hand_over(self, &stream, client) {
+                return None;
+            }
             tokio::select! {
                 // An error is hyper's to find.
                 _ = stream.has_more() => break,
@@ -267,6 +270,9 @@ impl Entry {
         }
         if self.conn.wait() != Wait::Other {
             self.conn.note_answered(body);
+            if self.conn.wait() == Wait::Next && self.server.hands_over(self) {
+                self.conn.give(Kick::Rest);
+            }
         }
     }
 
