@@ -48,10 +48,10 @@ fn signals_of_a_worker_reach_no_master_and_no_logger() {
     prove_health(server);
 }
 
-/// It shares its listeners with its siblings and the end of its channel with the master: nothing of the
+/// It shares its listeners and relays with its siblings and the end of its channel with the master: nothing of the
 /// master's own, such as the way of its signals.
 #[test]
-fn descriptors_shared_with_the_master_are_listeners_and_a_channel() {
+fn descriptors_shared_with_the_master_are_listeners_relays_and_a_channel() {
     let Some(server) = hostile("") else { return };
     let names = |pid: i32| -> BTreeSet<String> {
         let name = |it: &i32| read_link(format!("/proc/{pid}/fd/{it}")).ok();
@@ -62,7 +62,8 @@ fn descriptors_shared_with_the_master_are_listeners_and_a_channel() {
     };
     let shared = &names(server.pid()) & &names(server.worker(0));
     let count = |kind: &str| shared.iter().filter(|name| name.starts_with(kind)).count();
-    assert_eq!((count("socket:"), count("pipe:")), (2, 1), "{shared:?}");
+    // Two listeners; one end of each slot's relay, and the other one of its own.
+    assert_eq!((count("socket:"), count("pipe:")), (2 + 3, 1), "{shared:?}");
     server.stop();
 }
 
@@ -99,6 +100,46 @@ fn attack(server: &Ferricorn, target: &str, told: &str) {
         now.iter().any(|(slot, pid)| *slot == 0 && *pid != before[0].1).then_some(())
     });
     eventually("it serves at the same address", PATIENCE, || server.get("/").ok());
+}
+
+/// The worker that takes what another has put into its relay closes it, and serves.
+#[test]
+fn anything_in_a_relay_harms_no_worker_that_takes_it() {
+    let Some(server) = hostile("stall_timeout = 2") else { return };
+    for _ in 0..3 {
+        // What it takes itself may have an end that lingers.
+        let _answer = server.get("/relay");
+        let before = server.workers();
+        send(before[0].1, Signal::SIGKILL);
+        eventually("another worker in its place", PATIENCE, || {
+            let now = server.workers();
+            now.iter().any(|(slot, pid)| *slot == 0 && *pid != before[0].1).then_some(())
+        });
+        for _ in 0..20 {
+            server.get("/").expect("it serves");
+        }
+    }
+    let log = server.log();
+    assert!(!log.contains("stall"), "{log}");
+    prove_health(server);
+}
+
+/// A relay that was shut down is no relay: idle connections have their grace.
+#[test]
+fn relay_that_was_shut_down_is_noticed_and_not_used() {
+    let Some(server) = hostile("") else { return };
+    let mut kept = server.connect();
+    assert_eq!(kept.get("/").expect("it is answered").status, 200);
+    server.get("/end-relay").expect("it is answered");
+    server.signal(Signal::SIGHUP);
+    server.wait_log("has shut down the queue of kept connections of slot 0");
+    server.wait_log("reloaded: generation 2");
+    assert_eq!(kept.rest().expect("it ends in order"), b"");
+    for _ in 0..20 {
+        server.get("/").expect("it serves");
+    }
+    server.signal(Signal::SIGTERM);
+    server.stop();
 }
 
 #[test]

@@ -190,12 +190,12 @@ fn without_descriptors_a_worker_waits_and_recovers() {
 /// hold, says so, and leaves the others to its siblings.
 #[test]
 fn a_worker_takes_no_more_connections_than_it_can_hold() {
-    // Each has the listeners and the bells of all twelve; the master has seven for each of them.
+    // Each has the listeners, the bells and the relays of all twelve; the master has nine for each of them.
     let server = Ferricorn::unruly()
         .config("workers = 12")
-        .wrapped(&["sh", "-c", "ulimit -n 120; exec \"$@\"", "sh"])
+        .wrapped(&["sh", "-c", "ulimit -n 150; exec \"$@\"", "sh"])
         .start();
-    let said = "worker_connections is 1000, and a process may have 120 files open here: each worker \
+    let said = "worker_connections is 1000, and a process may have 150 files open here: each worker \
                 takes ";
     server.wait_log(said);
     server.wait_workers(12);

@@ -60,6 +60,7 @@ mod programs;
 mod prometheus;
 mod proxies;
 mod recycling;
+mod relays;
 mod releases;
 #[path = "../../../tests/support/request.rs"]
 mod request;
