@@ -30,6 +30,8 @@ impl Supervisor {
                 self.end_yielding(now, out);
                 self.advance_reload(now, out);
                 self.begin_reload(now, out);
+                // Workers that were to be replaced may serve on: those are asked again.
+                self.settle_commands(out);
                 self.check_workers(now, out);
                 self.open_slots(out);
                 self.park_surplus(now, out);
@@ -40,7 +42,6 @@ impl Supervisor {
                 self.fill_vacancies(now, out);
                 self.replace(now, out);
                 self.complain(now, out);
-                self.settle_commands(out);
             }
         }
         if self.phase != Phase::Gone {

@@ -130,6 +130,20 @@ fn restart_gives_up_and_keeps_the_worker_that_serves() {
 }
 
 #[test]
+fn worker_that_a_failed_restart_keeps_is_watched_again() {
+    let script = "
+        @900 command 7 restart 0
+        @910 exited 103 code 1
+        @1500 exited 104 code 1
+        @2500 exited 105 code 1
+    ";
+    let text = served("workers=1 memory=100", script);
+    let (_, after) = text.split_once("exited 105 code 1").expect("it is told");
+    let orders = after.split("\n@").next().unwrap_or_default();
+    assert!(orders.contains("answer 7 failed") && orders.contains("read memory #2"), "{text}");
+}
+
+#[test]
 fn scale_is_answered_when_so_many_serve() {
     let script = "
         @1000 command 7 scale 3
