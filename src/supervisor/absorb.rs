@@ -3,6 +3,7 @@
 
 use crate::ids::{ChildId, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
+use crate::supervisor::auxiliary::Role;
 use crate::supervisor::backoff::Refusals;
 use crate::supervisor::event::{Event, ExitStatus, Signal};
 use crate::supervisor::notice::{Ending, Notice};
@@ -23,26 +24,20 @@ impl Supervisor {
             Event::Upgraded => self.note_upgraded(now, out),
             Event::Started | Event::Tick => {}
             Event::Signalled(signal) => self.note_signal(now, signal, out),
-            Event::Forked { child: ChildId::LOGGER, pid } => self.note_logger_forked(pid, out),
-            Event::ForkFailed { child: ChildId::LOGGER, reason } => {
-                self.note_logger_unforked(now, reason, out);
-            }
-            Event::Forked { child: ChildId::STATS, pid } => self.note_stats_forked(pid, out),
-            Event::ForkFailed { child: ChildId::STATS, reason } => {
-                self.note_stats_unforked(now, reason, out);
-            }
-            Event::Forked { child, pid } => self.note_forked(now, child, pid, out),
-            Event::ForkFailed { child, reason } => self.note_fork_failed(now, child, reason, out),
+            Event::Forked { child, pid } => match Role::of(child) {
+                Some(role) => self.note_auxiliary_forked(role, pid, out),
+                None => self.note_forked(now, child, pid, out),
+            },
+            Event::ForkFailed { child, reason } => match Role::of(child) {
+                Some(role) => self.note_auxiliary_unforked(role, now, reason, out),
+                None => self.note_fork_failed(now, child, reason, out),
+            },
             Event::Ready { child } => self.note_ready(now, child, out),
             Event::WorkerDue { child, why } => self.note_due(now, child, why, out),
-            Event::Exited { pid, status } if self.logger.is(pid) => {
-                self.note_logger_exit(now, (pid, status), out);
-            }
-            Event::Exited { pid, status } if self.stats.is(pid) => {
-                self.note_stats_exit(now, pid, status, out);
-            }
             Event::Exited { pid, status } => {
-                if let Some(child) = self.by_pid(pid) {
+                if let Some(role) = self.role(pid) {
+                    self.note_auxiliary_exit(role, now, (pid, status), out);
+                } else if let Some(child) = self.by_pid(pid) {
                     self.note_exit(now, &child, pid, status, out);
                 }
             }
@@ -73,9 +68,8 @@ impl Supervisor {
                 seat.drainage = Drainage::Unwatched;
             }
         }
-        // It runs the image before.
-        self.renew_logger(now, out);
-        self.renew_stats(now, out);
+        // They run the image before.
+        self.renew_auxiliaries(now, out);
     }
 
     fn note_signal(&mut self, now: Instant, signal: Signal, out: &mut Vec<Action>) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::ids::{ChildId, Slot};
 use crate::supervisor::action::{Action, ChildSignal, ExitReason};
+use crate::supervisor::auxiliary::Role;
 use crate::supervisor::event::Kept;
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::{
@@ -16,39 +17,6 @@ use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
 
 impl Supervisor {
-    /// Ends what has had its time.
-    pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.give_up(now, out);
-        let mut unfit = Vec::new();
-        let boot = if self.is_stopping() { Kill::Leave } else { Kill::Boot };
-        for child in &mut self.children {
-            let (pid, why) = match child.stage {
-                Stage::Booting { pid, deadline } if deadline <= now => (pid, boot),
-                Stage::Aborting { pid, deadline } if deadline <= now => (pid, Kill::Stall),
-                Stage::Leaving { pid, deadline, .. } if deadline <= now => (pid, Kill::Leave),
-                Stage::Forking
-                | Stage::Booting { .. }
-                | Stage::Serving { .. }
-                | Stage::Yielding { .. }
-                | Stage::Leaving { .. }
-                | Stage::Aborting { .. }
-                | Stage::Killed { .. } => continue,
-            };
-            child.stage = Stage::Killed { pid, why, since: now };
-            out.push(Action::Log(Notice::Killing { task: child.task, pid, why }));
-            out.push(Action::Signal { pid, signal: ChildSignal::Kill });
-            if why == Kill::Boot {
-                unfit.push(child.clone());
-            }
-        }
-        for child in unfit {
-            if let Some(slot) = child.slot() {
-                self.note_lost(now, &child, slot, Loss::NotReady);
-                self.note_unfit(now, &child, "killed", out);
-            }
-        }
-    }
-
     /// A program has asked for more time to become ready, or to finish: its keeper kills it at the end of
     /// that time. A quick stop is not put off.
     pub(super) fn note_needs_time(&mut self, now: Instant, id: ChildId) {
@@ -87,11 +55,8 @@ impl Supervisor {
 
     /// A child that has closed its channel receives no order, and its reports are lost: it must go.
     pub(super) fn note_unheard(&mut self, now: Instant, id: ChildId, out: &mut Vec<Action>) {
-        if id == ChildId::LOGGER {
-            return self.note_logger_unheard(now, out);
-        }
-        if id == ChildId::STATS {
-            return self.note_stats_unheard(now, out);
+        if let Some(role) = Role::of(id) {
+            return self.note_auxiliary_unheard(role, now, out);
         }
         let Some(child) = self.child(id) else { return };
         let before = child.clone();
@@ -105,28 +70,6 @@ impl Supervisor {
         {
             self.note_lost(now, &before, slot, Loss::Unheard);
             self.note_unfit(now, &before, "killed", out);
-        }
-    }
-
-    /// Waits no longer for children that `KILL` does not end: the kernel holds them.
-    fn give_up(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let is_given_up = |child: &Child| match child.stage {
-            Stage::Killed { since, .. } => self.given_up_at(since).is_some_and(|at| at <= now),
-            Stage::Forking
-            | Stage::Booting { .. }
-            | Stage::Serving { .. }
-            | Stage::Yielding { .. }
-            | Stage::Leaving { .. }
-            | Stage::Aborting { .. } => false,
-        };
-        let given_up: Vec<ChildId> =
-            self.children.iter().filter(|child| is_given_up(child)).map(|child| child.id).collect();
-        for id in given_up {
-            if let Some(child) = self.remove(|child| child.id == id)
-                && let Some(pid) = child.pid()
-            {
-                out.push(Action::Log(Notice::Unkillable { task: child.task, pid }));
-            }
         }
     }
 

@@ -31,19 +31,19 @@
 
 mod absorb;
 pub(crate) mod action;
+mod auxiliary;
 mod backoff;
 pub(crate) mod command;
 pub(crate) mod event;
 mod health;
-mod logger;
 pub(crate) mod notice;
 pub(crate) mod policy;
 mod reconcile;
 mod reload;
 mod seat;
 pub(crate) mod stage;
-mod stats;
 mod stop;
+mod timer;
 mod upgrade;
 pub(crate) mod view;
 mod watch;
@@ -58,15 +58,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
+use crate::supervisor::auxiliary::{Auxiliary, Life};
 use crate::supervisor::backoff::Refusals;
 use crate::supervisor::command::Pending;
 use crate::supervisor::event::Event;
-use crate::supervisor::logger::Logger;
-use crate::supervisor::policy::{ASLEEP, LATE, Policy, UNKILLABLE};
+use crate::supervisor::policy::{ASLEEP, LATE, Policy};
 use crate::supervisor::reload::Reload;
 use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Stage, Task, Urgency};
-use crate::supervisor::stats::Stats;
 use crate::supervisor::upgrade::Upgrade;
 use crate::time::Instant;
 
@@ -99,8 +98,10 @@ pub(crate) struct Supervisor {
     upgrade: Upgrade,
     /// When a stop begins that is announced until then.
     announced: Option<Instant>,
-    logger: Logger,
-    stats: Stats,
+    logger: Auxiliary,
+    stats: Auxiliary,
+    /// Since when every other child is gone, and the last lines are to be written.
+    alone_since: Option<Instant>,
     /// To which slots the kernel sends new connections.
     steered: SlotSet,
     /// When the last fact was taken.
@@ -154,8 +155,9 @@ impl Supervisor {
             reload_again: false,
             upgrade: Upgrade::Idle,
             announced: None,
-            logger: Logger::UNBORN,
-            stats: Stats::UNBORN,
+            logger: Auxiliary::UNBORN,
+            stats: Auxiliary::UNBORN,
+            alone_since: None,
             steered: SlotSet::EMPTY,
             handled_at: Instant::default(),
             wakes_at: None,
@@ -180,11 +182,7 @@ impl Supervisor {
         let judges = event == Event::Tick;
         self.absorb(now, event, &mut out);
         if judges {
-            self.end_announcement(now, &mut out);
             self.expire(now, &mut out);
-            self.expire_logger(now, &mut out);
-            self.expire_stats(now, &mut out);
-            self.prove_canary(now, &mut out);
         }
         self.reconcile(now, &mut out);
         self.handled_at = now;
@@ -217,28 +215,17 @@ impl Supervisor {
         self.announced = self.announced.map(|until| until.after(missed));
         self.logger.excuse(now, missed);
         self.stats.excuse(now, missed);
+        self.alone_since = self.alone_since.map(|since| since.after(missed));
         if let Some(reload) = &mut self.reload {
             reload.excuse(now, missed);
         }
     }
 
-    /// When the next `Tick` is due; `None`: never, until something happens. Always later than the last
-    /// fact: what was due by then has been done, waits for something else than time, or for `Tick`.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.phase == Phase::Gone {
-            return None;
-        }
-        let children = self.children.iter().filter_map(|child| self.child_deadline(child));
-        let seats =
-            self.seats.iter().enumerate().filter_map(|(at, seat)| self.seat_deadline(at, seat));
-        children.chain(seats).chain(self.own_deadline()).filter(|at| *at > self.handled_at).min()
-    }
-
     /// Returns true if it was the master that has killed this child.
     pub(crate) fn has_killed(&self, pid: Pid) -> bool {
-        let killed =
-            |child: &Child| matches!(child.stage, Stage::Killed { pid: it, .. } if it == pid);
-        self.children.iter().any(killed) || self.logger.is_killed(pid) || self.stats.is_killed(pid)
+        let killed = |child: &Child| child.is_killed() && child.pid() == Some(pid);
+        let role = self.role(pid).map(|role| self.auxiliary(role).life);
+        self.children.iter().any(killed) || matches!(role, Some(Life::Killed { .. }))
     }
 
     /// The workers that are forked, or being forked, and not reaped.
@@ -277,63 +264,6 @@ impl Supervisor {
             && (0..self.wanted).map(Slot::new).all(|slot| {
                 self.serving(slot).is_some_and(|child| child.generation == self.settled)
             })
-    }
-
-    fn child_deadline(&self, child: &Child) -> Option<Instant> {
-        let policy = self.policy(child.generation);
-        match child.stage {
-            Stage::Forking | Stage::Yielding { .. } => None,
-            Stage::Killed { since, .. } => self.given_up_at(since).map(|at| at.max(self.soon())),
-            Stage::Booting { deadline, .. }
-            | Stage::Leaving { deadline, .. }
-            | Stage::Aborting { deadline, .. } => Some(deadline.max(self.soon())),
-            Stage::Serving { since, due, pulse_at, memory_at, .. } => [
-                (!policy.stall_timeout.is_zero()).then_some(pulse_at),
-                (policy.max_memory > 0 && due.is_none()).then_some(memory_at),
-                (!policy.max_lifetime.is_zero() && due.is_none())
-                    .then(|| since.after(policy.max_lifetime)),
-            ]
-            .into_iter()
-            .flatten()
-            .min(),
-        }
-    }
-
-    /// When a stop waits no longer for a child that was killed then.
-    fn given_up_at(&self, killed: Instant) -> Option<Instant> {
-        match self.phase {
-            Phase::Stopping { deadline, .. } => Some(killed.max(deadline).after(UNKILLABLE)),
-            Phase::New
-            | Phase::Preparing { .. }
-            | Phase::Starting
-            | Phase::Running
-            | Phase::Gone => None,
-        }
-    }
-
-    /// When what only `Tick` decides is decided at the latest.
-    fn soon(&self) -> Instant {
-        self.handled_at.after(Duration::from_millis(1))
-    }
-
-    fn own_deadline(&self) -> Option<Instant> {
-        let helpers = [self.logger_deadline(), self.stats_deadline()];
-        let helpers = helpers.into_iter().flatten().filter(|_| self.phase != Phase::New);
-        let phase = match self.phase {
-            Phase::Preparing { retry_at } if !self.has_task(Task::Prepare) => Some(retry_at),
-            Phase::Running => {
-                let complaint = self.is_failing().then_some(self.complaint_at);
-                let reload = self.reload.as_ref().and_then(|reload| self.reload_deadline(reload));
-                complaint.into_iter().chain(reload).min()
-            }
-            Phase::New
-            | Phase::Preparing { .. }
-            | Phase::Starting
-            | Phase::Stopping { .. }
-            | Phase::Gone => None,
-        };
-        let announced = self.announced.map(|until| until.max(self.soon()));
-        helpers.chain(phase).chain(announced).min()
     }
 
     fn policy(&self, generation: Generation) -> &Policy {

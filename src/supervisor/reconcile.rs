@@ -3,19 +3,17 @@
 
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
 use crate::supervisor::action::{Action, Dismissal};
+use crate::supervisor::auxiliary::Role;
 use crate::supervisor::policy::{LEAVING_MAX, QUICK};
-use crate::supervisor::seat::Seat;
 use crate::supervisor::stage::{Child, Stage, Task, Urgency};
 use crate::supervisor::stop::quit;
-use crate::supervisor::watch::Drainage;
 use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
 
 impl Supervisor {
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::New | Phase::Gone) {
-            self.keep_logger(now, out);
-            self.keep_stats(now, out);
+            Role::ALL.into_iter().for_each(|role| self.keep(role, now, out));
         }
         match self.phase {
             Phase::New | Phase::Gone => {}
@@ -178,14 +176,14 @@ impl Supervisor {
         }
     }
 
-    fn needs_replacement(&self, slot: Slot) -> bool {
+    pub(super) fn needs_replacement(&self, slot: Slot) -> bool {
         self.serving(slot).is_some_and(|child| {
             let due = matches!(child.stage, Stage::Serving { due: Some(_), .. });
             child.generation != self.target || due
         })
     }
 
-    fn is_vacant(&self, slot: Slot) -> bool {
+    pub(super) fn is_vacant(&self, slot: Slot) -> bool {
         !self
             .in_slot(slot)
             .any(|child| child.is_starting() || child.is_serving() || child.is_yielding())
@@ -193,20 +191,6 @@ impl Supervisor {
 
     fn may_fork(&self, now: Instant, slot: Slot) -> bool {
         self.seats.get(slot.index()).is_some_and(|seat| seat.may_fork_at() <= now)
-    }
-
-    pub(super) fn seat_deadline(&self, at: usize, seat: &Seat) -> Option<Instant> {
-        if !matches!(self.phase, Phase::Starting | Phase::Running) {
-            return None;
-        }
-        let slot = Slot::new(u16::try_from(at).ok()?);
-        let waits =
-            at < usize::from(self.wanted) && (self.is_vacant(slot) || self.needs_replacement(slot));
-        let look = match seat.drainage {
-            Drainage::Unwatched | Drainage::Watched => None,
-            Drainage::Suspect { look_at } | Drainage::Undrained { look_at, .. } => Some(look_at),
-        };
-        look.into_iter().chain(waits.then(|| seat.may_fork_at())).min()
     }
 
     pub(super) fn fork(

@@ -95,6 +95,22 @@ impl Reload {
         }
     }
 
+    /// When `prepare` is forked.
+    pub(super) fn prepares_at(&self) -> Option<Instant> {
+        match self.step {
+            Step::Preparing { retry_at } => Some(retry_at),
+            Step::Loading | Step::Rolling { .. } => None,
+        }
+    }
+
+    /// When the first replacement will have passed its trial.
+    pub(super) fn passes_at(&self) -> Option<Instant> {
+        match self.step {
+            Step::Rolling { trial: Trial::Living { until, .. }, .. } => Some(until),
+            Step::Loading | Step::Preparing { .. } | Step::Rolling { .. } => None,
+        }
+    }
+
     /// By when this child must be ready, when it is a replacement that is being tried again.
     pub(super) fn attempt_deadline(&self, child: &Child) -> Option<Instant> {
         match self.step {
@@ -118,16 +134,6 @@ impl Reload {
 }
 
 impl Supervisor {
-    pub(super) fn reload_deadline(&self, reload: &Reload) -> Option<Instant> {
-        match reload.step {
-            Step::Preparing { retry_at } if !self.has_task(Task::Prepare) => Some(retry_at),
-            Step::Rolling { trial: Trial::Living { until, .. }, .. } => {
-                Some(until.max(self.soon()))
-            }
-            Step::Loading | Step::Preparing { .. } | Step::Rolling { .. } => None,
-        }
-    }
-
     /// Begins a reload that was asked for, once nothing else is under way.
     pub(super) fn begin_reload(&mut self, now: Instant, out: &mut Vec<Action>) {
         let busy = self.reload.is_some() || self.upgrade != Upgrade::Idle;
@@ -329,9 +335,7 @@ impl Supervisor {
     fn put_in_force(&mut self, now: Instant, generation: Generation, out: &mut Vec<Action>) {
         self.settled = generation;
         out.push(Action::Use { generation });
-        // It opens what the generation before has named.
-        self.renew_logger(now, out);
-        self.renew_stats(now, out);
+        self.renew_auxiliaries(now, out);
     }
 
     /// The first replacement is gone, whatever the cause: another is to be tried.

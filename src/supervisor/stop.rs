@@ -32,13 +32,6 @@ impl Supervisor {
         out.extend(workers.map(|child| Action::Announce { child: child.id }));
     }
 
-    /// Begins a stop that was announced for long enough.
-    pub(super) fn end_announcement(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.announced.is_some_and(|until| until <= now) {
-            self.stop(now, Urgency::Graceful, ExitReason::Stopped, out);
-        }
-    }
-
     /// Begins to stop, or stops more urgently. Less urgent wishes change nothing.
     pub(super) fn stop(
         &mut self,

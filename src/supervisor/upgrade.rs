@@ -7,11 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::supervisor::action::Action;
+use crate::supervisor::auxiliary::{Life, Role};
 use crate::supervisor::event::{ExitStatus, Signal};
-use crate::supervisor::logger::Life;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::stage::{Stage, Task};
-use crate::supervisor::stats::StatsLife;
 use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
 
@@ -115,8 +114,7 @@ impl Supervisor {
     /// Returns true if an order was given whose answer must not be lost.
     fn awaits_an_answer(&self) -> bool {
         self.opening.is_some()
-            || self.logger.life == Life::Forking
-            || self.stats.life == StatsLife::Forking
+            || Role::ALL.into_iter().any(|role| self.auxiliary(role).life == Life::Forking)
             || self.children.iter().any(|child| child.stage == Stage::Forking)
     }
 }

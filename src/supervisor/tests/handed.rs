@@ -4,13 +4,12 @@ use serde_reflection::{Result, Tracer};
 
 use crate::supervisor::Phase;
 use crate::supervisor::action::ExitReason;
+use crate::supervisor::auxiliary::Life;
 use crate::supervisor::command::Goal;
 use crate::supervisor::event::{ExitStatus, Kept};
-use crate::supervisor::logger::Life;
 use crate::supervisor::reload::{Step, Trial};
 use crate::supervisor::seat::Loss;
 use crate::supervisor::stage::{Due, Kill, Stage, Task, Urgency};
-use crate::supervisor::stats::StatsLife;
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::watch::Drainage;
 
@@ -27,7 +26,6 @@ pub(crate) fn trace(tracer: &mut Tracer) -> Result<()> {
     tracer.trace_simple_type::<Loss>()?;
     tracer.trace_simple_type::<Phase>()?;
     tracer.trace_simple_type::<Stage>()?;
-    tracer.trace_simple_type::<StatsLife>()?;
     tracer.trace_simple_type::<Step>()?;
     tracer.trace_simple_type::<Task>()?;
     tracer.trace_simple_type::<Trial>()?;

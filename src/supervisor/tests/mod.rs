@@ -9,27 +9,11 @@ mod table;
 mod transcript;
 mod world;
 
-use std::time::Duration;
-
 use crate::ids::{ChildId, CommandId, Pid, Slot};
-use crate::supervisor::Supervisor;
 use crate::supervisor::command::Command;
 use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
 use crate::supervisor::stage::Due;
 use crate::time::Instant;
-
-impl Supervisor {
-    /// Returns true if something is overdue that only `Tick` decides.
-    fn awaits_tick(&self, now: Instant) -> bool {
-        let on_trial = self.reload.as_ref().and_then(|reload| self.reload_deadline(reload));
-        let children = self.children.iter().filter(|child| !child.is_serving());
-        let logger = self.logger_deadline().filter(|_| self.logger.is_leaving());
-        let deadlines = children.filter_map(|child| self.child_deadline(child));
-        let deadlines = deadlines.chain(on_trial).chain(logger);
-        // An overdue deadline is told as the next millisecond.
-        deadlines.min().is_some_and(|at| at <= now.after(Duration::from_millis(1)))
-    }
-}
 
 /// One event of each variant.
 fn every_event() -> impl Iterator<Item = Event> {
