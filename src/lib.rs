@@ -34,9 +34,10 @@
 //! - [`telemetry`]: layers of `tracing` in each process. [`testing`]: tests of an application.
 //!
 //! # Features
-//! On by default are `cli` ([`main`], with the command line), `toml` (configuration files with tables),
-//! `tls`, `http2` and `top` (`ferricorn top`). Without `cli` an application calls [`run`], without `tls` a
-//! configuration with certificates is refused.
+//! On by default are `cli` ([`main`], with the command line) and `toml` (configuration files with tables);
+//! `tls`, `http2` and `top` (the live screen) are opt-in. Without `cli` an application calls [`run`],
+//! without `tls` a configuration with certificates is refused, without `http2` clients are served
+//! HTTP/1.1 alone.
 
 #![cfg_attr(
     not(all(feature = "cli", feature = "http2", feature = "tls")),
