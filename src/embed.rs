@@ -38,7 +38,8 @@ pub trait App: Send + Sync + 'static {
 
     /// The settings of the application's own tables. They have the same layers, provenance and error
     /// messages as ferricorn's; read them with [`Config::section`]. A default of ferricorn's own is
-    /// changed here, too: [`Setting::with_default`].
+    /// changed here, too ([`Setting::with_default`]), and the most workers that the application may
+    /// have ([`Setting::at_most`]).
     const SETTINGS: &'static [Setting] = &[];
 
     /// The names that `bind` may give to listeners (`"admin=127.0.0.1:5001"`), each of which has routes

@@ -98,6 +98,7 @@ impl Decisions {
     pub fn new(workers: u16) -> Self {
         let policy = Policy {
             workers,
+            workers_max: Slot::MAX,
             graceful_timeout: Duration::from_secs(30),
             announce: Duration::ZERO,
             boot_timeout: Duration::from_mins(1),

@@ -235,6 +235,11 @@ impl Config {
         Ok(fresh)
     }
 
+    /// The most workers that the application is served by.
+    pub(crate) fn workers_max(&self) -> u16 {
+        self.settings.number_max("workers")
+    }
+
     /// Reads the same sources again: the files as they are now, the environment and the command
     /// line as they were at the start.
     pub(crate) fn draft(&self) -> Draft {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::problem::{Origin, Problems};
-use super::setting::{Effect, Secrecy, Setting};
+use super::setting::{Effect, Kind, Secrecy, Setting};
 use super::sources::{self, Sources};
 use super::table::Table;
 use super::value::Value;
@@ -237,6 +237,14 @@ impl Resolved {
             panic!("{key} is not a number");
         };
         N::try_from(*number).unwrap_or_else(|_| panic!("{key}: its range is too wide for its type"))
+    }
+
+    /// The highest value of a number.
+    pub(super) fn number_max<N: TryFrom<u64>>(&self, key: &str) -> N {
+        let Kind::Integer { max, .. } = self.setting(key).kind else {
+            panic!("{key} is not a number");
+        };
+        N::try_from(max).unwrap_or_else(|_| panic!("{key}: its range is too wide for its type"))
     }
 
     /// `None` for the word `""`.

@@ -172,6 +172,26 @@ impl Setting {
         panic!("no setting of ferricorn's own has this key")
     }
 
+    /// Lowers the highest value of a whole number. An application that keeps in memory what its clients
+    /// share is served by one worker: any other number ends the start, or a reload, with the place in
+    /// the file, and neither `TTIN` nor `scale` raises it.
+    ///
+    /// ```
+    /// use ferricorn::Setting;
+    ///
+    /// const SETTINGS: &[Setting] = &[Setting::with_default("workers", "1").at_most(1)];
+    /// # assert_eq!(SETTINGS[0].key(), "workers");
+    /// ```
+    ///
+    /// # Panics
+    /// If it is no whole number; in a `const` that is an error of the compiler.
+    #[must_use]
+    pub const fn at_most(mut self, most: u64) -> Self {
+        let Kind::Integer { min, .. } = self.kind else { panic!("the setting is no whole number") };
+        self.kind = Kind::Integer { min, max: most };
+        self
+    }
+
     /// A text. The key is `table.name`; `about` is one sentence for the reference and `--help`.
     #[must_use]
     pub const fn text(key: &'static str, default: &'static str, about: &'static str) -> Self {
@@ -380,5 +400,20 @@ impl Setting {
     /// Its table, and its name in there. Top-level settings have the table `""`.
     pub(crate) fn table_and_name(&self) -> (&'static str, &'static str) {
         self.key.rsplit_once('.').unwrap_or(("", self.key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn application_that_takes_one_worker_refuses_more() {
+        const ALONE: &[Setting] = &[Setting::with_default("workers", "1").at_most(1)];
+        assert_eq!(Config::from_toml("", ALONE).unwrap().workers, 1);
+        assert_eq!(Config::from_toml("workers = 'auto'", ALONE).unwrap().workers, 1);
+        let refused = Config::from_toml("workers = 4", ALONE).unwrap_err().to_string();
+        assert!(refused.ends_with("1: workers: expected 1 or \"auto\", found 4"), "{refused}");
     }
 }

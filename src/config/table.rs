@@ -3,7 +3,7 @@
 use super::environment::PREFIX;
 use super::gunicorn;
 use super::problem::Problems;
-use super::setting::Setting;
+use super::setting::{Kind, Setting};
 use super::settings::SETTINGS;
 
 /// Names that are closer than this are probably meant for each other (Jaro–Winkler, 0 to 1).
@@ -37,9 +37,14 @@ pub(super) enum Stranger {
     Wrong(String),
 }
 
-/// Returns true for a setting of ferricorn's own with another default.
+/// Returns true for a setting of ferricorn's own with another default, or with fewer numbers.
 fn has_own_kind(setting: &Setting) -> bool {
-    SETTINGS.iter().any(|own| own.key == setting.key && own.kind == setting.kind)
+    SETTINGS.iter().filter(|own| own.key == setting.key).any(|own| match (own.kind, setting.kind) {
+        (Kind::Integer { min, max }, Kind::Integer { min: least, max: most }) => {
+            min == least && most <= max
+        }
+        (own, kind) => own == kind,
+    })
 }
 
 impl Table {

@@ -16,7 +16,6 @@ use super::sources::{ARGUMENTS_VARIABLE, Sources};
 use super::tls::{ClientAuth, Tls, TlsVersion};
 use super::value::Value;
 use super::{Config, environment, resolve, settings, units};
-use crate::ids::Slot;
 
 /// A worker with its runtime and pools does not fit into less, and would be replaced for ever.
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
@@ -143,7 +142,8 @@ fn workers(from: &Resolved) -> u16 {
     }
     // It honours the affinity mask and the CPU quota of cgroups, v1 and v2.
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    u16::try_from(cpus.min(usize::from(Slot::MAX))).expect("so many workers fit into 16 bits")
+    let most = from.number_max("workers");
+    u16::try_from(cpus).map_or(most, |cpus| cpus.min(most))
 }
 
 fn path(from: &Resolved, key: &str) -> Option<PathBuf> {

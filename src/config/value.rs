@@ -154,6 +154,7 @@ impl Setting {
         let kind = match self.kind {
             Kind::Text => "a text".to_owned(),
             Kind::Path => "a path".to_owned(),
+            Kind::Integer { min, max } if min == max => min.to_string(),
             Kind::Integer { min, max } => format!("{min} to {max}"),
             Kind::Duration { min_ms, max_ms } => {
                 let [least, min, max] = [SHORTEST, millis(min_ms), millis(max_ms)]

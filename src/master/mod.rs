@@ -399,6 +399,7 @@ fn now() -> Instant {
 pub(crate) fn policy(config: &Config) -> Policy {
     Policy {
         workers: config.workers,
+        workers_max: config.workers_max(),
         graceful_timeout: config.graceful_timeout,
         announce: config.announce,
         boot_timeout: config.boot_timeout,

@@ -13,6 +13,7 @@ use crate::time::Instant;
 fn written() -> String {
     let policy = Policy {
         workers: 2,
+        workers_max: Slot::MAX,
         graceful_timeout: Duration::from_secs(30),
         announce: Duration::ZERO,
         boot_timeout: Duration::from_secs(60),

@@ -94,7 +94,7 @@ impl Supervisor {
     }
 
     fn resize(&mut self, wanted: u16, out: &mut Vec<Action>) {
-        let wanted = wanted.clamp(1, Slot::MAX);
+        let wanted = wanted.clamp(1, self.policy(self.settled).workers_max);
         let notice = if wanted == self.wanted {
             Notice::SizeKept { workers: wanted }
         } else {

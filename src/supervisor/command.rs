@@ -185,8 +185,9 @@ impl Supervisor {
             Scale::To(workers) => Some(workers),
             Scale::By(change) => self.wanted.checked_add_signed(change),
         };
-        let Some(workers) = workers.filter(|workers| (1..=Slot::MAX).contains(workers)) else {
-            let (wanted, most) = (self.wanted, Slot::MAX);
+        let most = self.policy(self.settled).workers_max;
+        let Some(workers) = workers.filter(|workers| (1..=most).contains(workers)) else {
+            let wanted = self.wanted;
             return Err(format!("expected 1 to {most} workers; their number stays {wanted}"));
         };
         if workers != self.wanted {

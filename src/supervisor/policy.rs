@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Policy {
     /// Workers wanted.
     pub(crate) workers: u16,
+    /// The most that may be wanted, by whatever way.
+    pub(crate) workers_max: u16,
     /// The time for which a draining worker may finish.
     pub(crate) graceful_timeout: Duration,
     /// The time for which a server that is told to stop serves on before.

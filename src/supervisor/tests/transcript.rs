@@ -174,6 +174,7 @@ pub(super) fn orders(given: &[Action]) -> String {
 pub(super) fn policy(line: &str) -> Policy {
     let mut policy = Policy {
         workers: 1,
+        workers_max: Slot::MAX,
         graceful_timeout: Duration::from_secs(30),
         announce: Duration::ZERO,
         boot_timeout: Duration::from_secs(60),
@@ -188,6 +189,7 @@ pub(super) fn policy(line: &str) -> Policy {
         let seconds = || Duration::from_secs_f64(number(value));
         match key {
             "workers" => policy.workers = number(value),
+            "most" => policy.workers_max = number(value),
             "graceful" => policy.graceful_timeout = seconds(),
             "announce" => policy.announce = seconds(),
             "boot" => policy.boot_timeout = seconds(),

@@ -166,6 +166,10 @@ fn scale_is_answered_when_so_many_serve() {
             "command 12 scale 1 → 12 done"
         ]
     );
+    assert_eq!(
+        answers("workers=1 most=1", "@1000 command 7 scale 2"),
+        ["command 7 scale 2 → 7 failed: expected 1 to 1 workers; their number stays 1"]
+    );
     let limited = "
         no more slots can be opened
         @1000 command 7 scale 3

@@ -67,6 +67,23 @@ fn ttou_at_1() {
 }
 
 #[test]
+fn ttin_at_the_most() {
+    insta::assert_snapshot!(
+        served(
+            "workers=1 most=1",
+            "
+            @100 signal TTIN
+            "
+        ),
+        @r"
+        @0       #2 is worker 0 with pid 102
+        @100     signal TTIN
+                  → warning: workers: 1 is as far as it goes
+        "
+    );
+}
+
+#[test]
 fn ttin_after_ttou_takes_the_parked_slot() {
     insta::assert_snapshot!(
         served(

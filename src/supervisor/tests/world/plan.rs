@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::ids::Slot;
 use crate::supervisor::event::Signal;
 use crate::supervisor::policy::Policy;
 use crate::supervisor::tests::world::dice::Dice;
@@ -189,6 +190,7 @@ pub(crate) fn policy(dice: &mut Dice) -> Policy {
         max_memory: if dice.percent(10) { 100 } else { 0 },
         stats: false,
         extensible: false,
+        workers_max: Slot::MAX,
         workers: u16::try_from(dice.pick(&[1, 2, 2, 3, 3, 4])).expect("a small number"),
     }
 }
