@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::boot::routes;
 use super::drain::Leaving;
-use super::pulse::pulse;
+use super::heartbeat::keep_heartbeat;
 use super::server::Server;
 use crate::config::Config;
 use crate::embed::{App, BoxError, PrepareContext, Tasks, WorkerContext};
@@ -31,7 +31,7 @@ pub(crate) struct InProcess<A> {
     address: SocketAddr,
     /// Addresses of the listeners with a name.
     named: Vec<(String, SocketAddr)>,
-    pulse: JoinHandle<()>,
+    heartbeat: JoinHandle<()>,
 }
 
 /// A context without a server.
@@ -76,8 +76,9 @@ impl<A: App> InProcess<A> {
         let server = Arc::new(Server::new(place, &config, routes, boards, listeners, 0));
         server.place.take();
         server.accept_from(&SlotSet::from_iter([context.slot]));
-        let pulse = tokio::spawn(pulse(Arc::clone(&server), None, config.stall_timeout));
-        Ok(Self { app, context, server, address, named, pulse })
+        let heartbeat =
+            tokio::spawn(keep_heartbeat(Arc::clone(&server), None, config.stall_timeout));
+        Ok(Self { app, context, server, address, named, heartbeat })
     }
 
     /// Where it listens.
@@ -103,6 +104,6 @@ impl<A: App> InProcess<A> {
         Leaving::Stop.finish(&self.server, &config, never()).await;
         Leaving::Stop.wait_for_tasks(&self.server, &self.context, never()).await;
         self.app.stopped(&self.context).await;
-        self.pulse.abort();
+        self.heartbeat.abort();
     }
 }

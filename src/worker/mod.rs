@@ -13,9 +13,9 @@
 mod birth;
 mod boot;
 pub(crate) mod events;
+mod heartbeat;
 pub(crate) mod in_process;
 mod polls;
-mod pulse;
 mod recorder;
 mod relay;
 mod server;
@@ -57,9 +57,9 @@ use birth::log_boot_failure;
 use boot::Booted;
 use drain::Leaving;
 use events::WorkerEvent;
+use heartbeat::{heartbeat, heartbeat_interval, keep_heartbeat, patience};
 use http::handshake::HTTP_2;
 use polls::Metronome;
-use pulse::{heartbeat, heartbeat_interval, patience, pulse};
 use server::Server;
 use telemetry::Telemetry;
 
@@ -215,7 +215,8 @@ async fn run(
             return BOOT_FAILED;
         }
     };
-    let pulse = tokio::spawn(pulse(Arc::clone(&server), metronome, config.stall_timeout));
+    let beating =
+        tokio::spawn(keep_heartbeat(Arc::clone(&server), metronome, config.stall_timeout));
     if channel.get_ref().send(&Report::Ready.encode()).is_err() {
         return 0;
     }
@@ -230,7 +231,7 @@ async fn run(
     leaving.wait_for_tasks(&server, &context, told_to_quit(&caught)).await;
     app.stopped(&context).await;
     telemetry.end().await;
-    pulse.abort();
+    beating.abort();
     0
 }
 

@@ -1,9 +1,9 @@
 //! Idle connections on their way from a worker that drains to the one that serves its slot from then on.
 //!
-//! The worker that drains has each of them rest, which is the state in which hyper knows nothing of it, and
+//! The worker that drains parks each of them, which is the state in which hyper knows nothing of it, and
 //! puts its socket with a note into its slot's relay. What accepts for the slot takes it from there, as it
-//! takes new connections, and has it rest until something comes in. The client notices nothing, so that no
-//! answer before says `Connection: close`.
+//! takes new connections, and keeps it parked until something comes in. The client notices nothing, so that
+//! no answer before says `Connection: close`.
 //!
 //! # What stays
 //! TLS, HTTP/2 and other protocols have a state that no note can hold. They end as the drain says, and so
@@ -27,7 +27,7 @@ use tokio::task::coop::consume_budget;
 use super::accept::{EXHAUSTED, LOOK, fairness};
 use super::connection::stream::Stream;
 use super::events::WorkerEvent;
-use super::request::ticket::Entry;
+use super::request::record::Entry;
 use super::server::Server;
 use crate::ids::{Slot, SlotSet};
 use crate::listeners::Listeners;
@@ -36,6 +36,7 @@ use crate::request::client::{Client, Scheme};
 use crate::sys::acceptor::Accepted;
 use crate::sys::readable::readable;
 use crate::sys::relay::{Giver, Taken, Taker};
+use crate::time::Instant;
 use crate::wire::IdleNote;
 
 /// From the first look at idle connections that could not be handed over to the next, and the longest time
@@ -197,8 +198,8 @@ impl Server {
         // A reload may have taken its address away, or have made it another.
         listener.is_stale = is_its.is_none() || kind.is_tls || is_proxied != is_believed;
         let entry = Arc::new(Entry::new(self, peer, socket.credentials(), listener));
-        entry.conn.set_idle(note.since);
-        entry.rest(Stream::Plain(socket));
+        entry.conn.note(|machine, now| machine.handed_over(note.since.as_millis().min(now)));
+        entry.park(Stream::Plain(socket));
         let client = Client::direct(source.or(peer), scheme);
         self.spawn(Arc::clone(self).go_on(entry, client));
         Ok(())
@@ -216,12 +217,12 @@ impl Server {
         }
     }
 
-    /// Has every idle connection rest, and so be handed over, until this is dropped. Those that could not be
+    /// Has every idle connection park, and so be handed over, until this is dropped. Those that could not be
     /// try again.
     pub(super) async fn give_idle(&self) -> Infallible {
         let mut look = FIRST_LOOK;
         while self.relay().is_some() {
-            self.conns.rest_idle();
+            self.conns.park_idle();
             tokio::time::sleep(look).await;
             look = LONGEST_LOOK.min(2 * look);
         }
@@ -242,11 +243,12 @@ impl Server {
     /// Returns true if an answer that can be its connection's last one should be. The body of its request has
     /// this length, or comes in chunks.
     pub(super) fn ends(&self, entry: &Entry, body: Option<u64>) -> bool {
-        let goes_on = || self.hands_over(entry) && entry.conn.heads.is_whole(body, false);
+        let goes_on =
+            || self.hands_over(entry) && entry.conn.with(|machine| machine.is_whole(body));
         entry.listener.is_stale || self.is_closing() && !goes_on()
     }
 
-    /// Hands a connection that rests over, where it can be. Returns false if it stays.
+    /// Hands a parked connection over, where it can be. Returns false if it stays.
     pub(super) fn hand_over(&self, entry: &Entry, stream: &Stream, client: Client) -> bool {
         let Some((giver, taker)) = self.relay() else { return false };
         let (Some(address), Some(socket)) = (entry.listener.number, stream.whole()) else {
@@ -257,7 +259,7 @@ impl Server {
         }
         let note = IdleNote {
             address,
-            since: entry.conn.idle_since(),
+            since: Instant::from_millis(entry.conn.with(|machine| machine.since())),
             source: client.peer().filter(|client| Some(*client) != entry.peer),
             is_https: client.scheme() == Scheme::Https,
         };

@@ -15,10 +15,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::accept::fairness::Asking;
-use super::connection::conns::{Conns, HeadRoom};
+use super::connection::conns::Conns;
+use super::connection::heads::HeadRoom;
 use super::connection::socket::Socket;
 use super::connection::stream::Stream;
 use super::events::WorkerEvent;
+use super::heartbeat::heartbeat_interval;
 use super::http::handshake::Unproxied;
 use super::http::io::Watched;
 use super::http::unread;
@@ -26,12 +28,11 @@ use super::long::Longs;
 use super::polls::Noted;
 use super::proxy::forwarded::Trusted;
 use super::proxy::header::Proxied;
-use super::pulse::heartbeat_interval;
 use super::relay::Relaying;
 use super::request::health::Health;
 use super::request::own;
+use super::request::record::Entry;
 use super::request::service::Requests;
-use super::request::ticket::Entry;
 use crate::access_format::NamedFields;
 use crate::config::{Config, ForwardedFields, Http2, Limits};
 use crate::ids::{Generation, Slot};
@@ -346,14 +347,14 @@ impl Server {
         }
     }
 
-    /// Requests and answers, until the connection ends, with rests in between.
+    /// Requests and answers, until the connection ends, parked in between.
     async fn converse(self: Arc<Self>, watched: Watched, peer: Client) {
         let entry = Arc::clone(watched.entry());
         self.discuss(watched, peer).await;
         self.go_on(entry, peer).await;
     }
 
-    /// The same of a connection that rests.
+    /// The same of a parked connection.
     pub(super) async fn go_on(self: Arc<Self>, entry: Arc<Entry>, peer: Client) {
         while let Some(stream) = entry.woken(peer).await {
             let mut watched = Watched::new(stream, Arc::clone(&entry), head_room(&self.limits));
@@ -362,10 +363,10 @@ impl Server {
         }
     }
 
-    /// Requests and answers, until the connection ends or rests, in a place of its own, which is given back
-    /// then.
+    /// Requests and answers, until the connection ends or is parked, in a place of its own, which is given
+    /// back then.
     async fn discuss(self: &Arc<Self>, watched: Watched, peer: Client) {
-        if watched.entry().conn.streams().is_some() {
+        if watched.entry().conn.is_multiplexed() {
             Box::pin(self.multiplex(watched, peer)).await;
         } else {
             Box::pin(self.speak(watched, peer)).await;
@@ -395,7 +396,7 @@ impl Server {
                 biased;
                 result = serving.as_mut() => break result,
                 // It is polled again, and finds out why.
-                () = conn.kicked.notified() => if self.is_cutting() { return },
+                () = conn.woken.notified() => if self.is_cutting() { return },
             }
         };
         // An answer of hyper's own has no body.

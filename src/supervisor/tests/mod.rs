@@ -7,7 +7,7 @@ mod laws;
 mod stories;
 mod table;
 mod transcript;
-mod world;
+pub(crate) mod world;
 
 use crate::ids::{ChildId, CommandId, Pid, Slot};
 use crate::supervisor::command::Command;

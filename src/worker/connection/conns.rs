@@ -1,4 +1,4 @@
-//! The state of each open connection, and the sweep that ends those which stand still.
+//! All open connections of a worker, and the sweep that brings each the time.
 //!
 //! # Why not a timer a connection
 //! hyper's own header timeout arms and disarms a timer for every request, and knows nothing of stalled
@@ -13,8 +13,9 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::budget::{self, Budget, Peak};
-pub(crate) use super::conn::{Conn, Fault, HeadRoom, Kick, Wait};
-use super::overdue::Timeouts;
+pub(crate) use super::conn::{CloseReason, Conn, Fault, Wait};
+use super::machine::Machine;
+use super::timeouts::Timeouts;
 use crate::config::Config;
 use crate::logging;
 use crate::request::draining::Draining;
@@ -34,8 +35,8 @@ pub(crate) struct Conns {
     exceeded_reported_at: AtomicU64,
     open: Mutex<Slab<Arc<Conn>>>,
     count: AtomicUsize,
-    /// The number of connections that have begun to rest since memory was given back.
-    rested: AtomicUsize,
+    /// The number of connections that were parked since memory was given back.
+    parked: AtomicUsize,
     /// Listeners with clients that wait for room, where no connection is idle.
     short: AtomicUsize,
     /// Where the master sees how many are open.
@@ -87,7 +88,7 @@ impl Conns {
             exceeded_reported_at: AtomicU64::new(0),
             open: Mutex::new(Slab::new()),
             count: AtomicUsize::new(0),
-            rested: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
             short: AtomicUsize::new(0),
             board,
             place,
@@ -97,7 +98,7 @@ impl Conns {
 
     /// A connection was accepted.
     pub(crate) fn enter(&self) -> Arc<Conn> {
-        let conn = self.insert(false);
+        let conn = self.insert(Machine::connection);
         let before = self.count.fetch_add(1, Ordering::Relaxed);
         self.board.connection_opened();
         self.place.opened(before + 1);
@@ -108,16 +109,15 @@ impl Conns {
     /// A stream of a connection has begun: it has a number and timeouts of its own, and is no
     /// connection.
     pub(crate) fn enter_stream(&self) -> Arc<Conn> {
-        self.insert(true)
+        self.insert(Machine::stream)
     }
 
-    fn insert(&self, is_stream: bool) -> Arc<Conn> {
+    fn insert(&self, machine: impl FnOnce(u64) -> Machine) -> Arc<Conn> {
         let mut open = self.lock();
         let place = open.vacant_entry();
         let (budget, draining) = (Arc::clone(&self.budget), self.draining.clone());
-        let mut conn = Conn::new(place.key(), clock::coarse_millis(), budget, draining);
-        conn.is_stream = is_stream;
-        let conn = Arc::new(conn);
+        let machine = machine(clock::coarse_millis());
+        let conn = Arc::new(Conn::new(place.key(), machine, budget, draining));
         place.insert(Arc::clone(&conn));
         conn
     }
@@ -143,16 +143,16 @@ impl Conns {
         self.changed.notify_waiters();
     }
 
-    /// One rests from now on.
-    pub(crate) fn note_rest(&self, conn: &Conn) {
-        conn.note_rest(true);
-        self.rested.fetch_add(1, Ordering::Relaxed);
+    /// One is parked from now on.
+    pub(crate) fn note_parked(&self, conn: &Conn) {
+        conn.with(Machine::parked);
+        self.parked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// For tests: how many rest.
+    /// For tests: how many are parked.
     #[cfg(test)]
-    pub(crate) fn resting(&self) -> usize {
-        self.lock().iter().filter(|(_, conn)| conn.is_resting()).count()
+    pub(crate) fn parked(&self) -> usize {
+        self.lock().iter().filter(|(_, conn)| conn.with(|machine| machine.is_parked())).count()
     }
 
     /// Returns the number of open ones.
@@ -163,9 +163,8 @@ impl Conns {
     /// Returns the interval at which the sweep must look: four times in the shortest timeout, once a
     /// second at most.
     pub(crate) fn interval(&self) -> Duration {
-        let quarter =
-            self.timeouts.shortest().map_or(Duration::from_secs(1), |shortest| shortest / 4);
-        quarter.clamp(Duration::from_millis(10), Duration::from_secs(1))
+        let quarter = self.timeouts.shortest().map_or(u64::MAX, |shortest| shortest / 4);
+        Duration::from_millis(quarter).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
     /// Waits for this, which ends when the next sweep is due, or until unfinished requests take too much
@@ -177,7 +176,7 @@ impl Conns {
         }
     }
 
-    /// Kicks the largest unfinished requests where all of them take too much memory.
+    /// Refuses the largest unfinished requests where all of them take too much memory.
     pub(crate) fn keep_budget(&self) {
         if !self.budget.is_exceeded() {
             return;
@@ -187,7 +186,7 @@ impl Conns {
         for (_, conn) in open.iter() {
             match (conn.held(), conn.wait()) {
                 (0, _) => {}
-                (held, _) if conn.kick() == Kick::Budget => refused += held,
+                (held, _) if conn.is_closed_for(CloseReason::Budget) => refused += held,
                 (held, Wait::Head) => unfinished.push((held, conn)),
                 // One that makes progress is no attack.
                 (held, Wait::Body) if conn.waited() >= STANDSTILL => unfinished.push((held, conn)),
@@ -197,7 +196,7 @@ impl Conns {
         let over = budget::over(self.budget.limit(), self.budget.total(), refused, unfinished);
         let refused = over.len();
         for conn in over {
-            conn.give(Kick::Budget);
+            conn.close(CloseReason::Budget);
         }
         drop(open);
         if refused > 0 {
@@ -216,66 +215,57 @@ impl Conns {
         }
     }
 
-    /// Gives back the memory that many have left: connections that rest, or that have ended.
+    /// Gives back the memory that many have left: connections that are parked, or have ended.
     fn give_back(&self) {
-        let rested = self.rested.load(Ordering::Relaxed) >= MANY;
+        let parked = self.parked.load(Ordering::Relaxed) >= MANY;
         let mut peaks = self.peaks.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = peaks.open.has_fallen(self.count() as u64, MANY as u64);
         let freed = peaks.held.has_fallen(self.budget.total(), MUCH);
         drop(peaks);
-        if rested {
-            self.rested.store(0, Ordering::Relaxed);
+        if parked {
+            self.parked.store(0, Ordering::Relaxed);
         }
-        if rested || closed || freed {
+        if parked || closed || freed {
             foreign::give_back();
         }
     }
 
-    /// Kicks every connection that has waited too long, and gives back what many have left.
+    /// Ends every connection that has waited too long, and gives back what many have left.
     pub(crate) fn sweep(&self) {
         self.give_back();
         self.keep_budget();
         let now = clock::coarse_millis();
-        for conn in self.lock().iter().map(|(_, conn)| conn) {
-            if let Some(kick) = self.timeouts.overdue(&conn.state(), now) {
-                conn.give(kick);
-            }
+        self.decide(|machine| machine.tick(&self.timeouts, now));
+    }
+
+    /// Has each connection decide this; wakes those that are to end or to park.
+    fn decide(&self, decision: impl Fn(&mut Machine) -> bool) {
+        for (_, conn) in self.lock().iter() {
+            conn.decide(&decision);
         }
     }
 
-    /// Has every idle connection rest, and those that rest see that they are asked again.
-    pub(crate) fn rest_idle(&self) {
-        for (_, conn) in self.lock().iter().filter(|(_, conn)| conn.wait() == Wait::Next) {
-            conn.give(Kick::Rest);
-            conn.kicked.notify_one();
-        }
+    /// Has every idle connection park, and those that are parked look again whether they are handed over.
+    pub(crate) fn park_idle(&self) {
+        self.decide(Machine::park);
     }
 
-    /// Kicks every connection that has had nothing to do for so long: not those whose first request has
+    /// Closes every connection that has had nothing to do for so long: not those whose first request has
     /// not come.
     pub(crate) fn close_idle(&self, grace: Duration) {
-        for (_, conn) in self.lock().iter() {
-            if conn.wait() == Wait::Next && conn.waited() >= grace {
-                conn.give(Kick::Idle);
-            }
-        }
+        let now = clock::coarse_millis();
+        self.decide(|machine| machine.close_idle(millis(grace), now));
     }
 
-    /// Kicks the connection that has had nothing to do for longest, and for so long at least. Returns
+    /// Closes the connection that has had nothing to do for longest, and for so long at least. Returns
     /// false if there is none.
     pub(crate) fn close_longest_idle(&self, least: Duration) -> bool {
         let now = clock::coarse_millis();
-        let least = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
         let open = self.lock();
-        let idle = open.iter().filter_map(|(_, conn)| Some((conn.state().idle_for(now)?, conn)));
-        let longest = idle.filter(|(idle, _)| *idle >= least).max_by_key(|(idle, _)| *idle);
-        match longest {
-            Some((_, conn)) => {
-                conn.give(Kick::Idle);
-                true
-            }
-            None => false,
-        }
+        let idle = |conn: &Conn| conn.with(|machine| machine.idle_for(now));
+        let idle = open.iter().filter_map(|(_, conn)| Some((idle(conn)?, conn)));
+        let longest = idle.filter(|(idle, _)| *idle >= millis(least)).max_by_key(|(idle, _)| *idle);
+        longest.inspect(|(_, conn)| conn.close(CloseReason::Idle)).is_some()
     }
 
     /// Clients wait for room from now on, until this is dropped, and no connection is idle.
@@ -289,28 +279,25 @@ impl Conns {
         self.short.load(Ordering::Relaxed) != 0
     }
 
-    /// Kicks every connection on which a request has come in by half.
+    /// Ends every connection on which a request has come in by half.
     pub(crate) fn refuse_halves(&self) {
-        for (_, conn) in self.lock().iter() {
-            if let Some(kick) = conn.half() {
-                conn.give(kick);
-            }
-        }
+        self.decide(Machine::close_unfinished);
     }
 
     /// On how many a request has come in by half.
     pub(crate) fn halves(&self) -> usize {
-        self.lock().iter().filter(|(_, conn)| conn.half().is_some()).count()
+        let is_half = |conn: &Conn| matches!(conn.wait(), Wait::Head | Wait::Body);
+        self.lock().iter().filter(|(_, conn)| is_half(conn)).count()
     }
 
-    /// Kicks every connection that has been answered for the last time.
+    /// Ends every connection whose last response is out.
     pub(crate) fn end_silence(&self) {
         for (_, conn) in self.lock().iter().filter(|(_, conn)| conn.wait() == Wait::Silence) {
-            conn.give(Kick::Silence);
+            conn.close(CloseReason::Silence);
         }
     }
 
-    /// Where more than so many are in their TLS handshake: kicks the one that takes longest, if it has
+    /// Where more than so many are in their TLS handshake: ends the one that takes longest, if it has
     /// taken too long for a client that goes on.
     pub(crate) fn keep_handshakes(&self, most: usize) {
         let open = self.lock();
@@ -319,15 +306,15 @@ impl Conns {
             return;
         }
         let late = shaking()
-            .filter(|(_, conn)| conn.waited() >= LONG_HANDSHAKE && conn.kick() == Kick::None);
+            .filter(|(_, conn)| conn.waited() >= LONG_HANDSHAKE && conn.reason().is_none());
         if let Some((_, conn)) = late.max_by_key(|(_, conn)| conn.waited()) {
-            conn.give(Kick::Head);
+            conn.close(CloseReason::Head);
         }
     }
 
     /// Wakes every connection.
     pub(crate) fn wake_all(&self) {
-        self.lock().iter().for_each(|(_, conn)| conn.kicked.notify_one());
+        self.lock().iter().for_each(|(_, conn)| conn.woken.notify_one());
     }
 
     /// Returns the number of open ones on which something is still to be said.
@@ -347,6 +334,10 @@ impl Conns {
     fn lock(&self) -> std::sync::MutexGuard<'_, Slab<Arc<Conn>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Clients wait for room, and no connection is idle.

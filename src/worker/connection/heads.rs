@@ -11,25 +11,30 @@
 //! known length, its end is known, whatever the body holds. Behind it, in what is pipelined, and behind
 //! chunks every empty line counts as the end of a head: there too many may be counted, never too few.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+/// Bytes that a head may have, and its first line alone, before hyper refuses it without a word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadRoom {
+    pub(crate) line: usize,
+    pub(crate) head: usize,
+}
 
-/// The bytes of a connection since hyper had used up all that came before. Written by its own task.
+/// The bytes of a connection since hyper had used up all that came before.
 #[derive(Debug, Default)]
 pub(crate) struct Heads {
     /// The number of bytes that came in.
-    read: AtomicU64,
+    read: u64,
     /// Where the first whole head ends; 0: none has.
-    first: AtomicU64,
+    first: u64,
     /// Where the last one ends; 0: none has.
-    last: AtomicU64,
+    last: u64,
     /// Heads that came in whole.
-    heads: AtomicU64,
+    heads: u64,
     /// Requests that were handed to the service.
-    requests: AtomicU64,
+    requests: u64,
     /// True if the last byte was the end of a line.
-    at_line_start: AtomicU8,
+    at_line_start: bool,
     /// Bytes of the request line that is coming in; [`WHOLE`] when it has come.
-    line: AtomicU64,
+    line: u64,
 }
 
 /// There is no request line, or all of it.
@@ -44,19 +49,16 @@ pub(crate) enum TooLong {
     Head,
 }
 
-// ORDERING: each value is for the connection's own task, which alone writes it: Relaxed.
 impl Heads {
     /// A request was handed to the service, or its body has ended like a head does.
-    pub(crate) fn note_end(&self) {
-        add(&self.requests, 1);
+    pub(crate) fn note_end(&mut self) {
+        self.requests += 1;
     }
 
     /// Returns true if a further request has begun to come in behind the last one, whose body has (or
     /// had) this length, or came in chunks. So many bytes wait in the socket.
     pub(crate) fn has_more(&self, body: Option<u64>, unread: u64) -> bool {
-        let [read, first, last, heads, requests] =
-            [&self.read, &self.first, &self.last, &self.heads, &self.requests]
-                .map(|counter| counter.load(Ordering::Relaxed));
+        let Self { read, first, last, heads, requests, .. } = *self;
         let come = read.saturating_add(unread);
         match body {
             Some(length) if requests == 1 => come > first.saturating_add(length),
@@ -67,81 +69,78 @@ impl Heads {
     /// Returns true if the bytes behind the last request, which was answered, begin a further head: its
     /// body has (or had) this length, or came in chunks and was read to their end. The count begins with
     /// that head then. An empty line is none: old clients send one behind a body (RFC 9112 section 2.2).
-    /// Of pipelined requests whose last body has empty lines it may be false where a head has begun,
-    /// never true where none has.
-    pub(crate) fn take_begun(&self, body: Option<u64>) -> bool {
-        let [read, first, last, requests] = [&self.read, &self.first, &self.last, &self.requests]
-            .map(|count| count.load(Ordering::Relaxed));
-        let end = match body {
-            Some(length) if requests == 1 => last.max(first.saturating_add(length)),
-            Some(length) => last.saturating_add(length),
-            None => last,
-        };
+    /// Of pipelined requests it may be false where a head has begun, never true where none has.
+    pub(crate) fn take_begun(&mut self, body: Option<u64>) -> bool {
+        let Self { read, last, .. } = *self;
+        let Some(end) = self.end(body) else { return false };
+        let end = end.max(last);
         let behind = read.saturating_sub(end);
-        let is_line = || self.at_line_start.load(Ordering::Relaxed) != 0;
-        if behind == 0 || behind <= 2 && is_line() {
+        if behind == 0 || behind <= 2 && self.at_line_start {
             return false;
         }
         if end > last {
             // The body must not be counted as one of the head.
             self.begin();
-            self.read.store(behind, Ordering::Relaxed);
-            self.line.store(WHOLE, Ordering::Relaxed);
+            self.read = behind;
+            self.line = WHOLE;
         }
         true
     }
 
-    /// Returns true if all of the last request, which was answered, has surely come, and nothing behind it
-    /// that [`Heads::take_begun`] does not find. Its body has (or had) this length, or came in chunks; it was
-    /// read to its end unless `is_unread`.
+    /// Returns true if all of the last request, which was answered and has this body, has surely come, and of
+    /// the next one nothing that [`Self::take_begun`] does not find. That does not look behind a body which
+    /// nothing reads.
     pub(crate) fn is_whole(&self, body: Option<u64>, is_unread: bool) -> bool {
-        let [read, first, requests] =
-            [&self.read, &self.first, &self.requests].map(|count| count.load(Ordering::Relaxed));
+        match self.end(body) {
+            Some(end) if is_unread => body.is_some() && self.read == end,
+            Some(end) => self.read >= end,
+            None => false,
+        }
+    }
+
+    /// The end of the last request, which has this body; `None`: it is not known. Behind pipelined requests
+    /// with a body it is where no further empty line has come: that one may be of a body or of a head.
+    fn end(&self, body: Option<u64>) -> Option<u64> {
         match body {
-            Some(0) => true,
-            Some(length) => requests == 1 && read >= first.saturating_add(length),
-            None => !is_unread,
+            None | Some(0) => Some(self.last),
+            Some(length) if self.requests == 1 => Some(self.first.saturating_add(length)),
+            Some(length) if self.heads == self.requests => Some(self.last.saturating_add(length)),
+            Some(_) => None,
         }
     }
 
     /// Returns true if bytes have come behind the last end of a head: of its body, or of the next head.
     pub(crate) fn is_ahead(&self) -> bool {
-        self.read.load(Ordering::Relaxed) > self.last.load(Ordering::Relaxed)
+        self.read > self.last
     }
 
     /// The next byte is the first one of a head, but for what hyper has of it already.
-    pub(crate) fn begin(&self) {
-        for count in [&self.read, &self.first, &self.last, &self.heads, &self.requests, &self.line]
-        {
-            count.store(0, Ordering::Relaxed);
-        }
+    pub(crate) fn begin(&mut self) {
+        *self = Self { at_line_start: self.at_line_start, ..Self::default() };
     }
 
-    /// Bytes of a head came in. Answers those of its request line. What hyper has read ahead of it is
-    /// not counted: a line that is too long is found late then, or by hyper.
+    /// Bytes of a head came in. What hyper has read ahead of it is not counted: a line that is too long is
+    /// found late then, or by hyper.
     ///
     /// # Errors
     /// When they belong to a request line of more than `max` bytes.
-    pub(crate) fn note_line<'a>(&self, bytes: &'a [u8], max: usize) -> Result<&'a [u8], TooLong> {
-        let mut length = self.line.load(Ordering::Relaxed);
-        if length == WHOLE {
-            return Ok(&[]);
+    pub(crate) fn note_line(&mut self, bytes: &[u8], max: usize) -> Result<(), TooLong> {
+        if self.line == WHOLE {
+            return Ok(());
         }
         // Empty lines may stand before it (RFC 9112 section 2.2).
         let leading = bytes.iter().take_while(|byte| matches!(**byte, b'\r' | b'\n')).count();
-        let bytes = if length == 0 { &bytes[leading..] } else { bytes };
+        let bytes = if self.line == 0 { &bytes[leading..] } else { bytes };
         let end = memchr::memchr(b'\n', bytes);
-        let line = &bytes[..end.unwrap_or(bytes.len())];
-        length += line.len() as u64;
-        self.line.store(if end.is_some() { WHOLE } else { length }, Ordering::Relaxed);
-        if length > max as u64 { Err(TooLong::Line) } else { Ok(line) }
+        let length = self.line + end.unwrap_or(bytes.len()) as u64;
+        self.line = if end.is_some() { WHOLE } else { length };
+        if length > max as u64 { Err(TooLong::Line) } else { Ok(()) }
     }
 
-    /// Bytes came in, of whatever. Answers how many of an unfinished head there are by now; 0 where one
+    /// Bytes came in, of whatever. Returns how many of an unfinished head there are by now; 0 where one
     /// has ended in these bytes, since the others may be of its body.
-    pub(crate) fn note(&self, bytes: &[u8]) -> u64 {
-        let mut line_start = self.at_line_start.load(Ordering::Relaxed) != 0;
-        let before = self.read.load(Ordering::Relaxed);
+    pub(crate) fn note(&mut self, bytes: &[u8]) -> u64 {
+        let (line_start, before) = (self.at_line_start, self.read);
         let (mut heads, mut ends) = (0, None);
         for end in memchr::memchr_iter(b'\n', bytes) {
             let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
@@ -156,27 +155,20 @@ impl Heads {
             }
         }
         // A lone CR at the start of a read belongs to the line before it.
-        line_start = match bytes {
+        self.at_line_start = match bytes {
             [] | [b'\r'] if line_start => true,
             [.., b'\n', b'\r'] | [.., b'\n'] => true,
             _ => false,
         };
-        self.at_line_start.store(u8::from(line_start), Ordering::Relaxed);
-        let read = before + bytes.len() as u64;
-        self.read.store(read, Ordering::Relaxed);
-        let Some((first, last)) = ends else { return read - self.last.load(Ordering::Relaxed) };
-        if self.first.load(Ordering::Relaxed) == 0 {
-            self.first.store(first, Ordering::Relaxed);
+        self.read = before + bytes.len() as u64;
+        let Some((first, last)) = ends else { return self.read - self.last };
+        if self.first == 0 {
+            self.first = first;
         }
-        self.last.store(last, Ordering::Relaxed);
-        add(&self.heads, heads);
+        self.last = last;
+        self.heads += heads;
         0
     }
-}
-
-/// Without a locked instruction: there is no other writer.
-fn add(count: &AtomicU64, more: u64) {
-    count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -187,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_request_behind_the_one_in_hand_is_seen() {
-        let heads = Heads::default();
+        let mut heads = Heads::default();
         heads.note(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n");
         heads.note_end();
         assert!(heads.has_more(Some(0), 0));
@@ -203,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_body_of_known_length_may_hold_what_it_likes() {
-        let heads = Heads::default();
+        let mut heads = Heads::default();
         for _ in 0..2 {
             heads.begin();
             heads.note(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\na\r\n\r");
@@ -223,7 +215,7 @@ mod tests {
     /// A head of which hyper has had the beginning before.
     #[test]
     fn a_head_in_pieces_ends_where_it_ends() {
-        let heads = Heads::default();
+        let mut heads = Heads::default();
         heads.note(b"GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nhost: a\r\n");
         heads.note_end();
         heads.begin();
@@ -235,7 +227,7 @@ mod tests {
 
     #[test]
     fn behind_chunks_too_many_may_be_seen_and_never_too_few() {
-        let heads = Heads::default();
+        let mut heads = Heads::default();
         heads.note(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
         heads.note_end();
         heads.note_end();
@@ -252,7 +244,7 @@ mod tests {
 
     #[test]
     fn only_what_is_surely_of_a_head_is_counted_as_such() {
-        let heads = Heads::default();
+        let mut heads = Heads::default();
         assert_eq!(heads.note(b"GET / HTTP/1.1\r\nx: "), 19);
         assert_eq!(heads.note(b"yyy\r\n"), 24);
         assert_eq!(heads.note(b"\r\nand a body"), 0);
@@ -261,17 +253,17 @@ mod tests {
 
     #[test]
     fn a_request_line_is_too_long_as_soon_as_it_is() {
-        let heads = Heads::default();
-        let read = |bytes| heads.note_line(bytes, 16);
-        assert_eq!(read(b"\r\n\r\n"), Ok(&b""[..]));
-        assert_eq!(read(b"GET / HTTP/1.1\r\n"), Ok(&b"GET / HTTP/1.1\r"[..]), "14 bytes and a CR");
-        assert_eq!(read(b"x-long: 0123456789012345678901234567890\r\n\r\n"), Ok(&b""[..]));
+        let mut heads = Heads::default();
+        let read = |heads: &mut Heads, bytes| heads.note_line(bytes, 16);
+        assert_eq!(read(&mut heads, b"\r\n\r\n"), Ok(()));
+        assert_eq!(read(&mut heads, b"GET / HTTP/1.1\r\n"), Ok(()), "15 bytes with the CR");
+        assert_eq!(read(&mut heads, b"x-long: 0123456789012345678901234567890\r\n\r\n"), Ok(()));
         heads.begin();
-        assert_eq!(read(b"\nGET /01234567"), Ok(&b"GET /01234567"[..]));
-        assert_eq!(read(b"89a"), Ok(&b"89a"[..]));
-        assert_eq!(read(b"b"), Err(TooLong::Line));
+        assert_eq!(read(&mut heads, b"\nGET /01234567"), Ok(()), "13 bytes");
+        assert_eq!(read(&mut heads, b"89a"), Ok(()));
+        assert_eq!(read(&mut heads, b"b"), Err(TooLong::Line));
         heads.begin();
-        assert_eq!(read(b"GET /0123 HTTP/1.1\n"), Err(TooLong::Line), "all in one");
+        assert_eq!(read(&mut heads, b"GET /0123 HTTP/1.1\n"), Err(TooLong::Line), "all in one");
     }
 
     #[test]
@@ -282,7 +274,7 @@ mod tests {
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n4\r\na\n\nb\r\n0\r\n\r\n";
         for (request, body) in [(get, Some(0)), (post, Some(5)), (chunks, None)] {
             let begun = |requests: usize, behind: &str| {
-                let heads = Heads::default();
+                let mut heads = Heads::default();
                 heads.note((request.repeat(requests) + behind).as_bytes());
                 for _ in 0..requests {
                     heads.note_end();
@@ -302,13 +294,14 @@ mod tests {
 
     #[test]
     fn request_is_whole_when_its_end_is_sure() {
-        let heads = Heads::default();
+        let mut heads = Heads::default();
         heads.note(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n1234");
         heads.note_end();
         assert!(!heads.is_whole(Some(5), true) && !heads.is_whole(Some(5), false));
         heads.note(b"5");
         assert!(heads.is_whole(Some(5), true) && heads.is_whole(Some(5), false));
-        heads.note(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n12345");
+        heads.note(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n1\n\n45");
+        assert!(!heads.is_whole(Some(5), true), "the next one has begun");
         heads.note_end();
         assert!(!heads.is_whole(Some(5), false), "the body may hold ends of heads");
         assert!(heads.is_whole(Some(0), false));
@@ -317,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_head_behind_a_body_is_counted_without_it() {
-        let heads = Heads::default();
+        let mut heads = Heads::default();
         heads.note(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\n123456789GET / HT");
         heads.note_end();
         assert!(heads.take_begun(Some(9)));
@@ -332,18 +325,15 @@ mod tests {
         #[test]
         fn heads_are_counted_however_they_are_cut(cuts in proptest::collection::vec(1_usize..9, 0..40)) {
             let stream = b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.0\n\nPUT /x HTTP/1.1\r\n\r\nxy";
-            let heads = Heads::default();
+            let mut heads = Heads::default();
             let mut rest = &stream[..];
             for cut in cuts.into_iter().chain([stream.len()]) {
                 let (now, later) = rest.split_at(cut.min(rest.len()));
                 heads.note(now);
                 rest = later;
             }
-            prop_assert_eq!(heads.heads.load(Ordering::Relaxed), 3);
-            let at = |counter: &AtomicU64| usize::try_from(counter.load(Ordering::Relaxed)).unwrap();
-            prop_assert_eq!(at(&heads.first), 27);
-            prop_assert_eq!(at(&heads.last), stream.len() - 2);
-            prop_assert_eq!(at(&heads.read), stream.len());
+            let end = stream.len() as u64;
+            prop_assert_eq!([heads.heads, heads.first, heads.last, heads.read], [3, 27, end - 2, end]);
         }
     }
 }

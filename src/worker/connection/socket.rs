@@ -39,7 +39,7 @@ pub(crate) struct Socket {
 enum ClientSocket {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// It was taken: its connection rests.
+    /// It was taken: its connection is parked.
     #[default]
     Taken,
 }
@@ -97,7 +97,7 @@ impl Socket {
         self.as_fd().map_or(-1, |fd| fd.as_raw_fd())
     }
 
-    /// Returns true if its connection rests, so that it is elsewhere.
+    /// Returns true if its connection is parked, so that it is elsewhere.
     pub(crate) fn is_taken(&self) -> bool {
         matches!(self.socket, ClientSocket::Taken)
     }

@@ -32,7 +32,7 @@ impl Encrypted {
     }
 }
 
-/// The place of one that was taken: its connection rests.
+/// The place of one that was taken: its connection is parked.
 impl Default for Stream {
     fn default() -> Self {
         Self::Plain(Socket::default())
@@ -67,7 +67,7 @@ impl Stream {
         }
     }
 
-    /// Returns true if its connection rests, so that it is elsewhere.
+    /// Returns true if its connection is parked, so that it is elsewhere.
     pub(crate) fn is_taken(&self) -> bool {
         self.socket().is_taken()
     }

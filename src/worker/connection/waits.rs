@@ -1,4 +1,4 @@
-//! The words for what a connection waits for, why it is ended, and what is wrong with a body.
+//! The words for what a connection waits for, why it is to end, and what is wrong with a body.
 
 /// The event that a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +31,10 @@ impl Wait {
     }
 }
 
-/// Why a connection was kicked.
+/// Why a connection is to end, or to park.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kick {
-    /// It was not.
-    None = 0,
+pub(crate) enum CloseReason {
     /// The head of a request took too long.
     Head = 1,
     /// The handler took too long.
@@ -45,12 +43,12 @@ pub(crate) enum Kick {
     Body = 3,
     /// The client does not read the response.
     Reader = 4,
-    /// It was idle for too long, or the worker leaves.
+    /// It was idle for too long, or the worker drains.
     Idle = 5,
-    /// It has been answered for the last time, and speaks on.
+    /// Its last response is out, and the client sends on.
     Silence = 6,
-    /// It has been idle for a moment, and may give back what is kept to serve it.
-    Rest = 7,
+    /// It has been idle for some time, and may give back what is kept to serve it.
+    Park = 7,
     /// Its client has finished sending long ago, and may have gone.
     Finished = 8,
     /// Its unfinished request is one of the largest, and all of them take too much memory.
@@ -60,17 +58,17 @@ pub(crate) enum Kick {
 }
 
 /// The fault in the body of the request in hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing so far.
-    None = 0,
+    #[default]
+    None,
     /// It is longer than allowed.
-    TooLong = 1,
+    TooLong,
     /// It stood still for too long.
-    Stalled = 2,
+    Stalled,
     /// Its chunks are malformed.
-    Malformed = 3,
+    Malformed,
 }
 
 impl Wait {
@@ -90,33 +88,21 @@ impl Wait {
     }
 }
 
-impl Kick {
-    /// The one with this number.
-    pub(crate) fn of(number: u8) -> Self {
-        match number {
-            0 => Self::None,
+impl CloseReason {
+    /// The one with this number; 0: none.
+    pub(crate) fn of(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => return None,
             1 => Self::Head,
             2 => Self::Answer,
             3 => Self::Body,
             4 => Self::Reader,
             5 => Self::Idle,
             6 => Self::Silence,
-            7 => Self::Rest,
+            7 => Self::Park,
             8 => Self::Finished,
             9 => Self::Budget,
             _ => Self::Abuse,
-        }
-    }
-}
-
-impl Fault {
-    /// The one with this number.
-    pub(crate) fn of(number: u8) -> Self {
-        match number {
-            0 => Self::None,
-            1 => Self::TooLong,
-            2 => Self::Stalled,
-            _ => Self::Malformed,
-        }
+        })
     }
 }

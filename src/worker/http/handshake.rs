@@ -20,7 +20,8 @@ use crate::request::client::Client;
 use crate::request::client_certificate::ClientCertificate;
 use crate::scoreboard::Handshake;
 use crate::tls::{Acceptor, Session};
-use crate::worker::connection::conns::{Kick, Wait};
+use crate::worker::connection::conns::CloseReason;
+use crate::worker::connection::machine::Machine;
 use crate::worker::connection::socket::Socket;
 use crate::worker::connection::stream::{Encrypted, Stream};
 use crate::worker::events::WorkerEvent;
@@ -68,13 +69,13 @@ impl Server {
     ) -> Option<Watched> {
         let conn = Arc::clone(&watched.entry().conn);
         let listener = watched.entry().listener.name;
-        conn.set_handshake();
+        conn.with(Machine::handshake);
         self.conns.keep_handshakes(self.connections_max / 2);
         let mut socket = watched.take_socket();
         let result = tokio::select! {
             biased;
             result = shake(&mut socket, acceptor) => result,
-            () = conn.is_kicked_for(Kick::Head) => {
+            () = conn.until_closed_for(CloseReason::Head) => {
                 Err(Unshaken::Failed { error: io::ErrorKind::TimedOut.into(), socket: None })
             }
         };
@@ -90,9 +91,9 @@ impl Server {
         }
         match result {
             Ok(stream) => {
-                conn.set(Wait::First);
+                conn.note(Machine::handshaken);
                 if stream.protocol() == Some(HTTP_2) {
-                    conn.set_http2();
+                    conn.note(Machine::multiplexed);
                 }
                 if let Some(certificate) = stream.certificate().and_then(ClientCertificate::new) {
                     conn.set_certificate(certificate);
@@ -113,7 +114,7 @@ impl Server {
                 if let Some(socket) = socket {
                     // Behind the alert that says why: it would be lost with a reset.
                     watched.put_stream(Stream::Plain(*socket));
-                    conn.set(Wait::Head);
+                    conn.note(Machine::malformed);
                     watched.end().await;
                 }
                 let peer = peer.peer().map_or("a unix socket".to_owned(), |peer| peer.to_string());
@@ -166,7 +167,7 @@ impl Watched {
             let read = tokio::select! {
                 biased;
                 read = poll_fn(|cx| socket.poll_read_more(cx, &mut bytes)) => read,
-                () = conn.kicked.notified() => {
+                () = conn.woken.notified() => {
                     return Err(Unproxied::Wrong("its PROXY header did not come in time"));
                 }
             };
@@ -182,7 +183,7 @@ impl Watched {
     async fn refuse_plain(&mut self) {
         let conn = Arc::clone(&self.entry().conn);
         // The client may be in the middle of its request.
-        conn.set(Wait::Head);
+        conn.note(Machine::malformed);
         poll_fn(|cx| {
             self.say(cx, Own::Plain);
             Poll::Ready(())
@@ -198,7 +199,7 @@ impl Watched {
             tokio::select! {
                 biased;
                 _ended = poll_fn(|cx| self.poll_end(cx)) => return,
-                () = conn.kicked.notified() => {}
+                () = conn.woken.notified() => {}
             }
         }
     }

@@ -6,9 +6,9 @@
 //! whose next request has come in by half. Here the socket is asked first: only where there is nothing
 //! to read does an idle connection end, and to hyper it looks as if the client had left.
 //!
-//! # Rest
+//! # Parked connections
 //! hyper keeps two buffers of 8 KiB for each connection, also for one that has nothing to do. So one
-//! that has been idle for a moment ends for hyper, in the same way, and its stream alone is kept until
+//! that has been idle for a second ends for hyper, in the same way, and its stream alone is kept until
 //! something comes in; then hyper begins again on it.
 //!
 //! # The trap at the end
@@ -29,13 +29,14 @@ use super::framing::{Flaw, Framing};
 use super::handshake::TLS;
 use crate::request::client::Scheme;
 use crate::sys::clock;
-use crate::worker::connection::conns::{HeadRoom, Kick, Wait};
-use crate::worker::connection::heads::TooLong;
+use crate::worker::connection::conns::{CloseReason, Conn, Wait};
+use crate::worker::connection::heads::{HeadRoom, TooLong};
+use crate::worker::connection::machine::{Decision, Machine, Refusal};
 use crate::worker::connection::socket::{Departure, Socket};
 use crate::worker::connection::stream::{Stream, gather};
 use crate::worker::long::upgraded::Upgraded;
 use crate::worker::request::own::Own;
-use crate::worker::request::ticket::Entry;
+use crate::worker::request::record::Entry;
 
 /// Bytes of an answer in pieces that are put together before they are written: to copy so few is
 /// cheaper than to have the kernel gather them.
@@ -77,7 +78,7 @@ enum End {
     /// By none, or the client has gone.
     Over,
     /// By both, later: to hyper it looks as if the client had left.
-    Rest,
+    Parked,
 }
 
 impl Watched {
@@ -87,7 +88,7 @@ impl Watched {
             Stream::Tls(_) => Scheme::Https,
         };
         let framing = Framing::default();
-        let is_multiplexed = entry.conn.streams().is_some();
+        let is_multiplexed = entry.conn.is_multiplexed();
         let (flaw, end, upgraded) = (None, End::NotYet, None);
         let preface = 0;
         Self { stream, entry, room, scheme, framing, flaw, end, upgraded, is_multiplexed, preface }
@@ -124,15 +125,15 @@ impl Watched {
             self.scheme = Scheme::Https;
         }
         self.stream = stream;
-        self.is_multiplexed = self.entry.conn.streams().is_some();
+        self.is_multiplexed = self.entry.conn.is_multiplexed();
     }
 
     /// Frames of HTTP/2 begin with these bytes. To hyper it looks as if the client had left: they are
     /// read anew.
     pub(crate) fn begin_frames(&mut self, bytes: BytesMut) {
         self.stream.put_back(bytes);
-        self.entry.conn.set_http2();
-        self.end = End::Rest;
+        self.entry.conn.note(Machine::multiplexed);
+        self.end = End::Parked;
     }
 
     /// Says something without hyper, which has nothing to write: the answer to the request before is
@@ -187,7 +188,7 @@ impl Watched {
             | Wait::Silence
             | Wait::Handshake
             | Wait::Streams => {
-                conn.set(Wait::Head);
+                conn.note(Machine::malformed);
                 self.refuse(cx, own)
             }
         }
@@ -201,7 +202,7 @@ impl Watched {
             return false;
         }
         // The client may be in the middle of it.
-        conn.set(Wait::Head);
+        conn.note(Machine::malformed);
         self.say(cx, Own::of_hyper(bytes));
         true
     }
@@ -211,16 +212,14 @@ impl Watched {
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.end == End::NotYet {
             let conn = &self.entry.conn;
-            // A client whose bytes have no memory left is not waited for.
-            let may_be_heard = conn.may_be_heard() || conn.streams().is_some();
-            self.end = if may_be_heard && !matches!(conn.kick(), Kick::Budget | Kick::Abuse) {
+            self.end = if conn.with(|machine| machine.must_linger()) {
                 ready!(self.stream.poll_shutdown(cx))?;
                 End::Said
             } else {
                 self.stream.say_end(cx);
                 End::Over
             };
-            conn.set(Wait::Silence);
+            conn.note(Machine::lingers);
         }
         let mut bytes = [MaybeUninit::uninit(); 8192];
         for _ in 0..READS_MAX {
@@ -231,14 +230,15 @@ impl Watched {
             let is_heard = match self.stream.poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) => {
                     let bytes = buffer.filled().len();
-                    let streams = self.entry.conn.streams();
-                    bytes > 0 && streams.is_none_or(|streams| streams.note_read(bytes))
+                    let noted =
+                        self.entry.conn.note_streams(|streams, now| streams.note_read(bytes, now));
+                    bytes > 0 && noted != Some(false)
                 }
                 Poll::Ready(Err(_)) => false,
-                Poll::Pending if self.entry.conn.kick() == Kick::Silence => false,
+                Poll::Pending if self.entry.conn.is_closed_for(CloseReason::Silence) => false,
                 Poll::Pending => return Poll::Pending,
             };
-            if !is_heard || self.entry.conn.kick() == Kick::Silence {
+            if !is_heard || self.entry.conn.is_closed_for(CloseReason::Silence) {
                 self.end = End::Over;
             }
         }
@@ -248,16 +248,19 @@ impl Watched {
 
     /// Returns the result of a read that found nothing, on a connection that was told to end.
     fn ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match (self.entry.conn.kick(), self.entry.conn.wait()) {
-            (Kick::Head, Wait::First) if self.preface > 0 => self.refuse(cx, Own::HeadTimeout),
-            (Kick::Idle, Wait::Next) | (Kick::Head, Wait::First) => Poll::Ready(Ok(())),
-            (Kick::Rest, Wait::Next) if self.entry.conn.may_rest() => {
-                self.end = End::Rest;
+        let conn = &self.entry.conn;
+        if conn.reason().is_none() {
+            return Poll::Pending;
+        }
+        match conn.with(|machine| machine.on_nothing_read(self.preface > 0)) {
+            Decision::Wait => Poll::Pending,
+            Decision::Close => Poll::Ready(Ok(())),
+            Decision::Park => {
+                self.end = End::Parked;
                 Poll::Ready(Ok(()))
             }
-            (Kick::Head, Wait::Head) => self.refuse(cx, Own::HeadTimeout),
-            (Kick::Budget, Wait::Head) => self.refuse(cx, Own::HeadTooLong),
-            _ => Poll::Pending,
+            Decision::Refuse(Refusal::Late) => self.refuse(cx, Own::HeadTimeout),
+            Decision::Refuse(Refusal::Large) => self.refuse(cx, Own::HeadTooLong),
         }
     }
 
@@ -282,10 +285,10 @@ impl Watched {
         let conn = &self.entry.conn;
         match self.stream.poll_departure(cx) {
             Departure::Gone => return Err(io::ErrorKind::ConnectionReset.into()),
-            Departure::Finished => conn.note_finished(),
+            Departure::Finished => conn.note(Machine::finished),
             Departure::None => {}
         }
-        if conn.kick() == Kick::Finished {
+        if conn.is_closed_for(CloseReason::Finished) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         Ok(())
@@ -298,7 +301,7 @@ impl Watched {
         }
         let result = self.stream.poll_flush(cx);
         let conn = &self.entry.conn;
-        if result.is_pending() && matches!(conn.kick(), Kick::Reader | Kick::Finished) {
+        if result.is_pending() && is_given_up(conn) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         conn.note_blocked(result.is_pending());
@@ -314,7 +317,7 @@ impl Watched {
         let conn = &self.entry.conn;
         let taken = if let Poll::Ready(Ok(taken)) = result { taken } else { 0 };
         conn.note_unwritten(offered.saturating_sub(taken));
-        if result.is_pending() && matches!(conn.kick(), Kick::Reader | Kick::Finished) {
+        if result.is_pending() && is_given_up(conn) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         conn.note_blocked(result.is_pending());
@@ -322,10 +325,15 @@ impl Watched {
     }
 }
 
+/// Returns true if a write that waits for the client is given up.
+fn is_given_up(conn: &Conn) -> bool {
+    matches!(conn.reason(), Some(CloseReason::Reader | CloseReason::Finished))
+}
+
 impl Drop for Watched {
     fn drop(&mut self) {
-        if self.end == End::Rest {
-            self.entry.rest(std::mem::take(&mut self.stream));
+        if self.end == End::Parked {
+            self.entry.park(std::mem::take(&mut self.stream));
         } else if let Some(upgraded) = &mut self.upgraded {
             upgraded.close_at_last(&mut self.stream);
             self.entry.close_upgraded(upgraded);
@@ -344,7 +352,7 @@ impl AsyncRead for Watched {
         let this = &mut *self;
         match this.end {
             End::NotYet => {}
-            End::Rest => return Poll::Ready(Ok(())),
+            End::Parked => return Poll::Ready(Ok(())),
             End::Said | End::Over => {
                 // It was refused here, and hyper does not know yet.
                 ready!(this.poll_end(cx))?;
@@ -372,7 +380,7 @@ impl AsyncRead for Watched {
         }
         match result {
             Poll::Pending => this.ended(cx),
-            Poll::Ready(Ok(())) if this.end == End::Rest => result,
+            Poll::Ready(Ok(())) if this.end == End::Parked => result,
             Poll::Ready(Ok(())) => {
                 let bytes = &buffer.filled()[before..];
                 if wait.is_of_head() && this.stream.is_gone(cx) {
@@ -442,7 +450,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.end == End::Rest {
+        if self.end == End::Parked {
             return Poll::Ready(Ok(()));
         }
         if self.entry.conn.wait() == Wait::Other {

@@ -30,9 +30,11 @@ use tokio::io::ReadBuf;
 
 use super::io::Watched;
 use crate::logging::Outcome;
-use crate::worker::connection::conns::{Conn, Kick, Wait};
+use crate::worker::connection::conns::{CloseReason, Conn, Wait};
+use crate::worker::connection::machine::Machine;
+use crate::worker::connection::streams::Streams;
 use crate::worker::request::own::Own;
-use crate::worker::request::ticket::{Account, Departing, Entry, Ticket};
+use crate::worker::request::record::{Departing, Entry, InFlight, RequestRecord};
 
 /// The beginning of a client that knows that a server speaks HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
@@ -94,12 +96,12 @@ impl Watched {
         let read = buffer.filled().len() - before;
         if read > 0 && conn.wait() == Wait::Silence {
             // The client takes what is left of its answers.
-            conn.set(Wait::Silence);
+            conn.note(Machine::lingers);
         }
         let is_over =
-            conn.streams().is_some_and(|streams| !streams.note_read(read) || streams.is_abused());
-        if is_over {
-            conn.give(Kick::Abuse);
+            conn.note_streams(|streams, now| !streams.note_read(read, now) || streams.is_abused);
+        if is_over == Some(true) {
+            conn.close(CloseReason::Abuse);
             self.entry.server.warn_of_flood(self.entry.peer);
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
@@ -115,9 +117,7 @@ impl Entry {
         let conn = server.conns.enter_stream();
         let certificate = connection.conn.certificate().cloned();
         certificate.into_iter().for_each(|certificate| conn.set_certificate(certificate));
-        if let Some(streams) = connection.conn.streams() {
-            streams.begin(&connection.conn);
-        }
+        connection.conn.note(Machine::stream_begun);
         Self {
             conn,
             server: Arc::clone(server),
@@ -125,7 +125,7 @@ impl Entry {
             credentials: connection.credentials,
             listener: connection.listener.clone(),
             departing: Mutex::default(),
-            resting: Mutex::default(),
+            parked: Mutex::default(),
             upgrade: Mutex::default(),
             connection: Some(Arc::clone(connection)),
             ended: Mutex::default(),
@@ -155,20 +155,17 @@ impl Entry {
             return self.close();
         }
         connection.ended.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(self));
-        connection.conn.kicked.notify_one();
+        connection.conn.woken.notify_one();
     }
 }
 
-impl Ticket {
+impl InFlight {
     /// Notes that the client has given up its request, if it has.
-    pub(crate) fn note_reset(&self, account: &Account) {
+    pub(crate) fn note_reset(&self, record: &RequestRecord) {
         let Some(connection) = self.connection() else { return };
-        let is_given_up = matches!(account.outcome, Outcome::Aborted(_));
-        if let Some(streams) = connection.streams()
-            && is_given_up
-            && !streams.note_reset()
-        {
-            connection.give(Kick::Abuse);
+        let is_given_up = matches!(record.outcome, Outcome::Aborted(_));
+        if is_given_up && connection.note_streams(Streams::note_reset) == Some(false) {
+            connection.close(CloseReason::Abuse);
         }
     }
 }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::ticket::Entry;
+use super::record::Entry;
 use crate::embed::BoxError;
-use crate::worker::connection::conns::{Conn, Fault, Kick, Wait};
+use crate::worker::connection::conns::{CloseReason, Conn, Fault};
+use crate::worker::connection::machine::Machine;
 
 /// A request's body.
 #[derive(Debug)]
@@ -33,12 +34,16 @@ pub(crate) struct Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.conn.hold_body(0);
-        self.conn.note_reading(false);
-        if !self.is_read && !self.body.is_end_stream() {
-            self.conn.note_unread();
-            if let Some(streams) = self.connection.as_ref().and_then(|entry| entry.conn.streams()) {
-                streams.note_unread(self.body.size_hint().exact());
+        if self.is_read {
+            // The next request may have begun.
+        } else if !self.body.is_end_stream() {
+            self.conn.with(Machine::body_dropped);
+            if let Some(connection) = &self.connection {
+                let rest = self.body.size_hint().exact();
+                connection.conn.note_streams(|streams, _| streams.note_unread(rest));
             }
+        } else {
+            self.conn.with(|machine| machine.body_ended(false));
         }
     }
 }
@@ -47,8 +52,12 @@ impl Upload {
     pub(crate) fn new(body: Incoming, entry: &Entry, room: u64) -> Self {
         let chunked = body.size_hint().exact().is_none();
         let (conn, connection) = (Arc::clone(&entry.conn), entry.connection.clone());
-        conn.note_reading(true);
+        conn.with(Machine::body_opened);
         Self { body, conn, connection, room, chunked, come: 0, is_read: false }
+    }
+
+    fn fail(&self, fault: Fault) {
+        self.conn.with(|machine| machine.body_failed(fault));
     }
 }
 
@@ -70,14 +79,14 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Pending if matches!(this.conn.kick(), Kick::Body | Kick::Budget) => {
-                this.conn.note_fault(Fault::Stalled);
+            Poll::Pending
+                if matches!(this.conn.reason(), Some(CloseReason::Body | CloseReason::Budget)) =>
+            {
+                this.fail(Fault::Stalled);
                 return Poll::Ready(Some(Err("the request body stood still for too long".into())));
             }
             Poll::Pending => {
-                if this.conn.wait() == Wait::Answer {
-                    this.conn.set(Wait::Body);
-                }
+                this.conn.note(Machine::body_awaited);
                 return Poll::Pending;
             }
             Poll::Ready(frame) => frame,
@@ -86,29 +95,26 @@ impl Body for Upload {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len) as u64,
             Some(Err(_)) | None => 0,
         };
-        this.conn.note_body(bytes);
-        if let Some(streams) = this.connection.as_ref().and_then(|entry| entry.conn.streams()) {
-            streams.note_body(bytes);
+        this.conn.note(|machine, now| machine.body_read(bytes, now));
+        if let Some(connection) = &this.connection {
+            connection.conn.note_streams(|streams, _| streams.note_body(bytes));
         }
         this.come = this.come.saturating_add(bytes);
         if !this.conn.hold_body(this.come) {
-            this.conn.note_fault(Fault::Stalled);
+            this.fail(Fault::Stalled);
             return Poll::Ready(Some(Err("there is no memory for the request body".into())));
         }
         match frame {
             None => {
                 this.is_read = true;
-                this.conn.note_reading(false);
                 this.conn.hold_body(0);
-                // The end of its chunks looks like the end of a head.
-                if std::mem::take(&mut this.chunked) {
-                    this.conn.heads.note_end();
-                }
+                let is_chunked = std::mem::take(&mut this.chunked);
+                this.conn.with(|machine| machine.body_ended(is_chunked));
                 Poll::Ready(None)
             }
             Some(Err(error)) => {
                 if is_malformed(&error) {
-                    this.conn.note_fault(Fault::Malformed);
+                    this.fail(Fault::Malformed);
                 }
                 Poll::Ready(Some(Err(error.into())))
             }
@@ -120,7 +126,7 @@ impl Body for Upload {
                         Poll::Ready(Some(Ok(frame)))
                     }
                     None => {
-                        this.conn.note_fault(Fault::TooLong);
+                        this.fail(Fault::TooLong);
                         Poll::Ready(Some(Err("the request body is longer than allowed".into())))
                     }
                 }

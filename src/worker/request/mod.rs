@@ -5,7 +5,7 @@ mod body;
 pub(crate) mod health;
 pub(crate) mod own;
 pub(crate) mod phases;
+pub(crate) mod record;
 mod reports;
 pub(crate) mod service;
 mod strict;
-pub(crate) mod ticket;

@@ -23,15 +23,16 @@ use tower::Service as _;
 use super::body::Upload;
 use super::health::Probe;
 use super::own::{self, CLOSE, Own};
+use super::record::{self, InFlight};
 use super::strict::Seen;
-use super::ticket::{self, Ticket};
 use super::{addressless, strict};
 use crate::embed::ServiceFailed;
 use crate::request::body_limits::Limit;
 use crate::request::client::Client;
 use crate::request::id::{RequestId, X_REQUEST_ID};
 use crate::sys::socket;
-use crate::worker::connection::conns::{Conn, Fault, Kick};
+use crate::worker::connection::conns::{CloseReason, Conn, Fault};
+use crate::worker::connection::machine::Machine;
 use crate::worker::events::WorkerEvent;
 use crate::worker::long::{Fate, Long, LongKind, Side};
 use crate::worker::proxy::forwarded;
@@ -41,7 +42,7 @@ use crate::worker::proxy::forwarded::Contradiction;
 #[derive(Debug)]
 pub(crate) struct Requests {
     pub(crate) router: Router,
-    pub(crate) entry: Arc<ticket::Entry>,
+    pub(crate) entry: Arc<record::Entry>,
     /// The number of the connection's socket, which is open as long as a request is in hand.
     pub(crate) socket: RawFd,
     pub(crate) peer: Client,
@@ -63,15 +64,15 @@ impl Requests {
     /// Answers a request of this connection, or of this stream of it.
     pub(crate) fn answer(
         &self,
-        entry: &Arc<ticket::Entry>,
+        entry: &Arc<record::Entry>,
         request: Request<Incoming>,
     ) -> Answering {
-        let ticket::Entry { server, conn, .. } = &**entry;
+        let record::Entry { server, conn, .. } = &**entry;
         let arrival = entry.begin();
         let (mut head, body) = request.into_parts();
         let mut seen = Seen::new(&head.headers, &server.fields.request);
-        if let Some(streams) = entry.connection().and_then(Conn::streams) {
-            streams.note_fields(strict::length(&head));
+        if let Some(connection) = entry.connection() {
+            connection.note_streams(|streams, _| streams.note_fields(strict::length(&head)));
         }
         let client = if self.is_forwarder && seen.forwarded {
             let family = server.forwarded_fields;
@@ -84,10 +85,10 @@ impl Requests {
         let id = RequestId::of_request(seen.id());
         let length = body.size_hint().exact();
         let kept = (client, id.clone(), std::mem::take(&mut seen.named));
-        let mut ticket = Ticket::new(entry, &head, arrival, kept);
-        ticket.body = length;
+        let mut in_flight = InFlight::new(entry, &head, arrival, kept);
+        in_flight.body = length;
         if seen.is_healthcheck && !seen.forwarded {
-            ticket.note_healthcheck();
+            in_flight.note_healthcheck();
         }
         let routes = &server.routes;
         let has_body = !body.is_end_stream();
@@ -103,9 +104,9 @@ impl Requests {
         let running = match probe {
             Some(probe) => {
                 if has_body {
-                    conn.note_unread();
-                    if let Some(streams) = entry.connection().and_then(Conn::streams) {
-                        streams.note_unread(length);
+                    conn.with(Machine::body_dropped);
+                    if let Some(connection) = entry.connection() {
+                        connection.note_streams(|streams, _| streams.note_unread(length));
                     }
                 }
                 match probe {
@@ -127,7 +128,7 @@ impl Requests {
                 Running::Routed { future: self.router.clone().call(request) }
             }
         };
-        Answering { running, asked, is_tunnel, socket: self.socket, ticket: Some(ticket) }
+        Answering { running, asked, is_tunnel, socket: self.socket, in_flight: Some(in_flight) }
     }
 }
 
@@ -135,7 +136,7 @@ impl Requests {
     /// The facts that handlers may ask for.
     fn extend(
         &self,
-        entry: &ticket::Entry,
+        entry: &record::Entry,
         head: &mut request::Parts,
         client: Client,
         id: RequestId,
@@ -170,7 +171,7 @@ pin_project_lite::pin_project! {
         is_tunnel: bool,
         socket: RawFd,
         // Taken by the answer. Dropped with this, it says that the client went away.
-        ticket: Option<Ticket>,
+        in_flight: Option<InFlight>,
     }
 }
 
@@ -179,21 +180,21 @@ impl Future for Answering {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let ticket = this.ticket.as_ref().expect("a future is not polled after its end");
-        let mut answer = ready!(this.running.as_mut().poll(cx, ticket));
+        let in_flight = this.in_flight.as_ref().expect("a future is not polled after its end");
+        let mut answer = ready!(this.running.as_mut().poll(cx, in_flight));
         if let (Reply::Own(own), Some(head)) = (&answer, this.asked.take()) {
-            let future = layered(*own, *head, ticket);
+            let future = layered(*own, *head, in_flight);
             if let Some(future) = future {
                 this.running.set(Running::Layered { own: *own, future });
-                answer = ready!(this.running.as_mut().poll(cx, ticket));
+                answer = ready!(this.running.as_mut().poll(cx, in_flight));
             }
         }
         let response = match answer {
-            Reply::Own(own) => own.response(ticket.scheme()),
+            Reply::Own(own) => own.response(in_flight.scheme()),
             Reply::Whole(response) => response,
         };
-        let ticket = this.ticket.take().expect("it was there above");
-        Poll::Ready(Ok(finish(response, ticket, *this.socket, *this.is_tunnel)))
+        let in_flight = this.in_flight.take().expect("it was there above");
+        Poll::Ready(Ok(finish(response, in_flight, *this.socket, *this.is_tunnel)))
     }
 }
 
@@ -205,44 +206,48 @@ enum Reply {
 }
 
 /// Sends an answer of the server's own through the application's layers.
-fn layered(own: Own, head: request::Parts, ticket: &Ticket) -> Option<RouteFuture<Infallible>> {
+fn layered(
+    own: Own,
+    head: request::Parts,
+    in_flight: &InFlight,
+) -> Option<RouteFuture<Infallible>> {
     if head.method == Method::CONNECT {
         // axum has rules of its own for CONNECT, and no page sends it.
         return None;
     }
-    let mut router = ticket.server.routes.own_answers.clone()?;
+    let mut router = in_flight.server.routes.own_answers.clone()?;
     let mut request = Request::from_parts(head, Body::empty());
-    request.extensions_mut().insert(own::Given { own, scheme: ticket.scheme() });
-    request.extensions_mut().insert(ticket.in_hand());
+    request.extensions_mut().insert(own::Given { own, scheme: in_flight.scheme() });
+    request.extensions_mut().insert(in_flight.in_hand());
     catch_unwind(AssertUnwindSafe(|| router.call(request))).ok()
 }
 
 impl Running {
     /// Returns the answer, once it is known.
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, ticket: &Ticket) -> Poll<Reply> {
-        let conn = &ticket.conn;
-        let is_late = conn.kick() == Kick::Answer;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, in_flight: &InFlight) -> Poll<Reply> {
+        let conn = &in_flight.conn;
+        let is_late = conn.is_closed_for(CloseReason::Answer);
         match self.project() {
             RunningProjection::Own { own } => Poll::Ready(Reply::Own(*own)),
             RunningProjection::Asked { future } => future.as_mut().poll(cx).map(Reply::Own),
             RunningProjection::Routed { .. } if is_late => {
-                ticket.warn_of_timeout();
+                in_flight.warn_of_timeout();
                 Poll::Ready(Reply::Own(Own::Timeout))
             }
-            RunningProjection::Routed { future } => match ready!(run(future, cx, ticket)) {
-                Some(response) => Poll::Ready(match conn.fault() {
-                    Fault::None => addressed(response, cx, ticket),
+            RunningProjection::Routed { future } => match ready!(run(future, cx, in_flight)) {
+                Some(response) => Poll::Ready(match conn.with(|machine| machine.fault()) {
+                    Fault::None => addressed(response, cx, in_flight),
                     Fault::TooLong => Reply::Own(Own::BodyTooLong),
                     Fault::Stalled => Reply::Own(Own::BodyStalled),
                     Fault::Malformed => Reply::Own(Own::Chunks),
                 }),
                 None => {
                     // The panic hook has written what and where.
-                    ticket.warn(|method, path| WorkerEvent::HandlerPanicked { method, path });
+                    in_flight.warn(|method, path| WorkerEvent::HandlerPanicked { method, path });
                     Poll::Ready(Reply::Own(Own::Panic))
                 }
             },
-            RunningProjection::Layered { own, future } => match run(future, cx, ticket) {
+            RunningProjection::Layered { own, future } => match run(future, cx, in_flight) {
                 Poll::Ready(Some(mut response)) => {
                     own.insist(&mut response);
                     Poll::Ready(Reply::Whole(response))
@@ -257,22 +262,22 @@ impl Running {
 
 /// The application's answer, unless its service has failed, or axum gave it for want of an address that
 /// no client on a unix socket has.
-fn addressed(response: Response<Body>, cx: &mut Context<'_>, ticket: &Ticket) -> Reply {
+fn addressed(response: Response<Body>, cx: &mut Context<'_>, in_flight: &InFlight) -> Reply {
     if response.status() != StatusCode::INTERNAL_SERVER_ERROR {
         return Reply::Whole(response);
     }
     if let Some(ServiceFailed(reason)) = response.extensions().get() {
         let reason = reason.clone();
-        ticket.warn(|method, path| WorkerEvent::ServiceFailed { method, path, reason });
+        in_flight.warn(|method, path| WorkerEvent::ServiceFailed { method, path, reason });
         return Reply::Own(Own::Panic);
     }
-    if ticket.peer.is_some() {
+    if in_flight.peer.is_some() {
         return Reply::Whole(response);
     }
     match addressless::read(response, cx) {
         Some(response) => Reply::Whole(response),
         None => {
-            ticket.warn(|method, path| WorkerEvent::AddressMissing { method, path });
+            in_flight.warn(|method, path| WorkerEvent::AddressMissing { method, path });
             Reply::Own(Own::NoAddress)
         }
     }
@@ -282,12 +287,12 @@ fn addressed(response: Response<Body>, cx: &mut Context<'_>, ticket: &Ticket) ->
 fn run(
     future: Pin<&mut RouteFuture<Infallible>>,
     cx: &mut Context<'_>,
-    ticket: &Ticket,
+    in_flight: &InFlight,
 ) -> Poll<Option<Response<Body>>> {
-    let board = &ticket.server.board;
-    board.set_running(ticket.conn.number, true);
+    let board = &in_flight.server.board;
+    board.set_running(in_flight.conn.number, true);
     let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
-    board.set_running(ticket.conn.number, false);
+    board.set_running(in_flight.conn.number, false);
     match polled {
         Ok(polled) => polled.map(|answered| match answered {
             Ok(response) => Some(response),
@@ -300,45 +305,46 @@ fn run(
 /// Puts on the answer what the connection's state asks for.
 fn finish(
     mut response: Response<Body>,
-    mut ticket: Ticket,
+    mut in_flight: InFlight,
     socket: RawFd,
     is_tunnel: bool,
 ) -> Response<Answer> {
     let is_open = is_tunnel && response.status().is_success();
     let kind = if is_open { Some(LongKind::Upgrade) } else { LongKind::of(&response) };
-    ticket.note_answered(kind);
-    let mut long = kind.map(|kind| ticket.server.longs.begin(kind));
-    if let Some(connection) = ticket.connection() {
+    in_flight.note_answered(kind);
+    let mut long = kind.map(|kind| in_flight.server.longs.begin(kind));
+    if let Some(connection) = in_flight.connection() {
         // HTTP/2 says it of the connection, not in an answer.
         response.headers_mut().remove(CONNECTION);
-        if ticket.server.is_closing() || !ticket.server.keeps_alive {
+        if in_flight.server.is_closing() || !in_flight.server.keeps_alive {
             connection.say_goodbye();
         }
     } else if is_open || response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        long.take().into_iter().for_each(|long| ticket.begin_upgrade(long));
+        long.take().into_iter().for_each(|long| in_flight.begin_upgrade(long));
     } else if is_tunnel {
         // What the client has sent for its tunnel must not be read as a request.
         response.headers_mut().insert(CONNECTION, CLOSE);
-    } else if ticket.server.ends(&ticket, ticket.body) && !is_followed(&ticket, socket) {
+    } else if in_flight.server.ends(&in_flight, in_flight.body) && !is_followed(&in_flight, socket)
+    {
         // Said on the last answer only: what is pipelined behind it is still answered.
         response.headers_mut().insert(CONNECTION, CLOSE);
     }
-    settle_id(response.headers_mut(), &mut ticket);
-    ticket.note_head(&response);
-    response.map(|body| Answer { body, ticket, long, is_last: false })
+    settle_id(response.headers_mut(), &mut in_flight);
+    in_flight.note_head(&response);
+    response.map(|body| Answer { body, in_flight, long, is_last: false })
 }
 
 /// Gives the answer the request's id, unless the application has set one: that one is what the
 /// application logs, so the access log names it too. One that is no text is replaced.
-fn settle_id(headers: &mut HeaderMap, ticket: &mut Ticket) {
+fn settle_id(headers: &mut HeaderMap, in_flight: &mut InFlight) {
     match headers.entry(X_REQUEST_ID) {
         Entry::Vacant(place) => {
-            place.insert(ticket.id().to_value());
+            place.insert(in_flight.id().to_value());
         }
         Entry::Occupied(mut place) => match RequestId::of_answer(place.get()) {
-            Some(id) => ticket.set_id(id),
+            Some(id) => in_flight.set_id(id),
             None => {
-                place.insert(ticket.id().to_value());
+                place.insert(in_flight.id().to_value());
             }
         },
     }
@@ -347,21 +353,21 @@ fn settle_id(headers: &mut HeaderMap, ticket: &mut Ticket) {
 /// Returns true if a further request waits behind this one, in the socket or in what hyper has read
 /// ahead. Behind chunks one may be seen that is none: who is not idle for long shall be told of the end
 /// even so.
-fn is_followed(ticket: &Ticket, socket: RawFd) -> bool {
-    if ticket.body.is_none() && ticket.server.is_insisting() {
+fn is_followed(in_flight: &InFlight, socket: RawFd) -> bool {
+    if in_flight.body.is_none() && in_flight.server.is_insisting() {
         return false;
     }
     // hyper does not read while a handler runs.
     let unread = socket::unread_bytes(socket).unwrap_or(0);
-    let unread = unread.saturating_add(ticket.conn.buffered());
-    ticket.conn.heads.has_more(ticket.body, unread)
+    let unread = unread.saturating_add(in_flight.conn.buffered());
+    in_flight.conn.with(|machine| machine.is_followed(in_flight.body, unread))
 }
 
 /// The body of an answer on its way out. When it is dropped hyper has all of it, or its client has gone.
 #[derive(Debug)]
 pub(crate) struct Answer {
     body: Body,
-    ticket: Ticket,
+    in_flight: InFlight,
     /// Of an answer without an end of its own.
     long: Option<Long>,
     /// True if the answer ends here.
@@ -371,12 +377,12 @@ pub(crate) struct Answer {
 impl Answer {
     /// The state of its connection, or of its stream of HTTP/2.
     pub(crate) fn conn(&self) -> &Conn {
-        &self.ticket.conn
+        &self.in_flight.conn
     }
 
     /// The connection, of an answer in a stream of HTTP/2.
     pub(crate) fn connection(&self) -> Option<&Conn> {
-        self.ticket.connection()
+        self.in_flight.connection()
     }
 
     /// Returns true if the answer ends here, where its body has no frame to give or has given its last
@@ -385,7 +391,7 @@ impl Answer {
         let fate = self.long.as_ref().map(|long| long.watch(Side::Write, cx.waker()));
         self.is_last = matches!(fate, Some(Fate::Ends));
         if self.is_last {
-            self.ticket.note_drained();
+            self.in_flight.note_drained();
         }
         self.is_last
     }
@@ -403,7 +409,7 @@ impl http_body::Body for Answer {
         if this.is_last {
             return Poll::Ready(None);
         }
-        let (board, number) = (&this.ticket.server.board, this.ticket.conn.number);
+        let (board, number) = (&this.in_flight.server.board, this.in_flight.conn.number);
         board.set_running(number, true);
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         board.set_running(number, false);
@@ -412,7 +418,7 @@ impl http_body::Body for Answer {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
                 this.ends(cx);
-                this.ticket.note_sent(frame.data_ref().map_or(0, Bytes::len));
+                this.in_flight.note_sent(frame.data_ref().map_or(0, Bytes::len));
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(end) => Poll::Ready(end),

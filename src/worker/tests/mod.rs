@@ -138,7 +138,7 @@ impl Net {
         };
         let server = Arc::new(Server::new(place, &config, routes, boards, listeners, 0));
         server.accept_from(&SlotSet::from_iter([slot]));
-        tokio::spawn(super::pulse(Arc::clone(&server), None, config.stall_timeout));
+        tokio::spawn(super::keep_heartbeat(Arc::clone(&server), None, config.stall_timeout));
         Self { server, counters, address, unix, from, readiness, _folder: folder }
     }
 
@@ -166,7 +166,7 @@ impl Net {
 
     /// Waits until so many connections rest.
     async fn rested(&self, count: usize) {
-        while self.server.conns.resting() < count {
+        while self.server.conns.parked() < count {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

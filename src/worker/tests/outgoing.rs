@@ -17,7 +17,7 @@ use crate::request::client::Scheme;
 use crate::request::local::Origin;
 use crate::sys::socket;
 use crate::worker::request::phases::Arrival;
-use crate::worker::request::ticket::{Entry, Ticket};
+use crate::worker::request::record::{Entry, InFlight};
 use crate::{Client, RequestId};
 
 const GET_BIG: &str = "GET /big HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -132,14 +132,14 @@ fn a_number_is_in_use_as_long_as_a_request_has_it() {
         let head = Request::builder().uri("/last").body(()).unwrap().into_parts().0;
         let entry = Arc::new(Entry::new(&net.server, None, None, Origin::default()));
         let (client, id) = (Client::direct(None, Scheme::Http), RequestId::of_request(None));
-        let ticket = Ticket::new(&entry, &head, Arrival::default(), (client, id, Vec::new()));
+        let in_flight = InFlight::new(&entry, &head, Arrival::default(), (client, id, Vec::new()));
         let number = entry.conn.number;
         entry.close();
         drop(entry);
         let other = Entry::new(&net.server, None, None, Origin::default());
         assert_ne!(other.conn.number, number);
         held(&net, &["/last"]).await;
-        drop(ticket);
+        drop(in_flight);
         held(&net, &[]).await;
         assert_eq!(Entry::new(&net.server, None, None, Origin::default()).conn.number, number);
     });

@@ -20,12 +20,13 @@ use super::{EARLY_RESETS_MAX, ERRORS_MAX, FRAME, SEND_BUFFER};
 use crate::logging::{self, Chain};
 use crate::request::client::Client;
 use crate::sys::{clock, socket};
-use crate::worker::connection::conns::{Conn, Kick, Wait};
+use crate::worker::connection::conns::{CloseReason, Wait};
+use crate::worker::connection::machine::Machine;
 use crate::worker::connection::streams::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::worker::events::WorkerEvent;
 use crate::worker::http::io::Watched;
+use crate::worker::request::record::Entry;
 use crate::worker::request::service::{Answer, Answering, Requests};
-use crate::worker::request::ticket::Entry;
 use crate::worker::server::{Server, head_max};
 
 /// Answers the requests of one connection.
@@ -109,8 +110,8 @@ impl Body for Pieces {
         let piece = this.rest.split_to(this.rest.len().min(FRAME));
         let conn = this.answer.conn();
         conn.note_unwritten(this.rest.len());
-        if let Some(streams) = this.answer.connection().and_then(Conn::streams) {
-            streams.note_answer(piece.len());
+        if let Some(connection) = this.answer.connection() {
+            connection.note_streams(|streams, _| streams.note_answer(piece.len()));
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
@@ -157,7 +158,7 @@ async fn run(task: impl Future<Output = ()>, entry: Arc<Entry>) {
         tokio::select! {
             biased;
             () = poll_fn(|cx| {
-                if conn.kick() == Kick::Reader {
+                if conn.is_closed_for(CloseReason::Reader) {
                     return Poll::Ready(());
                 }
                 let polled = task.as_mut().poll(cx);
@@ -165,7 +166,7 @@ async fn run(task: impl Future<Output = ()>, entry: Arc<Entry>) {
                 polled
             }) => return,
             // It is polled again, and finds out why.
-            () = conn.kicked.notified() => {}
+            () = conn.woken.notified() => {}
         }
     }
 }
@@ -174,7 +175,6 @@ impl Server {
     /// Serves the streams of a connection, until it ends.
     pub(in crate::worker) async fn multiplex(self: &Arc<Self>, watched: Watched, peer: Client) {
         let entry = Arc::clone(watched.entry());
-        let Some(streams) = entry.conn.streams() else { return };
         let (conn, number) = (&entry.conn, watched.socket());
         let requests = self.requests(&watched, peer);
         let begun = Begun::default();
@@ -186,27 +186,31 @@ impl Server {
         let mut farewell = None;
         let unsent = || socket::unsent_bytes(number).unwrap_or(0);
         let result = loop {
-            let is_due = || conn.kick() == Kick::Idle || streams.is_goodbye_due();
+            let is_due = || {
+                let is_goodbye_due = conn.note_streams(|streams, _| streams.is_goodbye_due);
+                conn.is_closed_for(CloseReason::Idle) || is_goodbye_due == Some(true)
+            };
             if farewell.is_none() && (self.is_leaving() || is_due()) {
                 let now = clock::coarse_millis();
                 let is_idle = conn.wait() == Wait::Next;
-                let idle_since = if is_idle { conn.state().since } else { now };
+                let idle_since = if is_idle { conn.with(|machine| machine.since()) } else { now };
                 farewell = Some(Farewell::begin(now, idle_since, unsent()));
                 serving.as_mut().graceful_shutdown();
-                streams.close(conn);
+                conn.note(Machine::goodbye_said);
             }
-            match conn.kick() {
+            match conn.reason() {
                 // Its client has said nothing in time.
-                Kick::Head => break Ok(()),
-                Kick::Silence => {
-                    let (now, heard_at) = (clock::coarse_millis(), streams.heard_at());
+                Some(CloseReason::Head) => break Ok(()),
+                Some(CloseReason::Silence) => {
+                    let heard = conn.note_streams(|streams, now| (now, streams.heard_at));
+                    let (now, heard_at) = heard.unwrap_or_default();
                     let most = self.limits.body_timeout;
                     let goes_on =
                         |farewell: &mut Farewell| farewell.goes_on(now, unsent(), heard_at, most);
                     if !farewell.as_mut().is_some_and(goes_on) {
                         break Ok(());
                     }
-                    conn.set(Wait::Silence);
+                    conn.note(Machine::lingers);
                 }
                 _ => {}
             }
@@ -220,7 +224,7 @@ impl Server {
                     }
                     polled
                 }) => break result,
-                () = conn.kicked.notified() => {}
+                () = conn.woken.notified() => {}
             }
         };
         if let Err(error) = result {

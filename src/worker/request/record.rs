@@ -1,8 +1,8 @@
-//! The account of a request until it is over: for its access line, its limits and its counters.
+//! The record of a request until it is over: for its access line, its limits and its counters.
 //!
 //! # When a request is over
 //! hyper drops an answer as soon as it has taken the last of it, which may be long before the client
-//! has: an answer of 64 MiB is one piece. So the account of a request waits beside its connection until
+//! has: an answer of 64 MiB is one piece. So the record of a request waits beside its connection until
 //! all that hyper had to write is with the kernel, or is so little that the next write gives it the
 //! kernel whole. What is there still when the stream ends was not answered, whatever its head said; and
 //! what a worker had in hand that is killed is on its board.
@@ -25,7 +25,8 @@ use crate::request::local::Origin;
 use crate::request::peer::PeerCredentials;
 use crate::scoreboard::Code;
 use crate::sys::clock;
-use crate::worker::connection::conns::{Conn, Kick, Wait};
+use crate::worker::connection::conns::{CloseReason, Conn, Wait};
+use crate::worker::connection::machine::Machine;
 use crate::worker::connection::stream::Stream;
 use crate::worker::long::Long;
 use crate::worker::long::upgraded::{UpgradeEnd, Upgraded};
@@ -45,8 +46,8 @@ pub(crate) struct Entry {
     /// The listener that the connection came in by.
     pub(crate) listener: Origin,
     pub(crate) departing: Mutex<Departing>,
-    /// The stream, while the connection rests.
-    pub(crate) resting: Mutex<Stream>,
+    /// The stream, while the connection is parked.
+    pub(crate) parked: Mutex<Stream>,
     /// The protocol that the connection goes on with, until its stream takes it.
     pub(crate) upgrade: Mutex<Option<Long>>,
     /// The connection, of a stream of HTTP/2.
@@ -59,10 +60,10 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 pub(crate) enum Departing {
     #[default]
-    Nobody,
-    One(Box<Account>),
-    /// It was told of already; the last of its answer is being written. Its body has this length.
-    Told(Option<u64>),
+    None,
+    One(Box<RequestRecord>),
+    /// It was logged; the last of its answer is being written. Its body has this length.
+    Logged(Option<u64>),
     /// There is no stream any more.
     Closed,
 }
@@ -83,7 +84,7 @@ impl Entry {
             credentials,
             listener,
             departing: Mutex::default(),
-            resting: Mutex::default(),
+            parked: Mutex::default(),
             upgrade: Mutex::default(),
             connection: None,
             ended: Mutex::default(),
@@ -92,7 +93,8 @@ impl Entry {
 
     /// Returns the facts that extractors may know of the request in hand.
     pub(crate) fn in_hand(&self, client: Client, id: RequestId) -> InHand {
-        let (connection, number) = (Arc::clone(&self.conn), self.conn.request());
+        let (connection, number) =
+            (Arc::clone(&self.conn), self.conn.with(|machine| machine.requests()));
         let (credentials, listener) = (self.credentials, self.listener.clone());
         InHand { connection, number, client, id, credentials, listener }
     }
@@ -102,60 +104,60 @@ impl Entry {
         // The answer before it may be on its way: it was given before all of its request had come.
         self.note_flushed();
         let arrival = self.arrival();
-        self.conn.note_request();
+        let began = self.conn.note(Machine::begun);
         turns::note_request();
-        Arrival { began: self.conn.began(), ..arrival }
+        Arrival { began, ..arrival }
     }
 
     /// Notes that the kernel has all that hyper had to write. Returns true if a request is still in
     /// hand, so that more is to come.
     pub(crate) fn note_flushed(&self) -> bool {
         let wait = self.conn.wait();
-        // At other times none is on its way, and another protocol is told of at its end.
+        // At other times none is on its way, and another protocol is logged at its end.
         if !matches!(wait, Wait::Answer | Wait::Body) {
             return false;
         }
-        match self.replace(Departing::Nobody) {
-            Some(Departing::One(account)) => self.end(&account),
-            Some(Departing::Told(body)) => self.await_next(body),
-            Some(Departing::Nobody | Departing::Closed) => {}
+        match self.replace(Departing::None) {
+            Some(Departing::One(record)) => self.end(&record),
+            Some(Departing::Logged(body)) => self.await_next(body),
+            Some(Departing::None | Departing::Closed) => {}
             None => return true,
         }
         false
     }
 
-    /// The last of an answer is about to be written, and is sure to be taken: what is told of its
-    /// request is told, but the connection waits for nothing else yet.
+    /// The last of an answer is about to be written, and is sure to be taken: its request is logged, but the
+    /// connection waits for nothing else yet.
     pub(crate) fn note_last_write(&self) {
         if !matches!(self.conn.wait(), Wait::Answer | Wait::Body) {
             return;
         }
         let mut departing = self.lock();
-        if let Departing::One(account) = &*departing {
-            let told = Departing::Told(account.body);
-            let Departing::One(account) = std::mem::replace(&mut *departing, told) else { return };
+        if let Departing::One(record) = &*departing {
+            let logged = Departing::Logged(record.body);
+            let Departing::One(record) = std::mem::replace(&mut *departing, logged) else { return };
             drop(departing);
-            self.tell(&account, self.body_waited(&account));
+            self.log(&record, self.body_waited(&record));
         }
     }
 
-    /// The connection rests: nothing reads the stream until it is taken back. One of HTTP/2 does not.
-    pub(crate) fn rest(&self, stream: Stream) {
-        if self.conn.streams().is_none() {
-            self.server.conns.note_rest(&self.conn);
+    /// The connection is parked: nothing reads the stream until it is taken back. One of HTTP/2 does not.
+    pub(crate) fn park(&self, stream: Stream) {
+        if !self.conn.is_multiplexed() {
+            self.server.conns.note_parked(&self.conn);
         }
-        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = stream;
+        *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 
-    /// The stream of a connection that rests, when it is needed again: something came in, or it is time
+    /// The stream of a parked connection, when it is needed again: something came in, or it is time
     /// to end it. `None` when it has ended already, or this client's connection was handed over.
     pub(crate) async fn woken(&self, client: Client) -> Option<Stream> {
         let stream =
-            std::mem::take(&mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner));
+            std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
         if stream.is_taken() {
             return None;
         }
-        if self.conn.streams().is_some() {
+        if self.conn.is_multiplexed() {
             return Some(stream);
         }
         loop {
@@ -165,18 +167,18 @@ impl Entry {
             tokio::select! {
                 // An error is hyper's to find.
                 _ = stream.has_more() => break,
-                // What made it rest may be told once more.
-                () = self.conn.kicked.notified() => {
+                // The reason to park may come once more.
+                () = self.conn.woken.notified() => {
                     if self.server.is_cutting() {
                         return None;
                     }
-                    if self.conn.kick() != Kick::Rest {
+                    if !self.conn.is_closed_for(CloseReason::Park) {
                         break;
                     }
                 }
             }
         }
-        self.conn.note_rest(false);
+        self.conn.with(Machine::unparked);
         Some(stream)
     }
 
@@ -186,14 +188,14 @@ impl Entry {
         for stream in self.take_ended() {
             stream.close();
         }
-        if let Departing::One(account) = before {
-            self.give_up(account);
+        if let Departing::One(record) = before {
+            self.give_up(record);
         }
     }
 
     /// The connection goes on with another protocol.
     pub(crate) fn begin_upgrade(&self, long: Long) {
-        self.conn.set(Wait::Other);
+        self.conn.note(Machine::upgraded);
         *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(long);
     }
 
@@ -205,28 +207,28 @@ impl Entry {
     /// The stream has ended, on which another protocol was spoken.
     pub(crate) fn close_upgraded(&self, upgraded: &Upgraded) {
         let before = std::mem::replace(&mut *self.lock(), Departing::Closed);
-        let Departing::One(mut account) = before else { return };
-        account.sent = upgraded.sent();
-        if let Outcome::Status(status) = account.outcome {
-            account.outcome = match upgraded.end() {
+        let Departing::One(mut record) = before else { return };
+        record.sent = upgraded.sent();
+        if let Outcome::Status(status) = record.outcome {
+            record.outcome = match upgraded.end() {
                 UpgradeEnd::Own => Outcome::Status(status),
                 UpgradeEnd::Broken => Outcome::Aborted(Some(status)),
                 UpgradeEnd::Closed => Outcome::Drained(status),
                 UpgradeEnd::Cut => Outcome::Lost(Some(status)),
             };
         }
-        self.end(&account);
+        self.end(&record);
     }
 
     /// hyper has all of the answer, or nothing waits for it any more.
-    fn depart(&self, account: Box<Account>) {
+    fn depart(&self, record: Box<RequestRecord>) {
         let mut departing = self.lock();
-        if matches!(*departing, Departing::Closed) || matches!(account.outcome, Outcome::Aborted(_))
+        if matches!(*departing, Departing::Closed) || matches!(record.outcome, Outcome::Aborted(_))
         {
             drop(departing);
-            self.give_up(account);
+            self.give_up(record);
         } else {
-            *departing = Departing::One(account);
+            *departing = Departing::One(record);
         }
     }
 
@@ -234,8 +236,10 @@ impl Entry {
     fn replace(&self, by: Departing) -> Option<Departing> {
         let mut departing = self.lock();
         match &*departing {
-            Departing::One(_) | Departing::Told(_) => Some(std::mem::replace(&mut *departing, by)),
-            Departing::Nobody | Departing::Closed => None,
+            Departing::One(_) | Departing::Logged(_) => {
+                Some(std::mem::replace(&mut *departing, by))
+            }
+            Departing::None | Departing::Closed => None,
         }
     }
 
@@ -244,77 +248,72 @@ impl Entry {
     }
 
     /// It was not answered, or not to the end: what the kernel has not taken was not sent.
-    fn give_up(&self, mut account: Box<Account>) {
-        let status = match account.outcome {
+    fn give_up(&self, mut record: Box<RequestRecord>) {
+        let status = match record.outcome {
             Outcome::Status(status) | Outcome::Drained(status) | Outcome::Unread(status) => {
                 Some(status)
             }
             Outcome::Aborted(status) | Outcome::Lost(status) => status,
         };
         let is_lost = self.server.is_cutting();
-        account.outcome = if is_lost { Outcome::Lost(status) } else { Outcome::Aborted(status) };
-        account.sent = account.sent.saturating_sub(self.conn.unwritten());
-        self.end(&account);
+        record.outcome = if is_lost { Outcome::Lost(status) } else { Outcome::Aborted(status) };
+        record.sent = record.sent.saturating_sub(self.conn.unwritten());
+        self.end(&record);
     }
 
     /// The request is over.
-    fn end(&self, account: &Account) {
-        let waited = self.body_waited(account);
-        self.await_next(account.body);
-        self.tell(account, waited);
+    fn end(&self, record: &RequestRecord) {
+        let waited = self.body_waited(record);
+        self.await_next(record.body);
+        self.log(record, waited);
     }
 
     fn await_next(&self, body: Option<u64>) {
-        if self.connection.is_some() {
-            return self.conn.set(Wait::Silence);
-        }
-        if self.conn.wait() != Wait::Other {
-            self.conn.note_answered(body);
-            if self.conn.wait() == Wait::Next && self.server.hands_over(self) {
-                self.conn.give(Kick::Rest);
-            }
+        self.conn.note(|machine, now| machine.answered(body, now));
+        if self.conn.wait() == Wait::Next && self.server.hands_over(self) {
+            self.conn.decide(Machine::park);
         }
     }
 
     /// Counts the request, and writes its line. Its handler has waited so long for its body.
-    fn tell(&self, account: &Account, waited: Duration) {
+    fn log(&self, record: &RequestRecord, waited: Duration) {
         let server = &self.server;
         server.count_request();
-        let elapsed = account.elapsed();
-        let code = Code::of_answer(account.outcome.answered());
+        let elapsed = record.elapsed();
+        let code = Code::of_answer(record.outcome.answered());
         // A worker that dies in between has left notes of what was written, given up and counted.
         let entry = server.board.entry(self.conn.number);
         if let (Some(entry), Some(metrics)) = (&entry, server.board.metrics()) {
             entry.note_count(code, metrics.requests(code));
         }
-        let record = Record {
-            remote: account.client.address(),
-            started: account.started,
+        let line = Record {
+            remote: record.client.address(),
+            started: record.started,
             elapsed,
-            queue_wait: account.arrival.queue,
-            method: &account.method,
-            target: &account.target,
-            version: account.version,
-            request_headers: &account.request_headers,
-            outcome: account.outcome,
-            response_headers: &account.response_headers,
-            bytes: account.sent,
+            queue_wait: record.arrival.queue,
+            method: &record.method,
+            target: &record.target,
+            version: record.version,
+            request_headers: &record.request_headers,
+            outcome: record.outcome,
+            response_headers: &record.response_headers,
+            bytes: record.sent,
             pid: server.pid,
             slot: server.slot,
             generation: server.generation,
-            request_id: Some(account.id.as_str()),
-            scheme: account.client.scheme().as_str(),
+            request_id: Some(record.id.as_str()),
+            scheme: record.client.scheme().as_str(),
             listener: self.listener.name,
             client_certificate: self.conn.certificate().map(ClientCertificate::subject),
         };
-        if !account.is_healthcheck || !account.outcome.is_fine() {
-            logging::access(&record, |settled| {
+        if !record.is_healthcheck || !record.outcome.is_fine() {
+            logging::access(&line, |settled| {
                 if let Some(entry) = &entry {
                     entry.note_line(settled);
                 }
             });
         }
-        self.report_if_slow(account, waited);
+        self.report_if_slow(record, waited);
         if let Some(metrics) = server.board.metrics() {
             metrics.request_ended();
             metrics.count_request(code, elapsed);
@@ -329,9 +328,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         if let Some(connection) = &self.connection {
             self.server.conns.leave_stream(&self.conn);
-            if let Some(streams) = connection.conn.streams() {
-                streams.end(&connection.conn);
-            }
+            connection.conn.note(Machine::stream_ended);
             return;
         }
         self.server.conns.leave(&self.conn);
@@ -340,17 +337,17 @@ impl Drop for Entry {
 
 /// One request in hand. Dropped when hyper has its answer, or when nothing waits for it any more.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct InFlight {
     entry: Arc<Entry>,
     /// Taken when it is dropped.
-    account: Option<Box<Account>>,
+    record: Option<Box<RequestRecord>>,
     /// Length of the request's body; `None`: it comes in chunks.
     pub(crate) body: Option<u64>,
 }
 
-/// The account of a request that is over.
+/// The record of a request that is over.
 #[derive(Debug)]
-pub(crate) struct Account {
+pub(crate) struct RequestRecord {
     /// Bytes of the answer's body that were handed to the connection.
     sent: u64,
     client: Client,
@@ -373,7 +370,7 @@ pub(crate) struct Account {
     is_healthcheck: bool,
 }
 
-impl Ticket {
+impl InFlight {
     pub(crate) fn new(
         entry: &Arc<Entry>,
         head: &request::Parts,
@@ -386,7 +383,7 @@ impl Ticket {
         }
         entry.server.board.metrics().inspect(|metrics| metrics.request_begun());
         // In a place of its own: it passes through many hands, each of which would move all of it.
-        let account = Box::new(Account {
+        let record = Box::new(RequestRecord {
             sent: 0,
             client,
             id,
@@ -403,76 +400,76 @@ impl Ticket {
             body: None,
             is_healthcheck: false,
         });
-        Self { entry: Arc::clone(entry), account: Some(account), body: None }
+        Self { entry: Arc::clone(entry), record: Some(record), body: None }
     }
 
-    pub(crate) fn account(&self) -> &Account {
-        self.account.as_ref().expect("it is there until the end")
+    pub(crate) fn record(&self) -> &RequestRecord {
+        self.record.as_ref().expect("it is there until the end")
     }
 
-    pub(crate) fn account_mut(&mut self) -> &mut Account {
-        self.account.as_mut().expect("it is there until the end")
+    pub(crate) fn record_mut(&mut self) -> &mut RequestRecord {
+        self.record.as_mut().expect("it is there until the end")
     }
 
     pub(crate) fn id(&self) -> &RequestId {
-        &self.account().id
+        &self.record().id
     }
 
     /// The application gave the request another id.
     pub(crate) fn set_id(&mut self, id: RequestId) {
-        self.account_mut().id = id;
+        self.record_mut().id = id;
     }
 
     /// Returns the facts that extractors may know of it.
     pub(crate) fn in_hand(&self) -> InHand {
-        let Account { client, id, .. } = self.account();
+        let RequestRecord { client, id, .. } = self.record();
         self.entry.in_hand(*client, id.clone())
     }
 
     /// Returns the scheme by which its client reaches the service.
     pub(crate) fn scheme(&self) -> Scheme {
-        self.account().client.scheme()
+        self.record().client.scheme()
     }
 
     /// The request calls itself one of `ferricorn healthcheck`. It is believed of a client on this
     /// machine, for what that asks.
     pub(crate) fn note_healthcheck(&mut self) {
-        let is_asked = self.server.routes.health.is_probe(self.account().target.path());
-        let account = self.account_mut();
-        let is_here = account.client.address().is_none_or(|address| address.is_loopback());
-        account.is_healthcheck = is_here && is_asked && account.method == Method::GET;
+        let is_asked = self.server.routes.health.is_probe(self.record().target.path());
+        let record = self.record_mut();
+        let is_here = record.client.address().is_none_or(|address| address.is_loopback());
+        record.is_healthcheck = is_here && is_asked && record.method == Method::GET;
     }
 
     /// The head of the answer stands.
     pub(crate) fn note_head<B>(&mut self, response: &Response<B>) {
         let headers = kept(response.headers(), &self.server.fields.response);
-        let account = self.account_mut();
-        account.outcome = Outcome::Status(response.status());
-        account.response_headers = headers;
+        let record = self.record_mut();
+        record.outcome = Outcome::Status(response.status());
+        record.response_headers = headers;
     }
 
     /// The answer ends here, since the worker drains.
     pub(crate) fn note_drained(&mut self) {
-        let account = self.account_mut();
-        if let Outcome::Status(status) = account.outcome {
-            account.outcome = Outcome::Drained(status);
+        let record = self.record_mut();
+        if let Outcome::Status(status) = record.outcome {
+            record.outcome = Outcome::Drained(status);
         }
     }
 
     /// So many bytes more of the answer's body were handed to the connection.
     pub(crate) fn note_sent(&mut self, bytes: usize) {
         self.conn.note_handed(bytes);
-        self.account_mut().sent += bytes as u64;
+        self.record_mut().sent += bytes as u64;
     }
 }
 
-impl Account {
+impl RequestRecord {
     pub(crate) fn elapsed(&self) -> Duration {
         clock::now().duration_since(self.clock)
     }
 }
 
-impl Deref for Ticket {
+impl Deref for InFlight {
     type Target = Entry;
 
     fn deref(&self) -> &Entry {
@@ -480,12 +477,12 @@ impl Deref for Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(mut account) = self.account.take() {
-            account.body = self.body;
-            self.note_reset(&account);
-            self.entry.depart(account);
+        if let Some(mut record) = self.record.take() {
+            record.body = self.body;
+            self.note_reset(&record);
+            self.entry.depart(record);
             self.entry.end_stream();
         }
     }

@@ -10,9 +10,9 @@ use crate::scoreboard::{Measure, WorkerBoard};
 use crate::sys::clock;
 use crate::time::Instant;
 
-/// The heartbeat, and the sweep of connections that stand still. At rest it beats just often enough
+/// Keeps the heartbeat, and sweeps connections that stand still. At rest it beats just often enough
 /// for the master.
-pub(super) async fn pulse(
+pub(super) async fn keep_heartbeat(
     server: Arc<Server>,
     metronome: Option<Metronome>,
     stall_timeout: Duration,
