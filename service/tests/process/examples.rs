@@ -164,7 +164,9 @@ fn limit_of_a_thousand_a_second_is_kept_over_deaths() {
 fn event_stream_says_goodbye_in_a_drain() {
     let server = Ferricorn::example("sse").config("workers = 1").start();
     let mut connection = server.connect();
-    let request = crate::client::get("/events").replacen("host", "last-event-id: 6\r\nhost", 1);
+    // A connection that is kept would be handed to the next worker behind the stream's end.
+    let fields = "connection: close\r\nlast-event-id: 6\r\nhost";
+    let request = crate::client::get("/events").replacen("host", fields, 1);
     connection.send(request).expect("it is open");
     assert_eq!(connection.head().expect("it is answered"), 200);
     connection.wait_for_more().expect("events come");
