@@ -178,7 +178,7 @@ fn worker_has_a_ring_of_its_own_and_no_descriptor_of_it() {
     server.signal(Signal::SIGTTIN);
     judge(3);
     server.signal(Signal::SIGUSR2);
-    server.wait_log("reloaded: generation 2");
+    server.wait_reloaded(2);
     judge(2);
     server.stop();
 }

@@ -133,7 +133,7 @@ fn relay_that_was_shut_down_is_noticed_and_not_used() {
     server.get("/end-relay").expect("it is answered");
     server.signal(Signal::SIGHUP);
     server.wait_log("has shut down the queue of kept connections of slot 0");
-    server.wait_log("reloaded: generation 2");
+    server.wait_reloaded(2);
     assert_eq!(kept.rest().expect("it ends in order"), b"");
     for _ in 0..20 {
         server.get("/").expect("it serves");

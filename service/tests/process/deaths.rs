@@ -19,7 +19,7 @@ fn a_killed_worker_is_replaced_and_the_service_goes_on() {
     });
     server.wait_served_by(&server.wait_workers(4));
     assert_ne!(new.1, old);
-    server.wait_log(&format!("worker 2 (pid {old}) died: ended by signal 9 (KILL)"));
+    server.wait_event("worker_exited", &[("process_pid", old.into()), ("signal", 9.into())]);
     server.stop();
 }
 

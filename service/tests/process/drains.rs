@@ -65,7 +65,7 @@ fn a_stop_answers_who_waits_behind_a_full_worker() {
         connection.send(get("/")).expect("it is open");
     }
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[]);
     // Longer than a stop with empty queues has listeners.
     pass(Duration::from_millis(1500));
     held.into_iter().for_each(Held::release);
@@ -283,7 +283,7 @@ fn a_worker_that_leaves_slowly_keeps_no_address_open() {
     let mut first = server.connect();
     let of_first = Held::begin(&server, &mut first, 1);
     bind(&format!("\"{free}\""));
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     // A worker of the second is older than the end of that address, and leaves slowly.
     let (slot, mut second) = eventually("a connection to slot 1", PATIENCE, || {
         let mut it = Connection::open(&Address::Tcp(free)).expect("it serves there");
@@ -300,7 +300,7 @@ fn a_worker_that_leaves_slowly_keeps_no_address_open() {
         late.is_err_and(|late| late == Outcome::Refused).then_some(())
     });
     bind(&format!("\"{free}\", \"{}\"", old.tcp()));
-    server.wait_log("reloaded: generation 3 in ");
+    server.wait_reloaded(3);
     assert_eq!(server_at(&old), 200);
     of_second.release();
     assert_eq!(second.response().expect("it was in hand").status, 200);

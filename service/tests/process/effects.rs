@@ -377,7 +377,7 @@ fn prepare_holds_no_listener() {
         (!own.is_empty() && own.is_disjoint(&masters)).then_some(())
     });
     std::fs::write(server.folder().join("prepare"), "").expect("the folder is ours");
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     server.stop();
 }
 
@@ -416,7 +416,7 @@ fn hup_reads_the_files_that_the_file_names() {
     eventually("another worker", PATIENCE, || {
         server.workers().iter().all(|(_, pid)| *pid != before).then_some(())
     });
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     says("mark=two");
     // What is wrong there changes nothing, and is told.
     let before = server.workers();

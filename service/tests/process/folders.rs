@@ -43,11 +43,11 @@ fn goes_along(server: Ferricorn) {
     assert_eq!(release(&server), "one");
     turn(&server, "two");
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     assert_eq!(release(&server), "two");
     turn(&server, "three");
     server.signal(Signal::SIGUSR2);
-    server.wait_log("reloaded: generation 3 in ");
+    server.wait_reloaded(3);
     eventually("the worker is the new release's", PATIENCE, || {
         (release(&server) == "three").then_some(())
     });

@@ -54,7 +54,7 @@ fn what_is_asked_is_what_the_server_follows() {
     let rewrite = |text: &str| std::fs::write(server.folder().join("config.toml"), text).unwrap();
     rewrite("bind = \"127.0.0.1:0\"\nworkers = 1\nproxy_protocol = true\n");
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2");
+    server.wait_reloaded(2);
     // Whoever does not begin as a proxy is sent away by now.
     let plain = Connection::open(&first).unwrap().get("/healthz");
     assert!(!plain.is_ok_and(|answer| answer.status == 200));
@@ -64,7 +64,7 @@ fn what_is_asked_is_what_the_server_follows() {
     server.wait_log("No longer listening at: ");
     assert_healthy(&server);
     server.signal(Signal::SIGUSR2);
-    server.wait_log("Upgraded in place");
+    server.wait_event("server_upgraded", &[]);
     eventually("the new image has published it", PATIENCE, || {
         ask(&server, &[]).status.success().then_some(())
     });

@@ -107,10 +107,10 @@ fn both_families_of_one_port_are_served_side_by_side() {
     served("[::1]");
     served("127.0.0.1");
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     server.signal(Signal::SIGUSR2);
-    server.wait_log("Upgraded in place");
-    server.wait_log("reloaded: generation 3 in ");
+    server.wait_event("server_upgraded", &[]);
+    server.wait_reloaded(3);
     served("[::1]");
     served("127.0.0.1");
     // An IPv6 listener that leaves IPv4 alone is not one for both.
@@ -143,7 +143,7 @@ fn name_with_an_absent_address_is_served_at_its_other() {
     server.wait_log("failed to bind [::1]:0: ");
     server.wait_log("its name is served at 127.0.0.1:0");
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     assert_eq!(server.get("/").unwrap().status, 200);
     server.stop();
 }
@@ -302,7 +302,7 @@ fn a_reload_changes_the_port_and_fails_no_request() {
     };
     bind(&format!("\"127.0.0.1:0\", \"{free}\""));
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     load.wait_for_more(50);
     load.finish().assert_clean();
     let mut kept = Connection::open(&old).unwrap();
@@ -310,7 +310,7 @@ fn a_reload_changes_the_port_and_fails_no_request() {
     let load = Load::begin(&Address::Tcp(free), &[Crowd::get(4, Client::PerRequest)]);
     bind(&format!("\"{free}\""));
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 3 in ");
+    server.wait_reloaded(3);
     eventually("the old address is gone", PATIENCE, || {
         Connection::open_within(&old, Duration::from_millis(300)).is_err().then_some(())
     });

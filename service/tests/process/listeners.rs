@@ -53,14 +53,14 @@ fn each_name_has_its_routes_over_reload_and_upgrade() {
     };
     disk::put_link(server.folder(), &real);
     server.signal(Signal::SIGUSR2);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     check();
     // The socket stays, and gets other routes.
     bind(["", "office=", "stock="]);
     server.signal(Signal::SIGHUP);
     wait_for(&unix, "stock of stock at a unix socket");
     assert_eq!(ask(&office), format!("office of office at {}\n", shown(&office)));
-    server.wait_log("reloaded: generation 3 in ");
+    server.wait_reloaded(3);
     // A name without routes changes nothing.
     bind(["", "ofice=", "stock="]);
     server.signal(Signal::SIGHUP);

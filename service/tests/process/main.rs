@@ -23,6 +23,7 @@ mod disk;
 mod drains;
 mod effects;
 mod evenness;
+mod events;
 mod examples;
 mod faults;
 mod figures;

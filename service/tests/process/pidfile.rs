@@ -43,7 +43,7 @@ fn it_is_removed_after_an_upgrade_to_another_folder() {
     let path = server.folder().join("f.pid");
     server.rewrite_config("workers = 1\nchdir = \"/\"\n");
     server.signal(Signal::SIGUSR2);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     assert!(holds(&path, server.pid()) && is_held(&path));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(), Exit::Code(0));
@@ -61,7 +61,7 @@ fn a_second_instance_is_refused_and_leaves_it_alone() {
     assert!(said.contains(&expected), "{said}");
     assert!(holds(&path, first.pid()) && is_held(&path));
     first.signal(Signal::SIGUSR2);
-    first.wait_log("Upgraded in place");
+    first.wait_event("server_upgraded", &[]);
     assert!(Ferricorn::unruly().flag(flag).fails_with(78).contains(&expected));
     first.stop();
 }

@@ -49,7 +49,7 @@ fn kept_connections_pass_reloads_and_upgrades_unnoticed() {
     for round in 1..=reloads {
         let before = server.wait_workers(4);
         server.signal(if round % 4 == 0 { Signal::SIGUSR2 } else { Signal::SIGHUP });
-        server.wait_log(&format!("reloaded: generation {} in ", round + 1));
+        server.wait_reloaded(round + 1);
         wait_gone(&before);
         load.wait_for_more(clients);
     }
@@ -105,7 +105,7 @@ fn connection_is_handed_over_behind_its_last_answer() {
     let held = Held::begin(&server, &mut connection, 1);
     let before = server.wait_workers(1);
     server.signal(Signal::SIGUSR2);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     held.release();
     let answer = connection.response().expect("it was in hand");
     assert_eq!((answer.status, answer.closes(), answer.pid()), (200, false, before[0].1));
@@ -128,7 +128,7 @@ fn ends_and_pipelines_are_as_without_a_drain() {
     bodies.send(post("/echo", "a\r\n\r\n").repeat(3)).expect("it is open");
     let before = server.wait_workers(1);
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     std::fs::write(server.folder().join("go-1"), "").expect("the folder is ours");
     held.release();
     assert_eq!(old.response().expect("it was in hand").status, 200);
@@ -191,7 +191,7 @@ fn connections_of_a_retired_slot_go_on_with_the_siblings() {
     server.wait_workers(2);
     let before = server.workers();
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     wait_gone(&before);
     for connection in &mut all {
         next(connection);
@@ -221,7 +221,7 @@ fn relayed(server: &Ferricorn) -> (Connection, i32) {
     let held = Held::begin(server, &mut connection, 1);
     let before = server.workers();
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     let is_old = |found: &(u16, i32)| before.contains(found);
     let (slot, old) = eventually("one old worker is left", PATIENCE, || {
         let left: Vec<_> = server.workers().into_iter().filter(is_old).collect();
@@ -262,7 +262,7 @@ fn stop_answers_what_lies_in_a_relay() {
     let (mut connection, stopped) = relayed(&server);
     connection.send(get("/")).expect("it is open");
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[]);
     send(stopped, Signal::SIGCONT);
     let answer = connection.response().expect("it is served");
     assert_eq!((answer.status, answer.closes(), answer.pid()), (200, true, stopped));
@@ -277,7 +277,7 @@ fn connection_without_room_is_closed_after_its_grace() {
     let held = Held::begin(&server, &mut first, 1);
     let before = server.wait_workers(1);
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     let mut others = kept(&server, 2);
     held.release();
     assert!(!first.response().expect("it was in hand").closes());

@@ -121,7 +121,7 @@ fn refused(bad: &Bad<'_>) {
     server.rewrite_config(NEW_CONFIG);
     std::fs::write(server.folder().join("prepare"), "").expect("the folder is ours");
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 3 in ");
+    server.wait_reloaded(3);
     server.wait_served_by(&server.wait_workers(3));
     assert_eq!(asks_at_length(server.connect()), 414);
     server.stop();

@@ -109,7 +109,7 @@ fn silent_resolver_delays_nothing_after_an_upgrade() {
     server.signal(Signal::SIGUSR2);
     // The check of the binary.
     resolver.answer(1);
-    server.wait_log("Upgraded in place");
+    server.wait_event("server_upgraded", &[]);
     eventually("the resolver is asked once more", PATIENCE, || resolver.next().map(drop));
     let before = server.worker(0);
     send(before, Signal::SIGKILL);

@@ -54,7 +54,7 @@ fn a_second_term_is_harmless_and_int_quickens_the_stop() {
     server.signal(Signal::SIGTERM);
     // An order that comes after the second TERM is obeyed after it: the master has taken both.
     server.signal(Signal::SIGWINCH);
-    server.wait_log("ignoring WINCH");
+    server.wait_event("signal_ignored", &[("signal", "WINCH".into())]);
     assert!(server.is_running());
     server.signal(Signal::SIGINT);
     assert_eq!(server.wait_exit(), Exit::Code(0));
@@ -225,7 +225,7 @@ fn usr1_reopens_the_logs() {
 fn winch_is_ignored_with_a_line() {
     let server = Ferricorn::unruly().start();
     server.signal(Signal::SIGWINCH);
-    server.wait_log("ignoring WINCH");
+    server.wait_event("signal_ignored", &[("signal", "WINCH".into())]);
     server.get("/").unwrap();
     server.stop();
 }

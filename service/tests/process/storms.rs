@@ -262,7 +262,7 @@ fn a_stop_answers_everything_that_waits_in_the_queues() {
         connection.send(get("/")).expect("it is open");
     }
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[]);
     for connection in &mut waiting[100..] {
         connection.send(get("/")).expect("it is open");
     }

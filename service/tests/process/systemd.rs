@@ -213,7 +213,7 @@ fn a_watchdog_never_waits_for_too_long() {
                 (heard, beats) = (Instant::now(), beats + 1);
                 if beats == 2 {
                     std::fs::write(server.folder().join("prepare"), "").expect("it is ours");
-                    server.wait_log("reloaded: generation 2 in ");
+                    server.wait_reloaded(2);
                     server.signal(Signal::SIGUSR2);
                 }
             }
@@ -244,14 +244,14 @@ fn a_manager_that_does_not_listen_is_no_obstacle() {
     drop(manager);
     let server = builder.env("WATCHDOG_USEC", "2000").start();
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     server.stop();
     // Nobody reads, and the kernel takes ten messages or so: what was lost is no news by then.
     let (mut manager, builder) = Manager::of(Ferricorn::unruly().config("workers = 1"));
     let server = builder.env("WATCHDOG_USEC", "2000").start();
     for generation in 2..5 {
         server.signal(Signal::SIGHUP);
-        server.wait_log(&format!("reloaded: generation {generation} in "));
+        server.wait_reloaded(generation);
     }
     while manager
         .next()

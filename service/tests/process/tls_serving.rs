@@ -162,7 +162,7 @@ fn broken_files_change_nothing_at_a_reload() {
     server.rewrite_config(&settings);
     server.signal(Signal::SIGHUP);
     server.wait_log("a.key: the key does not belong to the certificate in a.crt");
-    server.wait_log("failed to reload");
+    server.wait_event("reload_failed", &[]);
     // Half of the key.
     std::fs::write(server.folder().join("a.key"), &next.key[..60]).expect("the folder is ours");
     server.signal(Signal::SIGHUP);
@@ -406,7 +406,7 @@ fn sessions_resume_with_every_worker_over_reloads_and_upgrades() {
         assert_eq!(resumed(address, &config, 20), 20, "over a reload");
         crate::disk::put_link(server.folder(), &real);
         server.signal(Signal::SIGUSR2);
-        server.wait_log("Upgraded in place to ferricorn ");
+        server.wait_event("server_upgraded", &[]);
         server.wait_workers(4);
         assert_eq!(resumed(address, &config, 20), 20, "over an upgrade");
     }

@@ -45,7 +45,7 @@ fn connect_reaches_the_application_that_asks_for_it() {
     assert!(names.contains(&"tunnel-lookup\n".to_owned()), "{names:?}");
     // It is known to the worker from here on: a drain waits for it.
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     tunnel.send("GET / HTTP/1.1\r\n\r\n").expect("it is open");
     tunnel.finish_sending();
     let text = String::from_utf8(tunnel.rest().expect("it ends whole")).expect("it is text");

@@ -51,8 +51,8 @@ fn refused(change: impl FnOnce(&Path, &str), config: &str, reasons: &[&str]) {
     disk::put_link(server.folder(), &real);
     server.rewrite_config(QUIET);
     server.signal(Signal::SIGUSR2);
-    server.wait_log("Upgraded in place to ferricorn ");
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_event("server_upgraded", &[]);
+    server.wait_reloaded(2);
     let after = server.wait_workers(2);
     assert!(after.iter().all(|after| !before.contains(after)));
     server.wait_served_by(&after);
@@ -325,7 +325,7 @@ fn workers_are_kept_by_an_image_that_cannot_boot_others() {
     }
     // Mended, it takes the new address, and lets the old one go.
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 3 in ");
+    server.wait_reloaded(3);
     assert_eq!(asks("new.sock").expect("they listen there").status, 200);
     eventually("the old address is gone", PATIENCE, || {
         (!server.folder().join("old.sock").exists()).then_some(())

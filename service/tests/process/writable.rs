@@ -105,7 +105,7 @@ fn a_full_volume_is_one_fault_and_a_delete_frees_it() {
     refused();
     server.signal(Signal::SIGHUP);
     server.wait_log("ferricorn.db has no space left: ");
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     server.stop();
 }
 

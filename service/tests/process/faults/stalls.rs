@@ -79,7 +79,7 @@ fn a_blocked_thread_is_found_beside_one_that_serves() {
     assert_eq!(other.response().expect("it is answered").status, 504);
     assert_eq!(server.get("/").expect("a thread serves").status, 200);
     assert!(!server.log().contains("aborting it"), "{}", server.log());
-    server.wait_log(&format!("worker {slot} (pid {victim}) silent for "));
+    server.wait_event("worker_stalled", &[("process_pid", victim.into())]);
     let held = "holds 1 request: stuck in GET /block?s=60&n=1 (";
     server.wait_log(&format!("worker {slot} (pid {victim}) {held}"));
     wait_replaced(&server, slot, victim);

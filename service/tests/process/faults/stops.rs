@@ -94,7 +94,7 @@ fn a_second_term_changes_nothing() {
     let holder = holder(&server, &slow);
     let begun = Instant::now();
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[]);
     server.signal(Signal::SIGTERM);
     eventually("only the holder is left", PATIENCE, || {
         (server.workers() == [holder]).then_some(())

@@ -33,7 +33,7 @@ fn request_in_hand_is_answered_at_a_stop() {
         folder.join("in-slow").exists().then_some(())
     });
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[]);
     std::fs::write(folder.join("go-on"), "").expect("the folder is ours");
     assert_eq!(connection.response().expect("it is answered").status, 200);
     assert_eq!(server.wait_exit(), Exit::Code(0));
@@ -54,7 +54,7 @@ fn queued_connections_are_answered_at_a_stop() {
         connection.send(crate::client::get("/")).expect("it is open");
     }
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[]);
     std::fs::write(folder.join("go-on"), "").expect("the folder is ours");
     for connection in queued.iter_mut().chain([&mut held]) {
         assert_eq!(connection.response().expect("it is answered").status, 200);
@@ -90,7 +90,7 @@ fn program_that_asks_for_time_drains_longer() {
 fn quick_stop_does_not_wait_for_a_program_that_asks_for_time() {
     let mut server = plain("workers = 1", &["lingers=60"]).start();
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[]);
     server.signal(Signal::SIGQUIT);
     assert_eq!(server.wait_exit_within(Duration::from_secs(10)), Exit::Code(0));
     assert!(!server.folder().join("lingered").exists());

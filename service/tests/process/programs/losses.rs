@@ -58,7 +58,7 @@ fn put_through(mut server: Ferricorn, (reloads, resizes): (u64, u64), spoil: Opt
         let good = std::fs::read(&file).expect("the release is there");
         std::fs::write(&file, "(\n").expect("the folder is ours");
         server.signal(Signal::SIGHUP);
-        server.wait_log("failed to reload");
+        server.wait_event("reload_failed", &[]);
         load.wait_for_more(32);
         std::fs::write(&file, good).expect("the folder is ours");
         assert_eq!(wait_programs(&server, 4, &[]), programs, "the old ones serve on");
@@ -182,7 +182,7 @@ fn stop_refuses_new_clients_and_loses_none() {
     let load = load(&server);
     let since = std::time::Instant::now();
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[]);
     let mut server = server;
     server.wait_exit();
     let tally = load.finish();
