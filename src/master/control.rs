@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::Master;
 use super::events::MasterEvent;
+use super::handle::ChildHandle;
 use super::inbox::Source;
-use super::kid::Kid;
 use crate::config::Config;
 use crate::control::{
     Ask, Control, End, Feed, Heard, Reply, Request, RequestRow, ServerRow, WorkerCount, WorkerRow,
@@ -95,7 +95,7 @@ impl<A: App> Master<A> {
                 Source::Control(Ask::Client(id)) if ready.readable => self.hear_client(now, *id),
                 Source::Control(_)
                 | Source::Signals
-                | Source::Kid(_)
+                | Source::ChildHandle(_)
                 | Source::Room(_)
                 | Source::Queue(_)
                 | Source::Loading => {}
@@ -116,7 +116,7 @@ impl<A: App> Master<A> {
             let sight = Sight {
                 now,
                 supervisor: &self.supervisor,
-                kids: &self.kids,
+                handles: &self.handles,
                 counters: &self.counters,
                 listeners: &self.listeners,
                 extent: self.extent(),
@@ -205,7 +205,7 @@ impl<A: App> Master<A> {
         let sight = Sight {
             now: super::now(),
             supervisor: &self.supervisor,
-            kids: &self.kids,
+            handles: &self.handles,
             counters: &self.counters,
             listeners: &self.listeners,
             extent: self.extent(),
@@ -255,7 +255,7 @@ impl<A: App> Master<A> {
 struct Sight<'a> {
     now: Instant,
     supervisor: &'a Supervisor,
-    kids: &'a [Kid],
+    handles: &'a [ChildHandle],
     counters: &'a SlotBoard,
     listeners: &'a Listeners,
     extent: Extent,
@@ -291,8 +291,8 @@ impl Sight<'_> {
     }
 
     fn board(&self, view: &WorkerView) -> Option<&WorkerBoard> {
-        let kid = self.kids.iter().find(|kid| kid.id == view.child);
-        kid.and_then(|kid| kid.worker.as_ref()).map(|worker| &*worker.board)
+        let handle = self.handles.iter().find(|handle| handle.id == view.child);
+        handle.and_then(|handle| handle.worker.as_ref()).map(|worker| &*worker.board)
     }
 
     /// A worker without what any process can read of it: requests in hand, memory and processor time.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
 use super::events::MasterEvent;
-use super::kid::{Kid, Worker};
+use super::handle::{ChildHandle, Worker};
 use super::tls::{Tls, descriptors};
 use super::upgrade::Check;
 use super::{Master, now};
@@ -87,10 +87,10 @@ impl<A: App> Master<A> {
         let plan = self.plan(task, generation, &config)?;
         // Among the others before the fork, so that the child closes the master's end of its own
         // channel, too: a child that held it would never hear the master's end.
-        let mut kid = Kid::new(id, FORKING, ours, plan.worker().cloned());
-        kid.ring = plan.place();
-        kid.note_rings(&self.rings);
-        self.kids.push(kid);
+        let mut handle = ChildHandle::new(id, FORKING, ours, plan.worker().cloned());
+        handle.ring = plan.place();
+        handle.note_rings(&self.rings);
+        self.handles.push(handle);
         let (master, began) = (process::pid(), now());
         let parting = Parting { channel: theirs, config, generation, master, began };
         let forked = fork::spawn(&alone, |child| {
@@ -99,10 +99,10 @@ impl<A: App> Master<A> {
             }
             self.become_child(child, plan, parting)
         });
-        match (&forked, self.kids.last_mut()) {
-            (Ok(pid), Some(kid)) => kid.process = Child::new(*pid),
+        match (&forked, self.handles.last_mut()) {
+            (Ok(pid), Some(handle)) => handle.process = Child::new(*pid),
             (Ok(_), None) => {}
-            (Err(_), _) => drop(self.kids.pop()),
+            (Err(_), _) => drop(self.handles.pop()),
         }
         forked
     }
@@ -194,7 +194,7 @@ impl<A: App> Master<A> {
     pub(super) fn shed(&mut self, child: &InChild, kept: &[RawFd]) -> io::Result<()> {
         // The handlers' end of the master's pipe.
         self.signals.forget();
-        self.kids.clear();
+        self.handles.clear();
         self.metrics.shed();
         (self.pidfile, self.ready, self.published) = (None, None, None);
         self.control = Control::default();
@@ -229,10 +229,10 @@ impl<A: App> Master<A> {
     /// The first ring that no living child has, which the logger is sent when it is new. What waits in
     /// it is read all the same.
     fn free_ring(&mut self) -> io::Result<Ring> {
-        let taken = |place: &usize| self.kids.iter().any(|kid| kid.ring == Some(*place));
+        let taken = |place: &usize| self.handles.iter().any(|handle| handle.ring == Some(*place));
         let place = (MASTER + 1..).find(|place| !taken(place));
-        let ring = self.rings.ring(place.expect("there are fewer kids than numbers"))?;
-        if let Some(logger) = self.kids.iter_mut().find(|kid| kid.id == ChildId::LOGGER) {
+        let ring = self.rings.ring(place.expect("there are fewer handles than numbers"))?;
+        if let Some(logger) = self.handles.iter_mut().find(|handle| handle.id == ChildId::LOGGER) {
             logger.send_rings(&self.rings);
         }
         Ok(ring)

@@ -30,7 +30,7 @@ pub(super) struct Worker {
 
 /// One child, from its fork until it is reaped.
 #[derive(Debug)]
-pub(super) struct Kid {
+pub(super) struct ChildHandle {
     pub(super) id: ChildId,
     pub(super) process: Child,
     pub(super) channel: Upper,
@@ -59,7 +59,7 @@ pub(super) struct Kid {
     seen: Option<(Instant, Vec<Thread>)>,
 }
 
-impl Kid {
+impl ChildHandle {
     pub(super) fn new(id: ChildId, pid: i32, channel: Upper, worker: Option<Worker>) -> Self {
         let (ring, unsent, untold, seen) = (None, VecDeque::new(), None, None);
         let (ended_at, is_unheard, heard) = (None, false, (Instant::default(), 0));
@@ -270,81 +270,81 @@ mod tests {
     #[test]
     fn a_full_channel_loses_no_order_but_accept_sets_that_are_over() {
         let (ours, theirs) = channel::pair().unwrap();
-        let mut kid = Kid::new(ChildId(1), 1, ours, None);
+        let mut handle = ChildHandle::new(ChildId(1), 1, ours, None);
         let nowhere = Listeners::default();
         let set = |slot: u16| Order::Accept(SlotSet::from_iter([Slot::new(slot)]));
         let mut sent = 0;
-        while kid.unsent.is_empty() {
-            kid.order(set(1), &nowhere);
+        while handle.unsent.is_empty() {
+            handle.order(set(1), &nowhere);
             sent += 1;
         }
         let later = [set(2), Order::Close { address: 7 }, set(3), Order::Stop];
-        later.into_iter().for_each(|order| kid.order(order, &nowhere));
+        later.into_iter().for_each(|order| handle.order(order, &nowhere));
         let before = read(&theirs);
         assert_eq!(before, vec![set(1); sent - 1]);
-        kid.send_orders(&nowhere);
+        handle.send_orders(&nowhere);
         assert_eq!(read(&theirs), [Order::Close { address: 7 }, set(3), Order::Stop]);
-        assert!(kid.unsent.is_empty());
+        assert!(handle.unsent.is_empty());
     }
 
     #[test]
     fn nothing_is_kept_for_whoever_is_gone() {
         let (ours, theirs) = channel::pair().unwrap();
-        let mut kid = Kid::new(ChildId(1), 1, ours, None);
+        let mut handle = ChildHandle::new(ChildId(1), 1, ours, None);
         drop(theirs);
-        kid.order(Order::Stop, &Listeners::default());
-        assert!(kid.unsent.is_empty());
+        handle.order(Order::Stop, &Listeners::default());
+        assert!(handle.unsent.is_empty());
     }
 
     /// A child that reports without end is read now and then.
     #[test]
     fn reports_beyond_the_need_are_put_off() {
         let (ours, _theirs) = channel::pair().unwrap();
-        let mut kid = Kid::new(ChildId(1), 1, ours, None);
+        let mut handle = ChildHandle::new(ChildId(1), 1, ours, None);
         let now = Instant::from_millis(5000);
-        kid.note_heard(now, HEARD_MAX - 1);
-        assert_eq!(kid.hears_again_at(), None);
-        kid.note_heard(now.after(HEARING / 2), 1);
-        assert_eq!(kid.hears_again_at(), Some(now.after(HEARING)));
-        kid.note_heard(now.after(HEARING), 1);
-        assert_eq!(kid.hears_again_at(), None);
+        handle.note_heard(now, HEARD_MAX - 1);
+        assert_eq!(handle.hears_again_at(), None);
+        handle.note_heard(now.after(HEARING / 2), 1);
+        assert_eq!(handle.hears_again_at(), Some(now.after(HEARING)));
+        handle.note_heard(now.after(HEARING), 1);
+        assert_eq!(handle.hears_again_at(), None);
     }
 
     /// A worker that sends itself `USR1` without end.
     #[test]
     fn reopening_is_heard_once_a_second() {
         let (ours, _theirs) = channel::pair().unwrap();
-        let mut kid = Kid::new(ChildId(1), 1, ours, None);
+        let mut handle = ChildHandle::new(ChildId(1), 1, ours, None);
         let now = Instant::from_millis(5000);
-        kid.note_heard(now, 1);
-        kid.note_reopening(now.after(HEARING / 2));
-        assert_eq!(kid.hears_again_at(), Some(now.after(HEARING / 2 + HEARING)));
+        handle.note_heard(now, 1);
+        handle.note_reopening(now.after(HEARING / 2));
+        assert_eq!(handle.hears_again_at(), Some(now.after(HEARING / 2 + HEARING)));
     }
 
     /// Files are rotated again and again while nothing reads stdout.
     #[test]
     fn an_order_to_a_logger_that_does_not_listen_is_not_lost() {
         let (ours, theirs) = channel::pair().expect("a channel");
-        let mut kid = Kid::new(ChildId::LOGGER, 1, ours, None);
+        let mut handle = ChildHandle::new(ChildId::LOGGER, 1, ours, None);
         let nowhere = Listeners::default();
         let sent = (0..10_000).take_while(|_| {
-            kid.order_logger(LogOrder::Reopen);
-            !kid.has_unsent()
+            handle.order_logger(LogOrder::Reopen);
+            !handle.has_unsent()
         });
         let sent = sent.count();
-        kid.order_logger(LogOrder::Finish);
-        kid.order_logger(LogOrder::Reopen);
+        handle.order_logger(LogOrder::Finish);
+        handle.order_logger(LogOrder::Reopen);
         let rings = Rings::new().expect("there is memory");
-        kid.note_rings(&rings);
-        kid.retry(&nowhere, &rings);
+        handle.note_rings(&rings);
+        handle.retry(&nowhere, &rings);
         let mut heard = Vec::new();
         let mut message = [0; 8];
         while let Received::Message { length, .. } = theirs.receive(&mut message).unwrap() {
             heard.push(LogOrder::decode(&message[..length]).expect("it is an order"));
-            kid.retry(&nowhere, &rings);
+            handle.retry(&nowhere, &rings);
         }
         assert_eq!(heard.pop(), Some(LogOrder::Finish));
         assert_eq!(heard, vec![LogOrder::Reopen; sent]);
-        assert!(!kid.has_unsent());
+        assert!(!handle.has_unsent());
     }
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::Master;
 use super::events::MasterEvent;
-use super::kid::Kid;
+use super::handle::ChildHandle;
 use super::metrics::Metrics;
 use crate::embed::App;
 use crate::ids::Pid;
@@ -19,8 +19,8 @@ const NAMED_MAX: usize = 5;
 impl<A: App> Master<A> {
     /// Says which requests the worker has in hand.
     pub(super) fn tell_held(&self, pid: i32) {
-        if let Some(kid) = self.kids.iter().find(|kid| kid.pid() == pid)
-            && let Some(worker) = &kid.worker
+        if let Some(handle) = self.handles.iter().find(|handle| handle.pid() == pid)
+            && let Some(worker) = &handle.worker
         {
             let held = worker.board.held();
             let list = List { held: &held, now: clock::wall(), culprit: "stuck in " };
@@ -37,15 +37,15 @@ impl<A: App> Master<A> {
 
 /// Writes an access line for each request that the dead worker held, and says so in the error log. One
 /// that has its line already was over: the worker died before it could say so.
-pub(super) fn account(kid: &Kid, rings: &Rings, metrics: &Metrics) {
-    let Some(worker) = &kid.worker else { return };
+pub(super) fn account(handle: &ChildHandle, rings: &Rings, metrics: &Metrics) {
+    let Some(worker) = &handle.worker else { return };
     // A line too many is better than none.
-    let settled = kid.ring.and_then(|place| rings.settled(place).ok());
+    let settled = handle.ring.and_then(|place| rings.settled(place).ok());
     let has_line = |request: &Held| {
         settled.zip(request.line_at).is_some_and(|(settled, noted)| settled != noted)
     };
     let mut held = worker.board.held();
-    let block = kid.ring.and_then(|place| metrics.memory().of_place(place).ok());
+    let block = handle.ring.and_then(|place| metrics.memory().of_place(place).ok());
     held.retain(|request| {
         let has_line = has_line(request);
         metrics.note_held(block.as_ref(), request, has_line);
@@ -55,7 +55,7 @@ pub(super) fn account(kid: &Kid, rings: &Rings, metrics: &Metrics) {
         return;
     }
     let now = clock::wall();
-    let (slot, pid) = (worker.slot, kid.pid());
+    let (slot, pid) = (worker.slot, handle.pid());
     logging::emit(&MasterEvent::RequestsLost {
         slot,
         pid: Pid(pid),

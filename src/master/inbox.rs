@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 
 use super::events::MasterEvent;
-use super::kid::Kid;
+use super::handle::ChildHandle;
 use super::{Master, Peak, Terminal, held};
 use crate::config::Error;
 use crate::control::Ask;
@@ -25,7 +25,7 @@ use crate::wire::Report;
 pub(super) enum Source {
     Signals,
     /// A report of the child with this pid.
-    Kid(i32),
+    ChildHandle(i32),
     /// Room for an order to that child.
     Room(i32),
     /// A listener of this slot, or its relay.
@@ -42,14 +42,14 @@ impl<A: App> Master<A> {
         let mut sources = vec![Source::Signals];
         let mut descriptors = vec![(self.signals.as_fd(), Interest::Read)];
         let now = super::now();
-        for kid in self.kids.iter().filter(|kid| kid.ended_at.is_none()) {
-            if kid.hears_again_at().is_none_or(|at| at <= now) {
-                sources.push(Source::Kid(kid.pid()));
-                descriptors.push((kid.channel.readable(), Interest::Read));
+        for handle in self.handles.iter().filter(|handle| handle.ended_at.is_none()) {
+            if handle.hears_again_at().is_none_or(|at| at <= now) {
+                sources.push(Source::ChildHandle(handle.pid()));
+                descriptors.push((handle.channel.readable(), Interest::Read));
             }
-            if kid.has_unsent() && kid.sends_again_at().is_none_or(|at| at <= now) {
-                sources.push(Source::Room(kid.pid()));
-                descriptors.push((kid.channel.writable(), Interest::Write));
+            if handle.has_unsent() && handle.sends_again_at().is_none_or(|at| at <= now) {
+                sources.push(Source::Room(handle.pid()));
+                descriptors.push((handle.channel.writable(), Interest::Write));
             }
         }
         for slot in self.armed.iter() {
@@ -86,18 +86,19 @@ impl<A: App> Master<A> {
             match *source {
                 Source::Signals if ready.readable => self.take_signals(),
                 Source::Room(pid) if ready.writable || ready.readable => {
-                    if let Some(kid) = self.kids.iter_mut().find(|kid| kid.pid() == pid) {
-                        kid.retry(&self.listeners, &self.rings);
+                    if let Some(handle) = self.handles.iter_mut().find(|handle| handle.pid() == pid)
+                    {
+                        handle.retry(&self.listeners, &self.rings);
                     }
                 }
-                Source::Kid(pid) if ready.readable => {
+                Source::ChildHandle(pid) if ready.readable => {
                     let _more = self.hear(pid);
                 }
                 Source::Queue(slot) if ready.readable => queued.push(slot),
                 Source::Loading => is_answered = ready.readable,
                 // Behind everything else.
                 Source::Control(_) => {}
-                Source::Signals | Source::Kid(_) | Source::Room(_) | Source::Queue(_) => {}
+                Source::Signals | Source::ChildHandle(_) | Source::Room(_) | Source::Queue(_) => {}
             }
         }
         self.heed();
@@ -163,7 +164,7 @@ impl<A: App> Master<A> {
         }
         // A worker that has reported ready may have accepted connections: it drains, where one that
         // boots would quit.
-        let pids: Vec<i32> = self.kids.iter().map(|kid| kid.pid()).collect();
+        let pids: Vec<i32> = self.handles.iter().map(|handle| handle.pid()).collect();
         for pid in pids {
             let _more = self.hear(pid);
         }
@@ -209,19 +210,20 @@ impl<A: App> Master<A> {
 
     /// Forgets a child that is reaped, and accounts for what it held.
     fn bury(&mut self, pid: i32) {
-        let at = self.kids.iter().position(|kid| kid.pid() == pid);
-        let kid = at.map(|at| self.kids.remove(at));
-        self.metrics.note_reaped(kid.as_ref().and_then(|kid| Some(kid.worker.as_ref()?.slot)));
-        let Some(kid) = kid else { return };
-        if let Some(worker) = &kid.worker {
+        let at = self.handles.iter().position(|handle| handle.pid() == pid);
+        let handle = at.map(|at| self.handles.remove(at));
+        self.metrics
+            .note_reaped(handle.as_ref().and_then(|handle| Some(handle.worker.as_ref()?.slot)));
+        let Some(handle) = handle else { return };
+        if let Some(worker) = &handle.worker {
             self.mend_listeners();
             let pid = u32::try_from(pid).unwrap_or(0);
             self.counters.vacate(worker.slot, pid);
             self.counters.end_leases(pid);
         }
-        held::account(&kid, &self.rings, &self.metrics);
+        held::account(&handle, &self.rings, &self.metrics);
         // It may have died between its last line and the ring of the bell.
-        if let Some(bell) = kid.ring.and_then(|place| self.rings.bell(place)) {
+        if let Some(bell) = handle.ring.and_then(|place| self.rings.bell(place)) {
             bell.ring();
         }
     }
@@ -254,26 +256,27 @@ impl<A: App> Master<A> {
     /// [`Master::tell_heard`]. Returns true if there may be more.
     fn hear(&mut self, pid: i32) -> bool {
         let mut bytes = [0; REPORTS];
-        let found = self.kids.iter_mut().find(|kid| kid.pid() == pid && kid.ended_at.is_none());
-        let Some(kid) = found else { return false };
-        let child = kid.id;
-        let length = match kid.channel.read(&mut bytes) {
+        let found =
+            self.handles.iter_mut().find(|handle| handle.pid() == pid && handle.ended_at.is_none());
+        let Some(handle) = found else { return false };
+        let child = handle.id;
+        let length = match handle.channel.read(&mut bytes) {
             Ok(Read::Nothing) => return false,
             Ok(Read::Bytes(length)) => length,
             Ok(Read::End) | Err(_) => {
-                kid.ended_at = Some(super::now());
+                handle.ended_at = Some(super::now());
                 return false;
             }
         };
         let now = super::now();
-        kid.note_heard(now, length);
+        handle.note_heard(now, length);
         let mut reports: Vec<Report> = Vec::new();
         for byte in &bytes[..length] {
             match Report::decode(&[*byte]) {
                 // Each of them says the same however often it comes.
                 Ok(report) if !reports.contains(&report) => {
                     if report == Report::ToldToReopen {
-                        kid.note_reopening(now);
+                        handle.note_reopening(now);
                     }
                     reports.push(report);
                 }
@@ -315,18 +318,18 @@ impl<A: App> Master<A> {
     /// the kernel closes the channel at their end, and hardly before.
     pub(super) fn look_for_unheard(&mut self) {
         let now = super::now();
-        let is_overdue = |kid: &Kid| kid.unheard_at().is_some_and(|at| at <= now);
-        if !self.kids.iter().any(is_overdue) {
+        let is_overdue = |handle: &ChildHandle| handle.unheard_at().is_some_and(|at| at <= now);
+        if !self.handles.iter().any(is_overdue) {
             return;
         }
         self.reap();
         let overdue: Vec<(ChildId, i32, bool)> = self
-            .kids
+            .handles
             .iter_mut()
-            .filter(|kid| is_overdue(kid))
-            .map(|kid| {
-                kid.is_unheard = true;
-                (kid.id, kid.pid(), kid.process.is_unreaped())
+            .filter(|handle| is_overdue(handle))
+            .map(|handle| {
+                handle.is_unheard = true;
+                (handle.id, handle.pid(), handle.process.is_unreaped())
             })
             .collect();
         for (child, pid, is_unreaped) in overdue {

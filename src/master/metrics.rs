@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Master;
 use super::events::MasterEvent;
-use super::kid::Kid;
+use super::handle::ChildHandle;
 use crate::config::Config;
 use crate::embed::App;
 use crate::ids::Slot;
@@ -213,7 +213,7 @@ impl Metrics {
     }
 
     /// Writes the overview for the stats process.
-    fn publish(&mut self, supervisor: &Supervisor, kids: &[Kid], listeners: &Listeners) {
+    fn publish(&mut self, supervisor: &Supervisor, handles: &[ChildHandle], listeners: &Listeners) {
         let Some(own) = &self.own else { return };
         // In the picture that no longer shows their workers, so that no time is seen twice.
         let unpublished = std::mem::take(&mut self.unpublished);
@@ -222,7 +222,7 @@ impl Metrics {
             let more = Claim::new(u64::try_from(more.as_micros()).unwrap_or(0));
             own.processor(slot).saturating_add(more).unchecked()
         };
-        let place = |pid| kids.iter().find(|kid| kid.pid() == pid)?.ring;
+        let place = |pid| handles.iter().find(|handle| handle.pid() == pid)?.ring;
         own.publish(&Overview {
             started: self.started,
             generation: supervisor.generation().number(),
@@ -242,7 +242,7 @@ impl<A: App> Master<A> {
         if let Some(own) = &self.metrics.own {
             own.publish_status(super::now(), &text);
         }
-        self.metrics.publish(&self.supervisor, &self.kids, &self.listeners);
+        self.metrics.publish(&self.supervisor, &self.handles, &self.listeners);
     }
 
     /// In a child: becomes the stats process, which keeps the memory of the metrics and its listener.

@@ -5,9 +5,9 @@
 mod control;
 pub(crate) mod events;
 mod fork;
+mod handle;
 mod held;
 mod inbox;
-mod kid;
 mod loading;
 mod manager;
 pub(crate) mod metrics;
@@ -34,7 +34,7 @@ use crate::logging::journal::Journal;
 use crate::logging::{self, Rings};
 use crate::master::control::Refused;
 use crate::master::events::MasterEvent;
-use crate::master::kid::Kid;
+use crate::master::handle::ChildHandle;
 use crate::master::loading::Loading;
 use crate::master::manager::Manager;
 use crate::master::metrics::Metrics;
@@ -87,7 +87,7 @@ pub(crate) struct Master<A> {
     caught: Vec<i32>,
     /// Reports of children that are not told yet.
     heard: Vec<Event>,
-    kids: Vec<Kid>,
+    handles: Vec<ChildHandle>,
     counters: Arc<SlotBoard>,
     metrics: Metrics,
     /// Requests that were served when the reload under way began.
@@ -190,7 +190,7 @@ impl<A: App> Master<A> {
             counters,
             metrics,
             rings,
-            kids: Vec::new(),
+            handles: Vec::new(),
             armed: SlotSet::EMPTY,
             pidfile,
             victims: Victims::new(statistics::out_of_memory_kills()),
@@ -241,7 +241,7 @@ impl<A: App> Master<A> {
             terminal: beginning.terminal,
             caught: Vec::new(),
             heard: Vec::new(),
-            kids: desk.kids,
+            handles: desk.handles,
             counters: Arc::new(desk.counters),
             metrics: desk.metrics,
             served_before: Claim::default(),
@@ -331,9 +331,11 @@ impl<A: App> Master<A> {
             self.loading.as_ref().map(Loading::deadline),
         ];
         let now = now();
-        let again = |kid: &Kid| kid.sends_again_at().filter(|at| *at > now);
-        let children =
-            self.kids.iter().flat_map(|kid| [kid.hears_again_at(), kid.unheard_at(), again(kid)]);
+        let again = |handle: &ChildHandle| handle.sends_again_at().filter(|at| *at > now);
+        let children = self
+            .handles
+            .iter()
+            .flat_map(|handle| [handle.hears_again_at(), handle.unheard_at(), again(handle)]);
         let others = others.into_iter().chain(children);
         let deadlines = others.chain([self.supervisor.next_deadline()]);
         deadlines.flatten().min().map(|deadline| deadline.since(now))

@@ -29,7 +29,7 @@ impl<A: App> Master<A> {
                 })
             }
             Action::Dismiss { child, how } => {
-                let board = self.kids.iter().find(|kid| kid.id == child)?.worker.as_ref();
+                let board = self.handles.iter().find(|handle| handle.id == child)?.worker.as_ref();
                 board.inspect(|worker| worker.board.dismiss(now));
                 let order = match how {
                     Dismissal::Drain => Order::Drain,
@@ -53,8 +53,8 @@ impl<A: App> Master<A> {
             }
             Action::TakePulse { child } => self.take_pulse(now, child),
             Action::ReadMemory { child } => {
-                let kid = self.kids.iter().find(|kid| kid.id == child)?;
-                let bytes = self.extent().resident_bytes(kid.pid()).ok()?;
+                let handle = self.handles.iter().find(|handle| handle.id == child)?;
+                let bytes = self.extent().resident_bytes(handle.pid()).ok()?;
                 Some(Event::MemoryRead { child, bytes })
             }
             Action::Load { generation } => self.load(generation),
@@ -120,15 +120,15 @@ impl<A: App> Master<A> {
     }
 
     fn tell_helper(&mut self, child: ChildId, order: LogOrder) -> Option<Event> {
-        if let Some(kid) = self.kids.iter_mut().find(|kid| kid.id == child) {
-            kid.order_logger(order);
+        if let Some(handle) = self.handles.iter_mut().find(|handle| handle.id == child) {
+            handle.order_logger(order);
         }
         None
     }
 
     fn order(&mut self, child: ChildId, order: Order) -> Option<Event> {
-        if let Some(kid) = self.kids.iter_mut().find(|kid| kid.id == child) {
-            kid.order(order, &self.listeners);
+        if let Some(handle) = self.handles.iter_mut().find(|handle| handle.id == child) {
+            handle.order(order, &self.listeners);
         }
         None
     }
@@ -140,9 +140,9 @@ impl<A: App> Master<A> {
             ChildSignal::Abort => signals::ABRT,
             ChildSignal::Kill => signals::KILL,
         };
-        if let Some(kid) = self.kids.iter().find(|kid| kid.pid() == pid.0) {
+        if let Some(handle) = self.handles.iter().find(|handle| handle.pid() == pid.0) {
             // It may have ended by itself: then it is about to be reaped.
-            let _gone = kid.process.signal(number);
+            let _gone = handle.process.signal(number);
         }
         None
     }
@@ -168,8 +168,8 @@ impl<A: App> Master<A> {
         let listeners = opened.into_iter().map(|(address, slot)| Order::Listener { address, slot });
         let slots = (before..self.listeners.slots()).map(Slot::new);
         let orders: Vec<_> = listeners.chain(slots.map(|slot| Order::Bell { slot })).collect();
-        for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
-            orders.iter().for_each(|order| kid.order(*order, &self.listeners));
+        for handle in self.handles.iter_mut().filter(|handle| handle.worker.is_some()) {
+            orders.iter().for_each(|order| handle.order(*order, &self.listeners));
         }
         Event::SlotsOpen { count: self.listeners.slots() }
     }
@@ -181,15 +181,15 @@ impl<A: App> Master<A> {
         let used: Vec<String> = configs.flat_map(|config| identities(config)).collect();
         for (address, name) in self.listeners.close_others(now, &used) {
             logging::emit(&MasterEvent::NotListening { address: name });
-            for kid in self.kids.iter_mut().filter(|kid| kid.worker.is_some()) {
-                kid.order(Order::Close { address }, &self.listeners);
+            for handle in self.handles.iter_mut().filter(|handle| handle.worker.is_some()) {
+                handle.order(Order::Close { address }, &self.listeners);
             }
         }
     }
 
     /// When the loop of the newest worker in this slot last ran.
     fn last_beat(&self, slot: Slot) -> Instant {
-        let workers = self.kids.iter().filter_map(|kid| kid.worker.as_ref());
+        let workers = self.handles.iter().filter_map(|handle| handle.worker.as_ref());
         let newest = workers.rev().find(|worker| worker.slot == slot);
         newest.map_or_else(Instant::default, |worker| worker.board.last_beat())
     }
@@ -205,17 +205,18 @@ impl<A: App> Master<A> {
     pub(super) fn mend_listeners(&mut self) {
         let config = Arc::clone(self.config());
         if self.listeners.mend(now(), &config, self.supervisor.steered()) {
-            let workers = self.kids.iter().filter(|kid| kid.worker.is_some());
-            let due = workers.map(|kid| Event::WorkerDue { child: kid.id, why: Due::Restart });
+            let workers = self.handles.iter().filter(|handle| handle.worker.is_some());
+            let due =
+                workers.map(|handle| Event::WorkerDue { child: handle.id, why: Due::Restart });
             self.heard.extend(due);
         }
     }
 
     fn take_pulse(&mut self, now: Instant, child: ChildId) -> Option<Event> {
         self.mend_listeners();
-        let kid = self.kids.iter_mut().find(|kid| kid.id == child)?;
-        let beat = kid.worker.as_ref()?.board.last_beat();
-        Some(Event::Pulse { child, beat, kept: kid.kept(now) })
+        let handle = self.handles.iter_mut().find(|handle| handle.id == child)?;
+        let beat = handle.worker.as_ref()?.board.last_beat();
+        Some(Event::Pulse { child, beat, kept: handle.kept(now) })
     }
 
     /// Opens what a further configuration needs.

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::kid::{Kid, Worker};
+use super::handle::{ChildHandle, Worker};
 use super::metrics::Metrics;
 use super::pidfile::PidFile;
 use super::tls::{HandedTls, Tls};
@@ -49,7 +49,7 @@ const ANSWER_VARIABLE: &str = "FERRICORN_INTERNAL_ANSWER";
 const TERMINAL_VARIABLE: &str = "FERRICORN_INTERNAL_NOHUP";
 /// Rises with every change to [`State`], to the supervisor's own types, to the messages between the
 /// master and its children, and to what lies where in the memory that they share.
-const STATE_VERSION: u32 = 17;
+const STATE_VERSION: u32 = 18;
 
 /// The state that one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub(crate) struct State {
     stats: Option<(SocketAddr, i32)>,
     /// The memory and the bell of each.
     rings: Vec<[i32; 2]>,
-    kids: Vec<HandedKid>,
+    handles: Vec<HandedChild>,
     armed: SlotSet,
     pidfile: Option<(PathBuf, i32)>,
     victims: Victims,
@@ -81,7 +81,7 @@ pub(crate) struct State {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct HandedKid {
+struct HandedChild {
     id: ChildId,
     pid: i32,
     /// Down and up.
@@ -110,7 +110,7 @@ pub(crate) struct Inheritance {
     pub(crate) counters: SlotBoard,
     pub(crate) metrics: Metrics,
     pub(crate) rings: Rings,
-    pub(super) kids: Vec<Kid>,
+    pub(super) handles: Vec<ChildHandle>,
     pub(super) armed: SlotSet,
     pub(crate) pidfile: Option<PidFile>,
     pub(super) victims: Victims,
@@ -260,14 +260,14 @@ impl State {
     }
 
     fn take_over(self) -> io::Result<Inheritance> {
-        let kid = |handed: HandedKid| {
+        let handle = |handed: HandedChild| {
             let [down, up] = handed.channel;
             let channel = Upper::inherit([exec::inherited(down)?, exec::inherited(up)?]);
             let worker = handed.worker.map(HandedWorker::take_over).transpose()?;
-            let mut kid = Kid::new(handed.id, handed.pid, channel, worker);
-            (kid.ended_at, kid.is_unheard) = (handed.ended_at, handed.is_unheard);
-            (kid.ring, kid.unsent) = (handed.ring, handed.unsent);
-            Ok::<_, io::Error>(kid)
+            let mut handle = ChildHandle::new(handed.id, handed.pid, channel, worker);
+            (handle.ended_at, handle.is_unheard) = (handed.ended_at, handed.is_unheard);
+            (handle.ring, handle.unsent) = (handed.ring, handed.unsent);
+            Ok::<_, io::Error>(handle)
         };
         let ring = |[memory, bell]: [i32; 2]| {
             Ok::<_, io::Error>([exec::inherited(memory)?, exec::inherited(bell)?])
@@ -285,7 +285,7 @@ impl State {
             counters: SlotBoard::inherit(exec::inherited(self.counters)?)?,
             metrics: Metrics::inherit(exec::inherited(self.metrics)?, stats.transpose()?)?,
             rings: Rings::inherit(rings),
-            kids: self.kids.into_iter().map(kid).collect::<io::Result<_>>()?,
+            handles: self.handles.into_iter().map(handle).collect::<io::Result<_>>()?,
             armed: self.armed,
             pidfile: pidfile.transpose()?,
             victims: self.victims,
@@ -391,17 +391,17 @@ impl<A: App> Master<A> {
                 entries: worker.board.entries(),
             })
         };
-        let kid = |kid: &Kid| {
-            let [down, up] = kid.channel.descriptors();
-            Ok(HandedKid {
-                id: kid.id,
-                pid: kid.pid(),
+        let handle = |handle: &ChildHandle| {
+            let [down, up] = handle.channel.descriptors();
+            Ok(HandedChild {
+                id: handle.id,
+                pid: handle.pid(),
                 channel: [exec::keep(down)?, exec::keep(up)?],
-                worker: kid.worker.as_ref().map(worker).transpose()?,
-                ring: kid.ring,
-                ended_at: kid.ended_at,
-                is_unheard: kid.is_unheard,
-                unsent: kid.unsent.clone(),
+                worker: handle.worker.as_ref().map(worker).transpose()?,
+                ring: handle.ring,
+                ended_at: handle.ended_at,
+                is_unheard: handle.is_unheard,
+                unsent: handle.unsent.clone(),
             })
         };
         let pidfile = self.pidfile.as_ref().map(|pidfile| {
@@ -421,7 +421,7 @@ impl<A: App> Master<A> {
             metrics: exec::keep(self.metrics.memory())?,
             stats: stats.transpose()?,
             rings: rings.collect::<io::Result<_>>()?,
-            kids: self.kids.iter().map(kid).collect::<io::Result<_>>()?,
+            handles: self.handles.iter().map(handle).collect::<io::Result<_>>()?,
             armed: self.armed,
             pidfile: pidfile.transpose()?,
             victims: self.victims.clone(),
@@ -446,9 +446,9 @@ impl<A: App> Master<A> {
         exec::keep_no_more(self.metrics.memory());
         self.metrics.listener().inspect(|(_, listener)| exec::keep_no_more(*listener));
         self.rings.descriptors().flatten().for_each(|descriptor| exec::keep_no_more(&descriptor));
-        for kid in &self.kids {
-            kid.channel.descriptors().into_iter().for_each(exec::keep_no_more);
-            kid.worker.iter().for_each(|worker| exec::keep_no_more(&*worker.board));
+        for handle in &self.handles {
+            handle.channel.descriptors().into_iter().for_each(exec::keep_no_more);
+            handle.worker.iter().for_each(|worker| exec::keep_no_more(&*worker.board));
         }
         self.pidfile.iter().for_each(|pidfile| exec::keep_no_more(pidfile.file()));
         self.ready.iter().for_each(exec::keep_no_more);

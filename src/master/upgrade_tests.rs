@@ -27,7 +27,7 @@ fn written() -> String {
     let _orders = supervisor.handle(Instant::from_millis(5), Event::Started);
     let worker = json!({ "slot": 1, "generation": 1, "board": 9, "entries": 1000 });
     let unsent = [Order::Drain, Order::Close { address: 1 }];
-    let kid = json!({
+    let handle = json!({
         "id": 3, "pid": 70, "channel": [8, 15], "worker": worker, "ring": 2, "ended_at": 7,
         "is_unheard": false,
         "unsent": unsent,
@@ -47,7 +47,7 @@ fn written() -> String {
         "metrics": 16,
         "stats": ["127.0.0.1:9464", 17],
         "rings": [[10, 11]],
-        "kids": [kid],
+        "handles": [handle],
         "armed": SlotSet::EMPTY,
         "pidfile": ["/run/pid", 12],
         "victims": Victims::new(Some(3)),
@@ -95,7 +95,7 @@ fn nearly_written() -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn a_state_is_read_and_one_of_another_version_is_not() {
     let state = State::parse(written().as_bytes()).unwrap();
-    assert_eq!((state.kids.len(), state.kids[0].unsent.len()), (1, 2));
+    assert_eq!((state.handles.len(), state.handles[0].unsent.len()), (1, 2));
     let older = written().replace(&format!("\"version\":{STATE_VERSION}"), "\"version\":1");
     let error = State::parse(older.as_bytes()).unwrap_err();
     assert_eq!(
