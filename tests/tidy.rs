@@ -265,7 +265,7 @@ fn no_test_is_skipped() {
 
 /// Where tests sleep: between two looks at a condition, or to keep the pace that a load, a drip or a
 /// figure is made of, or the rest of a connection. Never for something to have happened.
-const PACED: [&str; 21] = [
+const PACED: [&str; 22] = [
     "service/tests/app/busy.rs",
     "service/tests/app/world.rs",
     "service/tests/process/databases.rs",
@@ -284,6 +284,7 @@ const PACED: [&str; 21] = [
     "src/worker/tests/leaving.rs",
     "src/worker/tests/mod.rs",
     "src/worker/tests/outgoing.rs",
+    "src/worker/tests/relays.rs",
     "src/worker/tests/timing.rs",
     "src/worker/tests/unread.rs",
     "tests/tidy.rs",

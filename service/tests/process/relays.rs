@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::client::{Address, Connection, Response, get, post};
-use crate::drains::Held;
+use crate::drains::{Held, pass};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::{Client, Crowd, Load};
 use crate::log_figures::figure;
@@ -266,6 +266,39 @@ fn stop_answers_what_lies_in_a_relay() {
     send(stopped, Signal::SIGCONT);
     let answer = connection.response().expect("it is served");
     assert_eq!((answer.status, answer.closes(), answer.pid()), (200, true, stopped));
+    assert_eq!(server.wait_exit(), Exit::Code(0));
+}
+
+/// It is taken as soon as there is room, as queued connections are.
+#[test]
+fn stop_answers_what_lies_in_the_relay_of_a_full_worker() {
+    let mut server = Ferricorn::unruly().config("workers = 1\nworker_connections = 2").start();
+    let mut first = server.connect();
+    let of_old = Held::begin(&server, &mut first, 1);
+    let before = server.wait_workers(1);
+    server.signal(Signal::SIGHUP);
+    server.wait_log("reloaded: generation 2 in ");
+    let mut second = server.connect();
+    let of_next = Held::begin(&server, &mut second, 2);
+    let next = server.workers().into_iter().find(|found| !before.contains(found));
+    let next = next.expect("the old one has a successor").1;
+    freeze(next);
+    of_old.release();
+    assert!(!first.response().expect("it was in hand").closes());
+    wait_gone(&before);
+    let mut third = server.connect();
+    for connection in [&mut first, &mut third] {
+        connection.send(get("/")).expect("it is open");
+    }
+    server.signal(Signal::SIGTERM);
+    server.wait_log("stopping: workers may finish");
+    send(next, Signal::SIGCONT);
+    // Longer than connections are taken beside those that are open.
+    pass(Duration::from_millis(1500));
+    of_next.release();
+    for connection in [&mut first, &mut second, &mut third] {
+        assert_eq!(connection.response().expect("it was let in before the stop").status, 200);
+    }
     assert_eq!(server.wait_exit(), Exit::Code(0));
 }
 

@@ -14,6 +14,7 @@ mod limits;
 mod long;
 mod outgoing;
 mod proxied;
+mod relays;
 mod slow;
 mod smuggling;
 mod timing;
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, DefaultBodyLimit};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::map_response;
@@ -319,6 +320,7 @@ fn router() -> Router {
         .route("/events", get(long::events))
         .route("/upgrade", get(long::upgrade))
         .route("/swallow", post(swallow))
+        .route("/detached", post(detached))
 }
 
 async fn who(client: Client, id: RequestId) -> String {
@@ -341,6 +343,12 @@ async fn odd_ids(uri: Uri) -> Response {
 
 async fn swallow(_body: Bytes) -> &'static str {
     std::future::pending().await
+}
+
+/// Answers, while a task reads the body on.
+async fn detached(body: Body) -> &'static str {
+    tokio::spawn(axum::body::to_bytes(body, BODY_MAX));
+    "detached"
 }
 
 async fn slow() -> &'static str {
