@@ -1,7 +1,7 @@
 //! One open connection: its machine behind a lock, and what its task and the sweep share beside that.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -88,9 +88,13 @@ impl Conn {
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Has the machine note a fact, or decide something.
     pub(crate) fn with<R>(&self, change: impl FnOnce(&mut Machine) -> R) -> R {
-        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut machine = self.lock();
         let result = change(&mut machine);
         self.shown.store(shown(&machine), Ordering::Relaxed);
         result
@@ -127,6 +131,16 @@ impl Conn {
     /// Returns true if there is this reason to end it.
     pub(crate) fn is_closed_for(&self, reason: CloseReason) -> bool {
         self.reason() == Some(reason)
+    }
+
+    /// Returns the fault of the body of the request in hand.
+    pub(crate) fn fault(&self) -> Fault {
+        self.lock().fault()
+    }
+
+    /// Returns the number of the request in hand.
+    pub(crate) fn requests(&self) -> u64 {
+        self.lock().requests()
     }
 
     /// Returns true if it speaks HTTP/2.

@@ -93,8 +93,7 @@ impl Entry {
 
     /// Returns the facts that extractors may know of the request in hand.
     pub(crate) fn in_hand(&self, client: Client, id: RequestId) -> InHand {
-        let (connection, number) =
-            (Arc::clone(&self.conn), self.conn.with(|machine| machine.requests()));
+        let (connection, number) = (Arc::clone(&self.conn), self.conn.requests());
         let (credentials, listener) = (self.credentials, self.listener.clone());
         InHand { connection, number, client, id, credentials, listener }
     }

@@ -235,7 +235,7 @@ impl Running {
                 Poll::Ready(Reply::Own(Own::Timeout))
             }
             RunningProjection::Routed { future } => match ready!(run(future, cx, in_flight)) {
-                Some(response) => Poll::Ready(match conn.with(|machine| machine.fault()) {
+                Some(response) => Poll::Ready(match conn.fault() {
                     Fault::None => addressed(response, cx, in_flight),
                     Fault::TooLong => Reply::Own(Own::BodyTooLong),
                     Fault::Stalled => Reply::Own(Own::BodyStalled),
