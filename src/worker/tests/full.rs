@@ -4,7 +4,8 @@ use super::client::{field, statuses};
 use super::{LONG, Net, run_within};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
+/// A request without its last byte.
+const HALF: &str = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1";
 
 #[test]
 fn the_longest_idle_connection_is_closed_for_a_new_client() {
@@ -24,7 +25,7 @@ fn the_longest_idle_connection_is_closed_for_a_new_client() {
             let mut new = net.connect().await;
             new.say(GET).await;
             let answer = new.answer().await;
-            assert_eq!((statuses(&answer), field(&answer, "connection")), (vec![200], None));
+            assert_eq!(kept(&answer), (vec![200], None));
             held.push(new);
         }
         assert_eq!([held[1].rest().await, held[2].rest().await], ["", ""]);
@@ -43,21 +44,26 @@ fn answers_of_a_full_worker_are_last_ones_while_a_client_waits() {
     run_within(LONG, [9, 2], "worker_connections = 2", |net| async move {
         let mut busy = [net.connect().await, net.connect().await];
         for talk in &mut busy {
-            talk.say(SLOW).await;
+            talk.say(HALF).await;
         }
         while net.server.conns.count() < 2 {
             tokio::task::yield_now().await;
         }
         let mut new = net.connect().await;
         new.say(GET).await;
-        for talk in &mut busy {
-            let answer = talk.answer().await;
-            assert_eq!(
-                (statuses(&answer), field(&answer, "connection")),
-                (vec![200], Some("close"))
-            );
+        while !net.server.conns.is_short() {
+            tokio::task::yield_now().await;
         }
-        let answer = new.answer().await;
-        assert_eq!((statuses(&answer), field(&answer, "connection")), (vec![200], None));
+        let [first, second] = &mut busy;
+        first.say("2").await;
+        assert_eq!(kept(&first.answer().await), (vec![200], Some("close")));
+        assert_eq!(kept(&new.answer().await), (vec![200], None));
+        second.say("2").await;
+        assert_eq!(kept(&second.answer().await), (vec![200], None), "no client waits any more");
     });
+}
+
+/// The status of an answer, and what it says of its connection.
+fn kept(answer: &str) -> (Vec<u16>, Option<&str>) {
+    (statuses(answer), field(answer, "connection"))
 }
