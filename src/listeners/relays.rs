@@ -2,13 +2,13 @@
 //! that serves the slot from then on.
 //!
 //! # Why not through the master
-//! What a worker sends can carry any descriptor, and to close it may take as long as its sender likes. So the
-//! master only keeps both ends, as it keeps listeners: what lies in a relay outlives the workers, and is
-//! taken by whichever worker accepts for the slot. The master takes nothing from it.
+//! A worker's message can carry any descriptor, and closing one may take as long as its sender likes. So the
+//! master only keeps both ends, as it keeps listeners. Connections in a relay outlive the workers, and are
+//! taken by the worker that accepts for the slot. The master takes none of them.
 //!
 //! # The trap
 //! A worker may shut a relay down that it shares. No process can take that back, and the master must not
-//! close what lies there. So a slot whose relay has ended has none until the next start: its idle
+//! close the connections in it. So a slot whose relay has ended has none until the next start: its idle
 //! connections are closed after their grace, as those are that cannot be handed over.
 
 use std::io;

@@ -95,7 +95,7 @@ impl<A: App> Master<A> {
                 Source::Control(Ask::Client(id)) if ready.readable => self.hear_client(now, *id),
                 Source::Control(_)
                 | Source::Signals
-                | Source::ChildHandle(_)
+                | Source::Child(_)
                 | Source::Room(_)
                 | Source::Queue(_)
                 | Source::Loading => {}

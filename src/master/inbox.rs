@@ -25,7 +25,7 @@ use crate::wire::Report;
 pub(super) enum Source {
     Signals,
     /// A report of the child with this pid.
-    ChildHandle(i32),
+    Child(i32),
     /// Room for an order to that child.
     Room(i32),
     /// A listener of this slot, or its relay.
@@ -44,7 +44,7 @@ impl<A: App> Master<A> {
         let now = super::now();
         for handle in self.handles.iter().filter(|handle| handle.ended_at.is_none()) {
             if handle.hears_again_at().is_none_or(|at| at <= now) {
-                sources.push(Source::ChildHandle(handle.pid()));
+                sources.push(Source::Child(handle.pid()));
                 descriptors.push((handle.channel.readable(), Interest::Read));
             }
             if handle.has_unsent() && handle.sends_again_at().is_none_or(|at| at <= now) {
@@ -91,14 +91,14 @@ impl<A: App> Master<A> {
                         handle.retry(&self.listeners, &self.rings);
                     }
                 }
-                Source::ChildHandle(pid) if ready.readable => {
+                Source::Child(pid) if ready.readable => {
                     let _more = self.hear(pid);
                 }
                 Source::Queue(slot) if ready.readable => queued.push(slot),
                 Source::Loading => is_answered = ready.readable,
                 // Behind everything else.
                 Source::Control(_) => {}
-                Source::Signals | Source::ChildHandle(_) | Source::Room(_) | Source::Queue(_) => {}
+                Source::Signals | Source::Child(_) | Source::Room(_) | Source::Queue(_) => {}
             }
         }
         self.heed();

@@ -1,5 +1,5 @@
-//! Everything that the supervisor waits for, as one table: from it come the time of the next `Tick`, and
-//! what is over by then.
+//! The supervisor's timers, as one table: from it come the time of the next `Tick`, and the timers that have
+//! expired by then.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Supervisor {
     /// When the next `Tick` is due; `None`: never, until something happens. Always later than the last
     /// fact: what was due by then has been done, waits for something else than time, or for `Tick`.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        // What only `Tick` decides is decided at the latest then.
+        // A timer that only `Tick` handles is handled at the latest then.
         let soon = self.handled_at.after(Duration::from_millis(1));
         let at = |(timer, at): (Timer, Instant)| match timer {
             Timer::Order => at,
@@ -51,7 +51,7 @@ impl Supervisor {
         self.timers().any(|(timer, at)| timer != Timer::Order && at <= now)
     }
 
-    /// Ends what has had its time.
+    /// Handles the timers that have expired.
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
         let due: Vec<Timer> =
             self.timers().filter(|(_, at)| *at <= now).map(|(timer, _)| timer).collect();

@@ -8,7 +8,7 @@
 //! says by itself that it does not wait; a queue that a process has shut down refuses what is put in.
 //!
 //! # The trap of strangers
-//! A message carries whatever its sender likes. What is no connected stream socket is closed, and none of
+//! A message carries any descriptors. One that is no connected stream socket is closed, and none of
 //! it lingers then (socket(7), `SO_LINGER`), which would keep the process that closes it waiting.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -56,7 +56,7 @@ const ROOM: usize = 1 << 20;
 pub(crate) fn pair() -> io::Result<(Giver, Taker)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (giver, taker) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    // For good: what is sent the other way would lie there unread.
+    // Permanently: a message in the other direction would never be read.
     SockRef::from(&giver).shutdown(Shutdown::Read)?;
     SockRef::from(&giver).set_send_buffer_size(ROOM)?;
     Ok((Giver(giver), Taker(taker)))

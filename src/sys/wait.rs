@@ -34,7 +34,7 @@ pub(crate) struct Reaped {
 }
 
 /// `struct rusage`, which libc has no constructor for: processor times, the largest resident size, and
-/// what is not read here.
+/// fields that are not read here.
 #[repr(C)]
 #[derive(Default)]
 struct Usage {

@@ -61,7 +61,7 @@ impl Relaying {
     }
 }
 
-/// Taking: what serves.
+/// Taking: workers that serve.
 impl Server {
     /// Takes from the relays of these slots, and from no other.
     pub(super) fn take_from(self: &Arc<Self>, listeners: &Listeners, slots: &SlotSet) {
@@ -159,7 +159,7 @@ impl Server {
         let mut note = [0; IdleNote::BYTES + 1];
         match taker.take(&mut note)? {
             Taken::Socket(socket, length) => {
-                // What is no note is not this version's.
+                // Malformed notes are of another version.
                 if let Ok(note) = IdleNote::decode(&note[..length]) {
                     self.resume(socket, note)?;
                 }
@@ -207,7 +207,7 @@ impl Server {
 }
 
 // ORDERING: a flag that stands for itself: Relaxed.
-/// Giving: what drains.
+/// Giving: workers that drain.
 impl Server {
     /// Hands idle connections over from now on, to what takes from the slot's relay.
     pub(super) fn begin_to_give(&self) {

@@ -1,8 +1,8 @@
 //! The state of a connection, as a machine: facts come in with their time, decisions go out.
 //!
 //! # Why one machine
-//! A connection is ended by timeouts, limits, drains and want of memory, each of which must know exactly
-//! what the connection does. All of that is decided here, without a clock, without I/O and without a
+//! A connection is ended by timeouts, limits, drains and want of memory, each of which depends on the
+//! connection's exact state. All of them are decided here, without a clock, without I/O and without a
 //! task, so that the tests can drive it through any order of facts in virtual time.
 //!
 //! # The shell
