@@ -216,6 +216,14 @@ impl ChildHandle {
         self.ended_at.filter(|_| !self.is_unheard).map(|at| at.after(UNHEARD))
     }
 
+    /// When it is looked at next without news of it. What was put off until now is polled for by now, and
+    /// wakes the master by itself: a child that has sent much and is silent does not keep it awake.
+    pub(super) fn looked_at(&self, now: Instant) -> Option<Instant> {
+        let put_off = [self.hears_again_at(), self.sends_again_at()];
+        let put_off = put_off.into_iter().flatten().filter(|at| *at > now);
+        put_off.chain(self.unheard_at()).min()
+    }
+
     /// Returns true if a thread of the worker was kept from a processor for most of the time since this
     /// was asked last: its event loop may be any of them.
     pub(super) fn kept(&mut self, now: Instant) -> Kept {
@@ -308,6 +316,19 @@ mod tests {
         assert_eq!(handle.hears_again_at(), Some(now.after(HEARING)));
         handle.note_heard(now.after(HEARING), 1);
         assert_eq!(handle.hears_again_at(), None);
+    }
+
+    #[test]
+    fn silent_child_that_has_sent_much_does_not_keep_the_master_awake() {
+        let (ours, _theirs) = channel::pair().unwrap();
+        let mut handle = ChildHandle::new(ChildId(1), 1, ours, None);
+        let now = Instant::from_millis(5000);
+        handle.note_heard(now, HEARD_MAX);
+        let again = now.after(HEARING);
+        assert_eq!(handle.looked_at(now), Some(again));
+        assert_eq!(handle.looked_at(again), None);
+        handle.ended_at = Some(again);
+        assert_eq!(handle.looked_at(again), Some(again.after(UNHEARD)));
     }
 
     /// A worker that sends itself `USR1` without end.

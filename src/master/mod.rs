@@ -318,24 +318,21 @@ impl<A: App> Master<A> {
         }
     }
 
-    /// Returns the time that the master may sleep; `None`: until something happens.
-    fn patience(&self) -> Option<Duration> {
-        if !self.heard.is_empty() {
+    /// Returns the time that the master may sleep from now on; `None`: until something happens. It is the
+    /// time by which the sources are chosen: what was put off until then is among them, or is waited for.
+    fn patience(&self, now: Instant) -> Option<Duration> {
+        // Found while something else was done.
+        if !self.heard.is_empty() || !self.caught.is_empty() {
             return Some(Duration::ZERO);
         }
         let others = [
             self.manager.deadline(),
             self.listeners.deadline(),
             self.tls.deadline(),
-            self.control.deadline(now()),
+            self.control.deadline(now),
             self.loading.as_ref().map(Loading::deadline),
         ];
-        let now = now();
-        let again = |handle: &ChildHandle| handle.sends_again_at().filter(|at| *at > now);
-        let children = self
-            .handles
-            .iter()
-            .flat_map(|handle| [handle.hears_again_at(), handle.unheard_at(), again(handle)]);
+        let children = self.handles.iter().map(|handle| handle.looked_at(now));
         let others = others.into_iter().chain(children);
         let deadlines = others.chain([self.supervisor.next_deadline()]);
         deadlines.flatten().min().map(|deadline| deadline.since(now))
