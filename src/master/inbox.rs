@@ -216,6 +216,10 @@ impl<A: App> Master<A> {
             .note_reaped(handle.as_ref().and_then(|handle| Some(handle.worker.as_ref()?.slot)));
         let Some(handle) = handle else { return };
         if let Some(worker) = &handle.worker {
+            if self.config().stats.is_on() {
+                // At once: the kernel tells no more of what it had of the processor.
+                self.metrics.publish(&self.supervisor, &self.handles, &self.listeners);
+            }
             self.mend_listeners();
             let pid = u32::try_from(pid).unwrap_or(0);
             self.counters.vacate(worker.slot, pid);

@@ -213,7 +213,12 @@ impl Metrics {
     }
 
     /// Writes the overview for the stats process.
-    fn publish(&mut self, supervisor: &Supervisor, handles: &[ChildHandle], listeners: &Listeners) {
+    pub(super) fn publish(
+        &mut self,
+        supervisor: &Supervisor,
+        handles: &[ChildHandle],
+        listeners: &Listeners,
+    ) {
         let Some(own) = &self.own else { return };
         // In the picture that no longer shows their workers, so that no time is seen twice.
         let unpublished = std::mem::take(&mut self.unpublished);

@@ -134,6 +134,33 @@ fn a_dead_stats_process_is_replaced_and_its_counters_go_on() {
     server.stop();
 }
 
+/// The stats process that is asked has never seen the worker alive, and the master answers nothing.
+#[test]
+fn processor_time_of_a_dead_worker_is_told_by_a_master_that_stands_still() {
+    let server = stats(Ferricorn::unruly(), "workers = 1");
+    let address = stats_address(&server);
+    let seconds = "ferricorn_worker_cpu_seconds_total{slot=\"0\"}";
+    let before = eventually("the worker has worked", PATIENCE, || {
+        server.get("/").expect("it answers");
+        let now = scrape(address);
+        (now[seconds] >= 0.05).then_some(now)
+    });
+    let first = stats_process(&server).expect("it serves");
+    send(first, Signal::SIGKILL);
+    eventually("another one", PATIENCE, || stats_process(&server).filter(|pid| *pid != first));
+    let worker = server.worker(0);
+    send(worker, Signal::SIGKILL);
+    server.wait_event("worker_exited", &[("process_pid", worker.into())]);
+    server.signal(Signal::SIGSTOP);
+    eventually("the master stands still", PATIENCE, || {
+        proc::stat(server.pid()).filter(|master| master.state == 'T')
+    });
+    let after = scrape(address);
+    server.signal(Signal::SIGCONT);
+    assert_no_fall(&before, &after);
+    server.stop();
+}
+
 /// Workers are killed, generations and images replaced, while clients count their own answers. With
 /// `FIGURE_KILLS`, `FIGURE_RELOADS` and `FIGURE_UPGRADES` in full length.
 #[test]
