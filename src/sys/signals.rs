@@ -1,13 +1,15 @@
 //! Signals as bytes in a pipe, in the order in which they came.
 //!
 //! # The trap
-//! A handler may do next to nothing; ours writes the signal's number into a non-blocking pipe. A child
+//! A handler may do next to nothing; ours writes the signal's number into a non-blocking pipe. One that
+//! finds the pipe full is told without its place among the others, and once. A child
 //! inherits the handlers: it must forget its parent's before it lets signals in, or its own `TERM`
 //! lands in the parent's pipe.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -21,6 +23,8 @@ use super::fork::Blocked;
 #[derive(Debug)]
 pub(crate) struct Signals {
     reader: OwnedFd,
+    /// By the byte that found no room in the pipe.
+    overflown: Arc<[AtomicBool]>,
     hooks: Vec<SigId>,
 }
 
@@ -32,17 +36,22 @@ impl Signals {
     pub(crate) fn catch(numbers: &[i32]) -> io::Result<Self> {
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let writer = Arc::new(writer);
+        let overflown: Arc<[AtomicBool]> = (0..=u8::MAX).map(|_| AtomicBool::default()).collect();
         let mut hooks = Vec::with_capacity(numbers.len());
         for &number in numbers {
-            let writer = Arc::clone(&writer);
+            let (writer, overflown) = (Arc::clone(&writer), Arc::clone(&overflown));
             let byte = u8::try_from(number).expect("signal numbers are below 65");
             let tell = move |info: &libc::siginfo_t| {
-                // A full pipe holds 65,536 signals that are not looked at: one more says nothing.
-                let _full = nix::unistd::write(&writer, &[byte | origin(info)]);
+                let byte = byte | origin(info);
+                if nix::unistd::write(&writer, &[byte]).is_err() {
+                    // ORDERING: a handler runs in the thread that takes the signals, or that thread looks
+                    // again: the full pipe wakes it.
+                    overflown[usize::from(byte)].store(true, Ordering::SeqCst);
+                }
             };
             hooks.push(on(number, tell)?);
         }
-        Ok(Self { reader, hooks })
+        Ok(Self { reader, overflown, hooks })
     }
 
     /// Lets all signals in, now that there are handlers, whatever the process was started with: another
@@ -55,7 +64,8 @@ impl Signals {
         Ok(SigSet::empty().thread_set_mask()?)
     }
 
-    /// The numbers of the signals that have come since the last call, in order.
+    /// The numbers of the signals that have come since the last call, in order; behind them those that
+    /// found the pipe full.
     ///
     /// # Errors
     /// The error of read(2), but for `EAGAIN`.
@@ -64,12 +74,17 @@ impl Signals {
         let mut buffer = [0; 64];
         loop {
             match nix::unistd::read(&self.reader, &mut buffer) {
-                Ok(0) | Err(nix::Error::EAGAIN) => return Ok(taken),
+                Ok(0) | Err(nix::Error::EAGAIN) => break,
                 Ok(length) => taken.extend(buffer[..length].iter().copied().map(i32::from)),
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        let overflown = (0..).zip(self.overflown.iter());
+        // ORDERING: see the handler.
+        let found = overflown.filter(|(_, told)| told.swap(false, Ordering::SeqCst));
+        taken.extend(found.map(|(byte, _)| byte));
+        Ok(taken)
     }
 
     /// In a child: its parent's signals are not its own. The signals are ignored until they are caught
@@ -233,4 +248,26 @@ pub(crate) fn alarm_when_orphaned(parent: i32) -> io::Result<()> {
     };
     reset(&[libc::SIGALRM])?;
     on(HUP, wake).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signal_that_finds_the_pipe_full_is_told() {
+        // Signals of this test alone, in a process that has others.
+        let signals = Signals::catch(&[libc::SIGURG, libc::SIGIO]).expect("they can be caught");
+        let raise = |signal| nix::sys::signal::raise(signal).expect("it is ours");
+        let mut raised = 0;
+        while !signals.overflown.iter().any(|told| told.load(Ordering::SeqCst)) {
+            raise(Signal::SIGURG);
+            raised += 1;
+        }
+        raise(Signal::SIGIO);
+        let taken = signals.take().expect("its own pipe");
+        assert_eq!(taken.len(), raised + 1, "each has room but two, which are told once each");
+        assert_eq!(&taken[raised - 1..], [libc::SIGURG, libc::SIGIO]);
+        assert!(signals.take().expect("its own pipe").is_empty());
+    }
 }
