@@ -112,11 +112,14 @@ impl<A: App> Master<A> {
         }
     }
 
-    /// Notes the signals that have been caught by now.
+    /// Notes the signals that have been caught by now. Of very many of one kind, the rest says nothing: they
+    /// must not keep the master from its children.
     pub(super) fn take_signals(&mut self) {
         for number in self.signals.take().unwrap_or_default() {
-            let number = self.meant(number);
-            self.caught.extend(number);
+            let Some(number) = self.meant(number) else { continue };
+            if self.caught.iter().filter(|caught| **caught == number).count() < SIGNALS_MAX {
+                self.caught.push(number);
+            }
         }
     }
 
@@ -351,6 +354,9 @@ impl<A: App> Master<A> {
 fn is_stop(number: i32) -> bool {
     matches!(number, signals::TERM | signals::INT | signals::QUIT)
 }
+
+/// Signals of one kind that are heeded in one turn, each of which may have a child forked.
+const SIGNALS_MAX: usize = 64;
 
 /// Reports that are read at once: more than any child has to send, each of them one byte.
 const REPORTS: usize = 64;

@@ -2,7 +2,7 @@
 //! that cannot are found out, and nothing has changed.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::client::{Address, Connection};
@@ -257,16 +257,17 @@ fn a_binary_with_another_number_of_settings_takes_over() {
 #[test]
 fn signals_that_rain_on_upgrades_do_no_harm() {
     let mut server = Ferricorn::unruly().config(QUIET).start();
-    let (pid, over) = (server.pid(), AtomicBool::new(false));
+    let pid = server.pid();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        // It is over when the sender is gone, by a panic too.
+        let (over, rain) = mpsc::channel::<()>();
+        scope.spawn(move || {
             let harmless = [Signal::SIGUSR1, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGWINCH];
             for signal in harmless.into_iter().cycle() {
-                if over.load(Ordering::Relaxed) {
+                if rain.recv_timeout(Duration::from_millis(1)) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
                 send(pid, signal);
-                std::thread::sleep(Duration::from_millis(1));
             }
         });
         // One that comes while another is under way is refused: so another is sent.
@@ -275,7 +276,7 @@ fn signals_that_rain_on_upgrades_do_no_harm() {
             server.signal(Signal::SIGUSR2);
             (upgrades() >= 5).then_some(())
         });
-        over.store(true, Ordering::Relaxed);
+        drop(over);
     });
     assert!(server.is_running());
     server.signal(Signal::SIGTERM);
