@@ -67,7 +67,7 @@ impl<A: App> Master<A> {
             sources.push(Source::Control(ask));
             descriptors.push((socket, interest));
         }
-        let readiness = poll::wait(&descriptors, self.patience(now))
+        let readiness = poll::wait(&descriptors, self.poll_timeout(now))
             .map_err(|source| Error::System { action: "wait for events", source })?;
         Ok(sources.into_iter().zip(readiness).collect())
     }

@@ -94,12 +94,12 @@ impl Manager {
             Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => {
                 self.tell(now, &[NotifyState::Ready, status]);
             }
-            Notice::StopAnnounced { announce, patience } => {
-                let longer = extend(announce.saturating_add(*patience));
+            Notice::StopAnnounced { announce, timeout } => {
+                let longer = extend(announce.saturating_add(*timeout));
                 self.tell(now, &[NotifyState::Stopping, NotifyState::Custom(&longer), status]);
             }
-            Notice::Stopping { urgency: Urgency::Graceful, patience } => {
-                let longer = extend(*patience);
+            Notice::Stopping { urgency: Urgency::Graceful, timeout } => {
+                let longer = extend(*timeout);
                 self.tell(now, &[NotifyState::Stopping, NotifyState::Custom(&longer), status]);
             }
             Notice::Stopping { urgency: Urgency::Quick, .. } => {

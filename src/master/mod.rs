@@ -320,7 +320,7 @@ impl<A: App> Master<A> {
 
     /// Returns the time that the master may sleep from now on; `None`: until something happens. It is the
     /// time by which the sources are chosen: what was put off until then is among them, or is waited for.
-    fn patience(&self, now: Instant) -> Option<Duration> {
+    fn poll_timeout(&self, now: Instant) -> Option<Duration> {
         // Found while something else was done.
         if !self.heard.is_empty() || !self.caught.is_empty() {
             return Some(Duration::ZERO);

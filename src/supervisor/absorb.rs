@@ -8,7 +8,7 @@ use crate::supervisor::backoff::Refusals;
 use crate::supervisor::event::{Event, ExitStatus, Signal};
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::MEMORY_INTERVAL;
-use crate::supervisor::seat::{Loss, Seat};
+use crate::supervisor::slot_state::{Loss, SlotState};
 use crate::supervisor::stage::{Child, Due, Stage, Task, Urgency};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::watch::Drainage;
@@ -63,9 +63,9 @@ impl Supervisor {
         self.upgrade = Upgrade::Idle;
         self.reload_again = !self.is_ending();
         self.note_image_replaced();
-        for seat in &mut self.seats {
-            if seat.drainage == Drainage::Watched {
-                seat.drainage = Drainage::Unwatched;
+        for state in &mut self.slot_states {
+            if state.drainage == Drainage::Watched {
+                state.drainage = Drainage::Unwatched;
             }
         }
         // They run the image before.
@@ -136,8 +136,8 @@ impl Supervisor {
         let (retry_at, is_said) = noted.unwrap_or((now, true));
         match child.task {
             Task::Worker { slot } => {
-                if let Some(seat) = self.seat(slot) {
-                    seat.refused_until = retry_at;
+                if let Some(state) = self.slot_state(slot) {
+                    state.refused_until = retry_at;
                 }
                 self.note_untried(&child);
             }
@@ -159,7 +159,7 @@ impl Supervisor {
     /// The record of refused forks for this purpose.
     fn refusals(&mut self, task: Task) -> Option<&mut Refusals> {
         match task {
-            Task::Worker { slot } => self.seat(slot).map(|seat| &mut seat.refusals),
+            Task::Worker { slot } => self.slot_state(slot).map(|state| &mut state.refusals),
             Task::Prepare => Some(&mut self.prepare_refusals),
             // These have their own; a check is not tried again.
             Task::Logger | Task::Stats | Task::Check => None,
@@ -218,8 +218,9 @@ impl Supervisor {
     fn note_slots(&mut self, count: u16, out: &mut Vec<Action>) {
         let asked = self.opening.take().unwrap_or(count);
         // An open slot is never closed again.
-        self.seats.resize_with(usize::from(count).max(self.seats.len()), Seat::default);
-        let open = u16::try_from(self.seats.len()).unwrap_or(Slot::MAX);
+        self.slot_states
+            .resize_with(usize::from(count).max(self.slot_states.len()), SlotState::default);
+        let open = u16::try_from(self.slot_states.len()).unwrap_or(Slot::MAX);
         if open < asked.min(self.wanted) {
             out.push(Action::Log(Notice::Resized { from: self.wanted, to: open }));
             self.wanted = open;

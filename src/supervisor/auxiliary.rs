@@ -248,8 +248,8 @@ impl Supervisor {
     /// Has others take their place, which open what the configuration in force names.
     pub(super) fn renew_auxiliaries(&mut self, now: Instant, out: &mut Vec<Action>) {
         if !self.is_stopping() {
-            let patience = self.policy(self.settled).graceful_timeout;
-            self.finish(Role::Logger, now, now.after(patience), out);
+            let timeout = self.policy(self.settled).graceful_timeout;
+            self.finish(Role::Logger, now, now.after(timeout), out);
         }
         self.finish(Role::Stats, now, now.after(QUICK), out);
     }

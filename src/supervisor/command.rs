@@ -12,7 +12,7 @@ use crate::ids::{ChildId, CommandId, Generation, Slot, SlotSet};
 use crate::supervisor::action::{Action, ExitReason};
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{COMMANDS_MAX, RELOAD_FAILURES_MAX};
-use crate::supervisor::seat::Loss;
+use crate::supervisor::slot_state::Loss;
 use crate::supervisor::stage::{Child, Due, Stage, Urgency};
 use crate::supervisor::{Phase, Supervisor};
 use crate::time::Instant;
@@ -320,10 +320,10 @@ impl Supervisor {
 
     /// The reason why this slot has not got its worker up since then, if it keeps failing.
     fn failure(&self, slot: Slot, since: Instant) -> Option<Outcome> {
-        let seat = self.seats.get(slot.index()).filter(|seat| seat.died_at >= since)?;
-        let deaths = seat.deaths;
-        let is_late = deaths > 0 && seat.loss == Some(Loss::NotReady);
-        let loss = seat.loss.filter(|_| is_late || deaths >= RELOAD_FAILURES_MAX)?;
+        let state = self.slot_states.get(slot.index()).filter(|state| state.died_at >= since)?;
+        let deaths = state.deaths;
+        let is_late = deaths > 0 && state.loss == Some(Loss::NotReady);
+        let loss = state.loss.filter(|_| is_late || deaths >= RELOAD_FAILURES_MAX)?;
         Some(Outcome::failed(format!(
             "workers of slot {slot} cannot live: {deaths} early deaths in a row, the last {loss}"
         )))

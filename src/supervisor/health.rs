@@ -11,7 +11,7 @@ use crate::supervisor::policy::{
     ABORT, COMPLAINT_INTERVAL, EXTENSION, FAILING, HEALTHY_LIFE, LAST_LINES, MEMORY_INTERVAL,
     PULSE_AGAIN,
 };
-use crate::supervisor::seat::{Loss, Seat};
+use crate::supervisor::slot_state::{Loss, SlotState};
 use crate::supervisor::stage::{Child, Due, Kill, Silence, Stage, Urgency};
 use crate::supervisor::{Phase, Supervisor, backoff};
 use crate::time::Instant;
@@ -224,30 +224,30 @@ impl Supervisor {
     }
 
     pub(super) fn deaths(&self, slot: Slot) -> u32 {
-        self.seats.get(slot.index()).map_or(0, |seat| seat.deaths)
+        self.slot_states.get(slot.index()).map_or(0, |state| state.deaths)
     }
 
     /// A healthy life, from this readiness on, ends the record of the deaths before it.
     pub(super) fn forgive(&mut self, slot: Slot, since: Instant) {
-        if let Some(seat) = self.seat(slot)
-            && since >= seat.died_at
+        if let Some(state) = self.slot_state(slot)
+            && since >= state.died_at
         {
-            seat.forgive();
+            state.forgive();
         }
     }
 
     fn excuses_kill(&mut self, now: Instant, slot: Slot) -> bool {
-        self.seat(slot).is_some_and(|seat| seat.excuse_kill(now))
+        self.slot_state(slot).is_some_and(|state| state.excuse_kill(now))
     }
 
     /// The pause counts from the last fork: who lived longer than that need not wait.
     fn note_early_death(&mut self, now: Instant, slot: Slot, loss: Loss) {
         let failing = self.is_failing();
         let seed = self.seed ^ self.next_child;
-        let Some(seat) = self.seat(slot) else { return };
-        seat.deaths = seat.deaths.saturating_add(1);
-        (seat.died_at, seat.loss) = (now, Some(loss));
-        seat.pause = backoff::delay(seat.deaths, seed);
+        let Some(state) = self.slot_state(slot) else { return };
+        state.deaths = state.deaths.saturating_add(1);
+        (state.died_at, state.loss) = (now, Some(loss));
+        state.pause = backoff::delay(state.deaths, seed);
         if !failing && self.is_failing() {
             self.complaint_at = now.after(COMPLAINT_INTERVAL);
         }
@@ -255,9 +255,9 @@ impl Supervisor {
 
     fn nobody_can_boot(&self) -> bool {
         let wanted = usize::from(self.wanted);
-        let mut tried = self.slots().zip(&self.seats).take(wanted);
-        self.seats.len() >= wanted
-            && tried.all(|(slot, seat)| seat.deaths > 0 && !self.accepts(slot))
+        let mut tried = self.slots().zip(&self.slot_states).take(wanted);
+        self.slot_states.len() >= wanted
+            && tried.all(|(slot, state)| state.deaths > 0 && !self.accepts(slot))
     }
 
     /// Returns true if some slot has lost so many workers in a row that it takes to saying so in sum.
@@ -265,17 +265,17 @@ impl Supervisor {
         self.failing().next().is_some()
     }
 
-    fn failing(&self) -> impl Iterator<Item = (Slot, &Seat)> {
+    fn failing(&self) -> impl Iterator<Item = (Slot, &SlotState)> {
         self.slots()
-            .zip(&self.seats)
+            .zip(&self.slot_states)
             .take(usize::from(self.wanted))
-            .filter(|(_, seat)| seat.deaths >= FAILING)
+            .filter(|(_, state)| state.deaths >= FAILING)
     }
 
     /// Says once in a while which slots cannot get their workers up.
     pub(super) fn complain(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let worst = self.failing().map(|(_, seat)| seat).max_by_key(|seat| seat.deaths);
-        if let Some(Seat { deaths, loss: Some(last), .. }) = worst
+        let worst = self.failing().map(|(_, state)| state).max_by_key(|state| state.deaths);
+        if let Some(SlotState { deaths, loss: Some(last), .. }) = worst
             && self.complaint_at <= now
         {
             let (slots, deaths, last) =

@@ -40,7 +40,7 @@ pub(crate) mod notice;
 pub(crate) mod policy;
 mod reconcile;
 mod reload;
-mod seat;
+mod slot_state;
 pub(crate) mod stage;
 mod stop;
 mod timer;
@@ -64,7 +64,7 @@ use crate::supervisor::command::Pending;
 use crate::supervisor::event::Event;
 use crate::supervisor::policy::{ASLEEP, LATE, Policy};
 use crate::supervisor::reload::Reload;
-use crate::supervisor::seat::Seat;
+use crate::supervisor::slot_state::SlotState;
 use crate::supervisor::stage::{Child, Stage, Task, Urgency};
 use crate::supervisor::upgrade::Upgrade;
 use crate::time::Instant;
@@ -78,7 +78,7 @@ pub(crate) struct Supervisor {
     /// Workers wanted: the file's number until `TTIN` or `TTOU` say otherwise.
     wanted: u16,
     /// One for each slot with open listeners; those from `wanted` on are parked.
-    seats: Vec<Seat>,
+    slot_states: Vec<SlotState>,
     /// So many slots were asked for; the answer is not there yet.
     opening: Option<u16>,
     /// Every child that is forked, or being forked, and not reaped.
@@ -130,8 +130,13 @@ enum Phase {
     Starting,
     /// A worker has been ready.
     Running,
-    /// Every child leaves; at the deadline they are killed. The heir, if there is one, boots first.
-    Stopping { urgency: Urgency, deadline: Instant, reason: ExitReason, heir: Option<ChildId> },
+    /// Every child leaves; at the deadline they are killed. The replacement, if there is one, boots first.
+    Stopping {
+        urgency: Urgency,
+        deadline: Instant,
+        reason: ExitReason,
+        replacement: Option<ChildId>,
+    },
     /// The last order was given.
     Gone,
 }
@@ -143,7 +148,7 @@ impl Supervisor {
             seed,
             phase: Phase::New,
             wanted: policy.workers,
-            seats: vec![Seat::default(); usize::from(policy.workers)],
+            slot_states: vec![SlotState::default(); usize::from(policy.workers)],
             opening: None,
             children: Vec::new(),
             next_child: 1,
@@ -308,13 +313,13 @@ impl Supervisor {
         self.in_slot(slot).find(|child| child.is_serving())
     }
 
-    fn seat(&mut self, slot: Slot) -> Option<&mut Seat> {
-        self.seats.get_mut(slot.index())
+    fn slot_state(&mut self, slot: Slot) -> Option<&mut SlotState> {
+        self.slot_states.get_mut(slot.index())
     }
 
     /// The slots with open listeners.
     fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
-        let count = u16::try_from(self.seats.len()).unwrap_or(Slot::MAX);
+        let count = u16::try_from(self.slot_states.len()).unwrap_or(Slot::MAX);
         (0..count).map(Slot::new)
     }
 }

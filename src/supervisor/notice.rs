@@ -9,7 +9,7 @@ use crate::ids::{Generation, Pid, Slot, SlotSet};
 use crate::log_event::{EventFields, LogEvent, Severity, log_events};
 use crate::supervisor::event::{ExitStatus, Signal};
 use crate::supervisor::policy::FAILING;
-use crate::supervisor::seat::Loss;
+use crate::supervisor::slot_state::Loss;
 use crate::supervisor::stage::{Child, Due, Kill, Stage, Task, Urgency};
 
 log_events! {
@@ -97,7 +97,7 @@ log_events! {
         ReloadDelayed = "reload_delayed" {
             slot: Slot,
             leaving as draining: usize,
-            patience as timeout_seconds: Duration,
+            timeout as timeout_seconds: Duration,
         },
         /// The logger ended unexpectedly; another takes its place.
         LoggerExited = "logger_exited" {
@@ -118,12 +118,12 @@ log_events! {
         /// The server stops after a time in which it serves on, and balancers learn of it.
         StopAnnounced = "stop_announced" {
             announce as announce_seconds: Duration,
-            patience as timeout_seconds: Duration,
+            timeout as timeout_seconds: Duration,
         },
         /// The server stops.
         Stopping = "stop_started" {
             urgency as mode: Urgency,
-            patience as timeout_seconds: Duration,
+            timeout as timeout_seconds: Duration,
         },
         /// The master exits.
         Leaving = "master_exiting",
@@ -310,12 +310,12 @@ impl fmt::Display for Notice {
                     "failed to reload: generation {generation} is dropped, {kept} serves on: {reason}"
                 )
             }
-            Self::ReloadDelayed { slot, leaving, patience } => {
-                let patience = patience.as_secs_f32();
+            Self::ReloadDelayed { slot, leaving, timeout } => {
+                let timeout = timeout.as_secs_f32();
                 write!(
                     f,
                     "reload waits: {leaving} workers that left slot {slot} still finish what they hold; \
-                     graceful_timeout gives each {patience} s"
+                     graceful_timeout gives each {timeout} s"
                 )
             }
             Self::UpgradeFailed { reason, output } => {
@@ -336,8 +336,8 @@ impl fmt::Display for Notice {
                     announce.as_secs_f32()
                 )
             }
-            Self::Stopping { urgency: Urgency::Graceful, patience } => {
-                write!(f, "stopping: workers may finish for {} s", patience.as_secs_f32())
+            Self::Stopping { urgency: Urgency::Graceful, timeout } => {
+                write!(f, "stopping: workers may finish for {} s", timeout.as_secs_f32())
             }
             Self::Stopping { urgency: Urgency::Quick, .. } => f.write_str("stopping quickly"),
             Self::Leaving => f.write_str("Shutting down: Master"),

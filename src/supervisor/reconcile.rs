@@ -81,7 +81,7 @@ impl Supervisor {
     }
 
     fn open_slots(&mut self, out: &mut Vec<Action>) {
-        if usize::from(self.wanted) > self.seats.len() && self.opening.is_none() {
+        if usize::from(self.wanted) > self.slot_states.len() && self.opening.is_none() {
             self.opening = Some(self.wanted);
             out.push(Action::OpenSlots { count: self.wanted });
         }
@@ -190,7 +190,7 @@ impl Supervisor {
     }
 
     fn may_fork(&self, now: Instant, slot: Slot) -> bool {
-        self.seats.get(slot.index()).is_some_and(|seat| seat.may_fork_at() <= now)
+        self.slot_states.get(slot.index()).is_some_and(|state| state.may_fork_at() <= now)
     }
 
     pub(super) fn fork(
@@ -212,8 +212,8 @@ impl Supervisor {
             due_since: Instant::default(),
         });
         if let Task::Worker { slot } = task {
-            if let Some(seat) = self.seat(slot) {
-                seat.forked_at = now;
+            if let Some(state) = self.slot_state(slot) {
+                state.forked_at = now;
             }
             self.note_step_begun(now, id, slot, generation);
         }
@@ -236,7 +236,7 @@ impl Supervisor {
             }
         }
         let live = self.live(now);
-        if self.seats.len() > 1 && live != self.steered {
+        if self.slot_states.len() > 1 && live != self.steered {
             self.steered = live;
             out.push(Action::Steer { slots: live });
         }

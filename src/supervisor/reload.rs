@@ -15,7 +15,7 @@ use crate::supervisor::command::Outcome;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{LEAVING_MAX, PROBATION, Policy, RELOAD_FAILURES_MAX};
-use crate::supervisor::seat::Seat;
+use crate::supervisor::slot_state::SlotState;
 use crate::supervisor::stage::{Child, Task};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::{Phase, Supervisor};
@@ -202,7 +202,7 @@ impl Supervisor {
             reload.step = Step::Rolling { trial: Trial::Awaited, failures: 0, attempt: None };
             self.target = reload.to;
             // How others have died says nothing of this one.
-            self.seats.iter_mut().for_each(Seat::forgive);
+            self.slot_states.iter_mut().for_each(SlotState::forgive);
         } else {
             self.end_of_reload(now, ReloadEnd::Failed(format!("prepare {status}")), out);
         }
@@ -270,12 +270,12 @@ impl Supervisor {
 
     /// The next replacement must wait for one of those that leave this slot, said once.
     pub(super) fn note_crowded(&mut self, slot: Slot, out: &mut Vec<Action>) {
-        let patience = self.policy(self.settled).graceful_timeout;
+        let timeout = self.policy(self.settled).graceful_timeout;
         if let Some(reload) = &mut self.reload
             && !std::mem::replace(&mut reload.is_crowded, true)
         {
             let leaving = LEAVING_MAX;
-            out.push(Action::Log(Notice::ReloadDelayed { slot, leaving, patience }));
+            out.push(Action::Log(Notice::ReloadDelayed { slot, leaving, timeout }));
         }
     }
 

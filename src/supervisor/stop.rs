@@ -25,8 +25,8 @@ impl Supervisor {
         self.reload_again = false;
         self.upgrade = Upgrade::Idle;
         self.drop_commands(out);
-        let patience = self.policy(self.settled).graceful_timeout;
-        out.push(Action::Log(Notice::StopAnnounced { announce, patience }));
+        let timeout = self.policy(self.settled).graceful_timeout;
+        out.push(Action::Log(Notice::StopAnnounced { announce, timeout }));
         let accepts = |child: &&Child| child.is_serving() || child.is_yielding();
         let workers = self.children.iter().filter(accepts);
         out.extend(workers.map(|child| Action::Announce { child: child.id }));
@@ -40,19 +40,19 @@ impl Supervisor {
         reason: ExitReason,
         out: &mut Vec<Action>,
     ) {
-        let patience = self.patience(urgency);
-        let deadline = now.after(patience);
+        let timeout = self.stop_timeout(urgency);
+        let deadline = now.after(timeout);
         self.announced = None;
         match self.phase {
             Phase::Gone => return,
             Phase::Stopping { urgency: already, .. } if already >= urgency => return,
             Phase::Stopping { reason, deadline: before, .. } => {
                 let deadline = deadline.min(before);
-                self.phase = Phase::Stopping { urgency, deadline, reason, heir: None };
+                self.phase = Phase::Stopping { urgency, deadline, reason, replacement: None };
             }
             Phase::New | Phase::Preparing { .. } | Phase::Starting | Phase::Running => {
-                let heir = self.heir().filter(|_| urgency == Urgency::Graceful);
-                self.phase = Phase::Stopping { urgency, deadline, reason, heir };
+                let replacement = self.replacement().filter(|_| urgency == Urgency::Graceful);
+                self.phase = Phase::Stopping { urgency, deadline, reason, replacement };
                 self.reload = None;
                 self.reload_again = false;
                 self.upgrade = Upgrade::Idle;
@@ -60,10 +60,10 @@ impl Supervisor {
                 out.push(Action::StopListening);
             }
         }
-        out.push(Action::Log(Notice::Stopping { urgency, patience }));
+        out.push(Action::Log(Notice::Stopping { urgency, timeout }));
     }
 
-    fn patience(&self, urgency: Urgency) -> Duration {
+    fn stop_timeout(&self, urgency: Urgency) -> Duration {
         match urgency {
             Urgency::Graceful => self.policy(self.settled).graceful_timeout,
             Urgency::Quick => QUICK,
@@ -72,7 +72,7 @@ impl Supervisor {
 
     /// Where no worker serves any more, the replacement that boots: connections that wait in the
     /// queues waits for it.
-    fn heir(&self) -> Option<ChildId> {
+    fn replacement(&self) -> Option<ChildId> {
         let accepts = |child: &Child| child.is_serving() || child.is_yielding();
         if self.phase != Phase::Running || self.children.iter().any(accepts) {
             return None;
@@ -84,9 +84,9 @@ impl Supervisor {
     /// Tells each child to leave that was not told so urgently before; when none is left, neither is the
     /// master.
     pub(super) fn reconcile_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Phase::Stopping { urgency, deadline, reason, heir } = self.phase else { return };
+        let Phase::Stopping { urgency, deadline, reason, replacement } = self.phase else { return };
         // A child that takes all of the time, and must be killed, leaves the logger some of it.
-        let quarter = self.patience(urgency).checked_div(4).unwrap_or_default();
+        let quarter = self.stop_timeout(urgency).checked_div(4).unwrap_or_default();
         let deadline = deadline.before(LAST_LINES.min(quarter));
         let quick = now.after(QUICK).min(deadline);
         // No queue is left to one worker, which may be stuck, or die: no sibling is told later.
@@ -97,7 +97,7 @@ impl Supervisor {
                 (Stage::Leaving { deadline: own, urgency: already, .. }, urgency)
                     if *already >= urgency =>
                 {
-                    // Its own generation's patience may be longer than the server's.
+                    // Its own generation's timeout may be longer than the server's.
                     *own = deadline.min(*own);
                 }
                 (Stage::Serving { pid, .. } | Stage::Yielding { pid, .. }, Urgency::Graceful) => {
@@ -108,7 +108,9 @@ impl Supervisor {
                     out.push(Action::Dismiss { child: id, how: Dismissal::Stop });
                     child.stage = Stage::Leaving { pid: *pid, deadline, urgency };
                 }
-                (Stage::Booting { deadline: own, .. }, Urgency::Graceful) if heir == Some(id) => {
+                (Stage::Booting { deadline: own, .. }, Urgency::Graceful)
+                    if replacement == Some(id) =>
+                {
                     *own = deadline.min(*own);
                 }
                 (Stage::Leaving { pid, deadline: own, .. }, _) => {

@@ -9,7 +9,7 @@ use crate::supervisor::auxiliary::{Life, Role};
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::UNKILLABLE;
 use crate::supervisor::reload::Reload;
-use crate::supervisor::seat::{Loss, Seat};
+use crate::supervisor::slot_state::{Loss, SlotState};
 use crate::supervisor::stage::{Child, Kill, Stage, Task, Urgency};
 use crate::supervisor::watch::Drainage;
 use crate::supervisor::{Phase, Supervisor};
@@ -109,14 +109,13 @@ impl Supervisor {
             let timer = if absent { Timer::Order } else { Timer::Auxiliary(role) };
             self.auxiliary_deadline(role).map(|at| (timer, at))
         });
-        let seats = self
-            .slots()
-            .zip(&self.seats)
-            .filter_map(|(slot, seat)| self.seat_deadline(slot, seat).map(|at| (Timer::Order, at)));
+        let slots = self.slots().zip(&self.slot_states).filter_map(|(slot, state)| {
+            self.slot_deadline(slot, state).map(|at| (Timer::Order, at))
+        });
         let trial = self.reload.as_ref().and_then(Reload::passes_at);
         let trial = trial.filter(|_| self.phase == Phase::Running).map(|at| (Timer::Trial, at));
         let own = [trial, self.order_timer()];
-        let all = announced.into_iter().chain(children).chain(auxiliaries).chain(seats);
+        let all = announced.into_iter().chain(children).chain(auxiliaries).chain(slots);
         all.chain(own.into_iter().flatten()).filter(|_| self.phase != Phase::Gone)
     }
 
@@ -141,17 +140,17 @@ impl Supervisor {
         at.map(|at| (Timer::Child(child.id), at))
     }
 
-    fn seat_deadline(&self, slot: Slot, seat: &Seat) -> Option<Instant> {
+    fn slot_deadline(&self, slot: Slot, state: &SlotState) -> Option<Instant> {
         if !matches!(self.phase, Phase::Starting | Phase::Running) {
             return None;
         }
         let is_wanted = slot.index() < usize::from(self.wanted);
         let waits = is_wanted && (self.is_vacant(slot) || self.needs_replacement(slot));
-        let look = match seat.drainage {
+        let look = match state.drainage {
             Drainage::Unwatched | Drainage::Watched => None,
             Drainage::Suspect { look_at } | Drainage::Undrained { look_at, .. } => Some(look_at),
         };
-        look.into_iter().chain(waits.then(|| seat.may_fork_at())).min()
+        look.into_iter().chain(waits.then(|| state.may_fork_at())).min()
     }
 
     /// When `prepare` is forked, or it is logged that workers cannot live.

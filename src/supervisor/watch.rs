@@ -13,7 +13,7 @@ use crate::ids::{Slot, SlotSet};
 use crate::supervisor::Supervisor;
 use crate::supervisor::action::Action;
 use crate::supervisor::policy::{LOOK_AFTER, LOOK_AGAIN, LOOK_SELDOM, QUIET_LOOKS, STEER_AFTER};
-use crate::supervisor::seat::Seat;
+use crate::supervisor::slot_state::SlotState;
 use crate::time::Instant;
 
 /// The state of a slot's accept queue.
@@ -33,10 +33,10 @@ pub(crate) enum Drainage {
 
 impl Supervisor {
     pub(super) fn note_queued(&mut self, now: Instant, slot: Slot) {
-        if let Some(seat) = self.seat(slot)
-            && seat.drainage == Drainage::Watched
+        if let Some(state) = self.slot_state(slot)
+            && state.drainage == Drainage::Watched
         {
-            seat.drainage = Drainage::Suspect { look_at: now.after(LOOK_AFTER) };
+            state.drainage = Drainage::Suspect { look_at: now.after(LOOK_AFTER) };
         }
     }
 
@@ -47,9 +47,9 @@ impl Supervisor {
         slot: Slot,
         (length, beat): (u32, Instant),
     ) {
-        let Some(seat) = self.seat(slot) else { return };
+        let Some(state) = self.slot_state(slot) else { return };
         let look_at = now.after(LOOK_AGAIN);
-        seat.drainage = match seat.drainage {
+        state.drainage = match state.drainage {
             Drainage::Suspect { .. } if length > 0 => {
                 Drainage::Undrained { since: now, look_at, quiet: 0, waited_at: now }
             }
@@ -78,8 +78,8 @@ impl Supervisor {
         let owned: Vec<Slot> = self.slots().filter(|slot| self.accepts(*slot)).collect();
         let siblings = owned.len() > 1;
         for slot in self.slots() {
-            let Some(seat) = self.seat(slot) else { continue };
-            match &mut seat.drainage {
+            let Some(state) = self.slot_state(slot) else { continue };
+            match &mut state.drainage {
                 drainage if !siblings || !owned.contains(&slot) => *drainage = Drainage::Unwatched,
                 drainage @ Drainage::Unwatched => {
                     *drainage = Drainage::Watched;
@@ -107,24 +107,24 @@ impl Supervisor {
 
     /// The slots whose queue must not be left to their own worker.
     pub(super) fn orphans(&self) -> SlotSet {
-        let undrained = |seat: &Seat| matches!(seat.drainage, Drainage::Undrained { .. });
+        let undrained = |state: &SlotState| matches!(state.drainage, Drainage::Undrained { .. });
         self.slots()
-            .zip(&self.seats)
-            .filter(|(slot, seat)| !self.accepts(*slot) || undrained(seat))
+            .zip(&self.slot_states)
+            .filter(|(slot, state)| !self.accepts(*slot) || undrained(state))
             .map(|(slot, _)| slot)
             .collect()
     }
 
     /// The slots that new connections are best sent to; all of them when none is good.
     pub(super) fn live(&self, now: Instant) -> SlotSet {
-        let stuck = |seat: &Seat| match seat.drainage {
+        let stuck = |state: &SlotState| match state.drainage {
             Drainage::Undrained { since, .. } => now.since(since) >= STEER_AFTER,
             Drainage::Unwatched | Drainage::Watched | Drainage::Suspect { .. } => false,
         };
         let live: SlotSet = self
             .slots()
-            .zip(&self.seats)
-            .filter(|(slot, seat)| self.accepts(*slot) && !stuck(seat))
+            .zip(&self.slot_states)
+            .filter(|(slot, state)| self.accepts(*slot) && !stuck(state))
             .map(|(slot, _)| slot)
             .collect();
         if live == SlotSet::EMPTY { self.slots().collect() } else { live }

@@ -3,7 +3,7 @@
 use super::Ending;
 use crate::log_event::{EventField, EventFields, Value};
 use crate::supervisor::event::{ExitStatus, Signal};
-use crate::supervisor::seat::Loss;
+use crate::supervisor::slot_state::Loss;
 use crate::supervisor::stage::{Due, Kill, Task, Urgency};
 
 /// Words of the log as fields.

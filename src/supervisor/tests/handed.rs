@@ -8,7 +8,7 @@ use crate::supervisor::auxiliary::Life;
 use crate::supervisor::command::Goal;
 use crate::supervisor::event::{ExitStatus, Kept};
 use crate::supervisor::reload::{Step, Trial};
-use crate::supervisor::seat::Loss;
+use crate::supervisor::slot_state::Loss;
 use crate::supervisor::stage::{Due, Kill, Stage, Task, Urgency};
 use crate::supervisor::upgrade::Upgrade;
 use crate::supervisor::watch::Drainage;

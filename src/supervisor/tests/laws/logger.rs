@@ -35,7 +35,7 @@ impl Judge {
         self.holds(Law::LoggerLast, self.stop.is_none() || others == 0, || {
             format!("the logger leaves before {others} others")
         });
-        self.logger_patience = millis(scene.releases[&self.in_force].1.graceful_timeout);
+        self.logger_timeout = millis(scene.releases[&self.in_force].1.graceful_timeout);
         self.count(if self.stop.is_some() {
             "the logger was last"
         } else {
@@ -47,9 +47,11 @@ impl Judge {
         let since = |then| self.absences.awake_since(then, scene.now, DEEP_SLEEP);
         let stopped =
             self.stop.is_some_and(|stop| since(stop.deadline) > 0 || stop.deadline <= scene.now);
-        let patience = self.logger_patience;
-        let told = logger.orders.dismissed.is_some_and(|(then, _)| since(then) >= patience);
-        self.holds(Law::Patience, told || stopped, || "the logger is killed too early".to_owned());
+        let timeout = self.logger_timeout;
+        let told = logger.orders.dismissed.is_some_and(|(then, _)| since(then) >= timeout);
+        self.holds(Law::NoEarlyKill, told || stopped, || {
+            "the logger is killed too early".to_owned()
+        });
     }
 
     pub(super) fn logger_ended(&mut self, now: u64, logger: &Process, status: ExitStatus) {

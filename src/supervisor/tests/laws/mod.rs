@@ -58,7 +58,7 @@ pub(crate) enum Law {
     /// A worker that stalls is aborted in time.
     TheStuckEnd,
     /// No child is killed before its time.
-    Patience,
+    NoEarlyKill,
     /// While a worker accepts, one accepts from every open slot.
     EverySlotAccepted,
     /// New connections are steered to slots whose workers accept, if any do; and to all of them that
@@ -126,7 +126,7 @@ pub(crate) struct Judge {
     /// Forks that are not answered.
     forking: BTreeMap<ChildId, Task>,
     /// The judge's knowledge of each slot.
-    seats: Vec<SeatRecord>,
+    slots: Vec<SlotRecord>,
     /// When timers woke the master in the last second, and when queues did.
     timer_wakes: VecDeque<u64>,
     queued: VecDeque<u64>,
@@ -139,9 +139,9 @@ pub(crate) struct Judge {
     /// To which slots the kernel sends new connections, if it was told.
     steered: Option<SlotSet>,
     prepare_refused_at: Option<u64>,
-    logger: SeatRecord,
+    logger: SlotRecord,
     /// The time for which the logger may finish.
-    logger_patience: u64,
+    logger_timeout: u64,
     /// Workers that are known to have been told to leave by a signal.
     told_by_hand: BTreeSet<Pid>,
 }
@@ -169,7 +169,7 @@ struct Trial {
 
 /// The judge's knowledge of a slot.
 #[derive(Clone, Copy, Debug, Default)]
-struct SeatRecord {
+struct SlotRecord {
     /// When its last two workers were forked, and when a fork was refused.
     forked_at: Option<u64>,
     forked_before: Option<u64>,
@@ -186,7 +186,7 @@ struct SeatRecord {
     served: bool,
 }
 
-impl SeatRecord {
+impl SlotRecord {
     /// Returns true if forks were refused, the last one so short a time ago that none may be tried.
     fn was_refused(&self, now: u64) -> bool {
         let pause = 2000.min(125 << self.refusals.min(10));
@@ -240,7 +240,7 @@ impl Judge {
             reload_wanted: false,
             loading: None,
             forking: BTreeMap::new(),
-            seats: vec![SeatRecord::default(); usize::from(plan.slots_max) + 1],
+            slots: vec![SlotRecord::default(); usize::from(plan.slots_max) + 1],
             timer_wakes: VecDeque::new(),
             queued: VecDeque::new(),
             absences: Absences::default(),
@@ -250,8 +250,8 @@ impl Judge {
             in_force: Generation::FIRST,
             steered: None,
             prepare_refused_at: None,
-            logger: SeatRecord::default(),
-            logger_patience: 0,
+            logger: SlotRecord::default(),
+            logger_timeout: 0,
             told_by_hand: BTreeSet::new(),
         }
     }

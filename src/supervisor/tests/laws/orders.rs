@@ -96,14 +96,14 @@ impl Judge {
     fn fork_worker(&mut self, scene: &Scene<'_>, slot: Slot) {
         let now = scene.now;
         self.heal(scene);
-        let seat = &mut self.seats[slot.index()];
-        let pause = match seat.early_deaths {
+        let record = &mut self.slots[slot.index()];
+        let pause = match record.early_deaths {
             0 | 1 => 0,
             deaths => 2000.min(10 << (deaths - 2).min(20)),
         };
-        let (deaths, forked_at) = (seat.early_deaths, seat.forked_at);
-        let refused = seat.was_refused(now);
-        (seat.forked_before, seat.forked_at) = (seat.forked_at, Some(now));
+        let (deaths, forked_at) = (record.early_deaths, record.forked_at);
+        let refused = record.was_refused(now);
+        (record.forked_before, record.forked_at) = (record.forked_at, Some(now));
         let waited = forked_at.is_none_or(|at| now - at >= pause);
         self.holds(Law::BackOff, waited, || {
             format!("slot {slot}: after {deaths} deaths it waits {pause} ms from {forked_at:?}")
@@ -117,9 +117,9 @@ impl Judge {
     /// A healthy life ends the record of the deaths before it.
     pub(super) fn heal(&mut self, scene: &Scene<'_>) {
         for (slot, process) in scene.machine.workers().filter(|(_, it)| it.serves()) {
-            let seat = &mut self.seats[slot.index()];
-            if process.ready_at.is_some_and(|at| at >= seat.died_at && scene.now - at >= 2000) {
-                seat.early_deaths = 0;
+            let record = &mut self.slots[slot.index()];
+            if process.ready_at.is_some_and(|at| at >= record.died_at && scene.now - at >= 2000) {
+                record.early_deaths = 0;
             }
         }
     }
@@ -212,7 +212,7 @@ impl Judge {
             // A worker may boot on in a stop, for want of another.
             false => process.ready_at.is_none() && (booted || tried || stopped),
         };
-        self.holds(Law::Patience, in_time, || format!("{} is killed too early", process.id));
+        self.holds(Law::NoEarlyKill, in_time, || format!("{} is killed too early", process.id));
         if !orders.any() && process.slot().is_some() {
             self.lost(now, process, now);
         }
@@ -221,12 +221,12 @@ impl Judge {
     /// A slot loses a worker: an early death, or the end of a healthy life.
     pub(super) fn lost(&mut self, now: u64, process: &Process, ready_at: u64) {
         let Some(slot) = process.slot() else { return };
-        let seat = &mut self.seats[slot.index()];
+        let record = &mut self.slots[slot.index()];
         if now - ready_at < 2000 {
-            seat.early_deaths += 1;
-            seat.died_at = now;
-        } else if ready_at >= seat.died_at {
-            seat.early_deaths = 0;
+            record.early_deaths += 1;
+            record.died_at = now;
+        } else if ready_at >= record.died_at {
+            record.early_deaths = 0;
         }
     }
 
@@ -257,12 +257,12 @@ impl Judge {
             self.holds(Law::UrgencyRises, scene.now >= announced.until, || {
                 format!("it was to serve until {}", announced.until)
             });
-            let patience = millis(scene.releases[&self.in_force].1.graceful_timeout);
-            return self.stop_by(scene.now, Urgency::Graceful, patience, ExitReason::Stopped);
+            let timeout = millis(scene.releases[&self.in_force].1.graceful_timeout);
+            return self.stop_by(scene.now, Urgency::Graceful, timeout, ExitReason::Stopped);
         }
         let wanted = usize::from(scene.supervisor.wanted);
-        let nobody =
-            self.nobody_ready && self.seats.iter().take(wanted).all(|seat| seat.early_deaths > 0);
+        let nobody = self.nobody_ready
+            && self.slots.iter().take(wanted).all(|record| record.early_deaths > 0);
         let reason = match (self.unprepared, nobody) {
             (true, _) => ExitReason::Prepare,
             (false, true) => ExitReason::WorkerBoot,
@@ -274,18 +274,12 @@ impl Judge {
     }
 
     /// The server stops, or does so more urgently.
-    pub(super) fn stop_by(
-        &mut self,
-        now: u64,
-        urgency: Urgency,
-        patience: u64,
-        reason: ExitReason,
-    ) {
+    pub(super) fn stop_by(&mut self, now: u64, urgency: Urgency, timeout: u64, reason: ExitReason) {
         // Killing takes a moment; who was aborted just before has its own two seconds. Before the
         // deadline there is some time for the last lines. One that `KILL` does not end is waited for.
         let undying = if self.undying { 5000 } else { 0 };
-        let (deadline, gone_by) = (now + patience, now + patience.max(2000) + 60 + undying);
-        let others_by = deadline - (patience / 4).min(250);
+        let (deadline, gone_by) = (now + timeout, now + timeout.max(2000) + 60 + undying);
+        let others_by = deadline - (timeout / 4).min(250);
         let stop = Stop { urgency, deadline, others_by, gone_by, reason };
         let before = self.stop.unwrap_or(stop);
         self.stop = Some(Stop {

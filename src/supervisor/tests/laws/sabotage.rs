@@ -81,7 +81,7 @@ fn sabotage(law: Law) -> Sabotage {
         Law::TheStuckEnd => |_, orders| {
             orders.retain(|order| !matches!(order, Action::TakePulse { .. }));
         },
-        Law::Patience => |world, orders| {
+        Law::NoEarlyKill => |world, orders| {
             let booting = world.machine.processes.iter().find(|process| process.starts());
             orders.extend(booting.map(|booting| signal(booting, ChildSignal::Kill)));
         },
@@ -159,8 +159,8 @@ fn next(law: &Law) -> Option<Law> {
         Law::ServedThroughout => Law::ReloadsEnd,
         Law::ReloadsEnd => Law::OnlyTheStuck,
         Law::OnlyTheStuck => Law::TheStuckEnd,
-        Law::TheStuckEnd => Law::Patience,
-        Law::Patience => Law::EverySlotAccepted,
+        Law::TheStuckEnd => Law::NoEarlyKill,
+        Law::NoEarlyKill => Law::EverySlotAccepted,
         Law::EverySlotAccepted => Law::SteeredToTheLiving,
         Law::SteeredToTheLiving => Law::QueuesDrain,
         Law::QueuesDrain => Law::ExitCodes,

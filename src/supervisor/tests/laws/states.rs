@@ -25,14 +25,14 @@ impl Judge {
             Event::Signalled(Signal::Terminate) if self.announced.is_some() => {}
             Event::Signalled(Signal::Terminate) => {
                 let policy = &scene.releases[&self.in_force].1;
-                let (announce, patience) =
+                let (announce, timeout) =
                     (millis(policy.announce), millis(policy.graceful_timeout));
                 if announce > 0 && self.stop.is_none() && scene.supervisor.phase == Phase::Running {
                     let until = now + announce;
                     self.announced = Some(Announced { until, begun_by: until + 60 });
                     self.reload_wanted = false;
                 } else {
-                    self.stop_by(now, Urgency::Graceful, patience, ExitReason::Stopped);
+                    self.stop_by(now, Urgency::Graceful, timeout, ExitReason::Stopped);
                 }
             }
             Event::Signalled(Signal::Interrupt | Signal::Quit) => {
@@ -46,7 +46,7 @@ impl Judge {
             }
             Event::Forked { child, .. } => {
                 if let Some(Task::Worker { slot }) = self.forking.remove(child) {
-                    self.seats[slot.index()].refusals = 0;
+                    self.slots[slot.index()].refusals = 0;
                 }
             }
             Event::MemoryRead { child, bytes } => self.note_memory(scene, *child, *bytes),
@@ -91,10 +91,10 @@ impl Judge {
     fn note_refused(&mut self, now: u64, id: ChildId) {
         match self.forking.remove(&id) {
             Some(Task::Worker { slot }) => {
-                let seat = &mut self.seats[slot.index()];
-                seat.forked_at = seat.forked_before;
-                seat.refused_at = Some(now);
-                seat.refusals += 1;
+                let record = &mut self.slots[slot.index()];
+                record.forked_at = record.forked_before;
+                record.refused_at = Some(now);
+                record.refusals += 1;
             }
             Some(Task::Prepare) => self.prepare_refused_at = Some(now),
             Some(Task::Logger) => {
@@ -115,14 +115,14 @@ impl Judge {
                 // A ready worker that is killed by hand says nothing about its replacement, for once.
                 let left = told_by_hand && status.is_clean();
                 let by_hand = process.ready_at.is_some() && (status.is_by_hand() || left);
-                if !(early && by_hand && self.seats[slot.index()].excuses_kill(now)) {
+                if !(early && by_hand && self.slots[slot.index()].excuses_kill(now)) {
                     self.lost(now, process, ready_at);
                 }
             }
             Task::Prepare if status.is_clean() => {
                 self.prepared.insert(process.generation);
                 // A new generation begins without the record of the old one.
-                self.seats.iter_mut().for_each(|seat| seat.early_deaths = 0);
+                self.slots.iter_mut().for_each(|record| record.early_deaths = 0);
             }
             Task::Prepare => {
                 self.unprepared |= process.generation == Generation::FIRST && self.stop.is_none();
@@ -181,8 +181,8 @@ impl Judge {
 
     fn bounds(&mut self, scene: &Scene<'_>) {
         let wanted = scene.supervisor.wanted;
-        let mut accepting = vec![0; self.seats.len()];
-        let mut starting = vec![0; self.seats.len()];
+        let mut accepting = vec![0; self.slots.len()];
+        let mut starting = vec![0; self.slots.len()];
         for (slot, process) in scene.machine.workers() {
             accepting[slot.index()] += u32::from(process.serves());
             starting[slot.index()] += u32::from(process.starts());
@@ -197,9 +197,9 @@ impl Judge {
             format!("{all} workers where {wanted} are wanted")
         });
         for (at, accepts) in accepting.iter().enumerate() {
-            let (seat, wanted) = (&mut self.seats[at], at < usize::from(wanted));
-            seat.served = wanted && (seat.served || *accepts > 0);
-            let abandoned = self.clean && seat.served && *accepts == 0;
+            let (record, wanted) = (&mut self.slots[at], at < usize::from(wanted));
+            record.served = wanted && (record.served || *accepts > 0);
+            let abandoned = self.clean && record.served && *accepts == 0;
             self.holds(Law::ServedThroughout, !abandoned, || format!("slot {at} has nobody"));
         }
     }
@@ -209,7 +209,7 @@ impl Judge {
         let serving = || scene.machine.workers().filter(|(_, it)| it.serves());
         if serving().next().is_some() {
             let all = serving().fold(SlotSet::EMPTY, |all, (_, it)| all.union(&it.accepting));
-            for at in 0..scene.supervisor.seats.len() {
+            for at in 0..scene.supervisor.slot_states.len() {
                 let slot = Slot::new(u16::try_from(at).expect("few slots"));
                 self.holds(Law::EverySlotAccepted, all.contains(slot), || {
                     format!("nobody accepts from slot {slot}")
@@ -222,9 +222,9 @@ impl Judge {
         self.holds(Law::SteeredToTheLiving, alive == SlotSet::EMPTY || dead.is_none(), || {
             format!("connections are steered to {steered}, where {alive} are alive")
         });
-        let patience = 150 + self.absences.total;
+        let timeout = 150 + self.absences.total;
         for (at, queue) in scene.machine.queues.iter().enumerate() {
-            let waits = queue.length > 0 && now - queue.since > patience;
+            let waits = queue.length > 0 && now - queue.since > timeout;
             self.holds(Law::QueuesDrain, !waits, || {
                 format!("a connection waits in slot {at} since {}", queue.since)
             });
@@ -273,7 +273,7 @@ impl Judge {
         let Some((release, policy)) = scene.releases.get(&trial.generation) else { return };
         let hangs = matches!(release, Release::PrepareHangs | Release::HangsAtBoot);
         let boot = if hangs { millis(policy.boot_timeout) } else { 0 };
-        let slots = u64::try_from(self.seats.len()).expect("few slots");
+        let slots = u64::try_from(self.slots.len()).expect("few slots");
         // Loading, preparing, the trial, and each slot's boot; and a second.
         let most = boot + 50 + 60 + 100 + 340 * slots + 1000;
         self.holds(Law::ReloadsEnd, scene.now - trial.began <= most, || {
@@ -284,8 +284,8 @@ impl Judge {
     /// Everything is as it should be.
     pub(crate) fn rests(&mut self, supervisor: &Supervisor) {
         let drained = |slot: &Slot| {
-            let seat = &supervisor.seats[slot.index()];
-            !matches!(seat.drainage, Drainage::Undrained { .. })
+            let record = &supervisor.slot_states[slot.index()];
+            !matches!(record.drainage, Drainage::Undrained { .. })
         };
         let alive: SlotSet = (0..supervisor.wanted).map(Slot::new).filter(drained).collect();
         let steered = self.steered.unwrap_or(alive);

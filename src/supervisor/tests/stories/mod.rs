@@ -128,7 +128,7 @@ impl Teller {
                 "the kernel refuses to fork" => self.forks = false,
                 "the kernel forks again" => self.forks = true,
                 "no more slots can be opened" => {
-                    self.slots_max = u16::try_from(self.supervisor.seats.len()).unwrap();
+                    self.slots_max = u16::try_from(self.supervisor.slot_states.len()).unwrap();
                 }
                 "the machine was asleep" => {}
                 fact => {

@@ -347,7 +347,7 @@ fn quit_and_nobody_heeds_it() {
 }
 
 #[test]
-fn term_outlives_the_patience_of_no_older_generation() {
+fn term_waits_no_longer_for_an_older_generation() {
     insta::assert_snapshot!(
         served(
             "workers=1 graceful=300",
@@ -399,7 +399,7 @@ fn term_outlives_the_patience_of_no_older_generation() {
 }
 
 #[test]
-fn term_without_patience() {
+fn term_with_zero_graceful_timeout() {
     insta::assert_snapshot!(
         served(
             "workers=1 graceful=0",

@@ -12,7 +12,7 @@ use crate::time::Instant;
 
 /// One slot.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Seat {
+pub(crate) struct SlotState {
     /// Early deaths in a row.
     pub(crate) deaths: u32,
     /// When the last of them was. Only who became ready after it can end the record: a worker that
@@ -58,7 +58,7 @@ impl Loss {
     }
 }
 
-impl Seat {
+impl SlotState {
     /// Returns true if one more of its ready workers may be killed without consequences.
     pub(crate) fn excuse_kill(&mut self, now: Instant) -> bool {
         let until = self.excused_until.max(now).after(KILL_EXCUSED_AGAIN);
