@@ -12,12 +12,10 @@ use crate::listeners::Listeners;
 use crate::logging::journal::{self, Journal};
 use crate::logging::{self, Chain, Rings};
 use crate::master::events::MasterEvent;
-use crate::master::metrics::Metrics;
-use crate::master::pidfile::PidFile;
+use crate::master::lasting::Lasting;
 use crate::master::tls;
 use crate::master::upgrade::{self, Start};
-use crate::master::{self, Beginning, Master, Opened, Terminal};
-use crate::scoreboard::SlotBoard;
+use crate::master::{self, Beginning, Master, Terminal};
 use crate::sys::exec::{Invocation, Passed};
 use crate::sys::fork::SingleThreaded;
 use crate::sys::identity::Identity;
@@ -51,8 +49,8 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
         // An image that takes over needs no pid file any more, and must not fail for want of a folder.
         surroundings::judge(&config)?;
     }
-    if let Start::TakeOver(desk) = &start {
-        config.keep_in_force(desk.started())?;
+    if let Start::TakeOver(lasting, _) = &start {
+        config.keep_in_force(&lasting.started)?;
     }
     let invocation = Invocation::current(config.start_folder());
     let home = home(&config);
@@ -81,20 +79,18 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
     let signals = Signals::catch(&master::SIGNALS).map_err(system("catch signals"))?;
     Signals::let_in().map_err(system("let signals in"))?;
     match start {
-        Start::TakeOver(mut desk) => {
-            install_logs(&config, &mut desk.rings, &app)?;
-            journal::keep(std::mem::take(&mut desk.journal));
+        Start::TakeOver(mut lasting, former) => {
+            install_logs(&config, &mut lasting.rings, &app)?;
+            journal::keep(former.journal);
             let (program, version) = (A::NAME.to_owned(), A::VERSION.to_owned());
             logging::emit(&MasterEvent::Upgraded { program, version });
             log_configuration(&config);
-            let ready = desk.ready.take();
-            let invocation = match desk.path.take() {
-                Some(path) => invocation.with_path(path),
+            let invocation = match former.path {
+                Some(path) => invocation.with_path(path.into()),
                 None => invocation,
             };
-            let beginning =
-                Beginning { config, home, signals, identity, invocation, ready, terminal };
-            Master::take_over(app, beginning, *desk)
+            let beginning = Beginning { config, home, signals, identity, invocation, terminal };
+            Master::take_over(app, beginning, *lasting, former.configs)
         }
         Start::Afresh | Start::Check(_) => {
             logging::check(&alone, &config.log, &identity).map_err(Error::logs)?;
@@ -105,12 +101,16 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
             let mut rings = Rings::new().map_err(system("share memory"))?;
             install_logs(&config, &mut rings, &app)?;
             journal::keep(Journal::default());
+            // First, so that nothing stands before it in the log of a start that fails.
+            introduce(Program::of::<A>());
+            log_configuration(&config);
+            let opened = Lasting::open(&config, (&activated, passed), ready, &mut rings);
             // Until there is a logger, nothing reads them.
-            let opened =
-                open::<A>(&config, &activated, passed).inspect_err(|_| logging::spill(&rings))?;
-            let beginning =
-                Beginning { config, home, signals, identity, invocation, ready, terminal };
-            Master::begin(app, beginning, opened, rings)
+            let mut lasting = opened.inspect_err(|_| logging::spill(&rings))?;
+            greet(&config, &lasting.listeners);
+            lasting.metrics.settle(&config);
+            let beginning = Beginning { config, home, signals, identity, invocation, terminal };
+            Master::begin(app, beginning, lasting)
         }
     }
 }
@@ -137,26 +137,6 @@ fn install_logs(config: &Config, rings: &mut Rings, app: &impl App) -> Result<()
         ))
     })?;
     logging::install(&config.log, ring, layers).map_err(|error| Error::logs(error.to_string()))
-}
-
-/// Opens what the master owns, and says so.
-fn open<A: App>(
-    config: &Config,
-    activated: &[(i32, String)],
-    passed: Passed,
-) -> Result<Opened, Error> {
-    // First, so that nothing stands before it in the log of a start that fails.
-    introduce(Program::of::<A>());
-    log_configuration(config);
-    let bundle = tls::read(config)?;
-    let counters = SlotBoard::new().map_err(system("share memory"))?;
-    let mut metrics = Metrics::new().map_err(system("share memory"))?;
-    let listeners = Listeners::open(config, (activated, passed), config.workers)?;
-    metrics.open(config).map_err(Error::Bind)?;
-    let pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
-    greet(config, &listeners);
-    metrics.settle(config);
-    Ok(Opened { listeners, counters, metrics, pidfile, bundle, seed: rand::random() })
 }
 
 /// A process that forks must be alone in itself: a thread would be missing in the children, and with

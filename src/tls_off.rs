@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::{Config, Tls};
@@ -38,7 +39,7 @@ pub(crate) fn read(_: &Tls, _: &Path, _: SystemTime) -> Result<Infallible, Vec<P
     Err(vec![Problem { key: "tls.certificate", reason, is_hidden: false }])
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Expiry {
     pub(crate) file: String,
     pub(crate) at: SystemTime,

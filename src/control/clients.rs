@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::place;
 use super::protocol::{self, Reply, Request};
 use crate::ids::{ChildId, CommandId};
-use crate::sys::exec;
+use crate::sys::exec::{self, Handover};
 use crate::sys::local::{self, Peer};
 use crate::sys::poll::Interest;
 use crate::sys::process;
@@ -116,8 +116,7 @@ pub(crate) struct End {
 /// The part that one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct HandedControl {
-    listener: Option<i32>,
-    file: Option<OwnFile>,
+    listener: Option<(i32, Option<OwnFile>)>,
     clients: Vec<HandedClient>,
     next: u64,
 }
@@ -361,52 +360,38 @@ impl Control {
         self.clients.retain(|client| client.id != id);
     }
 
-    /// Lets the descriptors live on in the next image.
-    ///
-    /// # Errors
-    /// The error of fcntl(2).
-    pub(crate) fn hand_over(&self) -> io::Result<HandedControl> {
-        let client = |client: &Client| {
-            Ok(HandedClient {
-                id: client.id,
-                stream: exec::keep(&client.stream)?,
-                input: client.input.clone(),
-                output: client.output.clone(),
-                feed: client.feed.clone(),
-            })
+    pub(crate) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> HandedControl {
+        let listener = self.listener.as_ref().map(|listener| {
+            let Listening { socket, file } = listener;
+            (handover.add(socket), file.clone())
+        });
+        let client = |client: &'a Client| HandedClient {
+            id: client.id,
+            stream: handover.add(&client.stream),
+            input: client.input.clone(),
+            output: client.output.clone(),
+            feed: client.feed.clone(),
         };
-        let listener = self.listener.as_ref();
-        Ok(HandedControl {
-            listener: listener.map(|listener| exec::keep(&listener.socket)).transpose()?,
-            file: listener.and_then(|listener| listener.file.clone()),
-            clients: self.clients.iter().map(client).collect::<io::Result<_>>()?,
-            next: self.next,
-        })
+        let clients = self.clients.iter().map(client).collect();
+        HandedControl { listener, clients, next: self.next }
     }
 
-    /// Takes the descriptors back: the next image did not come.
-    pub(crate) fn keep_no_more(&self) {
-        self.listener.iter().for_each(|listener| exec::keep_no_more(&listener.socket));
-        self.clients.iter().for_each(|client| exec::keep_no_more(&client.stream));
-    }
-
-    /// Continues with the sockets of the image before.
-    ///
     /// # Errors
     /// When a descriptor is not open.
     pub(crate) fn take_over(now: Instant, handed: HandedControl) -> io::Result<Self> {
-        let listener = handed.listener.map(exec::inherited).transpose()?;
-        let listener =
-            listener.map(|socket| Listening { socket: socket.into(), file: handed.file });
+        let HandedControl { listener, clients, next } = handed;
+        let listening = |(socket, file)| {
+            Ok::<_, io::Error>(Listening { socket: exec::inherited(socket)?.into(), file })
+        };
         let client = |client: HandedClient| {
             let HandedClient { id, stream, input, output, feed } = client;
             let stream = exec::inherited(stream)?.into();
             Ok(Client { id, stream, input, output, feed, since: now })
         };
         Ok(Self {
-            listener,
-            clients: handed.clients.into_iter().map(client).collect::<io::Result<_>>()?,
-            next: handed.next,
+            listener: listener.map(listening).transpose()?,
+            clients: clients.into_iter().map(client).collect::<io::Result<_>>()?,
+            next,
             accepted: Accepted::default(),
         })
     }

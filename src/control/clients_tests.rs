@@ -151,7 +151,7 @@ fn clients_live_on_in_the_next_image() {
     let client = connect();
     control.accept(at(0));
     control.answer(at(0), CommandId(0), None, Feed::Events { cursor: 3, end: None });
-    let text = serde_json::to_string(&control.hand_over().unwrap()).unwrap();
+    let text = serde_json::to_string(&control.hand_over(&mut Handover::default())).unwrap();
     // As over execve(2): the numbers live on, their owners do not.
     let _lives_on = std::mem::ManuallyDrop::new(control);
     let handed = serde_json::from_str(&text).unwrap();

@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Address, Listeners, Place, Relay, Sockets};
 use crate::sys::bell::Bell;
-use crate::sys::exec::{self, Passed};
+use crate::sys::exec::{self, Handover, Passed};
 
 /// [`Listeners`] for another image of the program: descriptors by their numbers.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Handed {
+pub(crate) struct HandedListeners {
     addresses: Vec<Option<(Option<String>, Place, HandedSockets)>>,
     slots: u16,
     bells: Vec<i32>,
     /// Both ends of each.
-    relays: Vec<[i32; 2]>,
+    relays: Vec<(Option<i32>, i32)>,
     passed: Passed,
 }
 
@@ -26,72 +26,49 @@ pub(super) enum HandedSockets {
 }
 
 impl Listeners {
-    /// Lets every socket live on in the next image.
-    ///
-    /// # Errors
-    /// The error of fcntl(2).
-    pub(crate) fn hand_over(&self) -> io::Result<Handed> {
-        let hand = |sockets: &Sockets| match sockets {
-            Sockets::PerSlot(sockets) => sockets
-                .iter()
-                .map(exec::keep)
-                .collect::<io::Result<_>>()
-                .map(HandedSockets::PerSlot),
-            Sockets::Shared(socket) => exec::keep(socket).map(HandedSockets::Shared),
+    pub(crate) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> HandedListeners {
+        let mut sockets = |sockets: &'a Sockets| match sockets {
+            Sockets::PerSlot(sockets) => {
+                HandedSockets::PerSlot(sockets.iter().map(|socket| handover.add(socket)).collect())
+            }
+            Sockets::Shared(socket) => HandedSockets::Shared(handover.add(socket)),
         };
-        let hand = |address: &Address| {
-            Ok::<_, io::Error>((
-                address.bind.clone(),
-                address.place.clone(),
-                hand(&address.sockets)?,
-            ))
+        let mut address = |address: &'a Address| {
+            (address.bind.clone(), address.place.clone(), sockets(&address.sockets))
         };
-        let addresses = self
-            .addresses
-            .iter()
-            .map(|address| address.as_ref().map(hand).transpose())
-            .collect::<io::Result<_>>()?;
-        let bells = self.bells.iter().map(exec::keep).collect::<io::Result<_>>()?;
-        let relays = self.relays.iter().map(Relay::hand_over).collect::<io::Result<_>>()?;
-        Ok(Handed { addresses, slots: self.slots, bells, relays, passed: self.passed.clone() })
+        let addresses = self.addresses.iter().map(|slot| slot.as_ref().map(&mut address)).collect();
+        HandedListeners {
+            addresses,
+            slots: self.slots,
+            bells: self.bells.iter().map(|bell| handover.add(bell)).collect(),
+            relays: self.relays.iter().map(|relay| relay.hand_over(handover)).collect(),
+            passed: self.passed.clone(),
+        }
     }
 
-    /// Takes over what the image before has handed over.
-    ///
     /// # Errors
     /// When a descriptor is not open.
-    pub(crate) fn take_over(handed: Handed) -> io::Result<Self> {
-        let take = |sockets| match sockets {
-            HandedSockets::PerSlot(numbers) => numbers
-                .into_iter()
-                .map(exec::inherited)
-                .collect::<io::Result<_>>()
-                .map(Sockets::PerSlot),
+    pub(crate) fn take_over(handed: HandedListeners) -> io::Result<Self> {
+        let HandedListeners { addresses, slots, bells, relays, passed } = handed;
+        let sockets = |sockets| match sockets {
+            HandedSockets::PerSlot(numbers) => {
+                let sockets = numbers.into_iter().map(exec::inherited);
+                sockets.collect::<io::Result<_>>().map(Sockets::PerSlot)
+            }
             HandedSockets::Shared(number) => exec::inherited(number).map(Sockets::Shared),
         };
-        let take =
-            |(bind, place, sockets)| Ok::<_, io::Error>(Address::new(bind, place, take(sockets)?));
-        let addresses = handed
-            .addresses
-            .into_iter()
-            .map(|address| address.map(take).transpose())
-            .collect::<io::Result<_>>()?;
-        let bell = |number| exec::inherited(number).map(Bell::from);
-        let bells = handed.bells.into_iter().map(bell).collect::<io::Result<_>>()?;
-        let relays = handed.relays.into_iter().map(Relay::take_over).collect::<io::Result<_>>()?;
-        let (slots, passed) = (handed.slots, handed.passed);
-        Ok(Self { addresses, slots, bells, relays, passed, ..Self::default() })
-    }
-
-    /// The next image did not come.
-    pub(crate) fn keep_no_more(&self) {
-        self.bells.iter().for_each(exec::keep_no_more);
-        self.relays.iter().for_each(Relay::keep_no_more);
-        for (_, address) in self.open_addresses() {
-            match &address.sockets {
-                Sockets::PerSlot(sockets) => sockets.iter().for_each(exec::keep_no_more),
-                Sockets::Shared(socket) => exec::keep_no_more(socket),
-            }
-        }
+        let address =
+            |(bind, place, handed)| Ok::<_, io::Error>(Address::new(bind, place, sockets(handed)?));
+        let addresses = addresses.into_iter().map(|handed| handed.map(address).transpose());
+        let bells = bells.into_iter().map(|number| exec::inherited(number).map(Bell::from));
+        let relays = relays.into_iter().map(Relay::take_over);
+        Ok(Self {
+            addresses: addresses.collect::<io::Result<_>>()?,
+            slots,
+            bells: bells.collect::<io::Result<_>>()?,
+            relays: relays.collect::<io::Result<_>>()?,
+            passed,
+            ..Self::default()
+        })
     }
 }

@@ -37,7 +37,7 @@ use self::events::ListenerEvent;
 use self::noted::Noted;
 use self::open::Refusal;
 use self::relays::Relay;
-pub(crate) use handover::Handed;
+pub(crate) use handover::HandedListeners;
 
 /// Every address, opened.
 #[derive(Debug, Default)]

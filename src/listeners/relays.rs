@@ -18,7 +18,7 @@ use super::Listeners;
 use super::events::ListenerEvent;
 use crate::ids::Slot;
 use crate::logging;
-use crate::sys::exec;
+use crate::sys::exec::{self, Handover};
 use crate::sys::relay::{self, Giver, Taker};
 use crate::wire::IdleNote;
 
@@ -62,26 +62,16 @@ impl Relay {
         self.is_ended = true;
     }
 
-    /// Lets it live on in the next image.
-    ///
-    /// # Errors
-    /// The error of fcntl(2).
-    pub(super) fn hand_over(&self) -> io::Result<[i32; 2]> {
-        // The master has both ends.
-        let giver = self.giver.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        Ok([exec::keep(giver)?, exec::keep(&self.taker)?])
+    pub(super) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> (Option<i32>, i32) {
+        let giver = self.giver.as_ref().map(|giver| handover.add(giver));
+        (giver, handover.add(&self.taker))
     }
 
     /// # Errors
     /// When a descriptor is not open.
-    pub(super) fn take_over([giver, taker]: [i32; 2]) -> io::Result<Self> {
-        let giver = Some(exec::inherited(giver)?.into());
+    pub(super) fn take_over((giver, taker): (Option<i32>, i32)) -> io::Result<Self> {
+        let giver = giver.map(exec::inherited).transpose()?.map(Giver::from);
         Ok(Self { giver, taker: exec::inherited(taker)?.into(), is_ended: false })
-    }
-
-    pub(super) fn keep_no_more(&self) {
-        self.giver.iter().for_each(exec::keep_no_more);
-        exec::keep_no_more(&self.taker);
     }
 }
 

@@ -218,7 +218,8 @@ fn child_among_many(path: &Path) {
     let memory = fs::File::options().read(true).write(true).open(path).expect("our parent's");
     // The bell is not waited for: the parent looks all the time.
     let bell = sys::bell::Bell::new().expect("a bell").as_fd().try_clone_to_owned();
-    let mut rings = Rings::inherit([[memory.into(), bell.expect("a descriptor")]]);
+    let mut rings = Rings::default();
+    rings.add([memory.into(), bell.expect("a descriptor")]);
     let ring = rings.ring(MASTER).expect("a ring");
     let target = LogTarget::Stdout;
     install(&log(target.clone(), target), ring, Layers::new()).expect("stdout is open");

@@ -76,7 +76,7 @@ pub(super) fn open(config: &Config) -> Control {
 impl<A: App> Master<A> {
     /// The value of `control` by which a client finds this server.
     pub(super) fn control_place(&self) -> String {
-        let path = self.control.path().and_then(Path::to_str);
+        let path = self.lasting.control.path().and_then(Path::to_str);
         path.unwrap_or_else(|| match self.config().control.as_str() {
             "" => "",
             _ => "auto",
@@ -90,7 +90,9 @@ impl<A: App> Master<A> {
         let mut sendable = Vec::new();
         for (source, ready) in readiness {
             match source {
-                Source::Control(Ask::Listener) if ready.readable => self.control.accept(now),
+                Source::Control(Ask::Listener) if ready.readable => {
+                    self.lasting.control.accept(now);
+                }
                 Source::Control(Ask::Client(id)) if ready.writable => sendable.push(*id),
                 Source::Control(Ask::Client(id)) if ready.readable => self.hear_client(now, *id),
                 Source::Control(_)
@@ -102,7 +104,7 @@ impl<A: App> Master<A> {
             }
         }
         self.send_to_clients(now, sendable);
-        for id in self.control.expire(now) {
+        for id in self.lasting.control.expire(now) {
             self.step(Event::Abandoned { id });
         }
     }
@@ -115,16 +117,17 @@ impl<A: App> Master<A> {
         for id in clients {
             let sight = Sight {
                 now,
-                supervisor: &self.supervisor,
-                handles: &self.handles,
-                counters: &self.counters,
-                listeners: &self.listeners,
+                supervisor: &self.lasting.supervisor,
+                handles: &self.lasting.handles,
+                counters: &self.lasting.counters,
+                listeners: &self.lasting.listeners,
                 extent: self.extent(),
             };
             let next_event = journal::read(Journal::next);
-            let is_gone = self
-                .control
-                .send(now, id, next_event, &mut budget, |feed, output| sight.produce(feed, output));
+            let is_gone =
+                self.lasting.control.send(now, id, next_event, &mut budget, |feed, output| {
+                    sight.produce(feed, output)
+                });
             if is_gone {
                 self.step(Event::Abandoned { id });
             }
@@ -132,7 +135,7 @@ impl<A: App> Master<A> {
     }
 
     fn hear_client(&mut self, now: Instant, id: CommandId) {
-        match self.control.read(now, id) {
+        match self.lasting.control.read(now, id) {
             Heard::Nothing => {}
             Heard::Gone => self.step(Event::Abandoned { id }),
             Heard::Request(request) => self.obey_client(now, id, request),
@@ -144,14 +147,14 @@ impl<A: App> Master<A> {
             Request::Status { requests } => {
                 let server = Reply::Server(Box::new(self.server_row()));
                 let feed = Feed::Status { requests, after: ChildId::LOGGER };
-                return self.control.answer(now, id, Some(&server), feed);
+                return self.lasting.control.answer(now, id, Some(&server), feed);
             }
             Request::Events { follow } => {
                 let next = journal::read(Journal::next);
                 let end = End { serial: next, exit_code: 0, reason: None };
                 let end = (!follow).then_some(end);
                 let cursor = journal::read(Journal::oldest);
-                return self.control.answer(now, id, None, Feed::Events { cursor, end });
+                return self.lasting.control.answer(now, id, None, Feed::Events { cursor, end });
             }
             Request::Reload => Command::Reload,
             Request::Upgrade => Command::Upgrade,
@@ -160,7 +163,7 @@ impl<A: App> Master<A> {
                 Ok(slots) => Command::Restart(Some(slots)),
                 Err(reason) => {
                     let refusal = Reply::failed(EXIT_FAILED, reason);
-                    return self.control.answer(now, id, Some(&refusal), Feed::Ending);
+                    return self.lasting.control.answer(now, id, Some(&refusal), Feed::Ending);
                 }
             },
             Request::Scale { workers: WorkerCount::To(workers) } => {
@@ -175,7 +178,7 @@ impl<A: App> Master<A> {
         };
         // The events from here on are the progress of the command.
         let cursor = journal::read(Journal::next);
-        self.control.answer(now, id, None, Feed::Events { cursor, end: None });
+        self.lasting.control.answer(now, id, None, Feed::Events { cursor, end: None });
         self.step(Event::Commanded { id, command });
     }
 
@@ -186,7 +189,7 @@ impl<A: App> Master<A> {
             Outcome::Failed { reason } => (EXIT_FAILED, Some(self.with_output(reason))),
         };
         let serial = journal::read(Journal::next);
-        self.control.conclude(id, End { serial, exit_code, reason });
+        self.lasting.control.conclude(id, End { serial, exit_code, reason });
     }
 
     /// The reason with the output of the new binary, if it is about that.
@@ -204,10 +207,10 @@ impl<A: App> Master<A> {
     pub(super) fn status_text(&self) -> Vec<u8> {
         let sight = Sight {
             now: super::now(),
-            supervisor: &self.supervisor,
-            handles: &self.handles,
-            counters: &self.counters,
-            listeners: &self.listeners,
+            supervisor: &self.lasting.supervisor,
+            handles: &self.lasting.handles,
+            counters: &self.lasting.counters,
+            listeners: &self.lasting.listeners,
             extent: self.extent(),
         };
         let mut text = line(&Reply::Server(Box::new(self.server_row())));
@@ -218,7 +221,7 @@ impl<A: App> Master<A> {
             }
             let ends = journal.last_of_slots("worker_exited");
             let mut after = ChildId::LOGGER;
-            while let Some(view) = self.supervisor.worker_after(sight.now, after) {
+            while let Some(view) = self.lasting.supervisor.worker_after(sight.now, after) {
                 after = view.child;
                 let end = ends.get(&view.slot.number().into());
                 let last_end = end.and_then(|line| serde_json::from_str(line).ok());
@@ -230,8 +233,8 @@ impl<A: App> Master<A> {
     }
 
     fn server_row(&self) -> ServerRow {
-        let view = self.supervisor.view();
-        let uptime = clock::wall().duration_since(self.began).unwrap_or_default();
+        let view = self.lasting.supervisor.view();
+        let uptime = clock::wall().duration_since(self.lasting.began).unwrap_or_default();
         let ends = ["reload_succeeded", "reload_failed"];
         ServerRow {
             pid: process::pid(),
@@ -243,9 +246,9 @@ impl<A: App> Master<A> {
             uptime_seconds: seconds(uptime),
             workers_wanted: view.wanted,
             workers_serving: view.serving,
-            requests_total: self.counters.served().unchecked(),
-            addresses: self.listeners.names(),
-            named: self.listeners.by_name(),
+            requests_total: self.lasting.counters.served().unchecked(),
+            addresses: self.lasting.listeners.names(),
+            named: self.lasting.listeners.by_name(),
             last_reload: last_event(&ends, None),
         }
     }

@@ -89,8 +89,8 @@ impl<A: App> Master<A> {
         // channel, too: a child that held it would never hear the master's end.
         let mut handle = ChildHandle::new(id, FORKING, ours, plan.worker().cloned());
         handle.ring = plan.place();
-        handle.note_rings(&self.rings);
-        self.handles.push(handle);
+        handle.note_rings(&self.lasting.rings);
+        self.lasting.handles.push(handle);
         let (master, began) = (process::pid(), now());
         let parting = Parting { channel: theirs, config, generation, master, began };
         let forked = fork::spawn(&alone, |child| {
@@ -99,10 +99,10 @@ impl<A: App> Master<A> {
             }
             self.become_child(child, plan, parting)
         });
-        match (&forked, self.handles.last_mut()) {
+        match (&forked, self.lasting.handles.last_mut()) {
             (Ok(pid), Some(handle)) => handle.process = Child::new(*pid),
             (Ok(_), None) => {}
-            (Err(_), _) => drop(self.handles.pop()),
+            (Err(_), _) => drop(self.lasting.handles.pop()),
         }
         forked
     }
@@ -121,7 +121,7 @@ impl<A: App> Master<A> {
             Task::Worker { slot } => {
                 let board = Arc::new(WorkerBoard::new(connections(config))?);
                 let ring = self.free_ring()?;
-                let block = self.metrics.block_for(config, &ring)?;
+                let block = self.lasting.metrics.block_for(config, &ring)?;
                 Plan::Worker { ring, worker: Worker { slot, generation, board }, block }
             }
         })
@@ -148,15 +148,15 @@ impl<A: App> Master<A> {
             Plan::Worker { ring, worker: Worker { slot, board, .. }, block } => {
                 let mut kept = adopt(ring, &parting);
                 block.into_iter().for_each(|block| board.measure(block, process::pid()));
-                let counters = Arc::clone(&self.counters);
+                let counters = Arc::clone(&self.lasting.counters);
                 kept.extend([board.as_fd(), counters.as_fd()].map(|fd| fd.as_raw_fd()));
                 // Of no other child: an address that is let go while it runs would be listened at still.
-                let mut listeners = std::mem::take(&mut self.listeners);
+                let mut listeners = std::mem::take(&mut self.lasting.listeners);
                 listeners.forget_retired();
                 listeners.keep_giver_of(slot);
                 listeners.note(&parting.config);
                 kept.extend(listeners.descriptors());
-                let tls = self.tls.take_for(parting.generation);
+                let tls = self.lasting.tls.take_for(parting.generation);
                 kept.extend(tls.iter().flat_map(descriptors));
                 if let Err(code) = self.part(&child, &parting, &kept) {
                     return code;
@@ -194,12 +194,12 @@ impl<A: App> Master<A> {
     pub(super) fn shed(&mut self, child: &InChild, kept: &[RawFd]) -> io::Result<()> {
         // The handlers' end of the master's pipe.
         self.signals.forget();
-        self.handles.clear();
-        self.metrics.shed();
-        (self.pidfile, self.ready, self.published) = (None, None, None);
-        self.control = Control::default();
-        drop(std::mem::take(&mut self.listeners));
-        self.tls = Tls::default();
+        self.lasting.handles.clear();
+        self.lasting.metrics.shed();
+        (self.lasting.pidfile, self.lasting.ready, self.published) = (None, None, None);
+        self.lasting.control = Control::default();
+        drop(std::mem::take(&mut self.lasting.listeners));
+        self.lasting.tls = Tls::default();
         fork::close_all_but(child, kept)
     }
 
@@ -207,16 +207,16 @@ impl<A: App> Master<A> {
     fn log(&mut self, child: InChild, channel: Lower, master: i32) -> i32 {
         logging::have_no_ring();
         // Before its descriptor is closed with the others.
-        let Ok(metrics) = self.metrics.memory().logger() else { return fork::PANICKED };
+        let Ok(metrics) = self.lasting.metrics.memory().logger() else { return fork::PANICKED };
         let mut kept: Vec<_> =
-            self.rings.descriptors().flatten().map(|fd| fd.as_raw_fd()).collect();
+            self.lasting.rings.descriptors().flatten().map(|fd| fd.as_raw_fd()).collect();
         kept.extend(channel.descriptors().map(AsRawFd::as_raw_fd));
         if self.shed(&child, &kept).is_err() {
             return fork::PANICKED;
         }
         let birth = logger::Birth {
             log: &self.log,
-            rings: std::mem::take(&mut self.rings),
+            rings: std::mem::take(&mut self.lasting.rings),
             signals: &self.signals,
             channel,
             master,
@@ -229,11 +229,14 @@ impl<A: App> Master<A> {
     /// The first ring that no living child has, which the logger is sent when it is new. What waits in
     /// it is read all the same.
     fn free_ring(&mut self) -> io::Result<Ring> {
-        let taken = |place: &usize| self.handles.iter().any(|handle| handle.ring == Some(*place));
+        let taken =
+            |place: &usize| self.lasting.handles.iter().any(|handle| handle.ring == Some(*place));
         let place = (MASTER + 1..).find(|place| !taken(place));
-        let ring = self.rings.ring(place.expect("there are fewer handles than numbers"))?;
-        if let Some(logger) = self.handles.iter_mut().find(|handle| handle.id == ChildId::LOGGER) {
-            logger.send_rings(&self.rings);
+        let ring = self.lasting.rings.ring(place.expect("there are fewer handles than numbers"))?;
+        if let Some(logger) =
+            self.lasting.handles.iter_mut().find(|handle| handle.id == ChildId::LOGGER)
+        {
+            logger.send_rings(&self.lasting.rings);
         }
         Ok(ring)
     }

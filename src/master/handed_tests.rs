@@ -4,18 +4,19 @@
 
 use std::fmt::Write as _;
 use std::os::fd::AsFd;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::http::{Method, Uri, Version};
 use serde_reflection::{Tracer, TracerConfig};
 
 use super::*;
 use crate::control::Feed;
-use crate::logging::Kind;
-use crate::scoreboard::{Doing, Place};
+use crate::ids::{Slot, SlotSet};
+use crate::logging::{Kind, Rings};
+use crate::scoreboard::{Doing, Place, SlotBoard, WorkerBoard};
 use crate::sys::incarnation::Incarnation;
 use crate::time::Instant;
-use crate::wire::{IdleNote, LogOrder};
+use crate::wire::{IdleNote, LogOrder, Order};
 use crate::{listeners, supervisor};
 
 /// The words of shared memory that are not zero, each behind its place.

@@ -1,10 +1,12 @@
 //! A child as the master's shell holds it: what the kernel gave for it.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind::WouldBlock;
+use std::io::{self, ErrorKind::WouldBlock};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::now;
 use crate::ids::{ChildId, Generation, Slot};
@@ -13,6 +15,7 @@ use crate::logging::Rings;
 use crate::scoreboard::WorkerBoard;
 use crate::supervisor::event::Kept;
 use crate::sys::channel::Upper;
+use crate::sys::exec::{self, Handover};
 use crate::sys::socket::is_exhaustion;
 use crate::sys::statistics::{self, Thread};
 use crate::sys::wait::Child;
@@ -59,7 +62,72 @@ pub(super) struct ChildHandle {
     seen: Option<(Instant, Vec<Thread>)>,
 }
 
+/// [`ChildHandle`] for another image of the program: descriptors by their numbers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct HandedChild {
+    id: ChildId,
+    pid: i32,
+    /// Down and up.
+    channel: [i32; 2],
+    worker: Option<HandedWorker>,
+    ring: Option<usize>,
+    ended_at: Option<Instant>,
+    is_unheard: bool,
+    pub(super) unsent: VecDeque<Order>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct HandedWorker {
+    slot: Slot,
+    generation: Generation,
+    board: i32,
+    entries: usize,
+}
+
+impl Worker {
+    fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> HandedWorker {
+        let Self { slot, generation, board } = self;
+        let entries = board.entries();
+        HandedWorker {
+            slot: *slot,
+            generation: *generation,
+            board: handover.add(&**board),
+            entries,
+        }
+    }
+
+    fn take_over(handed: HandedWorker) -> io::Result<Self> {
+        let HandedWorker { slot, generation, board, entries } = handed;
+        let board = WorkerBoard::inherit(exec::inherited(board)?, entries)?;
+        Ok(Self { slot, generation, board: board.into() })
+    }
+}
+
 impl ChildHandle {
+    pub(super) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> HandedChild {
+        let Self { id, process, channel, ended_at, is_unheard, worker, ring, unsent, .. } = self;
+        HandedChild {
+            id: *id,
+            pid: process.pid(),
+            channel: channel.descriptors().map(|end| handover.add(end)),
+            worker: worker.as_ref().map(|worker| worker.hand_over(handover)),
+            ring: *ring,
+            ended_at: *ended_at,
+            is_unheard: *is_unheard,
+            unsent: unsent.clone(),
+        }
+    }
+
+    /// # Errors
+    /// When a descriptor is not open.
+    pub(super) fn take_over(handed: HandedChild) -> io::Result<Self> {
+        let HandedChild { id, pid, channel, worker, ring, ended_at, is_unheard, unsent } = handed;
+        let [down, up] = channel;
+        let channel = Upper::inherit([exec::inherited(down)?, exec::inherited(up)?]);
+        let worker = worker.map(Worker::take_over).transpose()?;
+        Ok(Self { ring, ended_at, is_unheard, unsent, ..Self::new(id, pid, channel, worker) })
+    }
+
     pub(super) fn new(id: ChildId, pid: i32, channel: Upper, worker: Option<Worker>) -> Self {
         let (ring, unsent, untold, seen) = (None, VecDeque::new(), None, None);
         let (ended_at, is_unheard, heard) = (None, false, (Instant::default(), 0));

@@ -19,7 +19,7 @@ const NAMED_MAX: usize = 5;
 impl<A: App> Master<A> {
     /// Says which requests the worker has in hand.
     pub(super) fn tell_held(&self, pid: i32) {
-        if let Some(handle) = self.handles.iter().find(|handle| handle.pid() == pid)
+        if let Some(handle) = self.lasting.handles.iter().find(|handle| handle.pid() == pid)
             && let Some(worker) = &handle.worker
         {
             let held = worker.board.held();

@@ -42,7 +42,7 @@ impl<A: App> Master<A> {
         let mut sources = vec![Source::Signals];
         let mut descriptors = vec![(self.signals.as_fd(), Interest::Read)];
         let now = super::now();
-        for handle in self.handles.iter().filter(|handle| handle.ended_at.is_none()) {
+        for handle in self.lasting.handles.iter().filter(|handle| handle.ended_at.is_none()) {
             if handle.hears_again_at().is_none_or(|at| at <= now) {
                 sources.push(Source::Child(handle.pid()));
                 descriptors.push((handle.channel.readable(), Interest::Read));
@@ -52,9 +52,9 @@ impl<A: App> Master<A> {
                 descriptors.push((handle.channel.writable(), Interest::Write));
             }
         }
-        for slot in self.armed.iter() {
-            let listeners = self.listeners.of_slot(slot).map(|(_, listener)| listener);
-            for queue in listeners.chain(self.listeners.watched_relay(slot)) {
+        for slot in self.lasting.armed.iter() {
+            let listeners = self.lasting.listeners.of_slot(slot).map(|(_, listener)| listener);
+            for queue in listeners.chain(self.lasting.listeners.watched_relay(slot)) {
                 sources.push(Source::Queue(slot));
                 descriptors.push((queue, Interest::Read));
             }
@@ -63,7 +63,9 @@ impl<A: App> Master<A> {
             sources.push(Source::Loading);
             descriptors.push((loading.as_fd(), Interest::Read));
         }
-        for (ask, socket, interest) in self.control.sources(now, journal::read(Journal::next)) {
+        for (ask, socket, interest) in
+            self.lasting.control.sources(now, journal::read(Journal::next))
+        {
             sources.push(Source::Control(ask));
             descriptors.push((socket, interest));
         }
@@ -86,9 +88,10 @@ impl<A: App> Master<A> {
             match *source {
                 Source::Signals if ready.readable => self.take_signals(),
                 Source::Room(pid) if ready.writable || ready.readable => {
-                    if let Some(handle) = self.handles.iter_mut().find(|handle| handle.pid() == pid)
+                    if let Some(handle) =
+                        self.lasting.handles.iter_mut().find(|handle| handle.pid() == pid)
                     {
-                        handle.retry(&self.listeners, &self.rings);
+                        handle.retry(&self.lasting.listeners, &self.lasting.rings);
                     }
                 }
                 Source::Child(pid) if ready.readable => {
@@ -105,8 +108,8 @@ impl<A: App> Master<A> {
         self.take_answer(is_answered);
         for slot in queued {
             // Of several addresses, the first tells it.
-            if self.armed.contains(slot) {
-                self.armed.remove(slot);
+            if self.lasting.armed.contains(slot) {
+                self.lasting.armed.remove(slot);
                 self.step(Event::Queued { slot });
             }
         }
@@ -167,7 +170,7 @@ impl<A: App> Master<A> {
         }
         // A worker that has reported ready may have accepted connections: it drains, where one that
         // boots would quit.
-        let pids: Vec<i32> = self.handles.iter().map(|handle| handle.pid()).collect();
+        let pids: Vec<i32> = self.lasting.handles.iter().map(|handle| handle.pid()).collect();
         for pid in pids {
             let _more = self.hear(pid);
         }
@@ -213,31 +216,36 @@ impl<A: App> Master<A> {
 
     /// Forgets a child that is reaped, and accounts for what it held.
     fn bury(&mut self, pid: i32) {
-        let at = self.handles.iter().position(|handle| handle.pid() == pid);
-        let handle = at.map(|at| self.handles.remove(at));
-        self.metrics
+        let at = self.lasting.handles.iter().position(|handle| handle.pid() == pid);
+        let handle = at.map(|at| self.lasting.handles.remove(at));
+        self.lasting
+            .metrics
             .note_reaped(handle.as_ref().and_then(|handle| Some(handle.worker.as_ref()?.slot)));
         let Some(handle) = handle else { return };
         if let Some(worker) = &handle.worker {
             if self.config().stats.is_on() {
                 // At once: the kernel tells no more of what it had of the processor.
-                self.metrics.publish(&self.supervisor, &self.handles, &self.listeners);
+                self.lasting.metrics.publish(
+                    &self.lasting.supervisor,
+                    &self.lasting.handles,
+                    &self.lasting.listeners,
+                );
             }
             self.mend_listeners();
             let pid = u32::try_from(pid).unwrap_or(0);
-            self.counters.vacate(worker.slot, pid);
-            self.counters.end_leases(pid);
+            self.lasting.counters.vacate(worker.slot, pid);
+            self.lasting.counters.end_leases(pid);
         }
-        held::account(&handle, &self.rings, &self.metrics);
+        held::account(&handle, &self.lasting.rings, &self.lasting.metrics);
         // It may have died between its last line and the ring of the bell.
-        if let Some(bell) = handle.ring.and_then(|place| self.rings.bell(place)) {
+        if let Some(bell) = handle.ring.and_then(|place| self.lasting.rings.bell(place)) {
             bell.ring();
         }
     }
 
     /// Says so where the kernel has killed another process of this control group for want of memory.
     fn look_for_victims(&mut self) {
-        let others = self.victims.look(super::now(), statistics::out_of_memory_kills);
+        let others = self.lasting.victims.look(super::now(), statistics::out_of_memory_kills);
         if others > 0 {
             logging::emit(&MasterEvent::StrangersKilled { count: others });
         }
@@ -249,8 +257,11 @@ impl<A: App> Master<A> {
         match ended {
             Ended::Code(code) => ExitStatus::Code(code),
             Ended::Signal { number: signals::KILL, .. }
-                if !self.supervisor.has_killed(Pid(pid))
-                    && self.victims.explain(super::now(), statistics::out_of_memory_kills()) =>
+                if !self.lasting.supervisor.has_killed(Pid(pid))
+                    && self
+                        .lasting
+                        .victims
+                        .explain(super::now(), statistics::out_of_memory_kills()) =>
             {
                 ExitStatus::OutOfMemory
             }
@@ -263,8 +274,11 @@ impl<A: App> Master<A> {
     /// [`Master::tell_heard`]. Returns true if there may be more.
     fn hear(&mut self, pid: i32) -> bool {
         let mut bytes = [0; REPORTS];
-        let found =
-            self.handles.iter_mut().find(|handle| handle.pid() == pid && handle.ended_at.is_none());
+        let found = self
+            .lasting
+            .handles
+            .iter_mut()
+            .find(|handle| handle.pid() == pid && handle.ended_at.is_none());
         let Some(handle) = found else { return false };
         let child = handle.id;
         let length = match handle.channel.read(&mut bytes) {
@@ -303,7 +317,7 @@ impl<A: App> Master<A> {
                 // The master publishes its numbers before it sleeps again.
                 Report::Measure => {
                     if child == ChildId::STATS {
-                        self.metrics.note_asked();
+                        self.lasting.metrics.note_asked();
                     }
                     continue;
                 }
@@ -326,11 +340,12 @@ impl<A: App> Master<A> {
     pub(super) fn look_for_unheard(&mut self) {
         let now = super::now();
         let is_overdue = |handle: &ChildHandle| handle.unheard_at().is_some_and(|at| at <= now);
-        if !self.handles.iter().any(is_overdue) {
+        if !self.lasting.handles.iter().any(is_overdue) {
             return;
         }
         self.reap();
         let overdue: Vec<(ChildId, i32, bool)> = self
+            .lasting
             .handles
             .iter_mut()
             .filter(|handle| is_overdue(handle))

@@ -101,7 +101,7 @@ impl<A: App> Master<A> {
     /// The configuration of the files, as far as it may take effect.
     fn judge(&self, draft: &Draft, answers: &Answers) -> Result<Config, Error> {
         let mut config = draft.finish(Some(self.config()), answers)?;
-        config.keep_in_force(&self.started)?;
+        config.keep_in_force(&self.lasting.started)?;
         if config.program.is_set() != self.config().program.is_set() {
             // A program shares one socket with its siblings; workers have one each.
             let why = "cannot change between a program and the application at a reload; restart";
@@ -174,7 +174,7 @@ impl<A: App> Master<A> {
     /// Reads a part of the answer, and opens what the configuration needs when that is whole.
     pub(super) fn take_answer(&mut self, is_readable: bool) {
         let Some(loading) = &mut self.loading else { return };
-        if !self.supervisor.is_loading() {
+        if !self.lasting.supervisor.is_loading() {
             // A stop has ended the reload.
             self.loading = None;
             return;
@@ -209,10 +209,10 @@ impl<A: App> Master<A> {
         if let Err(reason) = opened {
             // A folder that is gone by now is missed by the next generation, not by this one.
             let _gone = before.map(std::env::set_current_dir);
-            self.metrics.close_others(self.configs.values().map(Arc::as_ref));
+            self.lasting.metrics.close_others(self.configs.values().map(Arc::as_ref));
             return Err(reason);
         }
-        for key in config.not_in_force(&self.started) {
+        for key in config.not_in_force(&self.lasting.started) {
             logging::emit(&MasterEvent::Deferred { key: key.to_string() });
         }
         let loaded = policy(&config);

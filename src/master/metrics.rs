@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use super::Master;
 use super::events::MasterEvent;
@@ -26,6 +28,7 @@ use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::stage::{Child, Stage};
 use crate::sys::channel::Lower;
+use crate::sys::exec::{self, Handover};
 use crate::sys::fork::{self, InChild};
 use crate::sys::shared::Claim;
 use crate::sys::socket::{self, Families, Join};
@@ -52,6 +55,14 @@ pub(crate) struct Metrics {
     reaped: Duration,
     /// The processor time of reaped workers of each slot that no picture shows yet.
     unpublished: BTreeMap<Slot, Duration>,
+}
+
+/// [`Metrics`] for another image of the program: descriptors by their numbers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct HandedMetrics {
+    memory: i32,
+    /// The listener in force, with the address that the configuration names.
+    listener: Option<(SocketAddr, i32)>,
 }
 
 /// The listening socket of the stats process.
@@ -88,19 +99,22 @@ impl Metrics {
         })
     }
 
-    /// The metrics that an earlier image has begun.
-    ///
+    pub(super) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> HandedMetrics {
+        let memory = handover.add(&self.memory);
+        let listener = self.listener().map(|(bind, listener)| (bind, handover.add(listener)));
+        HandedMetrics { memory, listener }
+    }
+
     /// # Errors
-    /// As [`Metrics::new`].
-    pub(super) fn inherit(
-        memory: OwnedFd,
-        listener: Option<(SocketAddr, OwnedFd)>,
-    ) -> io::Result<Self> {
-        let mut metrics = Self::of(MetricsMemory::inherit(memory))?;
-        metrics.bind = listener.as_ref().map(|(bind, _)| *bind);
-        let open =
-            |(bind, listener): (_, OwnedFd)| StatsListener { bind, listener: listener.into() };
-        metrics.listeners.extend(listener.map(open));
+    /// As [`Metrics::new`], and when a descriptor is not open.
+    pub(super) fn take_over(handed: HandedMetrics) -> io::Result<Self> {
+        let HandedMetrics { memory, listener } = handed;
+        let mut metrics = Self::of(MetricsMemory::inherit(exec::inherited(memory)?))?;
+        metrics.bind = listener.map(|(bind, _)| bind);
+        if let Some((bind, number)) = listener {
+            let listener = exec::inherited(number)?.into();
+            metrics.listeners.push(StatsListener { bind, listener });
+        }
         Ok(metrics)
     }
 
@@ -244,10 +258,14 @@ impl<A: App> Master<A> {
     /// Writes what the stats process is to read. The overview is the last, since that process waits for it.
     pub(super) fn publish_metrics(&mut self) {
         let text = self.status_text();
-        if let Some(own) = &self.metrics.own {
+        if let Some(own) = &self.lasting.metrics.own {
             own.publish_status(super::now(), &text);
         }
-        self.metrics.publish(&self.supervisor, &self.handles, &self.listeners);
+        self.lasting.metrics.publish(
+            &self.lasting.supervisor,
+            &self.lasting.handles,
+            &self.lasting.listeners,
+        );
     }
 
     /// In a child: becomes the stats process, which keeps the memory of the metrics and its listener.
@@ -257,9 +275,10 @@ impl<A: App> Master<A> {
         (channel, master): (Lower, i32),
         (config, mut kept): (Arc<Config>, Vec<RawFd>),
     ) -> i32 {
-        let (addresses, listener) = (self.listeners.names(), self.metrics.take_listener());
-        let certificates = self.tls.certificates(self.supervisor.generation());
-        kept.push(self.metrics.memory().as_fd().as_raw_fd());
+        let (addresses, listener) =
+            (self.lasting.listeners.names(), self.lasting.metrics.take_listener());
+        let certificates = self.lasting.tls.certificates(self.lasting.supervisor.generation());
+        kept.push(self.lasting.metrics.memory().as_fd().as_raw_fd());
         kept.extend(listener.as_ref().map(AsRawFd::as_raw_fd));
         if let Err(error) = self.shed(&child, &kept) {
             logging::emit(&MasterEvent::ShedFailed { reason: error.to_string() });
@@ -270,7 +289,7 @@ impl<A: App> Master<A> {
             addresses,
             certificates,
             listener,
-            memory: self.metrics.memory(),
+            memory: self.lasting.metrics.memory(),
             signals: &self.signals,
             channel,
             master,

@@ -8,6 +8,7 @@ mod fork;
 mod handle;
 mod held;
 mod inbox;
+pub(crate) mod lasting;
 mod loading;
 mod manager;
 pub(crate) mod metrics;
@@ -22,28 +23,19 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::config::Error;
-use crate::config::{AtStart, Config, Log, PUBLISHED};
-use crate::control::Control;
+use crate::config::{Config, Log, PUBLISHED};
 use crate::embed::App;
-use crate::ids::{Generation, Pid, SlotSet};
-use crate::listeners::Listeners;
-use crate::logging::journal::Journal;
-use crate::logging::{self, Rings};
+use crate::ids::{Generation, Pid};
+use crate::logging;
 use crate::master::control::Refused;
 use crate::master::events::MasterEvent;
-use crate::master::handle::ChildHandle;
+use crate::master::lasting::Lasting;
 use crate::master::loading::Loading;
 use crate::master::manager::Manager;
-use crate::master::metrics::Metrics;
-use crate::master::pidfile::PidFile;
-use crate::master::tls::Tls;
-use crate::master::upgrade::{Check, Inheritance};
-use crate::master::victims::Victims;
-use crate::scoreboard::SlotBoard;
-use crate::supervisor::Supervisor;
+use crate::master::upgrade::Check;
 use crate::supervisor::action::ExitReason;
 use crate::supervisor::event::Event;
 use crate::supervisor::policy::Policy;
@@ -51,10 +43,9 @@ use crate::sys::exec::{self, Invocation};
 use crate::sys::identity::Identity;
 use crate::sys::shared::Claim;
 use crate::sys::signals::{self, Signals};
-use crate::sys::statistics::{self, Extent};
+use crate::sys::statistics::Extent;
 use crate::sys::{clock, process, write};
 use crate::time::Instant;
-use crate::tls::Bundle;
 
 /// The signals that the master heeds.
 pub(crate) const SIGNALS: [i32; 10] = [
@@ -74,35 +65,24 @@ pub(crate) const SIGNALS: [i32; 10] = [
 #[derive(Debug)]
 pub(crate) struct Master<A> {
     app: Arc<A>,
-    supervisor: Supervisor,
+    lasting: Lasting,
     /// The configurations in use.
     configs: BTreeMap<Generation, Arc<Config>>,
-    /// The settings in force that take effect at a start only.
-    started: AtStart,
-    listeners: Listeners,
-    tls: Tls,
     signals: Signals,
     terminal: Terminal,
     /// Signals that were taken and are not told yet.
     caught: Vec<i32>,
     /// Reports of children that are not told yet.
     heard: Vec<Event>,
-    handles: Vec<ChildHandle>,
-    counters: Arc<SlotBoard>,
-    metrics: Metrics,
     /// Requests that were served when the reload under way began.
     served_before: Claim,
-    rings: Rings,
     /// The targets that the next logger opens.
     log: Log,
-    /// Slots whose queue is watched.
-    armed: SlotSet,
     identity: Identity,
     /// `proc_name` as it is in force.
     name: String,
     /// The folder that the server works in, by its name; each reload finds it anew.
     home: Option<PathBuf>,
-    pidfile: Option<PidFile>,
     /// Where the server is to be asked, for those who look into this process.
     published: Option<File>,
     /// The command that starts the binary on disk again.
@@ -112,16 +92,10 @@ pub(crate) struct Master<A> {
     /// The configuration of the reload under way, until it is loaded.
     loading: Option<Loading>,
     manager: Manager,
-    control: Control,
     /// The refusal of the last upgrade, with the output of the new binary.
     refused: Option<Refused>,
-    /// When the server was started, by the time of day.
-    began: SystemTime,
-    /// Where it is told, once, that every worker serves.
-    ready: Option<File>,
     /// True if the kernel was said not to let us steer.
     steerless: bool,
-    victims: Victims,
     /// The largest memory of the child that was reaped last.
     peak: Option<Peak>,
     exit: Option<ExitReason>,
@@ -143,7 +117,6 @@ pub(crate) struct Beginning {
     pub(crate) signals: Signals,
     pub(crate) identity: Identity,
     pub(crate) invocation: Invocation,
-    pub(crate) ready: Option<File>,
     pub(crate) terminal: Terminal,
 }
 
@@ -157,70 +130,27 @@ pub(crate) struct Terminal {
     pub(crate) is_reported: bool,
 }
 
-/// The descriptors that a master that starts afresh has opened.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) listeners: Listeners,
-    pub(crate) counters: SlotBoard,
-    pub(crate) metrics: Metrics,
-    pub(crate) pidfile: Option<PidFile>,
-    /// Certificates and keys.
-    pub(crate) bundle: Option<Bundle>,
-    /// For jitter.
-    pub(crate) seed: u64,
-}
-
 impl<A: App> Master<A> {
     /// Supervises from the first fork to the last exit.
-    pub(crate) fn begin(
-        app: A,
-        beginning: Beginning,
-        opened: Opened,
-        rings: Rings,
-    ) -> Result<(), Error> {
-        let Opened { listeners, counters, metrics, pidfile, bundle, seed } = opened;
-        let supervisor = Supervisor::new(policy(&beginning.config), seed);
-        let mut tls = Tls::default();
-        let kept = tls.keep(now(), supervisor.generation(), bundle);
-        kept.map_err(|source| Error::System { action: "make keys for session tickets", source })?;
-        let desk = Inheritance {
-            supervisor,
-            listeners,
-            tls,
-            counters,
-            metrics,
-            rings,
-            handles: Vec::new(),
-            armed: SlotSet::EMPTY,
-            pidfile,
-            victims: Victims::new(statistics::out_of_memory_kills()),
-            ready: None,
-            path: None,
-            configs: BTreeMap::new(),
-            started: AtStart::new(),
-            control: control::open(&beginning.config),
-            journal: Journal::default(),
-            began: clock::wall(),
-        };
-        Self::new(app, beginning, desk).run(Event::Started)
+    pub(crate) fn begin(app: A, beginning: Beginning, lasting: Lasting) -> Result<(), Error> {
+        Self::new(app, beginning, lasting).run(Event::Started)
     }
 
     /// Goes on where the image before has stopped, and rolls its workers.
     pub(crate) fn take_over(
         app: A,
         beginning: Beginning,
-        mut desk: Inheritance,
+        lasting: Lasting,
+        configs: BTreeMap<Generation, String>,
     ) -> Result<(), Error> {
-        let (configs, started) =
-            (std::mem::take(&mut desk.configs), std::mem::take(&mut desk.started));
-        let mut master = Self::new(app, beginning, desk);
+        let mut master = Self::new(app, beginning, lasting);
         let today = Arc::clone(master.config());
-        master.started = today.at_start_after(started);
+        master.lasting.started = today.at_start_after(std::mem::take(&mut master.lasting.started));
         // Until the file of today has proved itself, every process goes by what was in force before.
-        let adopted = configs.into_iter().map(|(it, text)| (it, Arc::new(today.adopt(text))));
-        master.configs.extend(adopted);
+        let adopt = |(generation, text)| (generation, Arc::new(today.adopt(text)));
+        master.configs.extend(configs.into_iter().map(adopt));
         let config = Arc::clone(master.config());
-        master.listeners.note(&config);
+        master.lasting.listeners.note(&config);
         master.log = master.config().log.clone();
         if let Err(error) = logging::apply(&master.log) {
             logging::emit(&MasterEvent::LogSettingsFailed { reason: error.to_string() });
@@ -228,44 +158,31 @@ impl<A: App> Master<A> {
         master.run(Event::Upgraded)
     }
 
-    fn new(app: A, beginning: Beginning, desk: Inheritance) -> Self {
+    fn new(app: A, beginning: Beginning, lasting: Lasting) -> Self {
         let config = Arc::new(beginning.config);
-        let generations = desk.supervisor.generations();
+        let generations = lasting.supervisor.generations();
         Self {
             app: Arc::new(app),
             configs: generations.map(|generation| (generation, Arc::clone(&config))).collect(),
-            started: config.at_start(),
-            listeners: desk.listeners,
-            tls: desk.tls,
             signals: beginning.signals,
             terminal: beginning.terminal,
             caught: Vec::new(),
             heard: Vec::new(),
-            handles: desk.handles,
-            counters: Arc::new(desk.counters),
-            metrics: desk.metrics,
             served_before: Claim::default(),
-            rings: desk.rings,
             log: config.log.clone(),
-            armed: desk.armed,
             identity: beginning.identity,
             name: config.proc_name.clone(),
             home: beginning.home,
-            pidfile: desk.pidfile,
             published: None,
             invocation: beginning.invocation,
             check: None,
             loading: None,
-            manager: Manager::new(now(), desk.supervisor.is_complete()),
-            control: desk.control,
+            manager: Manager::new(now(), lasting.supervisor.is_complete()),
             refused: None,
-            began: desk.began,
-            supervisor: desk.supervisor,
-            ready: beginning.ready,
             steerless: false,
-            victims: desk.victims,
             peak: None,
             exit: None,
+            lasting,
         }
     }
 
@@ -278,9 +195,9 @@ impl<A: App> Master<A> {
             }
             self.tell_ready();
             self.manager.beat(now());
-            self.listeners.expire(now());
-            self.tls.look(now(), self.supervisor.generation());
-            if self.config().stats.is_on() && self.metrics.take_asked() {
+            self.lasting.listeners.expire(now());
+            self.lasting.tls.look(now(), self.lasting.supervisor.generation());
+            if self.config().stats.is_on() && self.lasting.metrics.take_asked() {
                 self.publish_metrics();
             }
             let readiness = self.wait()?;
@@ -288,7 +205,7 @@ impl<A: App> Master<A> {
             self.look_for_unheard();
             self.step(Event::Tick);
             self.serve_control(&readiness);
-            if self.supervisor.is_upgrading() {
+            if self.lasting.supervisor.is_upgrading() {
                 self.upgrade();
             }
         }
@@ -298,7 +215,7 @@ impl<A: App> Master<A> {
     /// in memory, which a process that may look into this one finds among its descriptors: there need
     /// not be a folder that can be written to.
     fn publish(&mut self) {
-        let text = self.config().published(&self.listeners.names(), &self.control_place());
+        let text = self.config().published(&self.lasting.listeners.names(), &self.control_place());
         match text.map(|text| exec::memory_file(PUBLISHED, text.as_bytes())).transpose() {
             Ok(file) => self.published = file,
             Err(error) => {
@@ -312,7 +229,7 @@ impl<A: App> Master<A> {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let now = now();
-            for action in self.supervisor.handle(now, event) {
+            for action in self.lasting.supervisor.handle(now, event) {
                 events.extend(self.perform(now, action));
             }
         }
@@ -327,14 +244,14 @@ impl<A: App> Master<A> {
         }
         let others = [
             self.manager.deadline(),
-            self.listeners.deadline(),
-            self.tls.deadline(),
-            self.control.deadline(now),
+            self.lasting.listeners.deadline(),
+            self.lasting.tls.deadline(),
+            self.lasting.control.deadline(now),
             self.loading.as_ref().map(Loading::deadline),
         ];
-        let children = self.handles.iter().map(|handle| handle.looked_at(now));
+        let children = self.lasting.handles.iter().map(|handle| handle.looked_at(now));
         let others = others.into_iter().chain(children);
-        let deadlines = others.chain([self.supervisor.next_deadline()]);
+        let deadlines = others.chain([self.lasting.supervisor.next_deadline()]);
         deadlines.flatten().min().map(|deadline| deadline.since(now))
     }
 
@@ -346,26 +263,26 @@ impl<A: App> Master<A> {
     /// The configuration in force.
     fn config(&self) -> &Arc<Config> {
         self.configs
-            .get(&self.supervisor.generation())
+            .get(&self.lasting.supervisor.generation())
             .or_else(|| self.configs.values().next())
             .expect("the configuration in force is never forgotten")
     }
 
     /// Says, once, that every worker serves, and where, if that was asked for.
     fn tell_ready(&mut self) {
-        if !self.supervisor.is_complete() {
+        if !self.lasting.supervisor.is_complete() {
             return;
         }
         self.manager.ready(now(), self.config().workers);
-        if self.ready.is_some() {
-            let named = self.listeners.by_name();
-            let addresses = self.listeners.names();
+        if self.lasting.ready.is_some() {
+            let named = self.lasting.listeners.by_name();
+            let addresses = self.lasting.listeners.names();
             let line = serde_json::json!({
                 "pid": process::pid(), "addresses": addresses, "named": named,
             });
             let line = format!("{line}\n");
             let told = |file: File| write::at_once(file.as_fd(), line.as_bytes());
-            if self.ready.take().map(told) == Some(false) {
+            if self.lasting.ready.take().map(told) == Some(false) {
                 let reason = "it takes no more, or its reader is gone".to_owned();
                 logging::emit(&MasterEvent::ReadyFdFailed { reason });
             }
@@ -373,11 +290,11 @@ impl<A: App> Master<A> {
     }
 
     fn end(self, reason: ExitReason) -> Result<(), Error> {
-        if let Some(pidfile) = self.pidfile {
+        if let Some(pidfile) = self.lasting.pidfile {
             pidfile.remove();
         }
-        self.control.close();
-        logging::leave(&self.rings, self.supervisor.is_logger_failing());
+        self.lasting.control.close();
+        logging::leave(&self.lasting.rings, self.lasting.supervisor.is_logger_failing());
         match reason {
             ExitReason::Stopped => Ok(()),
             ExitReason::WorkerBoot => {

@@ -29,7 +29,8 @@ impl<A: App> Master<A> {
                 })
             }
             Action::Dismiss { child, how } => {
-                let board = self.handles.iter().find(|handle| handle.id == child)?.worker.as_ref();
+                let board =
+                    self.lasting.handles.iter().find(|handle| handle.id == child)?.worker.as_ref();
                 board.inspect(|worker| worker.board.dismiss(now));
                 let order = match how {
                     Dismissal::Drain => Order::Drain,
@@ -43,17 +44,17 @@ impl<A: App> Master<A> {
             Action::Steer { slots } => self.steer(&slots),
             Action::OpenSlots { count } => Some(self.open_slots(count)),
             Action::Watch { slot } => {
-                self.armed.insert(slot);
+                self.lasting.armed.insert(slot);
                 None
             }
             Action::Look { slot } => Some(self.look(slot)),
             Action::Rouse { slot } => {
-                self.listeners.bell(slot).inspect(|bell| bell.ring());
+                self.lasting.listeners.bell(slot).inspect(|bell| bell.ring());
                 None
             }
             Action::TakePulse { child } => self.take_pulse(now, child),
             Action::ReadMemory { child } => {
-                let handle = self.handles.iter().find(|handle| handle.id == child)?;
+                let handle = self.lasting.handles.iter().find(|handle| handle.id == child)?;
                 let bytes = self.extent().resident_bytes(handle.pid()).ok()?;
                 Some(Event::MemoryRead { child, bytes })
             }
@@ -61,9 +62,9 @@ impl<A: App> Master<A> {
             Action::Use { generation } => self.use_config(generation),
             Action::Forget { generation } => {
                 self.configs.remove(&generation);
-                self.tls.forget(generation);
+                self.lasting.tls.forget(generation);
                 self.close_unused(now);
-                self.metrics.close_others(self.configs.values().map(Arc::as_ref));
+                self.lasting.metrics.close_others(self.configs.values().map(Arc::as_ref));
                 self.publish();
                 None
             }
@@ -71,7 +72,7 @@ impl<A: App> Master<A> {
             Action::FinishLogs => self.tell_helper(ChildId::LOGGER, LogOrder::Finish),
             Action::FinishStats => self.tell_helper(ChildId::STATS, LogOrder::Finish),
             Action::StopListening => {
-                self.listeners.retire(now);
+                self.lasting.listeners.retire(now);
                 None
             }
             // Obeyed when every fact is told, unless one of them takes it back.
@@ -95,10 +96,11 @@ impl<A: App> Master<A> {
     /// during a reload, and the output of a new binary that refuses to take over.
     fn log_notice(&mut self, now: Instant, mut notice: Notice) {
         if let Notice::Reloading { .. } = notice {
-            self.served_before = self.counters.served();
+            self.served_before = self.lasting.counters.served();
         }
         if let Notice::Reloaded { served, .. } = &mut notice {
-            *served = Some(self.counters.served().saturating_sub(self.served_before).unchecked());
+            *served =
+                Some(self.lasting.counters.served().saturating_sub(self.served_before).unchecked());
         }
         if let Notice::Exited { pid, peak, .. } = &mut notice {
             *peak = self.peak.filter(|peak| peak.pid == *pid).map(|peak| peak.bytes);
@@ -107,7 +109,7 @@ impl<A: App> Master<A> {
             *output = self.check.take().and_then(|check| check.said());
             self.refused = Refused::of(reason, output.as_deref());
         }
-        self.metrics.note(&notice);
+        self.lasting.metrics.note(&notice);
         logging::emit(&notice);
         if notice.is_of_mute_logs() {
             logging::say_aside(notice.to_string());
@@ -120,15 +122,15 @@ impl<A: App> Master<A> {
     }
 
     fn tell_helper(&mut self, child: ChildId, order: LogOrder) -> Option<Event> {
-        if let Some(handle) = self.handles.iter_mut().find(|handle| handle.id == child) {
+        if let Some(handle) = self.lasting.handles.iter_mut().find(|handle| handle.id == child) {
             handle.order_logger(order);
         }
         None
     }
 
     fn order(&mut self, child: ChildId, order: Order) -> Option<Event> {
-        if let Some(handle) = self.handles.iter_mut().find(|handle| handle.id == child) {
-            handle.order(order, &self.listeners);
+        if let Some(handle) = self.lasting.handles.iter_mut().find(|handle| handle.id == child) {
+            handle.order(order, &self.lasting.listeners);
         }
         None
     }
@@ -140,7 +142,7 @@ impl<A: App> Master<A> {
             ChildSignal::Abort => signals::ABRT,
             ChildSignal::Kill => signals::KILL,
         };
-        if let Some(handle) = self.handles.iter().find(|handle| handle.pid() == pid.0) {
+        if let Some(handle) = self.lasting.handles.iter().find(|handle| handle.pid() == pid.0) {
             // It may have ended by itself: then it is about to be reaped.
             let _gone = handle.process.signal(number);
         }
@@ -148,7 +150,7 @@ impl<A: App> Master<A> {
     }
 
     fn steer(&mut self, slots: &SlotSet) -> Option<Event> {
-        if let Err(error) = self.listeners.steer(slots)
+        if let Err(error) = self.lasting.listeners.steer(slots)
             && !std::mem::replace(&mut self.steerless, true)
         {
             logging::emit(&MasterEvent::SteeringFailed { reason: error.to_string() });
@@ -159,19 +161,19 @@ impl<A: App> Master<A> {
     /// Opens further slots, and passes their listeners to the workers that are older than they.
     fn open_slots(&mut self, count: u16) -> Event {
         let backlog = self.config().backlog;
-        let before = self.listeners.slots();
-        let (opened, error) = self.listeners.grow(count, backlog);
+        let before = self.lasting.listeners.slots();
+        let (opened, error) = self.lasting.listeners.grow(count, backlog);
         if let Some(error) = error {
             let reason = error.to_string();
             logging::emit(&MasterEvent::SlotsFailed { workers: count, reason });
         }
         let listeners = opened.into_iter().map(|(address, slot)| Order::Listener { address, slot });
-        let slots = (before..self.listeners.slots()).map(Slot::new);
+        let slots = (before..self.lasting.listeners.slots()).map(Slot::new);
         let orders: Vec<_> = listeners.chain(slots.map(|slot| Order::Bell { slot })).collect();
-        for handle in self.handles.iter_mut().filter(|handle| handle.worker.is_some()) {
-            orders.iter().for_each(|order| handle.order(*order, &self.listeners));
+        for handle in self.lasting.handles.iter_mut().filter(|handle| handle.worker.is_some()) {
+            orders.iter().for_each(|order| handle.order(*order, &self.lasting.listeners));
         }
-        Event::SlotsOpen { count: self.listeners.slots() }
+        Event::SlotsOpen { count: self.lasting.listeners.slots() }
     }
 
     /// Lets go of the addresses that no configuration in use names. Workers that still serve finish
@@ -179,24 +181,24 @@ impl<A: App> Master<A> {
     fn close_unused(&mut self, now: Instant) {
         let configs = self.configs.values();
         let used: Vec<String> = configs.flat_map(|config| identities(config)).collect();
-        for (address, name) in self.listeners.close_others(now, &used) {
+        for (address, name) in self.lasting.listeners.close_others(now, &used) {
             logging::emit(&MasterEvent::NotListening { address: name });
-            for handle in self.handles.iter_mut().filter(|handle| handle.worker.is_some()) {
-                handle.order(Order::Close { address }, &self.listeners);
+            for handle in self.lasting.handles.iter_mut().filter(|handle| handle.worker.is_some()) {
+                handle.order(Order::Close { address }, &self.lasting.listeners);
             }
         }
     }
 
     /// When the loop of the newest worker in this slot last ran.
     fn last_beat(&self, slot: Slot) -> Instant {
-        let workers = self.handles.iter().filter_map(|handle| handle.worker.as_ref());
+        let workers = self.lasting.handles.iter().filter_map(|handle| handle.worker.as_ref());
         let newest = workers.rev().find(|worker| worker.slot == slot);
         newest.map_or_else(Instant::default, |worker| worker.board.last_beat())
     }
 
     fn look(&mut self, slot: Slot) -> Event {
         self.mend_listeners();
-        let length = self.listeners.queue_length(slot);
+        let length = self.lasting.listeners.queue_length(slot);
         Event::QueueLength { slot, length, beat: self.last_beat(slot) }
     }
 
@@ -204,8 +206,8 @@ impl<A: App> Master<A> {
     /// that was opened anew are replaced, as at a restart of their slots.
     pub(super) fn mend_listeners(&mut self) {
         let config = Arc::clone(self.config());
-        if self.listeners.mend(now(), &config, self.supervisor.steered()) {
-            let workers = self.handles.iter().filter(|handle| handle.worker.is_some());
+        if self.lasting.listeners.mend(now(), &config, self.lasting.supervisor.steered()) {
+            let workers = self.lasting.handles.iter().filter(|handle| handle.worker.is_some());
             let due =
                 workers.map(|handle| Event::WorkerDue { child: handle.id, why: Due::Restart });
             self.heard.extend(due);
@@ -214,7 +216,7 @@ impl<A: App> Master<A> {
 
     fn take_pulse(&mut self, now: Instant, child: ChildId) -> Option<Event> {
         self.mend_listeners();
-        let handle = self.handles.iter_mut().find(|handle| handle.id == child)?;
+        let handle = self.lasting.handles.iter_mut().find(|handle| handle.id == child)?;
         let beat = handle.worker.as_ref()?.board.last_beat();
         Some(Event::Pulse { child, beat, kept: handle.kept(now) })
     }
@@ -227,15 +229,16 @@ impl<A: App> Master<A> {
     ) -> Result<(), String> {
         let bundle = tls::read(config).map_err(|error| reload_error(&error))?;
         self.mend_listeners();
-        if self.listeners.is_passed() && !config.binds().eq(self.config().binds()) {
+        if self.lasting.listeners.is_passed() && !config.binds().eq(self.config().binds()) {
             logging::emit(&MasterEvent::BindIgnored);
         }
-        self.metrics.open(config)?;
-        let opened = self.listeners.open_missing(config).map_err(|error| error.to_string())?;
+        self.lasting.metrics.open(config)?;
+        let opened =
+            self.lasting.listeners.open_missing(config).map_err(|error| error.to_string())?;
         for address in opened {
             logging::emit(&MasterEvent::Listening { address, pid: Pid(process::pid()) });
         }
-        let kept = self.tls.keep(now(), generation, bundle);
+        let kept = self.lasting.tls.keep(now(), generation, bundle);
         kept.map_err(|error| format!("cannot make keys for session tickets: {error}"))
     }
 
@@ -249,11 +252,11 @@ impl<A: App> Master<A> {
                 logging::emit(&MasterEvent::LogSettingsFailed { reason: error.to_string() });
             }
         }
-        self.metrics.settle(config);
-        if let Err(error) = self.listeners.set_backlog(config.backlog) {
+        self.lasting.metrics.settle(config);
+        if let Err(error) = self.lasting.listeners.set_backlog(config.backlog) {
             logging::emit(&MasterEvent::BacklogFailed { reason: error.to_string() });
         }
-        self.listeners.note(config);
+        self.lasting.listeners.note(config);
         self.publish();
         None
     }

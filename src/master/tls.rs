@@ -14,7 +14,8 @@ use crate::config::{Config, ConfigError};
 use crate::ids::Generation;
 use crate::logging;
 use crate::stats::Certificate;
-use crate::sys::{clock, exec};
+use crate::sys::clock;
+use crate::sys::exec::{self, Handover};
 use crate::time::Instant;
 use crate::tls::{Bundle, EXPIRES_SOON, Expiry, Material, TicketKeys};
 
@@ -45,42 +46,9 @@ pub(super) struct Tls {
 /// [`Tls`] for another image of the program: descriptors by their numbers.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct HandedTls {
-    bundles: BTreeMap<Generation, HandedBundle>,
+    bundles: BTreeMap<Generation, (i32, Vec<Expiry>)>,
     tickets: Option<(i32, Instant)>,
     look_at: Option<Instant>,
-}
-
-/// A [`Bundle`] for another image of the program.
-#[derive(Debug, Serialize, Deserialize)]
-struct HandedBundle {
-    memory: i32,
-    expiries: Vec<HandedExpiry>,
-}
-
-/// An [`Expiry`] for another image of the program, in seconds since 1970.
-#[derive(Debug, Serialize, Deserialize)]
-struct HandedExpiry {
-    file: String,
-    at: u64,
-}
-
-impl HandedBundle {
-    fn of(bundle: &Bundle) -> io::Result<Self> {
-        let expiry =
-            |expiry: &Expiry| HandedExpiry { file: expiry.file.clone(), at: seconds(expiry.at) };
-        let expiries = bundle.expiries().iter().map(expiry).collect();
-        Ok(Self { memory: exec::keep(bundle)?, expiries })
-    }
-
-    fn take_over(self) -> io::Result<Bundle> {
-        let expiry = |handed: HandedExpiry| {
-            // A time that does not fit is no time that an image has handed over.
-            let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(handed.at));
-            Ok(Expiry { file: handed.file, at: at.ok_or(io::ErrorKind::InvalidData)? })
-        };
-        let expiries = self.expiries.into_iter().map(expiry).collect::<io::Result<_>>()?;
-        Ok(Bundle::inherit(exec::inherited(self.memory)?, expiries))
-    }
 }
 
 impl Tls {
@@ -149,37 +117,43 @@ impl Tls {
         Some(Material { bundle, tickets: self.tickets.take()? })
     }
 
-    pub(super) fn hand_over(&self) -> io::Result<HandedTls> {
-        let bundle = |(generation, bundle): (&Generation, &Bundle)| {
-            Ok((*generation, HandedBundle::of(bundle)?))
+    pub(super) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> HandedTls {
+        let Self { bundles, tickets, look_at } = self;
+        let bundle = |(generation, bundle): (&Generation, &'a Bundle)| {
+            (*generation, (handover.add(bundle), bundle.expiries().to_vec()))
         };
-        let tickets =
-            |tickets: &TicketKeys| Ok::<_, io::Error>((exec::keep(tickets)?, tickets.rotate_at()));
-        Ok(HandedTls {
-            bundles: self.bundles.iter().map(bundle).collect::<io::Result<_>>()?,
-            tickets: self.tickets.as_ref().map(tickets).transpose()?,
-            look_at: self.look_at,
-        })
-    }
-
-    /// The next image did not come.
-    pub(super) fn keep_no_more(&self) {
-        self.bundles.values().for_each(exec::keep_no_more);
-        self.tickets.iter().for_each(exec::keep_no_more);
+        HandedTls {
+            bundles: bundles.iter().map(bundle).collect(),
+            tickets: tickets.as_ref().map(|keys| (handover.add(keys), keys.rotate_at())),
+            look_at: *look_at,
+        }
     }
 
     pub(super) fn take_over(handed: HandedTls) -> io::Result<Self> {
-        let bundle = |(generation, bundle): (Generation, HandedBundle)| {
-            Ok((generation, bundle.take_over()?))
+        let HandedTls { bundles, tickets, look_at } = handed;
+        let bundle = |(generation, (number, expiries))| {
+            Ok((generation, Bundle::inherit(exec::inherited(number)?, expiries)))
         };
-        let tickets = |(number, rotate_at): (i32, Instant)| {
+        let keys = |(number, rotate_at)| {
             Ok::<_, io::Error>(TicketKeys::inherit(exec::inherited(number)?, rotate_at))
         };
         Ok(Self {
-            bundles: handed.bundles.into_iter().map(bundle).collect::<io::Result<_>>()?,
-            tickets: handed.tickets.map(tickets).transpose()?,
-            look_at: handed.look_at,
+            bundles: bundles.into_iter().map(bundle).collect::<io::Result<_>>()?,
+            tickets: tickets.map(keys).transpose()?,
+            look_at,
         })
+    }
+}
+
+#[cfg(test)]
+impl Tls {
+    /// A certificate and keys that are not read.
+    pub(super) fn sample(bundle: std::os::fd::OwnedFd, tickets: std::os::fd::OwnedFd) -> Self {
+        let expiry = Expiry { file: "a.crt".to_owned(), at: SystemTime::UNIX_EPOCH };
+        let bundle = Bundle::inherit(bundle, vec![expiry]);
+        let look_at = Some(Instant::from_millis(9));
+        let tickets = Some(TicketKeys::inherit(tickets, Instant::from_millis(8)));
+        Self { bundles: BTreeMap::from([(Generation::FIRST, bundle)]), tickets, look_at }
     }
 }
 

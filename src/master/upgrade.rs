@@ -4,43 +4,30 @@
 //! reads what it would be handed, says through its channel that it could, and ends well. Any other
 //! program may end well, too; none says so. Then this image blocks every signal, writes what it knows
 //! to a file in memory, lets the descriptors live, and executes the path that it was started by. The
-//! new image is an ordinary start that finds the file instead of an empty desk; it adopts the workers,
-//! and replaces them as on a reload.
+//! new image is an ordinary start that finds this file: it takes over the workers, and replaces them as on
+//! a reload.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::handle::{ChildHandle, Worker};
-use super::metrics::Metrics;
-use super::pidfile::PidFile;
-use super::tls::{HandedTls, Tls};
-use super::victims::Victims;
-use super::{Master, SIGNALS, now};
+use super::lasting::{HandedLasting, Lasting};
+use super::{Master, SIGNALS};
 use crate::access_format::one_line;
-use crate::config::{AtStart, CHECK_VARIABLE, STATE_VARIABLE};
-use crate::control::{Control, HandedControl};
+use crate::config::{CHECK_VARIABLE, STATE_VARIABLE};
 use crate::embed::App;
-use crate::ids::{ChildId, Generation, Slot, SlotSet};
-use crate::listeners::{Handed, Listeners};
-use crate::logging::Rings;
+use crate::ids::Generation;
 use crate::logging::journal::{self, Journal};
-use crate::scoreboard::{SlotBoard, WorkerBoard};
-use crate::supervisor::Supervisor;
 use crate::supervisor::event::Event;
-use crate::sys::channel::{self, Lower, Upper};
-use crate::sys::exec::{self, FileId, Invocation};
+use crate::sys::channel::{self, Lower};
+use crate::sys::exec::{self, FileId, Handover, Invocation};
 use crate::sys::fork::{self, Blocked, InChild, SingleThreaded};
 use crate::sys::{process, signals};
-use crate::time::Instant;
-use crate::wire::{Order, Report};
+use crate::wire::Report;
 
 /// Names the descriptor that it answers through.
 const ANSWER_VARIABLE: &str = "FERRICORN_INTERNAL_ANSWER";
@@ -49,85 +36,24 @@ const ANSWER_VARIABLE: &str = "FERRICORN_INTERNAL_ANSWER";
 const TERMINAL_VARIABLE: &str = "FERRICORN_INTERNAL_NOHUP";
 /// Rises with every change to [`State`], to the supervisor's own types, to the messages between the
 /// master and its children, and to what lies where in the memory that they share.
-const STATE_VERSION: u32 = 19;
+const STATE_VERSION: u32 = 20;
 
 /// The state that one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct State {
+struct State {
     version: u32,
-    supervisor: Supervisor,
-    listeners: Handed,
-    tls: HandedTls,
-    counters: i32,
-    metrics: i32,
-    /// The listener of the stats process, with the address that the configuration names.
-    stats: Option<(SocketAddr, i32)>,
-    /// The memory and the bell of each.
-    rings: Vec<[i32; 2]>,
-    handles: Vec<HandedChild>,
-    armed: SlotSet,
-    pidfile: Option<(PathBuf, i32)>,
-    victims: Victims,
-    ready: Option<i32>,
+    lasting: HandedLasting,
+    former: Former,
+}
+
+/// The part of the state that the next image uses together with what it finds itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Former {
     /// The command of the next upgrade; `None` when it is no text.
-    path: Option<String>,
+    pub(crate) path: Option<String>,
     /// The configurations in use, as texts of files.
-    configs: BTreeMap<Generation, String>,
-    started: AtStart,
-    control: HandedControl,
-    journal: Journal,
-    /// When the server was started, in milliseconds since 1970.
-    began: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct HandedChild {
-    id: ChildId,
-    pid: i32,
-    /// Down and up.
-    channel: [i32; 2],
-    worker: Option<HandedWorker>,
-    ring: Option<usize>,
-    ended_at: Option<Instant>,
-    is_unheard: bool,
-    unsent: VecDeque<Order>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct HandedWorker {
-    slot: Slot,
-    generation: Generation,
-    board: i32,
-    entries: usize,
-}
-
-/// [`State`] with its descriptors taken over.
-#[derive(Debug)]
-pub(crate) struct Inheritance {
-    pub(super) supervisor: Supervisor,
-    pub(crate) listeners: Listeners,
-    pub(super) tls: Tls,
-    pub(crate) counters: SlotBoard,
-    pub(crate) metrics: Metrics,
-    pub(crate) rings: Rings,
-    pub(super) handles: Vec<ChildHandle>,
-    pub(super) armed: SlotSet,
-    pub(crate) pidfile: Option<PidFile>,
-    pub(super) victims: Victims,
-    pub(crate) ready: Option<File>,
-    pub(crate) path: Option<PathBuf>,
-    pub(super) configs: BTreeMap<Generation, String>,
-    pub(super) started: AtStart,
-    pub(super) control: Control,
+    pub(crate) configs: BTreeMap<Generation, String>,
     pub(crate) journal: Journal,
-    pub(super) began: SystemTime,
-}
-
-impl Inheritance {
-    /// The settings that take effect at a start only, as they are in force.
-    pub(crate) fn started(&self) -> &AtStart {
-        &self.started
-    }
 }
 
 /// Why this image was started.
@@ -138,7 +64,7 @@ pub(crate) enum Start {
     /// To say whether it could take over.
     Check(Question),
     /// To take over.
-    TakeOver(Box<Inheritance>),
+    TakeOver(Box<Lasting>, Former),
 }
 
 /// The question to an image: could it take over?
@@ -179,7 +105,10 @@ pub(crate) fn start(alone: &SingleThreaded) -> io::Result<Start> {
             Ok(Start::Check(Question { version, state, answer }))
         }
         (None, None) => Ok(Start::Afresh),
-        (None, Some(state)) => Ok(Start::TakeOver(Box::new(State::read(state)?.take_over()?))),
+        (None, Some(state)) => {
+            let State { version: _, lasting, former } = State::read(state)?;
+            Ok(Start::TakeOver(Box::new(Lasting::take_over(lasting)?), former))
+        }
     }
 }
 
@@ -232,13 +161,6 @@ impl Check {
     }
 }
 
-impl HandedWorker {
-    fn take_over(self) -> io::Result<Worker> {
-        let board = WorkerBoard::inherit(exec::inherited(self.board)?, self.entries)?;
-        Ok(Worker { slot: self.slot, generation: self.generation, board: board.into() })
-    }
-}
-
 impl State {
     /// # Errors
     /// `InvalidData` when it is another version's.
@@ -257,48 +179,6 @@ impl State {
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(state)
-    }
-
-    fn take_over(self) -> io::Result<Inheritance> {
-        let handle = |handed: HandedChild| {
-            let [down, up] = handed.channel;
-            let channel = Upper::inherit([exec::inherited(down)?, exec::inherited(up)?]);
-            let worker = handed.worker.map(HandedWorker::take_over).transpose()?;
-            let mut handle = ChildHandle::new(handed.id, handed.pid, channel, worker);
-            (handle.ended_at, handle.is_unheard) = (handed.ended_at, handed.is_unheard);
-            (handle.ring, handle.unsent) = (handed.ring, handed.unsent);
-            Ok::<_, io::Error>(handle)
-        };
-        let ring = |[memory, bell]: [i32; 2]| {
-            Ok::<_, io::Error>([exec::inherited(memory)?, exec::inherited(bell)?])
-        };
-        let rings: Vec<_> = self.rings.into_iter().map(ring).collect::<io::Result<_>>()?;
-        let pidfile = self.pidfile.map(|(path, number)| {
-            exec::inherited(number).map(|file| PidFile::inherit(path, File::from(file)))
-        });
-        let stats =
-            self.stats.map(|(bind, number)| Ok::<_, io::Error>((bind, exec::inherited(number)?)));
-        Ok(Inheritance {
-            supervisor: self.supervisor,
-            listeners: Listeners::take_over(self.listeners)?,
-            tls: Tls::take_over(self.tls)?,
-            counters: SlotBoard::inherit(exec::inherited(self.counters)?)?,
-            metrics: Metrics::inherit(exec::inherited(self.metrics)?, stats.transpose()?)?,
-            rings: Rings::inherit(rings),
-            handles: self.handles.into_iter().map(handle).collect::<io::Result<_>>()?,
-            armed: self.armed,
-            pidfile: pidfile.transpose()?,
-            victims: self.victims,
-            ready: self.ready.map(exec::inherited).transpose()?.map(File::from),
-            path: self.path.map(PathBuf::from),
-            configs: self.configs,
-            started: self.started,
-            control: Control::take_over(now(), self.control)?,
-            journal: self.journal,
-            began: SystemTime::UNIX_EPOCH
-                .checked_add(Duration::from_millis(self.began))
-                .unwrap_or(SystemTime::UNIX_EPOCH),
-        })
     }
 }
 
@@ -321,8 +201,7 @@ impl<A: App> Master<A> {
                 exec::replace_stderr(&check.said)?;
             }
             // It is shown what it would be handed, and none of it is given to it.
-            let state = self.hand_over()?;
-            self.keep_no_more();
+            let state = self.hand_over(&mut Handover::default())?;
             // From here on signals end it: the master's handlers would write to the master's pipe.
             self.signals.forget();
             signals::reset(&SIGNALS)?;
@@ -352,7 +231,7 @@ impl<A: App> Master<A> {
         self.take_signals();
         self.heed();
         self.step(Event::Tick);
-        let failed = self.supervisor.is_upgrading().then(|| self.replace_image());
+        let failed = self.lasting.supervisor.is_upgrading().then(|| self.replace_image());
         drop(blocked);
         if let Some(reason) = failed {
             self.step(Event::UpgradeFailed { reason });
@@ -368,7 +247,11 @@ impl<A: App> Master<A> {
         if checked.is_none() || checked != self.invocation.file().ok() {
             return format!("{path} has changed since its check");
         }
-        let handed = self.hand_over().and_then(|state| Ok((exec::keep(&state)?, state)));
+        let mut handover = Handover::default();
+        let handed = self.hand_over(&mut handover).and_then(|state| {
+            handover.keep()?;
+            Ok((exec::keep(&state)?, state))
+        });
         let error = match handed {
             Ok((number, _open)) => {
                 let state = (STATE_VARIABLE, number.to_string());
@@ -378,81 +261,20 @@ impl<A: App> Master<A> {
             }
             Err(error) => error,
         };
-        self.keep_no_more();
         format!("failed to execute {path}: {error}")
     }
 
-    fn hand_over(&self) -> io::Result<File> {
-        let worker = |worker: &Worker| {
-            Ok::<_, io::Error>(HandedWorker {
-                slot: worker.slot,
-                generation: worker.generation,
-                board: exec::keep(&*worker.board)?,
-                entries: worker.board.entries(),
-            })
-        };
-        let handle = |handle: &ChildHandle| {
-            let [down, up] = handle.channel.descriptors();
-            Ok(HandedChild {
-                id: handle.id,
-                pid: handle.pid(),
-                channel: [exec::keep(down)?, exec::keep(up)?],
-                worker: handle.worker.as_ref().map(worker).transpose()?,
-                ring: handle.ring,
-                ended_at: handle.ended_at,
-                is_unheard: handle.is_unheard,
-                unsent: handle.unsent.clone(),
-            })
-        };
-        let pidfile = self.pidfile.as_ref().map(|pidfile| {
-            exec::keep(pidfile.file()).map(|number| (pidfile.path().to_owned(), number))
-        });
-        let ready = self.ready.as_ref().map(exec::keep);
-        let stats = self.metrics.listener();
-        let stats = stats.map(|(bind, listener)| Ok::<_, io::Error>((bind, exec::keep(listener)?)));
-        let rings = self.rings.descriptors();
-        let rings = rings.map(|[memory, bell]| Ok([exec::keep(&memory)?, exec::keep(&bell)?]));
-        let state = State {
-            version: STATE_VERSION,
-            supervisor: self.supervisor.clone(),
-            listeners: self.listeners.hand_over()?,
-            tls: self.tls.hand_over()?,
-            counters: exec::keep(&*self.counters)?,
-            metrics: exec::keep(self.metrics.memory())?,
-            stats: stats.transpose()?,
-            rings: rings.collect::<io::Result<_>>()?,
-            handles: self.handles.iter().map(handle).collect::<io::Result<_>>()?,
-            armed: self.armed,
-            pidfile: pidfile.transpose()?,
-            victims: self.victims.clone(),
-            ready: ready.transpose()?,
+    /// Returns the state in a file in memory.
+    fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> io::Result<File> {
+        let configs = self.configs.iter();
+        let former = Former {
             path: self.invocation.path().to_str().map(str::to_owned),
-            configs: self.configs.iter().map(|(it, config)| (*it, config.hand_over())).collect(),
-            started: self.started.clone(),
-            control: self.control.hand_over()?,
+            configs: configs.map(|(number, config)| (*number, config.hand_over())).collect(),
             journal: journal::read(Journal::clone),
-            began: self
-                .began
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)),
         };
-        exec::memory_file("ferricorn-state", serde_json::to_string(&state)?.as_bytes())
-    }
-
-    fn keep_no_more(&self) {
-        self.listeners.keep_no_more();
-        self.tls.keep_no_more();
-        exec::keep_no_more(&*self.counters);
-        exec::keep_no_more(self.metrics.memory());
-        self.metrics.listener().inspect(|(_, listener)| exec::keep_no_more(*listener));
-        self.rings.descriptors().flatten().for_each(|descriptor| exec::keep_no_more(&descriptor));
-        for handle in &self.handles {
-            handle.channel.descriptors().into_iter().for_each(exec::keep_no_more);
-            handle.worker.iter().for_each(|worker| exec::keep_no_more(&*worker.board));
-        }
-        self.pidfile.iter().for_each(|pidfile| exec::keep_no_more(pidfile.file()));
-        self.ready.iter().for_each(exec::keep_no_more);
-        self.control.keep_no_more();
+        let lasting = self.lasting.hand_over(handover);
+        let state = State { version: STATE_VERSION, lasting, former };
+        exec::memory_file("ferricorn-state", &serde_json::to_vec(&state)?)
     }
 }
 

@@ -1,74 +1,61 @@
-//! The bytes that an image is handed that takes over: whatever they are, they are a state or refused.
+//! The state that an image hands over: taken over whole, and refused when it is damaged.
 
-use std::time::Duration;
+use std::mem::ManuallyDrop;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
-use crate::supervisor::policy::Policy;
+use crate::config::Config;
+use crate::ids::{ChildId, Slot};
+use crate::logging::Rings;
+use crate::master::handle::{ChildHandle, Worker};
+use crate::master::pidfile::PidFile;
+use crate::master::tls::Tls;
+use crate::scoreboard::WorkerBoard;
+use crate::sys::exec::Passed;
 use crate::time::Instant;
+use crate::wire::Order;
 
-/// The text of a state that has something of everything.
-fn written() -> String {
-    let policy = Policy {
-        workers: 2,
-        workers_max: Slot::MAX,
-        graceful_timeout: Duration::from_secs(30),
-        announce: Duration::ZERO,
-        boot_timeout: Duration::from_secs(60),
-        stall_timeout: Duration::ZERO,
-        max_lifetime: Duration::ZERO,
-        max_memory: 1 << 30,
-        stats: true,
-        extensible: false,
-    };
-    let mut supervisor = Supervisor::new(policy, 7);
-    let _orders = supervisor.handle(Instant::from_millis(5), Event::Started);
-    let worker = json!({ "slot": 1, "generation": 1, "board": 9, "entries": 1000 });
-    let unsent = [Order::Drain, Order::Close { address: 1 }];
-    let handle = json!({
-        "id": 3, "pid": 70, "channel": [8, 15], "worker": worker, "ring": 2, "ended_at": 7,
-        "is_unheard": false,
-        "unsent": unsent,
-    });
-    let state = json!({
-        "version": STATE_VERSION,
-        "supervisor": supervisor,
-        "listeners": {
-            "addresses": [null], "slots": 2, "bells": [4, 5], "relays": [[17, 18], [19, 20]], "passed": [14],
-        },
-        "tls": {
-            "bundles": { "1": { "memory": 16, "expiries": [{ "file": "a.crt", "at": 4 }] } },
-            "tickets": [17, 9],
-            "look_at": 9,
-        },
-        "counters": 6,
-        "metrics": 16,
-        "stats": ["127.0.0.1:9464", 17],
-        "rings": [[10, 11]],
-        "handles": [handle],
-        "armed": SlotSet::EMPTY,
-        "pidfile": ["/run/pid", 12],
-        "victims": Victims::new(Some(3)),
-        "ready": 13,
-        "path": "/usr/bin/ferricorn",
-        "configs": { "1": "workers = 2" },
-        "started": { "user": "" },
-        "control": {
-            "listener": 16,
-            "file": { "path": "/run/control", "id": [1, 2] },
-            "clients": [{
-                "id": 4, "stream": 17, "input": [], "output": [10],
-                "feed": { "Events": { "cursor": 2, "end": null } },
-            }],
-            "next": 5,
-        },
-        "journal": { "next": 0, "records": [], "bytes": 0 },
-        "began": 1,
-    });
-    state.to_string()
+/// A state that has something of everything.
+fn lasting() -> Lasting {
+    let text = "bind = ['127.0.0.1:0']\nworkers = 2\nstats.bind = '127.0.0.1:0'\n";
+    let config = Config::from_toml(text, &[]).expect("the settings are right");
+    let file = || exec::memory_file("ferricorn-test", b"").expect("there is memory");
+    let mut rings = Rings::new().expect("there is memory");
+    let opened = Lasting::open(&config, (&[], Passed::default()), Some(file()), &mut rings);
+    let mut lasting = opened.expect("the ports are free");
+    lasting.metrics.settle(&config);
+    lasting.tls = Tls::sample(file().into(), file().into());
+    lasting.pidfile = Some(PidFile::inherit("/run/ferricorn.pid".into(), file()));
+    let _orders = lasting.supervisor.handle(Instant::from_millis(5), Event::Started);
+    let (slot, generation) = (Slot::new(1), Generation::FIRST);
+    let board = WorkerBoard::new(2).expect("there is memory").into();
+    let (channel, _child) = channel::pair().expect("there are descriptors");
+    let worker = Some(Worker { slot, generation, board });
+    let mut handle = ChildHandle::new(ChildId(3), 70, channel, worker);
+    handle.unsent.extend([Order::Drain, Order::Close { address: 1 }]);
+    (handle.ring, handle.ended_at, handle.is_unheard) =
+        (Some(2), Some(Instant::from_millis(7)), true);
+    lasting.handles.push(handle);
+    lasting.armed.insert(slot);
+    lasting
 }
+
+/// The text of the state that is handed over with this.
+fn written(lasting: &Lasting) -> String {
+    let former = Former {
+        path: Some("/usr/bin/ferricorn".to_owned()),
+        configs: BTreeMap::from([(Generation::FIRST, "workers = 2".to_owned())]),
+        journal: Journal::default(),
+    };
+    let lasting = lasting.hand_over(&mut Handover::default());
+    let state = State { version: STATE_VERSION, lasting, former };
+    serde_json::to_string(&state).expect("it is text")
+}
+
+/// Such a text; its descriptors are closed.
+static WRITTEN: LazyLock<String> = LazyLock::new(|| written(&lasting()));
 
 /// The text, most often damaged: what is drawn at random never comes as far as a state.
 fn nearly_written() -> impl Strategy<Value = Vec<u8>> {
@@ -79,7 +66,7 @@ fn nearly_written() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![3 => piece.prop_map(|piece| piece.as_bytes().to_vec()), 1 => bytes];
     let damage = (any::<prop::sample::Index>(), 0..4_usize, written_in);
     let damages = prop::collection::vec(damage, 0..4);
-    (Just(written()), damages, 0..20).prop_map(|(text, damages, cut)| {
+    (Just(WRITTEN.clone()), damages, 0..20).prop_map(|(text, damages, cut)| {
         let mut text = text.into_bytes();
         for (at, length, instead) in damages {
             let at = at.index(text.len());
@@ -93,10 +80,19 @@ fn nearly_written() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn a_state_is_read_and_one_of_another_version_is_not() {
-    let state = State::parse(written().as_bytes()).unwrap();
-    assert_eq!((state.handles.len(), state.handles[0].unsent.len()), (1, 2));
-    let older = written().replace(&format!("\"version\":{STATE_VERSION}"), "\"version\":1");
+fn state_is_taken_over_as_it_was_handed_over() {
+    let before = lasting();
+    let text = written(&before);
+    // As over execve(2): the numbers live on, their owners do not.
+    let _lives_on = ManuallyDrop::new(before);
+    let state = State::parse(text.as_bytes()).expect("it is of this version");
+    assert_eq!(written(&Lasting::take_over(state.lasting).expect("they are open")), text);
+}
+
+#[test]
+fn state_of_another_version_is_refused() {
+    let version = format!("\"version\":{STATE_VERSION}");
+    let older = WRITTEN.replace(&version, "\"version\":1");
     let error = State::parse(older.as_bytes()).unwrap_err();
     assert_eq!(
         (error.kind(), &*error.to_string()),

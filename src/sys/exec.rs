@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -141,7 +141,7 @@ impl FileId {
     }
 }
 
-/// Lets a descriptor live on in the next image, and answers its number.
+/// Keeps a descriptor open in the next image, and returns its number.
 ///
 /// # Errors
 /// The error of fcntl(2).
@@ -150,10 +150,33 @@ pub(crate) fn keep(descriptor: &impl AsFd) -> io::Result<i32> {
     Ok(descriptor.as_fd().as_raw_fd())
 }
 
-/// Takes a kept descriptor back: the next image did not come.
-pub(crate) fn keep_no_more(descriptor: &impl AsFd) {
-    // An open descriptor always has this flag.
-    let _cannot_fail = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+/// The list of the descriptors that the next image takes over, each by its number.
+#[derive(Debug, Default)]
+pub(crate) struct Handover<'a>(Vec<BorrowedFd<'a>>);
+
+impl<'a> Handover<'a> {
+    /// Lists a descriptor, and returns its number.
+    pub(crate) fn add(&mut self, descriptor: &'a impl AsFd) -> i32 {
+        self.0.push(descriptor.as_fd());
+        descriptor.as_fd().as_raw_fd()
+    }
+
+    /// Keeps all of them open in the next image, until this list is dropped.
+    ///
+    /// # Errors
+    /// The error of fcntl(2).
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        self.0.iter().try_for_each(|descriptor| keep(descriptor).map(drop))
+    }
+}
+
+impl Drop for Handover<'_> {
+    fn drop(&mut self) {
+        for descriptor in &self.0 {
+            // An open descriptor always has this flag.
+            let _cannot_fail = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+    }
 }
 
 /// The flags of the descriptor with this number; `None` when none is open.

@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use super::legacy::Legacy;
 use super::{Consumer, Next, Producer};
 use crate::sys::bell::Bell;
+use crate::sys::exec::{self, Handover};
 use crate::sys::process;
 use crate::sys::shared::{Mapping, Memory};
 
@@ -70,11 +71,20 @@ impl Rings {
         Ok(Self(vec![Shared::new()?]))
     }
 
-    /// The rings that an earlier image has made: the memory and the bell of each.
-    pub(crate) fn inherit(rings: impl IntoIterator<Item = [OwnedFd; 2]>) -> Self {
-        let mut these = Self(Vec::new());
-        rings.into_iter().for_each(|ring| these.add(ring));
-        these
+    /// Returns the memory and the bell of each.
+    pub(crate) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> Vec<[i32; 2]> {
+        let ring = |ring: &'a Shared| [handover.add(&ring.memory), handover.add(&ring.bell)];
+        self.0.iter().map(ring).collect()
+    }
+
+    /// # Errors
+    /// When a descriptor is not open.
+    pub(crate) fn take_over(handed: Vec<[i32; 2]>) -> io::Result<Self> {
+        let mut rings = Self::default();
+        for [memory, bell] in handed {
+            rings.add([exec::inherited(memory)?, exec::inherited(bell)?]);
+        }
+        Ok(rings)
     }
 
     /// Takes another one, which gets the next place.
@@ -82,7 +92,7 @@ impl Rings {
         self.0.push(Shared { memory: memory.into(), bell: bell.into() });
     }
 
-    /// The memory and the bell of each, for the next image and for the logger.
+    /// The memory and the bell of each, for the logger.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = [BorrowedFd<'_>; 2]> {
         self.0.iter().map(|ring| [ring.memory.as_fd(), ring.bell.as_fd()])
     }
@@ -160,7 +170,9 @@ impl Rings {
     /// The same rings in another process's hands.
     pub(crate) fn copy(&self) -> Self {
         let owned = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().expect("there are descriptors");
-        Self::inherit(self.descriptors().map(|ring| ring.map(owned)))
+        let mut copy = Self::default();
+        self.descriptors().for_each(|ring| copy.add(ring.map(owned)));
+        copy
     }
 }
 
