@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Error;
-use super::resolve::Entry;
+use super::resolve::SettingValue;
 use super::sources::{FileSource, Sources};
 use super::{Config, keep};
 
@@ -26,7 +26,7 @@ const OWN_AT_START: [&str; 9] = [
 /// The settings that take effect at a start only.
 impl Config {
     pub(crate) fn at_start(&self) -> AtStart {
-        let shown = |entry: &Entry| {
+        let shown = |entry: &SettingValue| {
             (entry.setting.key.to_owned(), entry.value.shown(entry.setting.secrecy))
         };
         self.settings.restart_only().map(shown).collect()

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::problem::{Origin, Problems};
-use super::resolve::Entry;
+use super::resolve::SettingValue;
 use super::setting::Setting;
 use super::sources::{ARGUMENTS_VARIABLE, Sources};
 use super::table::Table;
@@ -49,7 +49,7 @@ pub(super) fn read(
     sources: &Sources,
     table: &Table,
     problems: &mut Problems,
-) -> Vec<Entry> {
+) -> Vec<SettingValue> {
     let mut layer = Layer { variables, sources, problems, entries: Vec::new() };
     for setting in table.settings() {
         layer.setting(setting);
@@ -65,7 +65,7 @@ struct Layer<'a> {
     variables: &'a [Variable],
     sources: &'a Sources,
     problems: &'a mut Problems,
-    entries: Vec<Entry>,
+    entries: Vec<SettingValue>,
 }
 
 impl Layer<'_> {
@@ -127,7 +127,7 @@ impl Layer<'_> {
         origin: Origin,
     ) {
         match value {
-            Ok(value) => self.entries.push(Entry { setting, value, origin }),
+            Ok(value) => self.entries.push(SettingValue { setting, value, origin }),
             Err(error) => self.problems.add_for(&origin.place(), setting, error),
         }
     }

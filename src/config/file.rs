@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Origin, Problems};
-use super::resolve::Entry;
+use super::resolve::SettingValue;
 use super::table::{Stranger, Table};
 use super::value::{Written, quote};
 
 /// The content of a file.
 pub(super) struct Contents {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<SettingValue>,
     /// Tables that were not read: where each one is, and its name.
     pub(super) strangers: Vec<(Origin, String)>,
 }
@@ -64,7 +64,7 @@ impl Reader<'_> {
             match setting.read_written(written(value), || describe(value)) {
                 Ok(value) => {
                     let origin = self.origin(line);
-                    self.contents.entries.push(Entry { setting, value, origin });
+                    self.contents.entries.push(SettingValue { setting, value, origin });
                 }
                 Err(error) => self.found.push((line, format!("{key}: {error}"))),
             }

@@ -4,7 +4,7 @@
 use serde_json::Value as Json;
 
 use super::problem::{Origin, Problems};
-use super::resolve::Entry;
+use super::resolve::SettingValue;
 use super::table::{Stranger, Table};
 pub(super) use super::value::json_text as toml_text;
 use super::value::{Written, quote};
@@ -15,7 +15,7 @@ const UNREADABLE: &str = "expected a line like workers = 4 or log.level = \"info
 
 /// The content of a file.
 pub(super) struct Contents {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<SettingValue>,
     /// Tables that were not read: where each one is, and its name.
     pub(super) strangers: Vec<(Origin, String)>,
 }
@@ -60,7 +60,7 @@ impl Contents {
         }
         let value = value(&json, |written| setting.read_written(written, || describe(&json)));
         let value = value.map_err(|error| format!("{key}: {error}"))?;
-        self.entries.push(Entry { setting, value, origin });
+        self.entries.push(SettingValue { setting, value, origin });
         Ok(())
     }
 }

@@ -49,7 +49,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use self::problem::{Origin, Problems};
-use self::resolve::{Entry, Resolved};
+use self::resolve::{Resolved, SettingValue};
 use self::setting::Setting;
 use self::sources::{FileSource, Sources};
 use self::value::Value;
@@ -257,7 +257,7 @@ impl Config {
     /// JSON has it, which programs without the feature `toml` read, too. Secrets are in it.
     pub(crate) fn hand_over(&self) -> String {
         let shown = |binds: &[Bind]| Value::List(binds.iter().map(Bind::to_string).collect());
-        let line = |entry: &Entry| {
+        let line = |entry: &SettingValue| {
             let value = match entry.setting.key {
                 "bind" => shown(&self.bind),
                 "tls.bind" => shown(&self.tls.bind),

@@ -15,7 +15,7 @@ use super::{env_file, environment, file};
 
 /// A value that a layer gives to a setting.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(super) struct SettingValue {
     pub(super) setting: &'static Setting,
     pub(super) value: Value,
     pub(super) origin: Origin,
@@ -24,14 +24,14 @@ pub(super) struct Entry {
 /// Every setting's value and origin, in the table's order.
 #[derive(Clone)]
 pub(super) struct Resolved {
-    entries: Vec<Entry>,
+    entries: Vec<SettingValue>,
     /// The `env_file`'s variables, in its order.
     pub(super) env_file: Vec<(String, String)>,
     /// Tables of the file that were not read: where each one is, and its name.
     pub(super) strangers: Vec<(Origin, String)>,
 }
 
-impl Entry {
+impl SettingValue {
     /// Returns true if it is what it would be without any source.
     pub(super) fn is_default(&self) -> bool {
         self.setting.read_text(self.setting.default).is_ok_and(|default| default == self.value)
@@ -74,14 +74,18 @@ pub(super) fn resolve(sources: &Sources, problems: &mut Problems) -> Resolved {
 
 /// The value that a command implies, below every layer: `run -- COMMAND` is for any program, and many send
 /// no `READY=1`.
-fn implied(sources: &Sources, table: &Table) -> Option<Entry> {
+fn implied(sources: &Sources, table: &Table) -> Option<SettingValue> {
     let command = sources.flags.iter().find(|flag| flag.name == sources::RUN)?;
     let setting = table.find("program.ready")?;
     let value = setting.read_text("auto").ok()?;
-    Some(Entry { setting, value, origin: Origin::CommandLine { flag: command.name.clone() } })
+    Some(SettingValue {
+        setting,
+        value,
+        origin: Origin::CommandLine { flag: command.name.clone() },
+    })
 }
 
-fn read_flags(sources: &Sources, table: &Table, problems: &mut Problems) -> Vec<Entry> {
+fn read_flags(sources: &Sources, table: &Table, problems: &mut Problems) -> Vec<SettingValue> {
     let mut entries = Vec::new();
     for flag in &sources.flags {
         let Some(setting) = table.find(flag.key) else {
@@ -99,7 +103,7 @@ fn read_flags(sources: &Sources, table: &Table, problems: &mut Problems) -> Vec<
                 {
                     problems.add_for(&origin.place(), setting, error);
                 }
-                entries.push(Entry { setting, value, origin });
+                entries.push(SettingValue { setting, value, origin });
             }
             // Of a text that means nothing it is not known whether it holds a password.
             Err(error) => problems.add_for(&origin.place(), setting, error),
@@ -130,7 +134,7 @@ pub(super) fn holds_password(text: &str) -> bool {
 }
 
 fn read_env_file(
-    entry: &Entry,
+    entry: &SettingValue,
     sources: &Sources,
     problems: &mut Problems,
 ) -> Vec<environment::Variable> {
@@ -152,14 +156,14 @@ impl Resolved {
         let mut entries = Vec::new();
         for setting in table.settings() {
             match setting.read_text(setting.default) {
-                Ok(value) => entries.push(Entry { setting, value, origin: Origin::Default }),
+                Ok(value) => entries.push(SettingValue { setting, value, origin: Origin::Default }),
                 Err(error) => problems.add_for("the default", setting, error),
             }
         }
         Self { entries, env_file: Vec::new(), strangers: Vec::new() }
     }
 
-    fn put(&mut self, layer: Vec<Entry>) {
+    fn put(&mut self, layer: Vec<SettingValue>) {
         for new in layer {
             let old = self.entries.iter_mut().find(|old| old.setting.key == new.setting.key);
             if let Some(old) = old {
@@ -168,11 +172,11 @@ impl Resolved {
         }
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[SettingValue] {
         &self.entries
     }
 
-    fn entry(&self, key: &str) -> &Entry {
+    fn entry(&self, key: &str) -> &SettingValue {
         let entry = self.entries.iter().find(|entry| entry.setting.key == key);
         entry.unwrap_or_else(|| panic!("the table has no setting {key:?}"))
     }
@@ -197,7 +201,7 @@ impl Resolved {
     }
 
     /// The settings that take effect at a start only.
-    pub(super) fn restart_only(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn restart_only(&self) -> impl Iterator<Item = &SettingValue> {
         self.entries.iter().filter(|entry| entry.setting.effect == Effect::Restart)
     }
 
@@ -289,7 +293,7 @@ impl Resolved {
 /// Not derived: secrets are masked.
 impl fmt::Debug for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |entry: &Entry| entry.value.shown(entry.setting.secrecy);
+        let shown = |entry: &SettingValue| entry.value.shown(entry.setting.secrecy);
         f.debug_map()
             .entries(self.entries.iter().map(|entry| (entry.setting.key, shown(entry))))
             .finish()

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::events::ListenerEvent;
-use super::{Address, Listeners, Noted, Place, Relay, Sockets};
+use super::{Address, Bound, Listeners, Noted, Relay, Sockets};
 use crate::logging;
 use crate::sys::sink::Sink;
 use crate::sys::socket;
@@ -46,7 +46,7 @@ impl Listeners {
         self.relays.iter_mut().for_each(Relay::end);
         self.addresses.iter_mut().flatten().for_each(Address::retire);
         let is_shared = |address: &Address| {
-            matches!((&address.place, &address.sockets), (Place::Tcp(_), Sockets::Shared(_)))
+            matches!((&address.bound, &address.sockets), (Bound::Tcp(_), Sockets::Shared(_)))
         };
         let has_programs = self.addresses.iter().flatten().any(is_shared);
         self.close_at = Some(now.after(if has_programs { PROGRAMS } else { HANDSHAKES }));
@@ -54,9 +54,9 @@ impl Listeners {
 }
 
 impl Address {
-    pub(super) fn new(bind: Option<String>, place: Place, sockets: Sockets) -> Self {
+    pub(super) fn new(bind: Option<String>, bound: Bound, sockets: Sockets) -> Self {
         let (sink, noted, said_at) = (None, Noted::default(), [None; 3]);
-        Self { bind, place, sockets, sink, noted, said_at }
+        Self { bind, bound, sockets, sink, noted, said_at }
     }
 
     /// Every socket of the address.
@@ -70,15 +70,15 @@ impl Address {
     /// Connections that wait at an address of our own.
     fn waiting(&self) -> u32 {
         let length = |socket: &OwnedFd| socket::queue_length(socket.as_fd()).unwrap_or(0);
-        match &self.place {
-            Place::Tcp(_) => self.sockets().iter().map(length).sum(),
-            Place::Unix { .. } | Place::Inherited { .. } => 0,
+        match &self.bound {
+            Bound::Tcp(_) => self.sockets().iter().map(length).sum(),
+            Bound::Unix { .. } | Bound::Inherited { .. } => 0,
         }
     }
 
     /// No new client may connect.
     pub(super) fn retire(&mut self) {
-        if let (Place::Tcp(local), [first, further @ ..]) = (&self.place, self.sockets()) {
+        if let (Bound::Tcp(local), [first, further @ ..]) = (&self.bound, self.sockets()) {
             let members = u32::try_from(1 + further.len()).unwrap_or(u32::MAX);
             match Sink::open(*local, first.as_fd(), members) {
                 Ok(sink) => self.sink = Some(sink),
@@ -95,7 +95,7 @@ impl Address {
     /// Closes the listeners for every process that holds them: new clients are refused at once. What was
     /// inherited is left to the process that has opened it.
     fn refuse(&mut self) {
-        if let Place::Tcp(_) = &self.place {
+        if let Bound::Tcp(_) = &self.bound {
             for socket in self.sockets() {
                 // It may be closed by now.
                 let _closed = socket::stop_listening(socket.as_fd());
@@ -106,7 +106,7 @@ impl Address {
 
     /// Removes the file of a unix socket of ours.
     pub(super) fn remove_file(&self) {
-        if let Place::Unix { path, file: Some(file) } = &self.place
+        if let Bound::Unix { path, file: Some(file) } = &self.bound
             && socket::file_id(path) == Some(*file)
         {
             // Not when another file was put there. A stale one is no obstacle to the next.

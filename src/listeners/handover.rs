@@ -4,14 +4,14 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, Listeners, Place, Relay, Sockets};
+use super::{Address, Bound, Listeners, Relay, Sockets};
 use crate::sys::bell::Bell;
 use crate::sys::exec::{self, Handover, Passed};
 
 /// [`Listeners`] for another image of the program: descriptors by their numbers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct HandedListeners {
-    addresses: Vec<Option<(Option<String>, Place, HandedSockets)>>,
+    addresses: Vec<Option<(Option<String>, Bound, HandedSockets)>>,
     slots: u16,
     bells: Vec<i32>,
     /// Both ends of each.
@@ -34,7 +34,7 @@ impl Listeners {
             Sockets::Shared(socket) => HandedSockets::Shared(handover.add(socket)),
         };
         let mut address = |address: &'a Address| {
-            (address.bind.clone(), address.place.clone(), sockets(&address.sockets))
+            (address.bind.clone(), address.bound.clone(), sockets(&address.sockets))
         };
         let addresses = self.addresses.iter().map(|slot| slot.as_ref().map(&mut address)).collect();
         HandedListeners {
@@ -58,7 +58,7 @@ impl Listeners {
             HandedSockets::Shared(number) => exec::inherited(number).map(Sockets::Shared),
         };
         let address =
-            |(bind, place, handed)| Ok::<_, io::Error>(Address::new(bind, place, sockets(handed)?));
+            |(bind, bound, handed)| Ok::<_, io::Error>(Address::new(bind, bound, sockets(handed)?));
         let addresses = addresses.into_iter().map(|handed| handed.map(address).transpose());
         let bells = bells.into_iter().map(|number| exec::inherited(number).map(Bell::from));
         let relays = relays.into_iter().map(Relay::take_over);

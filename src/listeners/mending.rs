@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::events::ListenerEvent;
-use super::{Address, Listeners, Place, Sockets, open};
+use super::{Address, Bound, Listeners, Sockets, open};
 use crate::config::Config;
 use crate::ids::SlotSet;
 use crate::logging;
@@ -89,7 +89,7 @@ impl Address {
 
     /// Returns true if a socket of ours has an option that it was not opened with.
     fn is_altered(&self) -> bool {
-        let (Place::Tcp(local), Sockets::PerSlot(sockets)) = (&self.place, &self.sockets) else {
+        let (Bound::Tcp(local), Sockets::PerSlot(sockets)) = (&self.bound, &self.sockets) else {
             return false;
         };
         // Where no socket can be opened to compare them with, they are looked at again.
@@ -119,18 +119,18 @@ impl Address {
         for socket in self.sockets().iter().filter(|_| !config.program.is_set()) {
             socket::wait_no_more(socket.as_fd())?;
         }
-        match (harm, &self.place) {
+        match (harm, &self.bound) {
             (Harm::Blocking, _) => return Ok(false),
-            (Harm::Altered, Place::Tcp(local)) => return self.renew(*local, config.backlog),
+            (Harm::Altered, Bound::Tcp(local)) => return self.renew(*local, config.backlog),
             (Harm::Altered | Harm::Closed, _) => {}
         }
-        let local = match &self.place {
-            Place::Tcp(local) | Place::Inherited { address: Some(local), .. } => *local,
-            Place::Unix { path, .. } => {
-                (self.place, self.sockets) = open::unix(&path.clone(), config)?;
+        let local = match &self.bound {
+            Bound::Tcp(local) | Bound::Inherited { address: Some(local), .. } => *local,
+            Bound::Unix { path, .. } => {
+                (self.bound, self.sockets) = open::unix(&path.clone(), config)?;
                 return Ok(true);
             }
-            Place::Inherited { address: None, .. } => {
+            Bound::Inherited { address: None, .. } => {
                 return Err(io::Error::other("the process that has opened it must open it anew"));
             }
         };

@@ -70,7 +70,7 @@ struct Address {
     /// The name in the configuration; `None` when a service manager has passed it, and the
     /// configuration's addresses do not count.
     bind: Option<String>,
-    place: Place,
+    bound: Bound,
     sockets: Sockets,
     /// Where new connections end once the address is let go.
     sink: Option<Sink>,
@@ -81,7 +81,7 @@ struct Address {
 
 /// Where an address is, once it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Place {
+enum Bound {
     Tcp(SocketAddr),
     /// Our own file, with its device and inode.
     Unix {
@@ -313,7 +313,7 @@ impl Listeners {
         let next = usize::from(self.slots);
         let lacking = (0..).zip(&self.addresses).filter_map(|(at, address)| match address {
             Some(Address {
-                place: Place::Tcp(local), sockets: Sockets::PerSlot(sockets), ..
+                bound: Bound::Tcp(local), sockets: Sockets::PerSlot(sockets), ..
             }) if sockets.len() == next => Some((at, *local, sockets.first()?)),
             Some(_) | None => None,
         });
@@ -472,25 +472,26 @@ fn overlapping<'a>(
     addresses: impl IntoIterator<Item = &'a Address>,
 ) -> Option<SocketAddr> {
     let BindAddress::Tcp(new) = &bind.address else { return None };
-    addresses.into_iter().find_map(|address| match &address.place {
-        Place::Tcp(own) => {
+    addresses.into_iter().find_map(|address| match &address.bound {
+        Bound::Tcp(own) => {
             let mut sockets = address.sockets().iter();
             let v6_only = sockets.next().is_some_and(|first| socket::is_v6_only(first.as_fd()));
             let own_families = if v6_only { Families::V6Only } else { Families::Default };
             open::overlaps((*new, families), (*own, own_families)).then_some(*own)
         }
-        Place::Unix { .. } | Place::Inherited { .. } => None,
+        Bound::Unix { .. } | Bound::Inherited { .. } => None,
     })
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.noted.is_tls { "https" } else { "http" };
-        match &self.place {
-            Place::Tcp(address) => write!(f, "{scheme}://{address}"),
-            Place::Unix { path, .. } => write!(f, "unix:{}", path.display()),
-            Place::Inherited { address: Some(address), .. } => write!(f, "{scheme}://{address}"),
-            Place::Inherited { number, address: None } => write!(f, "fd://{number}"),
+        match &self.bound {
+            Bound::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+            Bound::Tcp(address) | Bound::Inherited { address: Some(address), .. } => {
+                write!(f, "{scheme}://{address}")
+            }
+            Bound::Inherited { number, address: None } => write!(f, "fd://{number}"),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::{Address, Listeners, Place, open};
+use super::{Address, Bound, Listeners, open};
 use crate::config::{Bind, BindAddress, Config};
 
 /// The properties of addresses by the configuration that was noted last.
@@ -57,23 +57,23 @@ impl Listeners {
     /// The local address of every connection of this address; `None` where they have different ones, or
     /// none. A socket that was inherited may have options that ours have not (ip(7), `IP_TRANSPARENT`).
     pub(crate) fn local(&self, number: u16) -> Option<SocketAddr> {
-        match self.addresses.get(usize::from(number))?.as_ref()?.place {
-            Place::Tcp(local) => Some(local).filter(|local| !local.ip().is_unspecified()),
-            Place::Unix { .. } | Place::Inherited { .. } => None,
+        match self.addresses.get(usize::from(number))?.as_ref()?.bound {
+            Bound::Tcp(local) => Some(local).filter(|local| !local.ip().is_unspecified()),
+            Bound::Unix { .. } | Bound::Inherited { .. } => None,
         }
     }
 
     /// Returns true if a connection of this address may have this local address, which is `None` on a unix
     /// socket; `None` where the address is not open.
     pub(crate) fn may_have(&self, number: u16, local: Option<SocketAddr>) -> Option<bool> {
-        Some(match &self.addresses.get(usize::from(number))?.as_ref()?.place {
-            Place::Tcp(own) => local.is_some_and(|local| {
+        Some(match &self.addresses.get(usize::from(number))?.as_ref()?.bound {
+            Bound::Tcp(own) => local.is_some_and(|local| {
                 let is_everywhere = own.ip().is_unspecified();
                 let is_there = || own.ip().to_canonical() == local.ip().to_canonical();
                 own.port() == local.port() && (is_everywhere || is_there())
             }),
-            Place::Unix { .. } => local.is_none(),
-            Place::Inherited { address, .. } => address.is_some() == local.is_some(),
+            Bound::Unix { .. } => local.is_none(),
+            Bound::Inherited { address, .. } => address.is_some() == local.is_some(),
         })
     }
 
@@ -99,8 +99,8 @@ impl Address {
 
     fn speaks_tls(&self, config: &Config) -> bool {
         let binds = &config.tls.bind;
-        match &self.place {
-            Place::Tcp(_) | Place::Inherited { address: Some(_), .. } if binds.is_empty() => true,
+        match &self.bound {
+            Bound::Tcp(_) | Bound::Inherited { address: Some(_), .. } if binds.is_empty() => true,
             _ => binds.iter().any(|bind| self.is_of(bind, config)),
         }
     }
@@ -108,14 +108,14 @@ impl Address {
     /// Returns true if it is opened for this bind, or is that of a service manager which this bind names
     /// by number or by address.
     fn is_of(&self, bind: &Bind, config: &Config) -> bool {
-        match (&self.place, &self.bind) {
+        match (&self.bound, &self.bind) {
             (_, Some(name)) => open::identity(bind, config) == *name,
-            (Place::Inherited { number, address }, None) => match &bind.address {
+            (Bound::Inherited { number, address }, None) => match &bind.address {
                 BindAddress::Fd(fd) => fd == number,
                 BindAddress::Tcp(tcp) => *address == Some(*tcp),
                 BindAddress::Unix(_) => false,
             },
-            (Place::Tcp(_) | Place::Unix { .. }, None) => false,
+            (Bound::Tcp(_) | Bound::Unix { .. }, None) => false,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use super::{Address, Place, Sockets};
+use super::{Address, Bound, Sockets};
 use crate::config::Error;
 use crate::config::{Bind, BindAddress, Config};
 use crate::sys::exec::Passed;
@@ -72,20 +72,20 @@ pub(super) fn address(
             inherited(*number, take(*number, passed).map_err(Refusal::Other)?)
         }
     };
-    let (place, sockets) = opened.map_err(|error| match refusal(bind, &error) {
+    let (bound, sockets) = opened.map_err(|error| match refusal(bind, &error) {
         why if socket::is_absence(&error) => Refusal::Absent(why),
         why => Refusal::Other(why),
     })?;
     suit_programs(&sockets, config).map_err(|error| Refusal::Other(refusal(bind, &error)))?;
-    Ok(Address::new(Some(identity(bind, config)), place, sockets))
+    Ok(Address::new(Some(identity(bind, config)), bound, sockets))
 }
 
 /// Takes over a socket that a service manager has passed.
 pub(super) fn passed(number: i32, config: &Config, passed: &mut Passed) -> Result<Address, Error> {
     let refuse = |error: io::Error| refusal(&BindAddress::Fd(number).into(), &error);
-    let (place, sockets) = inherited(number, take(number, passed)?).map_err(refuse)?;
+    let (bound, sockets) = inherited(number, take(number, passed)?).map_err(refuse)?;
     suit_programs(&sockets, config).map_err(refuse)?;
-    Ok(Address::new(None, place, sockets))
+    Ok(Address::new(None, bound, sockets))
 }
 
 /// Makes a socket what programs expect that inherit one: its accept(2) waits. A program may change that.
@@ -103,10 +103,10 @@ fn shared_tcp(
     address: SocketAddr,
     families: Families,
     backlog: u32,
-) -> io::Result<(Place, Sockets)> {
+) -> io::Result<(Bound, Sockets)> {
     let listener = socket::listen_families(address, families, Join::First, backlog)?;
     let local = listener.local_addr()?;
-    Ok((Place::Tcp(local), Sockets::Shared(listener.into())))
+    Ok((Bound::Tcp(local), Sockets::Shared(listener.into())))
 }
 
 fn tcp(
@@ -114,7 +114,7 @@ fn tcp(
     families: Families,
     slots: u16,
     backlog: u32,
-) -> io::Result<(Place, Sockets)> {
+) -> io::Result<(Bound, Sockets)> {
     let first = socket::listen_families(address, families, Join::First, backlog)?;
     // With port 0 the others must join the port that the first was given.
     let local = first.local_addr()?;
@@ -123,10 +123,10 @@ fn tcp(
         let further = socket::listen_beside(sockets[0].as_fd(), local, backlog)?;
         sockets.push(further.into());
     }
-    Ok((Place::Tcp(local), Sockets::PerSlot(sockets)))
+    Ok((Bound::Tcp(local), Sockets::PerSlot(sockets)))
 }
 
-pub(super) fn unix(path: &Path, config: &Config) -> io::Result<(Place, Sockets)> {
+pub(super) fn unix(path: &Path, config: &Config) -> io::Result<(Bound, Sockets)> {
     // gunicorn's: every user may connect, but for a mask that is configured, and it belongs to the user
     // that the workers become.
     let mode = config.unix_socket_mode.unwrap_or(0o777 & !config.umask.unwrap_or(0));
@@ -136,7 +136,7 @@ pub(super) fn unix(path: &Path, config: &Config) -> io::Result<(Place, Sockets)>
     // Relative paths are meant from here, whatever the folder is when the file is removed.
     let path = std::path::absolute(path)?;
     let file = socket::file_id(&path);
-    Ok((Place::Unix { path, file }, Sockets::Shared(listener.into())))
+    Ok((Bound::Unix { path, file }, Sockets::Shared(listener.into())))
 }
 
 /// A descriptor of the configuration: one of those that the server was started with.
@@ -147,13 +147,13 @@ fn take(number: i32, passed: &mut Passed) -> Result<OwnedFd, Error> {
     })
 }
 
-fn inherited(number: i32, descriptor: OwnedFd) -> io::Result<(Place, Sockets)> {
+fn inherited(number: i32, descriptor: OwnedFd) -> io::Result<(Bound, Sockets)> {
     let socket = socket::adopt(descriptor)?;
     let address = match socket::local(socket.as_fd())? {
         Local::Tcp(address) => Some(address),
         Local::Unix => None,
     };
-    Ok((Place::Inherited { number, address }, Sockets::Shared(socket)))
+    Ok((Bound::Inherited { number, address }, Sockets::Shared(socket)))
 }
 
 /// Returns true if the two cannot be open at the same time: the open one must be closed first, and with

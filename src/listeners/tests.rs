@@ -11,7 +11,7 @@ use crate::ids::SlotSet;
 /// Finds out every variant of every enum in what is left to the next image.
 pub(crate) fn trace(tracer: &mut Tracer) -> serde_reflection::Result<()> {
     tracer.trace_simple_type::<HandedSockets>()?;
-    tracer.trace_simple_type::<Place>()?;
+    tracer.trace_simple_type::<Bound>()?;
     tracer.trace_simple_type::<SocketAddr>()?;
     Ok(())
 }
@@ -23,9 +23,9 @@ fn open(binds: &[&str]) -> Listeners {
     Listeners::open(&config, (&[], Passed::default()), 1).expect("the ports are free")
 }
 
-fn place(listeners: &mut Listeners, number: usize) -> &mut SocketAddr {
-    match &mut listeners.addresses[number].as_mut().expect("it is open").place {
-        Place::Tcp(address) => address,
+fn bound(listeners: &mut Listeners, number: usize) -> &mut SocketAddr {
+    match &mut listeners.addresses[number].as_mut().expect("it is open").bound {
+        Bound::Tcp(address) => address,
         other => panic!("{other:?} is no TCP address"),
     }
 }
@@ -38,8 +38,8 @@ const ELSEWHERE: &str = "192.0.2.1:9";
 #[test]
 fn a_slot_that_cannot_be_opened_everywhere_is_opened_nowhere() {
     let mut listeners = open(&["127.0.0.1:0", "127.0.0.1:0"]);
-    let there = *place(&mut listeners, 0);
-    let good = std::mem::replace(place(&mut listeners, 1), ELSEWHERE.parse().unwrap());
+    let there = *bound(&mut listeners, 0);
+    let good = std::mem::replace(bound(&mut listeners, 1), ELSEWHERE.parse().unwrap());
     let (opened, error) = listeners.grow(3, 16);
     assert_eq!(opened, []);
     assert!(error.is_some());
@@ -47,7 +47,7 @@ fn a_slot_that_cannot_be_opened_everywhere_is_opened_nowhere() {
     let clients: Vec<_> = (0..32).map(|_| TcpStream::connect(there).unwrap()).collect();
     assert_eq!(listeners.queue_length(Slot::new(0)), 32, "nobody waits where nobody is");
     drop(clients);
-    *place(&mut listeners, 1) = good;
+    *bound(&mut listeners, 1) = good;
     let (opened, error) = listeners.grow(2, 16);
     assert_eq!(opened, [(0, Slot::new(1)), (1, Slot::new(1))]);
     assert!(error.is_none(), "{error:?}");
@@ -66,7 +66,7 @@ fn slots_that_were_opened_before_one_that_cannot_be_are_told() {
     if let Some(Address { sockets: Sockets::PerSlot(sockets), .. }) = &mut listeners.addresses[0] {
         sockets.truncate(1);
     }
-    *place(&mut listeners, 1) = ELSEWHERE.parse().unwrap();
+    *bound(&mut listeners, 1) = ELSEWHERE.parse().unwrap();
     let (opened, error) = listeners.grow(4, 16);
     assert_eq!(opened, [(0, Slot::new(1))]);
     assert!(error.is_some());
@@ -79,7 +79,7 @@ fn addresses_are_steered_each_for_itself() {
     let mut listeners = open(&["127.0.0.1:0", "127.0.0.1:0"]);
     let (_, error) = listeners.grow(2, 64);
     assert!(error.is_none(), "{error:?}");
-    let there = [0, 1].map(|number| *place(&mut listeners, number));
+    let there = [0, 1].map(|number| *bound(&mut listeners, number));
     listeners.steer(&SlotSet::from_iter([Slot::new(1)])).expect("it needs no privilege");
     // More than a program has room for: at the first address none can be chosen by it.
     let (_, first) = listeners.of_slot(Slot::new(0)).next().expect("it is open");
@@ -104,7 +104,7 @@ fn addresses_are_steered_each_for_itself() {
 #[test]
 fn an_address_that_was_just_let_go_is_taken_back() {
     let mut listeners = open(&["127.0.0.1:0"]);
-    let there = *place(&mut listeners, 0);
+    let there = *bound(&mut listeners, 0);
     let config = |bind: &str| {
         Config::from_toml(&format!("bind = \"{bind}\""), &[]).expect("the setting is right")
     };
@@ -154,7 +154,7 @@ fn steered() -> (Listeners, SocketAddr, Config, SlotSet) {
     let mut listeners = open(&["127.0.0.1:0"]);
     let (_, error) = listeners.grow(3, 64);
     assert!(error.is_none(), "{error:?}");
-    let there = *place(&mut listeners, 0);
+    let there = *bound(&mut listeners, 0);
     let second = SlotSet::from_iter([Slot::new(1)]);
     listeners.steer(&second).expect("it needs no privilege");
     (listeners, there, Config::default(), second)
@@ -222,7 +222,7 @@ fn altered_listener_is_opened_anew() {
 #[test]
 fn listeners_that_a_stop_has_closed_stay_closed() {
     let mut listeners = open(&["127.0.0.1:0"]);
-    let there = *place(&mut listeners, 0);
+    let there = *bound(&mut listeners, 0);
     let config = Config::default();
     let begun = Instant::from_millis(0);
     listeners.retire(begun);

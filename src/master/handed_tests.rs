@@ -13,7 +13,7 @@ use super::*;
 use crate::control::Feed;
 use crate::ids::{Slot, SlotSet};
 use crate::logging::{Kind, Rings};
-use crate::scoreboard::{Doing, Place, SlotBoard, WorkerBoard};
+use crate::scoreboard::{Doing, SlotBoard, SlotRow, WorkerBoard};
 use crate::sys::incarnation::Incarnation;
 use crate::time::Instant;
 use crate::wire::{IdleNote, LogOrder, Order};
@@ -109,7 +109,7 @@ fn what_a_worker_tells_belongs_to_the_version() {
 #[test]
 fn what_is_told_of_slots_belongs_to_the_version() {
     let board = std::sync::Arc::new(SlotBoard::new().expect("there is memory"));
-    let place = Place::new(board.clone(), Slot::new(1), 0x1234);
+    let place = SlotRow::new(board.clone(), Slot::new(1), 0x1234);
     place.take();
     place.opened(5);
     board.count_request(Slot::new(1));

@@ -17,9 +17,9 @@ const OWN: [&str; 2] = ["WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"];
 /// Variables of this server begin so.
 const OWN_PREFIX: &str = "FERRICORN_";
 
-/// The place that a program runs in, as it may know it.
+/// The context that a program runs in, as it may know it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct ProgramContext<'a> {
     pub(super) slot: Slot,
     pub(super) generation: Generation,
     /// The listening sockets that the program is given, by their names in `bind`.
@@ -34,12 +34,18 @@ pub(super) struct Place<'a> {
 ///
 /// # Errors
 /// The descriptor that does not exist, in words.
-pub(super) fn expanded(command: &[String], place: &Place<'_>) -> Result<Vec<String>, String> {
-    command.iter().map(|word| expand(&word.replace(SLOT, &place.slot.to_string()), place)).collect()
+pub(super) fn expanded(
+    command: &[String],
+    context: &ProgramContext<'_>,
+) -> Result<Vec<String>, String> {
+    command
+        .iter()
+        .map(|word| expand(&word.replace(SLOT, &context.slot.to_string()), context))
+        .collect()
 }
 
 /// Puts a number for each `{fd}` and `{fdN}`.
-fn expand(word: &str, place: &Place<'_>) -> Result<String, String> {
+fn expand(word: &str, context: &ProgramContext<'_>) -> Result<String, String> {
     let (mut text, mut rest) = (String::new(), word);
     while let Some(at) = rest.find(DESCRIPTOR) {
         let (before, found) = rest.split_at(at);
@@ -54,9 +60,9 @@ fn expand(word: &str, place: &Place<'_>) -> Result<String, String> {
                 continue;
             }
         };
-        let index: Option<usize> = index.filter(|index| *index < place.names.len());
+        let index: Option<usize> = index.filter(|index| *index < context.names.len());
         let Some(number) = index.and_then(|index| i32::try_from(index).ok()) else {
-            let sockets = place.names.len();
+            let sockets = context.names.len();
             return Err(format!("{word:?} names a socket beyond the {sockets} that are bound"));
         };
         text.push_str(before);
@@ -67,21 +73,21 @@ fn expand(word: &str, place: &Place<'_>) -> Result<String, String> {
     Ok(text)
 }
 
-/// The variables that tell a program of its place, but for those with its pid.
-pub(super) fn variables(place: &Place<'_>) -> Vec<(String, String)> {
+/// The variables that tell a program of its surroundings, but for those with its pid.
+pub(super) fn variables(context: &ProgramContext<'_>) -> Vec<(String, String)> {
     let named = |(index, name): (usize, &Option<&str>)| {
         name.map_or_else(|| format!("bind{index}"), str::to_owned)
     };
-    let names: Vec<String> = place.names.iter().enumerate().map(named).collect();
+    let names: Vec<String> = context.names.iter().enumerate().map(named).collect();
     let mut variables = vec![
-        ("LISTEN_FDS", place.names.len().to_string()),
+        ("LISTEN_FDS", context.names.len().to_string()),
         ("LISTEN_FDNAMES", names.join(":")),
-        ("NOTIFY_SOCKET", place.notify.to_owned()),
-        ("FERRICORN_SLOT", place.slot.to_string()),
-        ("FERRICORN_GENERATION", place.generation.to_string()),
+        ("NOTIFY_SOCKET", context.notify.to_owned()),
+        ("FERRICORN_SLOT", context.slot.to_string()),
+        ("FERRICORN_GENERATION", context.generation.to_string()),
     ];
-    if !place.stall_timeout.is_zero() {
-        variables.push(("WATCHDOG_USEC", place.stall_timeout.as_micros().to_string()));
+    if !context.stall_timeout.is_zero() {
+        variables.push(("WATCHDOG_USEC", context.stall_timeout.as_micros().to_string()));
     }
     variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -119,8 +125,8 @@ pub(super) fn find(program: &str, path: &str) -> Result<PathBuf, String> {
 mod tests {
     use super::*;
 
-    fn place<'a>(names: &'a [Option<&'a str>]) -> Place<'a> {
-        Place {
+    fn context<'a>(names: &'a [Option<&'a str>]) -> ProgramContext<'a> {
+        ProgramContext {
             slot: Slot::new(2),
             generation: Generation::FIRST,
             names,
@@ -131,7 +137,7 @@ mod tests {
 
     fn expand_all(words: &[&str], sockets: usize) -> Result<Vec<String>, String> {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        expanded(&words, &place(&vec![None; sockets]))
+        expanded(&words, &context(&vec![None; sockets]))
     }
 
     #[test]
@@ -150,7 +156,7 @@ mod tests {
 
     #[test]
     fn place_is_told_by_variables() {
-        let told = variables(&place(&[None, Some("admin")]));
+        let told = variables(&context(&[None, Some("admin")]));
         let told: Vec<String> =
             told.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let expected = [

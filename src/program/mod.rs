@@ -27,7 +27,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use self::command::Place;
+use self::command::ProgramContext;
 use self::events::ProgramEvent;
 use self::keeper::{Keeper, Life};
 use self::output::{Outputs, Pipes};
@@ -115,14 +115,14 @@ fn start(
     let sockets = worker.listeners.for_program(&config);
     let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|(socket, ..)| *socket).collect();
     let names: Vec<Option<&str>> = sockets.iter().map(|(_, _, name)| *name).collect();
-    let place = Place {
+    let context = ProgramContext {
         slot,
         generation: worker.birth.generation,
         names: &names,
         notify: notes.address(),
         stall_timeout: config.stall_timeout,
     };
-    let group = launch(&config, &place, &descriptors, &pipes)
+    let group = launch(&config, &context, &descriptors, &pipes)
         .map_err(|reason| ProgramEvent::StartFailed { slot, reason })?;
     let program = group.pid();
     logging::emit(&ProgramEvent::Started { slot, program: Pid(program) });
@@ -156,26 +156,26 @@ fn start(
     Ok((keeper, sign, outputs))
 }
 
-/// Executes the command of a place.
+/// Executes the command in a context.
 ///
 /// # Errors
 /// Why that cannot be done, in words.
 fn launch(
     config: &Config,
-    place: &Place<'_>,
+    context: &ProgramContext<'_>,
     descriptors: &[BorrowedFd<'_>],
     pipes: &Pipes,
 ) -> Result<Group, String> {
     let alone =
         SingleThreaded::prove().map_err(|names| format!("{} threads exist", names.len()))?;
-    let arguments = command::expanded(&config.program.command, place)?;
+    let arguments = command::expanded(&config.program.command, context)?;
     let inherited = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let launch = Launch {
         arguments: &arguments,
         descriptors,
         outputs: [pipes.writers[0].as_fd(), pipes.writers[1].as_fd()],
-        variables: &command::variables(place),
-        of_pid: if place.stall_timeout.is_zero() { &OF_PID[..1] } else { &OF_PID },
+        variables: &command::variables(context),
+        of_pid: if context.stall_timeout.is_zero() { &OF_PID[..1] } else { &OF_PID },
         removed: &command::removed(inherited),
     };
     let program = arguments.first().map_or("", String::as_str);

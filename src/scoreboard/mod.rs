@@ -31,7 +31,7 @@ pub(crate) use overview::{Cause, MasterMetrics, Overview, ReloadResult, WorkerRo
 pub(crate) use requests::{Entry, Held};
 pub(crate) use series::{BOUNDS, SERIES_MAX, SeriesHistogram, SeriesKey, SeriesKind, SeriesPlace};
 pub(crate) use series_name::{SeriesName, bounds, help_key, help_of};
-pub(crate) use slots::{Load, MATTERS, NAMED_LEASES, Place, SlotBoard};
+pub(crate) use slots::{Load, MATTERS, NAMED_LEASES, SlotBoard, SlotRow};
 pub(crate) use status_text::StatusText;
 
 /// The part of one worker, from before its fork until it is reaped: a line of figures, and an

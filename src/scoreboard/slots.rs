@@ -150,13 +150,13 @@ fn unpack(load: Claim) -> (u32, u32) {
 
 /// A worker's place on the board.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct SlotRow {
     board: Arc<SlotBoard>,
     slot: Slot,
     pid: u32,
 }
 
-impl Place {
+impl SlotRow {
     pub(crate) fn new(board: Arc<SlotBoard>, slot: Slot, pid: u32) -> Self {
         Self { board, slot, pid }
     }
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_slot_counts_for_its_youngest_worker_alone() {
         let board = board();
-        let [old, new] = [7, 8].map(|pid| Place::new(Arc::clone(&board), Slot::new(3), pid));
+        let [old, new] = [7, 8].map(|pid| SlotRow::new(Arc::clone(&board), Slot::new(3), pid));
         assert_eq!(open(&board), []);
         old.take();
         old.opened(1);
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn who_is_asked_hears_it_once_and_a_predecessor_not_at_all() {
         let board = board();
-        let [old, new] = [7, 8].map(|pid| Place::new(Arc::clone(&board), Slot::new(0), pid));
+        let [old, new] = [7, 8].map(|pid| SlotRow::new(Arc::clone(&board), Slot::new(0), pid));
         old.take();
         new.take();
         for slot in [1, 63, 64, 255] {

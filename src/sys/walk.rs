@@ -26,7 +26,7 @@ const LINKS_MAX: u32 = 40;
 
 /// A name in a folder: of a file, or of one that is still to be made.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct PathInFolder {
     folder: OwnedFd,
     name: OsString,
     /// The name is a link of the kernel's own to an open file (proc(5), `/proc/pid/fd`).
@@ -48,7 +48,7 @@ pub(crate) enum Access {
 /// # Errors
 /// `PermissionDenied` for a link that others may have made; the error of open(2) for a folder on the
 /// way.
-pub(crate) fn find(path: &Path) -> io::Result<Place> {
+pub(crate) fn find(path: &Path) -> io::Result<PathInFolder> {
     let mut folder = begin(path)?;
     let mut rest: VecDeque<OsString> = names(path).collect();
     let (mut is_of_others, mut links) = (false, 0);
@@ -56,7 +56,7 @@ pub(crate) fn find(path: &Path) -> io::Result<Place> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let entry = match openat(&folder, name.as_os_str(), flags, Mode::empty()) {
             Err(nix::Error::ENOENT) if rest.is_empty() => {
-                return Ok(Place { folder, name, is_open_file: false });
+                return Ok(PathInFolder { folder, name, is_open_file: false });
             }
             entry => entry?,
         };
@@ -67,7 +67,7 @@ pub(crate) fn find(path: &Path) -> io::Result<Place> {
                 return Err(refused(path, &name));
             }
             if rest.is_empty() && is_proc(folder.as_fd()) {
-                return Ok(Place { folder, name, is_open_file: true });
+                return Ok(PathInFolder { folder, name, is_open_file: true });
             }
             links += 1;
             if links > LINKS_MAX {
@@ -80,7 +80,7 @@ pub(crate) fn find(path: &Path) -> io::Result<Place> {
             }
             names(target).rev().for_each(|name| rest.push_front(name));
         } else if rest.is_empty() {
-            return Ok(Place { folder, name, is_open_file: false });
+            return Ok(PathInFolder { folder, name, is_open_file: false });
         } else {
             folder = entry;
         }
@@ -127,7 +127,7 @@ fn refused(path: &Path, name: &OsString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, reason)
 }
 
-impl Place {
+impl PathInFolder {
     /// Opens the file. A link that has taken its place meanwhile is not followed.
     ///
     /// # Errors

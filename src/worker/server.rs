@@ -42,7 +42,7 @@ use crate::request::body_limits::BodyLimits;
 use crate::request::client::{Client, Scheme};
 use crate::request::draining::Draining;
 use crate::request::local::Origin;
-use crate::scoreboard::{Place, SlotBoard, WorkerBoard};
+use crate::scoreboard::{SlotBoard, SlotRow, WorkerBoard};
 use crate::sys::{clock, process};
 use crate::tls::Acceptor;
 
@@ -114,7 +114,7 @@ pub(super) struct Server {
     /// Connections that may wait in one queue.
     pub(super) backlog: u32,
     /// Its place on the slots' board.
-    pub(super) place: Place,
+    pub(super) place: SlotRow,
     pub(super) board: Arc<WorkerBoard>,
     served: AtomicU64,
     /// Requests after which this worker asks to be replaced; 0: never.
@@ -154,7 +154,7 @@ impl Server {
         enough: u64,
     ) -> Self {
         let pid = std::process::id();
-        let place = Place::new(counters, slot, pid);
+        let place = SlotRow::new(counters, slot, pid);
         let fields = logging::named_fields();
         let logs_queue_wait = config.log.slow.is_some() || fields.queue_wait;
         Self {

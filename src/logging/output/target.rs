@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::config::LogTarget;
-use crate::sys::walk::{self, Access, Place};
+use crate::sys::walk::{self, Access, PathInFolder};
 use crate::sys::{identity, poll};
 
 /// The longest write that a pipe takes in one piece (`PIPE_BUF`, pipe(7)). The logger is not always
@@ -124,7 +124,7 @@ impl Output {
 }
 
 /// Opens a pipe for writing, also when nothing reads it yet.
-fn open_pipe(place: &Place) -> io::Result<File> {
+fn open_pipe(place: &PathInFolder) -> io::Result<File> {
     let both = place.open(Access::ReadAndWrite)?;
     let writer = place.open(Access::Write)?;
     drop(both);

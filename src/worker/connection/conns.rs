@@ -19,7 +19,7 @@ use super::timeouts::Timeouts;
 use crate::config::Config;
 use crate::logging;
 use crate::request::draining::Draining;
-use crate::scoreboard::{Place, WorkerBoard};
+use crate::scoreboard::{SlotRow, WorkerBoard};
 use crate::sys::{clock, foreign, statistics};
 use crate::worker::events::WorkerEvent;
 
@@ -42,7 +42,7 @@ pub(crate) struct Conns {
     /// Where the master sees how many are open.
     board: Arc<WorkerBoard>,
     /// Where siblings see how many are open.
-    place: Place,
+    place: SlotRow,
     /// Told when one more or one less is open.
     pub(crate) changed: Notify,
 }
@@ -73,7 +73,7 @@ impl Conns {
     pub(crate) fn new(
         config: &Config,
         board: Arc<WorkerBoard>,
-        place: Place,
+        place: SlotRow,
         draining: Draining,
     ) -> Self {
         Self {
