@@ -48,7 +48,7 @@ fn balancer_that_notices_late_fails_nobody() {
 fn int_ends_an_announcement() {
     let mut server = Ferricorn::unruly().config("announce = 600").start();
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping in 600 s");
+    server.wait_event("stop_announced", &[("announce_seconds", 600.0.into())]);
     assert_eq!(server.get("/").expect("it serves").status, 200);
     server.signal(Signal::SIGINT);
     assert_eq!(server.wait_exit(), Exit::Code(0));

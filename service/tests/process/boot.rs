@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use crate::events::has;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually};
 use crate::proc;
 
@@ -185,7 +186,9 @@ fn an_application_without_settings_starts_beside_the_tables_of_another() {
     let reference = include_str!("../../../config.toml").replace("0.0.0.0:5000", "127.0.0.1:0");
     let server = Ferricorn::hello().config(&reference).start();
     assert!(server.get("/").unwrap().text().starts_with("hello from worker "));
-    server.wait_log("[database] is left alone: the application has no settings");
+    let doubtful = server.noted("setting_doubtful");
+    let told = "[database] is left alone: the application has no settings";
+    assert!(doubtful.iter().any(|event| has(&event["reason"], told)), "{doubtful:?}");
     server.stop();
 }
 
@@ -201,9 +204,9 @@ fn start_names_its_configuration_file_and_what_differs() {
     assert!(lines[1].contains(&expected), "{log}");
     assert!(lines[1].ends_with(" settings differ from their default)"), "{log}");
     server.signal(Signal::SIGUSR2);
-    server.wait_log("Upgraded in place");
+    server.wait_event("server_upgraded", &[]);
     eventually("the configuration once more", PATIENCE, || {
-        (server.log().matches(&expected).count() == 2).then_some(())
+        (server.noted("configuration_read").len() == 2).then_some(())
     });
     server.stop();
 }
@@ -222,8 +225,9 @@ fn start_names_its_database_and_if_it_is_new() {
 #[test]
 fn start_without_a_file_names_the_folder_it_looked_in() {
     let server = Ferricorn::unruly().flag("--bind=127.0.0.1:0").flag("--workers=1").start();
-    let folder = server.folder().display();
-    server.wait_log(&format!("Configuration: no config.toml in {folder}: defaults (3 of "));
+    let folder = server.folder().to_str().expect("a text");
+    let [absent] = &server.noted("configuration_absent")[..] else { panic!("one event") };
+    assert_eq!((&absent["folder"], &absent["changed"]), (&folder.into(), &3.into()));
     server.stop();
 }
 

@@ -18,7 +18,7 @@ fn hostile(config: &str) -> Option<Ferricorn> {
 /// Replaces every worker by a reload, has each of them answer, and stops the server.
 fn prove_health(mut server: Ferricorn) {
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2");
+    server.wait_reloaded(2);
     server.get("/").expect("it serves");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(), Exit::Code(0), "{}", server.log());
@@ -89,12 +89,12 @@ fn children_draw_different_random_numbers() {
 
 /// Has a worker attack the listeners, and then dies by a signal; the master is to put right what it has
 /// done.
-fn attack(server: &Ferricorn, target: &str, told: &str) {
+fn attack(server: &Ferricorn, target: &str, harm: &str) {
     // The listener that the answer comes by is not the one that is spoiled.
     let _answer = server.get(target);
     let before = server.workers();
     send(before[0].1, Signal::SIGKILL);
-    server.wait_log(told);
+    server.wait_event("listener_mended", &[("harm", harm.into())]);
     eventually("another worker in its place", PATIENCE, || {
         let now = server.workers();
         now.iter().any(|(slot, pid)| *slot == 0 && *pid != before[0].1).then_some(())
@@ -132,7 +132,7 @@ fn relay_that_was_shut_down_is_noticed_and_not_used() {
     assert_eq!(kept.get("/").expect("it is answered").status, 200);
     server.get("/end-relay").expect("it is answered");
     server.signal(Signal::SIGHUP);
-    server.wait_log("has shut down the queue of kept connections of slot 0");
+    server.wait_event("relay_ended", &[("slot", 0.into())]);
     server.wait_reloaded(2);
     assert_eq!(kept.rest().expect("it ends in order"), b"");
     for _ in 0..20 {
@@ -145,9 +145,8 @@ fn relay_that_was_shut_down_is_noticed_and_not_used() {
 #[test]
 fn spoiled_listeners_of_tcp_are_put_right() {
     let Some(server) = hostile("") else { return };
-    attack(&server, "/block", "127.0.0.1:");
-    server.wait_log("made it block; it is put right");
-    attack(&server, "/shutdown", "shut it down; it is put right");
+    attack(&server, "/block", "made it block");
+    attack(&server, "/shutdown", "shut it down");
     for _ in 0..20 {
         server.get("/").expect("each of its listeners listens");
     }
@@ -161,7 +160,7 @@ fn narrowed_listeners_are_opened_anew() {
     let Some(server) = hostile("stall_timeout = 2") else { return };
     let before = server.workers();
     let _answer = server.get("/narrow");
-    server.wait_log("set options of it; it is put right");
+    server.wait_event("listener_mended", &[("harm", "set options of it".into())]);
     eventually("every worker has the new listeners", PATIENCE, || {
         let now = server.workers();
         (now.len() == 2 && now.iter().all(|found| !before.contains(found))).then_some(())
@@ -187,7 +186,7 @@ fn spoiled_listener_of_the_unix_domain_is_opened_anew() {
     });
     let spent = Duration::from_nanos(spent() - before);
     assert!(spent < Duration::from_millis(500), "they spin: {spent:?} in a second");
-    attack(&server, "/shutdown", "shut it down; it is put right");
+    attack(&server, "/shutdown", "shut it down");
     eventually("every worker has the new listener", PATIENCE, || {
         let now = server.workers();
         (now.len() == 2 && now.iter().all(|found| !workers.contains(found))).then_some(())

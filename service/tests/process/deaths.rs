@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::client::{Connection, Outcome, get};
+use crate::events::has;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::{Client, Crowd, Failure, Load};
 use crate::proc;
@@ -42,9 +43,8 @@ fn a_death_by_any_signal_is_named_and_healed() {
         let script = format!("while kill -{signal} {pid}; do :; done 2>/dev/null");
         assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     }
-    for (slot, pid, signal) in fatal {
-        let died = format!("worker {slot} (pid {pid}) died: ended by signal {signal}");
-        server.wait_log(&died);
+    for (_, pid, signal) in fatal {
+        server.wait_worker_exited(pid, "died", ("signal", signal.into()));
     }
     let now = server.wait_workers(64);
     for signal in NOT_FATAL {
@@ -125,10 +125,11 @@ fn what_a_dead_worker_held_is_told_and_logged() {
     held.send(get("/never?x=1")).unwrap();
     let exit = server.get("/exit?code=7");
     assert!(exit.is_err());
-    server.wait_log(&format!("worker 0 (pid {pid}) died: exited with code 7"));
-    server.wait_log("took with it 2 requests: died in GET /exit?code=7 (");
-    server.wait_log(", GET /never?x=1 (");
-    server.wait_log("; connections open: 2; it was serving, generation 1");
+    server.wait_worker_exited(pid, "died", ("exit_code", 7.into()));
+    let lost = server.wait_requests_lost(pid, 2);
+    assert!(has(&lost["requests"], "died in GET /exit?code=7 ("), "{lost}");
+    assert!(has(&lost["requests"], ", GET /never?x=1 ("), "{lost}");
+    assert_eq!(lost["state"], "connections open: 2; it was serving, generation 1");
     server.wait_log("\"GET /never?x=1 HTTP/1.1\" - - ");
     server.wait_log("\"GET /exit?code=7 HTTP/1.1\" - - ");
     server.stop();
@@ -144,17 +145,15 @@ fn what_a_worker_of_the_image_before_held_is_told_too() {
     let begun = server.folder().join("begun-1");
     eventually("its handler runs", PATIENCE, || begun.exists().then_some(()));
     server.signal(Signal::SIGUSR2);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     assert!(proc::is_alive(old), "it holds a request");
     send(old, Signal::SIGKILL);
-    server.wait_log(&format!("worker 0 (pid {old}) died while leaving: ended by signal 9 (KILL)"));
-    server.wait_log(&format!("worker 0 (pid {old}) took with it 1 request: "));
-    server.wait_log("GET /until?n=1 (");
-    // It may not have heard by then that it should leave.
-    let told = server.log();
-    let line = told.lines().find(|line| line.contains("took with it")).expect("it is told");
-    assert!(line.contains("; connections open: 1; it was "), "{line}");
-    assert!(line.ends_with(", generation 1"), "{line}");
+    server.wait_worker_exited(old, "died_draining", ("signal", 9.into()));
+    let lost = server.wait_requests_lost(old, 1);
+    assert!(has(&lost["requests"], "GET /until?n=1 ("), "{lost}");
+    // It may not have received the order to drain by then.
+    assert!(has(&lost["state"], "connections open: 1; it was "), "{lost}");
+    assert!(has(&lost["state"], ", generation 1"), "{lost}");
     server.wait_log("\"GET /until?n=1 HTTP/1.1\" - - ");
     held.response().expect_err("its worker is gone");
     server.stop();
@@ -171,7 +170,7 @@ fn what_a_killed_worker_had_served_still_counts() {
     fs::write(server.folder().join("prepare"), "held").unwrap();
     // The time of a reload is the time in which they are counted.
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloading: generation 2");
+    server.wait_event("reload_started", &[("generation", 2.into())]);
     let ask = |times: u32, pid: i32| {
         for _ in 0..times {
             assert_eq!(server.get("/").expect("it serves").pid(), pid);
@@ -186,7 +185,7 @@ fn what_a_killed_worker_had_served_still_counts() {
     });
     ask(3, second);
     fs::write(server.folder().join("prepare"), "").unwrap();
-    server.wait_log("workers replaced: 1, requests served meanwhile: 7");
+    server.wait_event("reload_succeeded", &[("replaced", 1.into()), ("requests", 7.into())]);
     server.stop();
 }
 
@@ -233,8 +232,9 @@ fn a_blocked_loop_is_served_by_siblings_reported_aborted_and_replaced() {
     for _ in 0..40 {
         assert_eq!(server.get("/").expect("a sibling answers").status, 200);
     }
-    server.wait_log("holds 1 request: stuck in GET /block?s=60");
-    server.wait_log("ended after its stall: ended by signal 6 (ABRT)");
+    let held = server.wait_event("requests_held", &[("count", 1.into())]);
+    assert!(has(&held["requests"], "stuck in GET /block?s=60"), "{held}");
+    server.wait_event("worker_exited", &[("ending", "stalled".into()), ("signal", 6.into())]);
     server.wait_served_by(&server.wait_workers(2));
     server.stop();
 }
@@ -279,16 +279,17 @@ fn a_request_that_takes_too_long_is_a_504_and_the_worker_lives() {
 #[test]
 fn deaths_of_every_kind_are_named_and_healed() {
     let server = Ferricorn::unruly().start();
-    for (count, target, told) in [
-        (1, "/exit?code=3", "died: exited with code 3"),
-        (2, "/abort", "died: ended by signal 6 (ABRT)"),
-        (3, "/overflow", "died: ended by signal"),
+    for (count, target, field, value) in [
+        (1, "/exit?code=3", "exit_code", 3),
+        (2, "/abort", "signal", 6),
+        (3, "/overflow", "signal", 6),
     ] {
         server.get(target).expect_err("its worker dies");
-        eventually("the death is told", PATIENCE, || {
-            (server.log().matches("died: ").count() == count).then_some(())
+        let ends = eventually("the death is noted", PATIENCE, || {
+            Some(server.noted("worker_exited")).filter(|ends| ends.len() == count)
         });
-        server.wait_log(told);
+        let end = ends.last().expect("one at least");
+        assert_eq!((&end["ending"], &end[field]), (&"died".into(), &value.into()), "{end}");
         server.wait_workers(4);
     }
     server.wait_served_by(&server.wait_workers(4));
@@ -402,8 +403,8 @@ fn a_crash_loop_is_braked_and_siblings_are_not_touched() {
     let [(_, sibling), (_, victim)] = server.wait_workers(2)[..] else { panic!("two workers") };
     fs::write(server.folder().join("boot"), "exit").unwrap();
     send(victim, Signal::SIGKILL);
-    server.wait_log("worker 1");
-    server.wait_log("failed to boot: exited with code 9");
+    let fields = [("slot", 1.into()), ("ending", "boot_failed".into()), ("exit_code", 9.into())];
+    server.wait_event("worker_exited", &fields);
     for _ in 0..20 {
         assert_eq!(server.get("/").expect("the sibling serves both slots").pid(), sibling);
     }

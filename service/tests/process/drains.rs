@@ -292,7 +292,7 @@ fn a_worker_that_leaves_slowly_keeps_no_address_open() {
     });
     let of_second = Held::begin(&server, &mut second, 2);
     server.signal(Signal::SIGTTOU);
-    server.wait_log(&format!("workers: 2 -> {slot}"));
+    server.wait_event("workers_scaled", &[("from", 2.into()), ("to", slot.into())]);
     of_first.release();
     assert_eq!(first.response().expect("it was in hand").status, 200);
     eventually("the old address is refused", PATIENCE, || {
@@ -320,7 +320,7 @@ fn a_stop_refuses_new_connections_where_the_loopback_device_has_no_ipv6() {
     let mut kept = Connection::open(&here).expect("it serves over IPv4, too");
     let held = Held::begin(&server, &mut kept, 1);
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[("mode", "graceful".into())]);
     let late = Connection::open_within(&here, Duration::from_millis(200));
     assert_eq!(late.expect_err("nobody new is let in"), Outcome::NotConnected);
     held.release();

@@ -322,17 +322,16 @@ fn what_needs_a_restart_is_named_and_the_rest_takes_effect() {
     let (ready, _unused) = std::io::pipe().expect("two descriptors");
     let server = Ferricorn::unruly().config("workers = 1");
     let server = server.launch_with(std::process::Stdio::null(), ready, &[]);
-    server.wait_log("worker 0 (pid ");
+    server.wait_event("worker_ready", &[("slot", 0.into())]);
     let changed = [&RESTART[..], &[("workers", "2")]].concat();
     reload(&server, &toml(&changed));
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     server.wait_workers(2);
-    let log = server.log();
-    for (key, _) in RESTART {
-        let line = format!("{key} has changed: that takes effect at the next start");
-        assert_eq!(log.matches(&line).count(), 1, "{line}");
-    }
-    assert_eq!(log.matches("has changed: that takes").count(), RESTART.len());
+    let deferred = server.noted("setting_deferred");
+    let deferred = deferred.iter().map(|event| event["setting"].as_str().expect("a text"));
+    let restart = RESTART.iter().map(|(key, _)| *key);
+    assert_eq!(deferred.collect::<BTreeSet<_>>(), restart.collect());
+    assert_eq!(server.noted("setting_deferred").len(), RESTART.len());
     assert_eq!(proc::stat(server.pid()).expect("it lives").name, "ferricorn");
     assert!(!server.folder().join("new.pid").exists());
     server.stop();
@@ -343,12 +342,13 @@ fn what_needs_a_restart_is_named_and_the_rest_takes_effect() {
 #[test]
 fn what_needs_a_restart_is_named_until_it_is_taken_back() {
     let server = Ferricorn::unruly().config("workers = 1\numask = \"0022\"").start();
-    let named = "umask has changed: that takes effect at the next start";
     let rounds = [("0077", 1, "0022"), ("0077", 2, "0022"), ("0022", 2, "0022")];
     for (at, (mask, times, in_force)) in rounds.into_iter().enumerate() {
         reload(&server, &format!("workers = 1\numask = \"{mask}\""));
-        server.wait_log(&format!("reloaded: generation {} in ", at + 2));
-        assert_eq!(server.log().matches(named).count(), times, "{mask}");
+        server.wait_reloaded(at + 2);
+        let deferred = server.noted("setting_deferred");
+        assert!(deferred.iter().all(|event| event["setting"] == "umask"), "{deferred:?}");
+        assert_eq!(deferred.len(), times, "{mask}");
         let umask = proc::status(server.worker(0), "Umask");
         assert_eq!(umask.as_deref(), Some(in_force), "{mask}");
     }
@@ -394,7 +394,7 @@ fn the_new_boot_timeout_is_the_one_that_counts() {
     std::fs::write(server.folder().join("boot"), "hang").expect("the folder is ours");
     server.rewrite_config("workers = 1\nboot_timeout = 1");
     server.signal(Signal::SIGHUP);
-    server.wait_log("serves on: worker 0 was not ready in time");
+    assert!(server.wait_reload_failed(2).starts_with("worker 0 was not ready in time"));
     assert_eq!(server.wait_workers(1), before);
     server.stop();
 }
@@ -422,8 +422,7 @@ fn hup_reads_the_files_that_the_file_names() {
     let before = server.workers();
     std::fs::write(server.folder().join("more.env"), "FERRICORN_TIMEOUT=soon\n").unwrap();
     server.signal(Signal::SIGHUP);
-    server.wait_log("failed to reload: generation 3 is dropped, 2 serves on: ");
-    server.wait_log("more.env:1: ");
+    assert!(server.wait_reload_failed(3).contains("more.env:1: "));
     assert_eq!(server.workers(), before);
     says("mark=two");
     server.stop();
@@ -434,13 +433,13 @@ fn hup_reads_the_files_that_the_file_names() {
 fn a_log_that_cannot_be_opened_changes_nothing() {
     let server = Ferricorn::unruly().config("workers = 1").start();
     let before = server.wait_workers(1);
-    for log in ["error", "access"] {
+    for (generation, log) in [(2, "error"), (3, "access")] {
         server.rewrite_config(&format!("workers = 2\n[log]\n{log} = \"nowhere/f.log\""));
         server.signal(Signal::SIGHUP);
-        server.wait_log(&format!("serves on: failed to open the {log} log "));
+        let reason = server.wait_reload_failed(generation);
+        assert!(reason.starts_with(&format!("failed to open the {log} log ")), "{reason}");
         assert_eq!(server.workers(), before);
     }
-    assert_eq!(server.log().matches("failed to reload").count(), 2);
     server.stop();
 }
 

@@ -57,7 +57,7 @@ fn goes_along(server: Ferricorn) {
     turn(&server, "two");
     std::fs::write(server.folder().join("two/config.toml"), "wokers = 1").unwrap();
     server.signal(Signal::SIGHUP);
-    server.wait_log("did you mean \"workers\"?");
+    assert!(server.wait_reload_failed(4).contains("did you mean \"workers\"?"));
     let before = server.worker(0);
     crate::harness::send(before, Signal::SIGKILL);
     eventually("the worker is replaced", PATIENCE, || (server.worker(0) != before).then_some(()));

@@ -61,7 +61,7 @@ fn what_is_asked_is_what_the_server_follows() {
     assert_healthy(&server);
     rewrite("bind = \"[::1]:0\"\nworkers = 1\n");
     server.signal(Signal::SIGHUP);
-    server.wait_log("No longer listening at: ");
+    server.wait_event("listening_ended", &[]);
     assert_healthy(&server);
     server.signal(Signal::SIGUSR2);
     server.wait_event("server_upgraded", &[]);

@@ -24,6 +24,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use crate::client::Address;
+use crate::events::has;
 use crate::harness::{Builder as ServerBuilder, Ferricorn, Signal, send};
 use crate::seen::{Begun, Running, Seen};
 use crate::tls::{client_config, localhost};
@@ -215,8 +216,8 @@ fn log_names_the_streams_that_a_killed_worker_had() {
         held
     });
     send(worker, Signal::SIGKILL);
-    server.wait_log("took with it 2 requests: ");
-    assert!(server.log().contains("GET /never?again ("), "{}", server.log());
+    let lost = server.wait_requests_lost(worker, 2);
+    assert!(has(&lost["requests"], "GET /never?again ("), "{lost}");
     drop(held);
     server.stop();
 }

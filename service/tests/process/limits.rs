@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::client::{Connection, get, post};
+use crate::events::has;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
@@ -111,7 +112,8 @@ fn an_answer_that_nobody_takes_is_lost_with_its_worker() {
     assert_eq!(server.connect().get("/").expect("the worker goes on").status, 200);
     server.wait_log("\"GET / HTTP/1.1\" 200 ");
     send(worker, Signal::SIGKILL);
-    server.wait_log("took with it 1 request: GET /big?mb=64 (");
+    let lost = server.wait_requests_lost(worker, 1);
+    assert!(has(&lost["requests"], "1 request: GET /big?mb=64 ("), "{lost}");
     server.wait_log("\"GET /big?mb=64 HTTP/1.1\" - - ");
     drop(reader);
     server.stop();

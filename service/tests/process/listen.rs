@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::client::{Address, Connection, Outcome, get};
+use crate::events::has;
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, parse_address, send};
 use crate::load::{Client, Crowd, Load};
 use crate::proc;
@@ -72,7 +73,7 @@ fn a_start_and_a_reload_that_fail_at_an_address_leave_no_file_behind() {
     let server = Ferricorn::unruly().start();
     std::fs::write(server.folder().join("config.toml"), bind).unwrap();
     server.signal(Signal::SIGHUP);
-    server.wait_log("serves on: failed to bind ");
+    assert!(server.wait_reload_failed(2).starts_with("failed to bind "));
     assert!(!server.folder().join("a.sock").exists());
     server.stop();
 }
@@ -117,7 +118,7 @@ fn both_families_of_one_port_are_served_side_by_side() {
     let alone = format!("bind = \"[::]:{free}\"\n");
     std::fs::write(server.folder().join("config.toml"), alone).unwrap();
     server.signal(Signal::SIGHUP);
-    server.wait_log("this server listens on ");
+    assert!(server.wait_reload_failed(4).contains("this server listens on "));
     served("127.0.0.1");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(), Exit::Code(0));
@@ -140,8 +141,8 @@ fn name_with_an_absent_address_is_served_at_its_other() {
         .start();
     let [only] = server.addresses() else { panic!("{:?}", server.addresses()) };
     assert!(only.starts_with("http://127.0.0.1:"), "{only}");
-    server.wait_log("failed to bind [::1]:0: ");
-    server.wait_log("its name is served at 127.0.0.1:0");
+    let absent = server.wait_event("address_absent", &[("served", "127.0.0.1:0".into())]);
+    assert!(has(&absent["reason"], "failed to bind [::1]:0: "), "{absent}");
     server.signal(Signal::SIGHUP);
     server.wait_reloaded(2);
     assert_eq!(server.get("/").unwrap().status, 200);
@@ -238,7 +239,7 @@ fn sockets_of_a_service_manager_are_taken_instead_of_the_configured_ones() {
     let answer =
         eventually("it answers", PATIENCE, || Connection::open(&address).ok()?.get("/").ok());
     assert_eq!(answer.status, 200);
-    server.wait_log("taking over descriptor 3 \"web\" from the service manager");
+    server.wait_event("socket_adopted", &[("descriptor", 3.into())]);
     server.stop();
 }
 
@@ -278,10 +279,11 @@ fn a_reload_says_which_of_its_own_addresses_is_in_the_way() {
         let config = format!("bind = \"{new}:{port}\"");
         std::fs::write(server.folder().join("config.toml"), config).unwrap();
         server.signal(Signal::SIGHUP);
-        server.wait_log(&format!(
-            "serves on: failed to bind {new}:{port}: this server listens on {old}:{port}, which \
-             cannot be let go before: restart it, or take another port"
-        ));
+        let reason = format!(
+            "failed to bind {new}:{port}: this server listens on {old}:{port}, which cannot be let \
+             go before: restart it, or take another port"
+        );
+        assert_eq!(server.wait_reload_failed(2), reason);
         assert_eq!(server.workers(), before);
         let here = Address::Tcp(([127, 0, 0, 1], port).into());
         assert_eq!(Connection::open(&here).unwrap().get("/").unwrap().status, 200);
@@ -330,11 +332,11 @@ fn a_port_that_was_let_go_just_now_is_taken_back() {
         let generation = at + 2;
         std::fs::write(server.folder().join("config.toml"), config(address)).unwrap();
         server.signal(Signal::SIGHUP);
-        server.wait_log(&format!("reloaded: generation {generation} in "));
+        server.wait_reloaded(generation);
         let answer = Connection::open(&Address::Tcp(address)).unwrap().get("/").unwrap();
         assert_eq!(answer.status, 200);
     }
-    assert!(!server.log().contains("failed to bind"), "{}", server.log());
+    assert_eq!(server.noted("reload_failed").len(), 0);
     server.stop();
 }
 
@@ -480,6 +482,6 @@ fn old_clients_are_answered_during_a_stop() {
 #[test]
 fn a_backlog_beyond_the_kernels_is_warned_of() {
     let server = Ferricorn::unruly().config("backlog = 65535").start();
-    server.wait_log("raise net.core.somaxconn or lower backlog");
+    server.wait_event("backlog_limited", &[("backlog", 65535.into())]);
     server.stop();
 }

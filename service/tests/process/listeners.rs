@@ -33,7 +33,7 @@ fn each_name_has_its_routes_over_reload_and_upgrade() {
     let real = builder.binary().to_owned();
     let server = disk::started_by_link(builder).start();
     let [shop, office, unix] = server.addresses() else { panic!("{:?}", server.addresses()) };
-    server.wait_log(&format!("Listening at: office={office} ("));
+    server.wait_event("listening", &[("address", format!("office={office}").into())]);
     let (shop, office, unix) = (parse_address(shop), parse_address(office), parse_address(unix));
     let check = || {
         for _ in 0..8 {
@@ -64,10 +64,10 @@ fn each_name_has_its_routes_over_reload_and_upgrade() {
     // A name without routes changes nothing.
     bind(["", "ofice=", "stock="]);
     server.signal(Signal::SIGHUP);
-    server.wait_log(
-        "bind: expected a name that this application has routes for (office, stock), found \
-         \"ofice=127.0.0.1:0\"",
-    );
+    let expected = "bind: expected a name that this application has routes for (office, stock), found \
+                    \"ofice=127.0.0.1:0\"";
+    let reason = server.wait_reload_failed(4);
+    assert!(reason.contains(expected), "{reason}");
     assert_eq!(ask(&office), format!("office of office at {}\n", shown(&office)));
     server.stop();
 }

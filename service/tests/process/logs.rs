@@ -195,7 +195,7 @@ fn an_upgrade_keeps_the_rings_and_loses_no_line() {
     let sent = requests.send_while(&server.address(), "a", || {
         requests.wait_for(1000);
         server.signal(Signal::SIGUSR2);
-        server.wait_log("Upgraded in place");
+        server.wait_event("server_upgraded", &[]);
         await_another(&server, logger);
         requests.wait_for(requests.answered.load(Ordering::Relaxed) + 1000);
     });

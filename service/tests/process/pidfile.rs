@@ -23,10 +23,10 @@ fn it_is_held_over_reloads_and_upgrades_and_removed_at_the_end() {
     assert!(holds(&path, server.pid()) && is_held(&path));
     for (at, signal) in [Signal::SIGHUP, Signal::SIGUSR2, Signal::SIGUSR2].into_iter().enumerate() {
         server.signal(signal);
-        server.wait_log(&format!("reloaded: generation {} in ", at + 2));
+        server.wait_reloaded(at + 2);
         assert!(holds(&path, server.pid()) && is_held(&path), "after {signal}");
     }
-    assert_eq!(server.log().matches("Upgraded in place").count(), 2);
+    assert_eq!(server.noted("server_upgraded").len(), 2);
     let names =
         std::fs::read_dir(server.folder()).unwrap().flatten().map(|entry| entry.file_name());
     let ours = names.filter(|name| name.to_string_lossy().starts_with("f.pid"));

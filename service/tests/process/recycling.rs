@@ -37,9 +37,9 @@ fn after_enough_requests_each_worker_is_replaced_and_no_request_fails() {
     let load = Load::begin(&server.address(), &everybody());
     wait_generations(&server, 3, 4);
     load.finish().assert_clean();
-    server.wait_log("): it has served max_requests");
-    let log = server.log();
-    assert!(!log.contains("died"), "{log}");
+    server.wait_event("worker_due", &[("reason", "max_requests".into())]);
+    let ends = server.noted("worker_exited");
+    assert!(ends.iter().all(|end| end["ending"] == "stopped"), "{ends:?}");
     server.stop();
 }
 
@@ -53,10 +53,10 @@ fn a_worker_that_has_grown_too_large_is_replaced_and_no_request_fails() {
     eventually("the grown worker has left", PATIENCE, || (!proc::is_alive(grown.1)).then_some(()));
     server.wait_served_by(&server.wait_workers(3));
     load.finish().assert_clean();
-    server.wait_log(&format!("replacing worker {} (pid {}): its 1", grown.0, grown.1));
-    server.wait_log("MiB are above max_memory");
-    let others = server.log().matches("above max_memory").count();
-    assert_eq!(others, 1, "the others are not touched (the grown one had {resident:?} KiB)");
+    let due = server.noted("worker_due");
+    let due: Vec<_> = due.iter().map(|event| (&event["process_pid"], &event["reason"])).collect();
+    let alone = [(&grown.1.into(), &"max_memory".into())];
+    assert_eq!(due, alone, "the others are not touched (the grown one had {resident:?} KiB)");
     server.stop();
 }
 

@@ -84,7 +84,7 @@ fn idle_connections_of_every_address_go_on_after_a_reload() {
     for generation in 2..4 {
         let before = server.wait_workers(2);
         server.signal(Signal::SIGHUP);
-        server.wait_log(&format!("reloaded: generation {generation} in "));
+        server.wait_reloaded(generation);
         wait_gone(&before);
         for connection in &mut all {
             let pid = next(connection).pid();
@@ -160,7 +160,7 @@ fn body_that_is_not_read_is_never_taken_for_a_request() {
     eventually("it runs", PATIENCE, || server.folder().join("begun-1").exists().then_some(()));
     let before = server.wait_workers(1);
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     std::fs::write(server.folder().join("go-1"), "").expect("the folder is ours");
     assert_eq!(connection.response().expect("it is answered").status, 200);
     // It may have been closed by now.
@@ -277,7 +277,7 @@ fn stop_answers_what_lies_in_the_relay_of_a_full_worker() {
     let of_old = Held::begin(&server, &mut first, 1);
     let before = server.wait_workers(1);
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_reloaded(2);
     let mut second = server.connect();
     let of_next = Held::begin(&server, &mut second, 2);
     let next = server.workers().into_iter().find(|found| !before.contains(found));
@@ -291,7 +291,7 @@ fn stop_answers_what_lies_in_the_relay_of_a_full_worker() {
         connection.send(get("/")).expect("it is open");
     }
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish");
+    server.wait_event("stop_started", &[("mode", "graceful".into())]);
     send(next, Signal::SIGCONT);
     // Longer than connections are taken beside those that are open.
     pass(Duration::from_millis(1500));

@@ -218,8 +218,7 @@ fn a_reload_that_cannot_read_a_secret_changes_nothing() {
     let before = server.wait_workers(1);
     std::fs::rename(server.folder().join("url"), server.folder().join("gone")).unwrap();
     server.signal(Signal::SIGHUP);
-    server.wait_log("failed to reload: generation 2 is dropped, 1 serves on: ");
-    server.wait_log("DATABASE_URL_FILE");
+    assert!(server.wait_reload_failed(2).contains("DATABASE_URL_FILE"));
     assert_eq!(server.workers(), before);
     std::fs::rename(server.folder().join("gone"), server.folder().join("url")).unwrap();
     server.signal(Signal::SIGHUP);
@@ -248,41 +247,41 @@ fn old_generations_are_bounded_while_their_clients_stay() {
         held.push(client);
         server.signal(Signal::SIGHUP);
         if generation <= 4 {
-            server.wait_log(&format!("reloaded: generation {generation} in "));
+            server.wait_reloaded(generation);
         }
     }
     // One that serves, and three that leave: the next replacement waits for one of them, and says so.
-    server.wait_log(
-        "reload waits: 3 workers that left slot 0 still finish what they hold; graceful_timeout gives \
-         each 600 s",
-    );
+    let fields = [("slot", 0.into()), ("draining", 3.into()), ("timeout_seconds", 600.0.into())];
+    server.wait_event("reload_delayed", &fields);
     eventually("four workers", PATIENCE, || (server.workers().len() == 4).then_some(()));
     let there = server.workers();
     assert_eq!(server.get("/").expect("it serves").pid(), holders[3]);
     server.signal(Signal::SIGWINCH);
-    server.wait_log("ignoring WINCH");
+    server.wait_event("signal_ignored", &[("signal", "WINCH".into())]);
     assert_eq!(server.workers(), there);
-    assert_eq!(server.log().matches("reload waits: ").count(), 1);
+    assert_eq!(server.noted("reload_delayed").len(), 1);
     server.signal(Signal::SIGQUIT);
     server.wait_exit();
     drop(held);
 }
 
-/// Each problem is a line to act on; the last line counts them.
+/// Each problem is an event to act on; the last one counts them.
 #[test]
-fn several_problems_of_a_reload_are_a_line_each() {
+fn several_problems_of_a_reload_are_an_event_each() {
     let server = Ferricorn::unruly().config("workers = 1").start();
     server.rewrite_config("wokers = 1\nthreads = 0\ntimeout = 'soon'\n");
     server.signal(Signal::SIGHUP);
-    server.wait_log(" (and 2 more in the error log)");
-    let log = server.log();
-    for line in [2, 3, 4] {
-        let told = format!("[ERROR] cannot reload: config.toml:{line}: ");
-        assert_eq!(log.matches(&told).count(), 1, "{log}");
+    assert!(server.wait_reload_failed(2).ends_with(" (and 2 more in the error log)"));
+    let problems = server.noted("reload_problem");
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    for (line, problem) in (2..).zip(&problems) {
+        let reason = problem["reason"].as_str().expect("a text");
+        assert!(reason.starts_with(&format!("config.toml:{line}: ")), "{reason}");
+        assert!(!reason.contains('\n'), "{reason}");
     }
-    assert!(!log.contains("\\n"), "{log}");
     server.rewrite_config("wokers = 1\n");
     server.signal(Signal::SIGHUP);
-    server.wait_log("serves on: config.toml:2: unknown key \"wokers\"");
+    let reason = server.wait_reload_failed(3);
+    assert!(reason.starts_with("config.toml:2: unknown key \"wokers\""), "{reason}");
     server.stop();
 }

@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 
 use crate::client::{Connection, get};
+use crate::events::{self, has};
 use crate::harness::{Exit, Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::load::{Client, Crowd, Load};
 use crate::proc;
@@ -90,9 +91,9 @@ fn hup_replaces_every_worker_and_fails_no_request() {
     server.stop();
 }
 
-/// The end of a reload is one line, and all of it is true.
+/// The end of a reload is one event, and all of it is true.
 #[test]
-fn the_end_of_a_reload_is_told_in_one_line() {
+fn reload_ends_in_one_event_with_its_figures() {
     let server = Ferricorn::unruly()
         .config("workers = 2")
         .env("UNRULY_PREPARE_FILE", "prepare")
@@ -102,21 +103,16 @@ fn the_end_of_a_reload_is_told_in_one_line() {
     for (generation, signal) in (2..).zip(signals) {
         std::fs::write(server.folder().join("prepare"), "held").unwrap();
         server.signal(signal);
-        server.wait_log(&format!("reloading: generation {generation}"));
+        server.wait_event("reload_started", &[("generation", generation.into())]);
         for _ in 0..7 {
             assert_eq!(server.get("/").unwrap().status, 200);
         }
         std::fs::write(server.folder().join("prepare"), "").unwrap();
-        server.wait_log(&format!("reloaded: generation {generation} in "));
-        let log = server.log();
-        let mut told = log.lines().filter_map(|line| line.split_once("reloaded: generation "));
-        let line = told.nth(generation - 2).expect("it is told").1;
-        let (took, rest) = line.split_once(" ms, ").expect("how long it took");
-        let (of, millis) = took.split_once(" in ").expect("of which generation");
-        assert_eq!(of, generation.to_string());
-        assert!(millis.parse::<u64>().expect("a number") >= 100, "no trial is shorter");
-        assert_eq!(rest, "workers replaced: 2, requests served meanwhile: 7");
-        assert_eq!(told.count(), 0);
+        let fields = [("generation", generation.into()), ("requests", 7.into())];
+        let end = server.wait_event("reload_succeeded", &fields);
+        assert!(end["duration_seconds"].as_f64() >= Some(0.1), "no trial is shorter: {end}");
+        assert_eq!(end["replaced"], 2);
+        assert_eq!(server.noted("reload_succeeded").len(), generation - 1);
     }
     server.stop();
 }
@@ -140,8 +136,11 @@ fn hup_with_a_wrong_file_changes_nothing_and_says_what_is_wrong() {
     let before = server.wait_workers(2);
     server.rewrite_config("wokers = 3\ntimeout = \"soon\"");
     server.signal(Signal::SIGHUP);
-    server.wait_log("config.toml:2: unknown key \"wokers\": did you mean \"workers\"?");
-    server.wait_log("config.toml:3: timeout: ");
+    server.wait_reload_failed(2);
+    let [first, second] = &server.noted("reload_problem")[..] else { panic!("two problems") };
+    let unknown = "config.toml:2: unknown key \"wokers\": did you mean \"workers\"?";
+    assert!(has(&first["reason"], unknown), "{first}");
+    assert!(has(&second["reason"], "config.toml:3: timeout: "), "{second}");
     assert_eq!(server.workers(), before);
     server.wait_served_by(&before);
     server.stop();
@@ -156,7 +155,7 @@ fn nothing_is_begun_while_the_server_stops() {
     let worker = server.worker(0);
     assert_eq!(server.get("/").unwrap().pid(), worker, "it has taken the first, too");
     server.signal(Signal::SIGTERM);
-    server.wait_log("stopping: workers may finish for 30 s");
+    server.wait_event("stop_started", &[("timeout_seconds", 30.0.into())]);
     for (signal, name) in [
         (Signal::SIGHUP, "HUP"),
         (Signal::SIGUSR2, "USR2"),
@@ -164,7 +163,7 @@ fn nothing_is_begun_while_the_server_stops() {
         (Signal::SIGTTOU, "TTOU"),
     ] {
         server.signal(signal);
-        server.wait_log(&format!("ignoring {name}: the server is stopping"));
+        server.wait_event("signal_ignored", &[("signal", name.into())]);
         assert_eq!(server.workers(), [(0, worker)]);
     }
     server.signal(Signal::SIGQUIT);
@@ -186,7 +185,7 @@ fn ttin_and_ttou_change_the_number_of_workers_and_one_stays() {
         server.wait_workers(count);
     }
     server.signal(Signal::SIGTTOU);
-    server.wait_log("workers: 1 is as far as it goes");
+    server.wait_event("workers_scale_refused", &[("workers", 1.into())]);
     server.wait_workers(1);
     load.finish().assert_clean();
     server.stop();
@@ -363,7 +362,7 @@ fn worker_told_to_quit_by_hand_is_replaced_without_an_error() {
                 let now = server.workers();
                 (now.len() == 2 && !now.contains(&(slot, old))).then_some(())
             });
-            server.wait_log(&format!("worker {slot} (pid {old}) left: exited with code 0"));
+            server.wait_worker_exited(old, "stopped", ("exit_code", 0.into()));
         }
     }
     let log = server.log();
@@ -404,7 +403,7 @@ fn server_stops_when_its_terminal_is_gone() {
     for wrapper in [&[][..], &["sh", "-c", "\"$@\"; :", "sh"], &["sh", "-c", trap, "sh"]] {
         let (mut server, pid, terminal) = at_terminal(wrapper);
         send(pid, Signal::SIGHUP);
-        server.wait_log("reloaded: generation 2");
+        events::wait(pid, "reload_succeeded", &[("generation", 2.into())]);
         drop(terminal);
         eventually("the server is gone", PATIENCE, || (!proc::is_alive(pid)).then_some(()));
         // The shell around it, too.
@@ -421,13 +420,13 @@ fn server_stops_when_its_terminal_is_gone() {
 fn nohup_server_outlives_its_terminal() {
     let (mut server, pid, terminal) = at_terminal(&["nohup"]);
     send(pid, Signal::SIGUSR2);
-    server.wait_log("reloaded: generation 2");
+    events::wait(pid, "reload_succeeded", &[("generation", 2.into())]);
     drop(terminal);
     send(pid, Signal::SIGWINCH);
-    server.wait_log("ignoring WINCH");
+    events::wait(pid, "signal_ignored", &[("signal", "WINCH".into())]);
     send(pid, Signal::SIGHUP);
-    server.wait_log("reloaded: generation 3");
-    assert!(proc::is_alive(pid) && !server.log().contains("the controlling terminal is gone"));
+    events::wait(pid, "reload_succeeded", &[("generation", 3.into())]);
+    assert!(proc::is_alive(pid) && events::noted(pid, "terminal_gone").is_empty());
     send(pid, Signal::SIGTERM);
     server.wait_exit();
 }

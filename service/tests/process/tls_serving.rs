@@ -161,21 +161,23 @@ fn broken_files_change_nothing_at_a_reload() {
     std::fs::write(server.folder().join("a.crt"), &next.certificate).expect("the folder is ours");
     server.rewrite_config(&settings);
     server.signal(Signal::SIGHUP);
-    server.wait_log("a.key: the key does not belong to the certificate in a.crt");
-    server.wait_event("reload_failed", &[]);
+    let reason = server.wait_reload_failed(2);
+    let expected = "a.key: the key does not belong to the certificate in a.crt";
+    assert!(reason.contains(expected), "{reason}");
     // Half of the key.
     std::fs::write(server.folder().join("a.key"), &next.key[..60]).expect("the folder is ours");
     server.signal(Signal::SIGHUP);
-    server.wait_log("a.key: malformed PEM");
+    assert!(server.wait_reload_failed(3).contains("a.key: malformed PEM"));
     Pair::server(&["localhost"], Algorithm::Ecdsa, 2021).write(server.folder(), "a");
     server.signal(Signal::SIGHUP);
-    server.wait_log("a.crt: the certificate expired on 2021-12-31");
+    let expected = "a.crt: the certificate expired on 2021-12-31";
+    assert!(server.wait_reload_failed(4).contains(expected));
     assert_eq!(server.wait_workers(2), before);
     let again = shake(address.tcp(), &any_version(), "localhost").expect("hands are shaken");
     assert_eq!(again.certificate(), first.certificate());
     next.write(server.folder(), "a");
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation ");
+    server.wait_reloaded(5);
     let new = shake(address.tcp(), &any_version(), "localhost").expect("hands are shaken");
     assert_eq!(new.certificate(), der(&next));
     load.wait_for_more(10);
@@ -201,7 +203,7 @@ fn certificate_that_expires_soon_is_a_warning() {
     Pair::server_until(&["localhost"], soon).write(builder.folder(), "a");
     let stats = "[stats]\nbind = '127.0.0.1:0'\n";
     let server = builder.config(&format!("workers = 1\n{TLS}{stats}")).start();
-    server.wait_log("the certificate in a.crt expires in ");
+    server.wait_event("certificate_expires", &[("file", "a.crt".into())]);
     let expiry = || scrape(stats_address(&server)).get(EXPIRY).copied().unwrap_or_default();
     let is_end_of = |at: i64| (0.0..=1.0).contains(&(expiry() - at as f64));
     assert!(is_end_of(soon), "{} {soon}", expiry());
@@ -226,16 +228,16 @@ fn certificate_metric_stands_while_an_upgrade_boots() {
     let before = stats_process(&server);
     crate::disk::put_link(server.folder(), &real);
     server.signal(Signal::SIGUSR2);
-    server.wait_log("Upgraded in place to ferricorn ");
+    server.wait_event("server_upgraded", &[]);
     eventually("another stats process", PATIENCE, || {
         let now = stats_process(&server);
         (now.is_some() && now != before).then_some(())
     });
     let end = scrape(stats_address(&server)).get(EXPIRY).copied().unwrap_or_default();
     assert!((0.0..=1.0).contains(&(end - late as f64)), "{end} {late}");
-    assert!(!server.log().contains("reloaded: generation "), "its reload is held");
+    assert!(server.noted("reload_succeeded").is_empty(), "its reload is held");
     std::fs::write(server.folder().join("prepare"), "").expect("the folder is ours");
-    server.wait_log("reloaded: generation ");
+    server.wait_reloaded(2);
     server.stop();
 }
 
@@ -398,15 +400,15 @@ fn sessions_resume_with_every_worker_over_reloads_and_upgrades() {
     let real = builder.binary().to_owned();
     let server = crate::disk::started_by_link(builder).start();
     let address = server.address().tcp();
-    for version in [&TLS12, &TLS13] {
+    for (generation, version) in [(2, &TLS12), (4, &TLS13)] {
         let config = Arc::new(client_config(&[version], None));
         assert_eq!(resumed(address, &config, 21), 20, "all but the first");
         server.signal(Signal::SIGHUP);
-        server.wait_log("reloaded: generation ");
+        server.wait_reloaded(generation);
         assert_eq!(resumed(address, &config, 20), 20, "over a reload");
         crate::disk::put_link(server.folder(), &real);
         server.signal(Signal::SIGUSR2);
-        server.wait_event("server_upgraded", &[]);
+        server.wait_reloaded(generation + 1);
         server.wait_workers(4);
         assert_eq!(resumed(address, &config, 20), 20, "over an upgrade");
     }

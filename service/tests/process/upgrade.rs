@@ -1,6 +1,7 @@
 //! `USR2` with real binaries on disk: those that can take over do, whatever settings they know; those
 //! that cannot are found out, and nothing has changed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -301,7 +302,7 @@ fn workers_are_kept_by_an_image_that_cannot_boot_others() {
     std::fs::write(server.folder().join("config.toml"), new).unwrap();
     std::fs::write(server.folder().join("boot"), "exit").unwrap();
     server.signal(Signal::SIGUSR2);
-    server.wait_log("failed to reload: generation 2 is dropped, 1 serves on: 3 workers in a row");
+    assert!(server.wait_reload_failed(2).starts_with("3 workers in a row"));
     load.wait_for_more(50);
     load.finish().assert_clean();
     assert_eq!(server.wait_workers(2), before);
@@ -345,17 +346,17 @@ fn readiness_is_told_by_the_image_that_is_complete() {
     let hanging = server.wait_workers(2);
     let hangs = |pid: i32| proc::stat(pid).is_some_and(|stat| stat.state == 'S');
     for (slot, pid) in &hanging {
-        server.wait_log(&format!("Booting worker with pid: {pid}"));
+        let fields = [("process", "worker".into()), ("process_pid", (*pid).into())];
+        server.wait_event("process_forked", &fields);
         eventually(&format!("worker {slot} hangs"), PATIENCE, || hangs(*pid).then_some(()));
     }
     std::fs::write(server.folder().join("boot"), "").unwrap();
     send(hanging[0].1, Signal::SIGKILL);
     // One of two serves: the server runs, and is not complete.
-    server.wait_log("worker 0 (pid ");
-    server.wait_log(") ready in ");
+    server.wait_event("worker_ready", &[("slot", 0.into())]);
     server.signal(Signal::SIGUSR2);
     server.wait_ready();
-    assert_eq!(server.log().matches("Upgraded in place to ferricorn ").count(), 1);
+    assert_eq!(server.noted("server_upgraded").len(), 1);
     assert!(server.wait_workers(2).iter().all(|worker| !hanging.contains(worker)));
     server.stop();
 }
@@ -366,19 +367,19 @@ fn upgrade_keeps_what_needs_a_restart() {
     let (ready, _unused) = std::io::pipe().expect("two descriptors");
     let server = Ferricorn::unruly().config("workers = 1\numask = \"0022\"");
     let server = server.launch_with(std::process::Stdio::null(), ready, &[]);
-    server.wait_log("worker 0 (pid ");
+    server.wait_event("worker_ready", &[("slot", 0.into())]);
     let shown = |name: &str| proc::status(server.worker(0), name);
     let before = ["Uid", "Gid", "Umask"].map(shown);
     server.rewrite_config(&toml(&[&RESTART[..], &[("workers", "2")]].concat()));
     server.signal(Signal::SIGUSR2);
-    server.wait_log("Upgraded in place to ferricorn ");
-    server.wait_log("reloaded: generation 2 in ");
+    server.wait_event("server_upgraded", &[]);
+    server.wait_reloaded(2);
     server.wait_workers(2);
-    let log = server.log();
-    for (key, _) in RESTART {
-        let line = format!("{key} has changed: that takes effect at the next start");
-        assert_eq!(log.matches(&line).count(), 1, "{line}: {log}");
-    }
+    let deferred = server.noted("setting_deferred");
+    let deferred = deferred.iter().map(|event| event["setting"].as_str().expect("a text"));
+    let restart = RESTART.iter().map(|(key, _)| *key);
+    assert_eq!(deferred.collect::<BTreeSet<_>>(), restart.collect());
+    assert_eq!(server.noted("setting_deferred").len(), RESTART.len());
     assert_eq!(["Uid", "Gid", "Umask"].map(shown), before);
     assert_eq!(proc::stat(server.pid()).expect("it lives").name, "ferricorn");
     assert!(!server.folder().join("new.pid").exists());

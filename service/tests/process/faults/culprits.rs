@@ -11,6 +11,7 @@ use super::requests::send_until_it_dies;
 use super::scene::{connect_to, settled};
 use super::{hold, release};
 use crate::client::{Connection, get};
+use crate::events::has;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 
 const WORKERS: u16 = 16;
@@ -29,15 +30,15 @@ enum Fault {
     Stall,
 }
 
-/// A fault, and what the error log says of the worker's end.
-const FAULTS_OF_ALL_KINDS: &[(Fault, &str)] = &[
-    (Fault::Request("/exit?code=7"), "died: exited with code 7"),
-    (Fault::Request("/abort?a=1"), "died: ended by signal 6 (ABRT)"),
-    (Fault::Request("/overflow?a=1"), "died: ended by signal 6 (ABRT)"),
-    (Fault::Signal(Signal::SIGKILL), "died: ended by signal 9 (KILL)"),
-    (Fault::Signal(Signal::SIGSEGV), "died: ended by signal 11 (SEGV)"),
-    (Fault::Signal(Signal::SIGABRT), "died: ended by signal 6 (ABRT)"),
-    (Fault::Stall, "ended after its stall: ended by signal 6 (ABRT)"),
+/// A fault, and the field of the worker's end that names it.
+const FAULTS_OF_ALL_KINDS: &[(Fault, (&str, i32))] = &[
+    (Fault::Request("/exit?code=7"), ("exit_code", 7)),
+    (Fault::Request("/abort?a=1"), ("signal", 6)),
+    (Fault::Request("/overflow?a=1"), ("signal", 6)),
+    (Fault::Signal(Signal::SIGKILL), ("signal", 9)),
+    (Fault::Signal(Signal::SIGSEGV), ("signal", 11)),
+    (Fault::Signal(Signal::SIGABRT), ("signal", 6)),
+    (Fault::Stall, ("signal", 6)),
 ];
 
 /// A fault that has befallen somebody: who held which request, and the end that must be told.
@@ -48,7 +49,7 @@ struct Culprit {
     pid: i32,
     target: String,
     fault: Fault,
-    end: &'static str,
+    end: (&'static str, i32),
     _clients: Vec<Connection>,
 }
 
@@ -134,7 +135,7 @@ fn clients_of(server: &Ferricorn, slots: &[u16]) -> BTreeMap<u16, Vec<(i32, Conn
 fn commit(
     server: &Ferricorn,
     (slot, clients): (u16, Vec<(i32, Connection)>),
-    (fault, end): (Fault, &'static str),
+    (fault, end): (Fault, (&'static str, i32)),
     number: usize,
 ) -> Culprit {
     let pid = clients[0].0;
@@ -170,20 +171,25 @@ fn commit(
 }
 
 fn assert_named(server: &Ferricorn, culprit: &Culprit) {
-    let Culprit { company, slot, pid, target, fault, end, .. } = culprit;
-    let who = format!("worker {slot} (pid {pid})");
+    let Culprit { company, slot, pid, target, fault, end: (field, value), .. } = culprit;
     let count = COMPANY + 1;
+    let who = [("slot", (*slot).into()), ("process_pid", (*pid).into())];
+    let mut ending = "died";
     if let Fault::Stall = fault {
-        server.wait_log(&format!("{who} silent for "));
-        server.wait_log(&format!("{who} holds {count} requests: stuck in GET {target} ("));
+        ending = "stalled";
+        server.wait_event("worker_stalled", &who);
+        let held = server.wait_event("requests_held", &who);
+        let first = format!("{count} requests: stuck in GET {target} (");
+        assert!(has(&held["requests"], &first), "{held}");
     }
-    server.wait_log(&format!("{who} {end}"));
-    // Who was killed from outside has died in no request in particular.
+    server.wait_worker_exited(*pid, ending, (field, (*value).into()));
+    // A worker that was killed from outside has died in no request in particular.
     let first = match fault {
         Fault::Request(_) | Fault::Stall => format!("died in GET {target} ("),
         Fault::Signal(_) => String::new(),
     };
-    server.wait_log(&format!("{who} took with it {count} requests: {first}"));
+    let lost = server.wait_requests_lost(*pid, count);
+    assert!(has(&lost["requests"], &format!("{count} requests: {first}")), "{lost}");
     let others = company.iter().map(|number| format!("/until?n={number}"));
     for target in others.chain([target.clone()]) {
         assert_lost(server, culprit, &target);

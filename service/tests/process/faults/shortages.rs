@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::scene::{Scene, connect_to, settled, wait_replaced};
 use crate::client::{Connection, Outcome, get};
 use crate::control::succeed;
+use crate::events::has;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
@@ -296,12 +297,9 @@ fn a_worker_that_the_kernel_kills_for_want_of_memory_is_told_as_such() {
             matches!(outcome, Err(Outcome::ResetWaiting | Outcome::ClosedWaiting)),
             "{outcome:?}"
         );
-        server.wait_log(&format!(
-            "worker 1 (pid {victim}) died: killed by the kernel: out of memory"
-        ));
-        server.wait_log(&format!(
-            "worker 1 (pid {victim}) took with it 1 request: died in GET {target} ("
-        ));
+        server.wait_worker_exited(victim, "died", ("out_of_memory", true.into()));
+        let lost = server.wait_requests_lost(victim, 1);
+        assert!(has(&lost["requests"], &format!("died in GET {target} (")), "{lost}");
         server.wait_log(&format!("\"GET {target} HTTP/1.1\" - - "));
         let why = succeed(&server, &["why", "1", "--json"]);
         let why: serde_json::Value = serde_json::from_str(&why).expect("one object");
@@ -319,8 +317,9 @@ fn a_worker_that_the_kernel_kills_for_want_of_memory_is_told_as_such() {
     let by_hand = server.worker(0);
     let scene = Scene::set(&server, 2, Some(0));
     send(by_hand, Signal::SIGKILL);
-    server.wait_log(&format!("worker 0 (pid {by_hand}) died: ended by signal 9 (KILL)"));
+    server.wait_worker_exited(by_hand, "died", ("signal", 9.into()));
     scene.recovers(&[0]);
-    assert_eq!(server.log().matches("out of memory").count(), 3, "{}", server.log());
+    let ends = server.noted("worker_exited");
+    assert_eq!(ends.iter().filter(|end| end["out_of_memory"] == true).count(), 3, "{ends:?}");
     server.stop();
 }

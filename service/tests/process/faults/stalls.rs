@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use super::hold;
 use super::scene::{Scene, settled, wait_replaced};
 use crate::client::get;
+use crate::events::has;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
 use crate::proc;
 
@@ -36,9 +37,9 @@ fn a_machine_that_stood_still_has_no_culprit() {
     println!("a machine that stood still: serves {recovered:?} after it was looked at first");
     let (mut client, victim) = super::scene::connect_to(&server, 2);
     hold(&server, &mut client, "/block?s=60&n=1", 1);
-    server.wait_log(&format!("worker 2 (pid {victim}) silent for "));
+    let stalled = server.wait_event("worker_stalled", &[("process_pid", victim.into())]);
     wait_replaced(&server, 2, victim);
-    assert!(!server.log().contains("silent for 4"), "the pause is not counted: {}", server.log());
+    assert!(stalled["silent_seconds"].as_f64() < Some(4.0), "the pause is not counted: {stalled}");
     server.stop();
 }
 
@@ -80,8 +81,9 @@ fn a_blocked_thread_is_found_beside_one_that_serves() {
     assert_eq!(server.get("/").expect("a thread serves").status, 200);
     assert!(!server.log().contains("aborting it"), "{}", server.log());
     server.wait_event("worker_stalled", &[("process_pid", victim.into())]);
-    let held = "holds 1 request: stuck in GET /block?s=60&n=1 (";
-    server.wait_log(&format!("worker {slot} (pid {victim}) {held}"));
+    let fields = [("process_pid", victim.into()), ("count", 1.into())];
+    let held = server.wait_event("requests_held", &fields);
+    assert!(has(&held["requests"], "stuck in GET /block?s=60&n=1 ("), "{held}");
     wait_replaced(&server, slot, victim);
     server.stop();
 }

@@ -119,7 +119,7 @@ fn int_and_quit_quicken_a_graceful_stop() {
         holder(&server, &half_body);
         let holder = holder(&server, &never);
         server.signal(Signal::SIGTERM);
-        server.wait_log("stopping: workers may finish for 600 s");
+        server.wait_event("stop_started", &[("timeout_seconds", 600.0.into())]);
         assert!(server.workers().contains(&holder), "it may finish");
         let begun = Instant::now();
         server.signal(hurry);

@@ -111,13 +111,11 @@ fn wrong_command_leaves_the_old_programs_serving() {
         ("\"python3\", \"-c\", \"(\"", "SyntaxError"),
         ("\"python3\", \"{fd1}\"", "names a socket beyond the 1 that are bound"),
     ];
-    for (number, (words, reason)) in (1..).zip(wrong) {
+    for (generation, (words, reason)) in (2..).zip(wrong) {
         server.rewrite_config(&command(words));
         server.signal(Signal::SIGHUP);
         server.wait_log(reason);
-        eventually("the reload has failed", PATIENCE, || {
-            (server.log().matches("failed to reload").count() == number).then_some(())
-        });
+        server.wait_reload_failed(generation);
         assert_eq!(state(&server)["variables"]["FERRICORN_GENERATION"], "1");
     }
     assert_eq!(wait_programs(&server, 2, &[]), before);
@@ -165,7 +163,7 @@ fn program_above_its_memory_is_replaced() {
     let server = plain("workers = 1\nmax_memory = \"96MiB\"", &["notify"]).start();
     let before = program(&server, 0);
     assert_eq!(server.get("/grow").expect("it serves").status, 200);
-    server.wait_log("MiB are above max_memory");
+    server.wait_event("worker_due", &[("reason", "max_memory".into())]);
     let after = wait_programs(&server, 1, &[before]);
     let status = crate::control::status(&server);
     let memory = status["workers"][0]["memory_bytes"].as_u64().expect("a number");

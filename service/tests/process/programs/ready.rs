@@ -136,8 +136,7 @@ fn never_ready_release_sees_no_request(sign: &str) {
     let load = Load::begin(&server.address(), &[Crowd::get(CLIENTS, Client::PerRequest)]);
     server.rewrite_config(&config(3, "\"silent\""));
     server.signal(Signal::SIGHUP);
-    server.wait_log("not ready in time");
-    server.wait_log("failed to reload");
+    assert!(server.wait_reload_failed(2).contains("not ready in time"));
     load.wait_for_more(100);
     let tally = load.finish();
     tally.assert_clean();
