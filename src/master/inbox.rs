@@ -115,12 +115,20 @@ impl<A: App> Master<A> {
         }
     }
 
-    /// Notes the signals that have been caught by now. Of very many of one kind, the rest says nothing: they
-    /// must not keep the master from its children.
+    /// Notes the signals that have been caught by now. They must not keep the master from its children,
+    /// however many there are: of one kind some are heeded, and one worker more and one less are none.
     pub(super) fn take_signals(&mut self) {
         for number in self.signals.take().unwrap_or_default() {
             let Some(number) = self.meant(number) else { continue };
-            if self.caught.iter().filter(|caught| **caught == number).count() < SIGNALS_MAX {
+            let opposite = match number {
+                signals::TTIN => Some(&signals::TTOU),
+                signals::TTOU => Some(&signals::TTIN),
+                _ => None,
+            };
+            let same = self.caught.iter().filter(|caught| **caught == number).count();
+            if opposite.is_some() && self.caught.last() == opposite {
+                self.caught.pop();
+            } else if same < SIGNALS_MAX {
                 self.caught.push(number);
             }
         }
