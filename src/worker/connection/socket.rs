@@ -117,7 +117,17 @@ impl Socket {
 
     /// Returns true if the client has ended both directions, as far as the event loop was told.
     pub(crate) fn is_gone(&self, cx: &mut Context<'_>) -> bool {
-        self.departure(cx) == Departure::Gone
+        self.has_finished() && self.departure(cx) == Departure::Gone
+    }
+
+    /// Returns true if the client has ended its sending side, or both. Each request asks for it: no future is
+    /// made for it, as [`Self::departure`] does. No bytes have the priority that is asked for besides.
+    fn has_finished(&self) -> bool {
+        match &self.socket {
+            ClientSocket::Tcp(stream) => stream.try_io(Interest::PRIORITY, || Ok(())).is_ok(),
+            ClientSocket::Unix(stream) => stream.try_io(Interest::PRIORITY, || Ok(())).is_ok(),
+            ClientSocket::Taken => false,
+        }
     }
 
     /// Returns what the client has ended. Where that is nothing the task is woken when it does.
