@@ -115,8 +115,8 @@ impl WorkerBoard {
 
     /// The entry of a connection; `None` for one beyond those that were expected.
     pub(crate) fn entry(&self, at: usize) -> Option<Entry<'_>> {
-        let start = HEAD_LINES + at.checked_mul(requests::ENTRY_LINES)?;
-        self.memory.get(start..start + requests::ENTRY_LINES).map(Entry::new)
+        let (entries, _) = self.memory[HEAD_LINES..].as_chunks();
+        entries.get(at).map(Entry::new)
     }
 
     fn status_line(&self) -> StatusLine<'_> {

@@ -84,13 +84,12 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
 /// The entry of one connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<'a>(&'a [Line]);
+pub(crate) struct Entry<'a>(&'a [Line; ENTRY_LINES]);
 
 // ORDERING: the words of an entry are Relaxed; the header is stored with Release after them, and read
 // with Acquire before them.
 impl<'a> Entry<'a> {
-    pub(super) fn new(lines: &'a [Line]) -> Self {
-        debug_assert_eq!(lines.len(), ENTRY_LINES);
+    pub(super) fn new(lines: &'a [Line; ENTRY_LINES]) -> Self {
         Self(lines)
     }
 
@@ -252,8 +251,8 @@ mod tests {
 
     use super::*;
 
-    fn lines() -> Vec<Line> {
-        (0..ENTRY_LINES).map(|_| Line::default()).collect()
+    fn lines() -> [Line; ENTRY_LINES] {
+        std::array::from_fn(|_| Line::default())
     }
 
     #[test]
