@@ -223,16 +223,18 @@ const IN_HOST: [bool; 256] = {
 /// RFC 9110 section 7.2 and RFC 3986 section 3.2: an address in brackets or a name, and a port. It may
 /// be empty: a target without an authority has none to repeat.
 fn is_host(host: &[u8]) -> bool {
-    let (name, port) = match host.strip_prefix(b"[") {
+    let port = match host.strip_prefix(b"[") {
         Some(rest) => match rest.iter().position(|byte| *byte == b']') {
-            Some(end) if is_address(&rest[..end]) => (&[][..], &rest[end + 1..]),
+            Some(end) if is_address(&rest[..end]) => &rest[end + 1..],
             Some(_) | None => return false,
         },
-        None => host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len())),
+        None => {
+            let end = host.iter().position(|byte| !IN_HOST[usize::from(*byte)]);
+            &host[end.unwrap_or(host.len())..]
+        }
     };
     let is_port = |port: &[u8]| port.iter().all(u8::is_ascii_digit);
-    name.iter().all(|byte| IN_HOST[usize::from(*byte)])
-        && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))
+    port.is_empty() || port.strip_prefix(b":").is_some_and(is_port)
 }
 
 fn is_address(text: &[u8]) -> bool {
