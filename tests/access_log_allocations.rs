@@ -59,7 +59,7 @@ fn a_line_allocates_nothing() {
                         pid: 4242,
                         slot: Slot::new(3),
                         generation: serde_json::from_str("1").expect("a generation is a number"),
-                        request_id: Some("id \u{85}"),
+                        request_id: Some("id \u{85}".as_bytes()),
                         scheme: "http",
                         listener: None,
                         client_certificate: None,

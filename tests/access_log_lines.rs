@@ -115,7 +115,7 @@ proptest! {
             pid: 4242,
             slot: Slot::new(3),
             generation: serde_json::from_str("1").expect("a generation is a number"),
-            request_id: id.as_deref(),
+            request_id: id.as_deref().map(str::as_bytes),
             scheme: "http",
             listener: None,
             client_certificate: None,

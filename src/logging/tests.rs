@@ -112,7 +112,7 @@ fn write_noted_access(id: &str, length: usize, note: impl Fn(Option<u64>)) {
         pid: std::process::id(),
         slot: Slot::new(0),
         generation: Generation::FIRST,
-        request_id: Some(id),
+        request_id: Some(id.as_bytes()),
         scheme: "http",
         listener: None,
         client_certificate: None,

@@ -82,6 +82,11 @@ impl RequestId {
         std::str::from_utf8(self.0.as_bytes()).expect("only texts are taken")
     }
 
+    /// As text, which is not looked at again.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// As a header field has it: to send it on with requests to other services.
     #[must_use]
     pub fn to_value(&self) -> HeaderValue {

@@ -62,7 +62,7 @@ impl Request {
             pid: 4242,
             slot: Slot::new(3),
             generation: self.generation,
-            request_id: Some("0191f7a2-6a4e-7c1b-9a53-2f0d8f4e1c77"),
+            request_id: Some(b"0191f7a2-6a4e-7c1b-9a53-2f0d8f4e1c77"),
             scheme: "http",
             listener: None,
             client_certificate: None,

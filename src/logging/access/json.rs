@@ -66,7 +66,7 @@ pub(super) fn write(record: &Record<'_>, memory: &mut Memory, value_max: usize, 
     object.number(",\"pid\":", record.pid);
     object.number(",\"slot\":", record.slot.number());
     object.number(",\"generation\":", record.generation.number());
-    object.text(",\"request_id\":", record.request_id.map(str::as_bytes));
+    object.text(",\"request_id\":", record.request_id);
     let trace = header(TRACEPARENT).and_then(TraceParent::parse);
     object.text(",\"trace_id\":", trace.as_ref().map(|trace| &trace.trace_id[..]));
     object.text(",\"span_id\":", trace.as_ref().map(|trace| &trace.span_id[..]));

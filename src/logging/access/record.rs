@@ -47,7 +47,7 @@ pub struct Record<'a> {
     /// Its configuration.
     pub generation: Generation,
     /// The request's id, when it has one.
-    pub request_id: Option<&'a str>,
+    pub request_id: Option<&'a [u8]>,
     /// `http` or `https`, as the client sees it.
     pub scheme: &'a str,
     /// The name in `bind` of the listener that it came in by, if it has one.

@@ -71,7 +71,7 @@ impl Request {
             pid: 42,
             slot: Slot::new(3),
             generation: Generation::FIRST,
-            request_id: self.request_id.as_deref(),
+            request_id: self.request_id.as_deref().map(str::as_bytes),
             scheme: "http",
             listener: None,
             client_certificate: None,

@@ -111,7 +111,10 @@ impl Line<'_> {
             }
             Step::RequestHeader(name) => self.header(record.request_headers, name),
             Step::ResponseHeader(name) => self.header(record.response_headers, name),
-            Step::RequestId => self.known(record.request_id),
+            Step::RequestId => match record.request_id {
+                Some(id) => self.value(id),
+                None => self.dash(),
+            },
             Step::Slot => self.number(record.slot.number()),
             Step::Generation => self.number(record.generation.number()),
             Step::Scheme => self.value(record.scheme.as_bytes()),

@@ -138,11 +138,6 @@ impl Conn {
         self.lock().fault()
     }
 
-    /// Returns the number of the request in hand.
-    pub(crate) fn requests(&self) -> u64 {
-        self.lock().requests()
-    }
-
     /// Returns true if it speaks HTTP/2.
     pub(crate) fn is_multiplexed(&self) -> bool {
         self.shown.load(Ordering::Relaxed) & MULTIPLEXED != 0

@@ -14,6 +14,8 @@ pub(crate) struct Arrival {
     pub(crate) queue: Option<Duration>,
     /// From the first byte of the head to its last one; `None` where that is not seen (HTTP/2).
     pub(crate) head: Option<Duration>,
+    /// The number of the request among those of its connection.
+    pub(crate) number: u64,
     /// When the request was handed over, in milliseconds of the monotonic clock. Every wait for the body
     /// moves what the connection notes of that.
     pub(crate) began: u64,
@@ -49,7 +51,7 @@ impl Phases {
         end: Instant,
         waited: Duration,
     ) -> Self {
-        let Arrival { queue, head, began: _ } = arrival;
+        let Arrival { queue, head, number: _, began: _ } = arrival;
         let until = answered.map_or(end, |answered| answered.at);
         let body = answered.map_or(waited, |answered| answered.body);
         let handler = until.saturating_duration_since(begun).saturating_sub(body);
@@ -112,7 +114,7 @@ mod tests {
     #[test]
     fn phases_add_up_to_the_whole_request() {
         let begun = clock::now();
-        let arrival = Arrival { queue: Some(ms(7)), head: Some(ms(20)), began: 0 };
+        let arrival = Arrival { queue: Some(ms(7)), head: Some(ms(20)), ..Arrival::default() };
         let answered = Answered { at: begun + ms(500), body: ms(200), is_endless: false };
         let phases = Phases::of(arrival, begun, Some(answered), begun + ms(560), ms(999));
         assert_eq!(

@@ -91,21 +91,16 @@ impl Entry {
         }
     }
 
-    /// Returns the facts that extractors may know of the request in hand.
-    pub(crate) fn in_hand(&self, client: Client, id: RequestId) -> InHand {
-        let (connection, number) = (Arc::clone(&self.conn), self.conn.requests());
-        let (credentials, listener) = (self.credentials, self.listener.clone());
-        InHand { connection, number, client, id, credentials, listener }
-    }
-
     /// A request has come in.
     pub(crate) fn begin(&self) -> Arrival {
         // The answer before it may be on its way: it was given before all of its request had come.
         self.note_flushed();
         let arrival = self.arrival();
-        let began = self.conn.note(Machine::begun);
         turns::note_request();
-        Arrival { began, ..arrival }
+        self.conn.note(|machine, now| {
+            let number = machine.begun(now);
+            Arrival { number, began: now, ..arrival }
+        })
     }
 
     /// Notes that the kernel has all that hyper had to write. Returns true if a request is still in
@@ -300,7 +295,7 @@ impl Entry {
             pid: server.pid,
             slot: server.slot,
             generation: server.generation,
-            request_id: Some(record.id.as_str()),
+            request_id: Some(record.id.as_bytes()),
             scheme: record.client.scheme().as_str(),
             listener: self.listener.name,
             client_certificate: self.conn.certificate().map(ClientCertificate::subject),
@@ -421,8 +416,16 @@ impl InFlight {
 
     /// Returns the facts that extractors may know of it.
     pub(crate) fn in_hand(&self) -> InHand {
-        let RequestRecord { client, id, .. } = self.record();
-        self.entry.in_hand(*client, id.clone())
+        let connection = Arc::clone(&self.conn);
+        let RequestRecord { client, id, arrival, .. } = self.record();
+        InHand {
+            connection,
+            number: arrival.number,
+            client: *client,
+            id: id.clone(),
+            credentials: self.credentials,
+            listener: self.listener.clone(),
+        }
     }
 
     /// Returns the scheme by which its client reaches the service.
@@ -441,10 +444,11 @@ impl InFlight {
 
     /// The head of the answer stands.
     pub(crate) fn note_head<B>(&mut self, response: &Response<B>) {
-        let headers = kept(response.headers(), &self.server.fields.response);
-        let record = self.record_mut();
-        record.outcome = Outcome::Status(response.status());
-        record.response_headers = headers;
+        self.record_mut().outcome = Outcome::Status(response.status());
+        if !self.server.fields.response.is_empty() {
+            let headers = kept(response.headers(), &self.server.fields.response);
+            self.record_mut().response_headers = headers;
+        }
     }
 
     /// The answer ends here, since the worker drains.

@@ -18,7 +18,7 @@ impl Entry {
             return Arrival { queue, ..Arrival::default() };
         }
         let head = (self.conn.wait() == Wait::Head).then(|| self.conn.waited());
-        Arrival { queue, head, began: 0 }
+        Arrival { queue, head, ..Arrival::default() }
     }
 
     /// For how long the handler of this request has waited for its body, where that matters.

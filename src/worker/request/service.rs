@@ -70,7 +70,7 @@ impl Requests {
         let record::Entry { server, conn, .. } = &**entry;
         let arrival = entry.begin();
         let (mut head, body) = request.into_parts();
-        let mut seen = Seen::new(&head.headers, &server.fields.request);
+        let seen = Seen::new(&head.headers, &server.fields.request);
         if let Some(connection) = entry.connection() {
             connection.note_streams(|streams, _| streams.note_fields(strict::length(&head)));
         }
@@ -84,16 +84,15 @@ impl Requests {
         let client = client.unwrap_or(self.peer);
         let id = RequestId::of_request(seen.id());
         let length = body.size_hint().exact();
-        let kept = (client, id.clone(), std::mem::take(&mut seen.named));
-        let mut in_flight = InFlight::new(entry, &head, arrival, kept);
-        in_flight.body = length;
-        if seen.is_healthcheck && !seen.forwarded {
-            in_flight.note_healthcheck();
-        }
         let routes = &server.routes;
         let has_body = !body.is_end_stream();
         let limit = if has_body { routes.body_limits.of(head.uri.path()) } else { Limit::None };
         let judged = strict::judge(&head, &seen, length, &server.limits, limit.bytes());
+        let mut in_flight = InFlight::new(entry, &head, arrival, (client, id, seen.named));
+        in_flight.body = length;
+        if seen.is_healthcheck && !seen.forwarded {
+            in_flight.note_healthcheck();
+        }
         let is_tunnel = !has_body && routes.takes_tunnel(&head);
         let judged = judged.filter(|own| *own != Own::Tunnel || !is_tunnel);
         let own = contradiction.or(judged);
@@ -116,7 +115,11 @@ impl Requests {
             }
             None => {
                 strict::settle_host(&mut head);
-                self.extend(entry, &mut head, client, id);
+                // The facts that handlers may ask for.
+                head.extensions.insert(in_flight.in_hand());
+                if let Some(peer) = self.peer.peer() {
+                    head.extensions.insert(ConnectInfo(peer));
+                }
                 let request = if has_body {
                     let upload = Upload::new(body, entry, limit.bytes());
                     let mut request = Request::from_parts(head, Body::new(upload));
@@ -129,22 +132,6 @@ impl Requests {
             }
         };
         Answering { running, asked, is_tunnel, socket: self.socket, in_flight: Some(in_flight) }
-    }
-}
-
-impl Requests {
-    /// The facts that handlers may ask for.
-    fn extend(
-        &self,
-        entry: &record::Entry,
-        head: &mut request::Parts,
-        client: Client,
-        id: RequestId,
-    ) {
-        head.extensions.insert(entry.in_hand(client, id));
-        if let Some(peer) = self.peer.peer() {
-            head.extensions.insert(ConnectInfo(peer));
-        }
     }
 }
 

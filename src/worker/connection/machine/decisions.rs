@@ -163,11 +163,6 @@ impl Machine {
         matches!(self.state, State::Idle { .. }).then(|| self.waited(now))
     }
 
-    /// The number of the request in hand.
-    pub(crate) fn requests(&self) -> u64 {
-        self.requests
-    }
-
     /// The fault of the body of the request in hand.
     pub(crate) fn fault(&self) -> Fault {
         self.request().map_or(Fault::None, |request| request.fault)

@@ -247,12 +247,12 @@ impl Machine {
         self.enter(State::Head, now);
     }
 
-    /// A request was handed to the service. Returns when it began.
+    /// A request was handed to the service. Returns its number among those of the connection.
     pub(crate) fn begun(&mut self, now: u64) -> u64 {
         self.requests += 1;
         self.heads.note_end();
         self.enter(State::Answer(Request { began: now, ..Request::default() }), now);
-        now
+        self.requests
     }
 
     /// The handler waits for the next piece of its request's body.

@@ -88,16 +88,15 @@ fn reason_that_comes_too_late_is_forgotten() {
 #[test]
 fn extension_that_outlives_its_request_gives_nothing_to_the_next() {
     let mut machine = Machine::connection(0);
-    machine.begun(0);
-    let first = machine.requests();
+    let first = machine.begun(0);
     machine.extended(first, 1000);
     machine.extended(first, 1000);
     assert_eq!(deadline(&mut machine, &TIMEOUTS), Some((122_000, CloseReason::Answer)));
     machine.answered(Some(0), 0);
-    machine.begun(0);
+    let second = machine.begun(0);
     machine.extended(first, 1000);
     assert_eq!(deadline(&mut machine, &TIMEOUTS), Some((120_000, CloseReason::Answer)));
-    machine.extended(machine.requests(), 1000);
+    machine.extended(second, 1000);
     assert_eq!(deadline(&mut machine, &TIMEOUTS), Some((121_000, CloseReason::Answer)));
 }
 
