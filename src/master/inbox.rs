@@ -116,7 +116,7 @@ impl<A: App> Master<A> {
     }
 
     /// Notes the signals that have been caught by now. They must not keep the master from its children,
-    /// however many there are: of one kind some are heeded, and one worker more and one less are none.
+    /// however many there are: of one kind some are heeded, and of many, one worker more and one less are none.
     pub(super) fn take_signals(&mut self) {
         for number in self.signals.take().unwrap_or_default() {
             let Some(number) = self.meant(number) else { continue };
@@ -126,7 +126,8 @@ impl<A: App> Master<A> {
                 _ => None,
             };
             let same = self.caught.iter().filter(|caught| **caught == number).count();
-            if opposite.is_some() && self.caught.last() == opposite {
+            let are_many = self.caught.len() >= SIGNALS_MANY;
+            if are_many && opposite.is_some() && self.caught.last() == opposite {
                 self.caught.pop();
             } else if same < SIGNALS_MAX {
                 self.caught.push(number);
@@ -378,6 +379,8 @@ fn is_stop(number: i32) -> bool {
     matches!(number, signals::TERM | signals::INT | signals::QUIT)
 }
 
+/// Signals that are many in one turn.
+const SIGNALS_MANY: usize = 16;
 /// Signals of one kind that are heeded in one turn, each of which may have a child forked.
 const SIGNALS_MAX: usize = 64;
 
