@@ -380,7 +380,7 @@ fn is_stop(number: i32) -> bool {
 }
 
 /// Signals that are many in one turn.
-const SIGNALS_MANY: usize = 16;
+const SIGNALS_MANY: usize = 8;
 /// Signals of one kind that are heeded in one turn, each of which may have a child forked.
 const SIGNALS_MAX: usize = 64;
 
