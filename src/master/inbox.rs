@@ -116,7 +116,8 @@ impl<A: App> Master<A> {
     }
 
     /// Notes the signals that have been caught by now. They must not keep the master from its children,
-    /// however many there are: of one kind some are heeded, and of many, one worker more and one less are none.
+    /// however many there are: of one kind some are heeded, and where many wait, one worker more and one
+    /// less are none.
     pub(super) fn take_signals(&mut self) {
         for number in self.signals.take().unwrap_or_default() {
             let Some(number) = self.meant(number) else { continue };
