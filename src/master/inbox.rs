@@ -235,11 +235,7 @@ impl<A: App> Master<A> {
         if let Some(worker) = &handle.worker {
             if self.config().stats.is_on() {
                 // At once: the kernel tells no more of what it had of the processor.
-                self.lasting.metrics.publish(
-                    &self.lasting.supervisor,
-                    &self.lasting.handles,
-                    &self.lasting.listeners,
-                );
+                self.lasting.publish_overview();
             }
             self.mend_listeners();
             let pid = u32::try_from(pid).unwrap_or(0);

@@ -110,6 +110,11 @@ impl Lasting {
         })
     }
 
+    /// Writes the overview of workers, queues and processor times for the stats process.
+    pub(super) fn publish_overview(&mut self) {
+        self.metrics.publish(&self.supervisor, &self.handles, &self.listeners);
+    }
+
     pub(super) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> HandedLasting {
         let Self {
             supervisor,

@@ -261,11 +261,7 @@ impl<A: App> Master<A> {
         if let Some(own) = &self.lasting.metrics.own {
             own.publish_status(super::now(), &text);
         }
-        self.lasting.metrics.publish(
-            &self.lasting.supervisor,
-            &self.lasting.handles,
-            &self.lasting.listeners,
-        );
+        self.lasting.publish_overview();
     }
 
     /// In a child: becomes the stats process, which keeps the memory of the metrics and its listener.

@@ -193,9 +193,8 @@ fn counts_equal_the_clients_under_load() {
     let (answered, failed) = (tally.answered as f64, tally.failures() as f64);
     println!("{answered} answered, {failed} failed; {ok} counted as 200, {aborted} as aborted");
     assert_eq!(all, ok + aborted, "no other code");
-    // A worker counts an answer when it is about to send it, and may be killed in between: one of each.
-    assert!(ok <= answered + kills as f64, "{ok} {answered} {kills}");
-    assert!(answered <= all, "{answered} {all}");
+    // A killed worker may have sent an answer that it had not counted: it is counted as aborted.
+    assert!(ok <= answered && answered <= all, "{ok} {answered} {all}");
     // A client may have sent a request that no worker had read.
     assert!(all <= answered + failed, "{all} {answered} {failed}");
     assert!(failed <= (kills * 8) as f64, "{failed} failed of {kills} kills");

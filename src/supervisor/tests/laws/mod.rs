@@ -114,7 +114,7 @@ pub(crate) struct Judge {
     handled: u64,
     exit: Option<ExitReason>,
     /// No worker was ever ready.
-    nobody_ready: bool,
+    none_ready: bool,
     /// The first `prepare` has failed.
     unprepared: bool,
     stop: Option<Stop>,
@@ -232,7 +232,7 @@ impl Judge {
             undying: plan.undying,
             handled: 0,
             exit: None,
-            nobody_ready: true,
+            none_ready: true,
             unprepared: false,
             stop: None,
             announced: None,

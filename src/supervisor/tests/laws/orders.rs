@@ -261,9 +261,9 @@ impl Judge {
             return self.stop_by(scene.now, Urgency::Graceful, timeout, ExitReason::Stopped);
         }
         let wanted = usize::from(scene.supervisor.wanted);
-        let nobody = self.nobody_ready
-            && self.slots.iter().take(wanted).all(|record| record.early_deaths > 0);
-        let reason = match (self.unprepared, nobody) {
+        let unlivable =
+            self.none_ready && self.slots.iter().take(wanted).all(|record| record.early_deaths > 0);
+        let reason = match (self.unprepared, unlivable) {
             (true, _) => ExitReason::Prepare,
             (false, true) => ExitReason::WorkerBoot,
             (false, false) => {

@@ -42,7 +42,7 @@ impl Judge {
             Event::Ready { child }
                 if scene.machine.process(*child).is_some_and(|process| !process.orders.any()) =>
             {
-                self.nobody_ready = false;
+                self.none_ready = false;
             }
             Event::Forked { child, .. } => {
                 if let Some(Task::Worker { slot }) = self.forking.remove(child) {
@@ -266,7 +266,7 @@ impl Judge {
         let in_force = self.in_force;
         let bad = |release| !matches!(release, Release::Good | Release::Partly);
         let unlivable = self.reload.is_none() && bad(scene.releases[&self.in_force].0);
-        self.holds(Law::BadReleasesFail, !unlivable || self.nobody_ready, || {
+        self.holds(Law::BadReleasesFail, !unlivable || self.none_ready, || {
             format!("generation {in_force} is in force")
         });
         let Some(trial) = self.reload.filter(|_| self.clean) else { return };
