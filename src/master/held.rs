@@ -47,9 +47,8 @@ pub(super) fn account(handle: &ChildHandle, rings: &Rings, metrics: &Metrics) {
     let mut held = worker.board.held();
     let block = handle.ring.and_then(|place| metrics.memory().of_place(place).ok());
     held.retain(|request| {
-        let has_line = has_line(request);
-        metrics.note_held(block.as_ref(), request, has_line);
-        !has_line
+        metrics.note_held(block.as_ref(), request);
+        !has_line(request)
     });
     if held.is_empty() {
         return;

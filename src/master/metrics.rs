@@ -210,14 +210,14 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that a dead worker had in hand, unless the worker has. One that has its access line
-    /// ended as the worker had noted; any other was aborted.
-    pub(super) fn note_held(&self, block: Option<&Block>, request: &Held, has_line: bool) {
+    /// Counts a request that a dead worker had in hand, unless the worker has: as its answer, if that was
+    /// sent, or as aborted.
+    pub(super) fn note_held(&self, block: Option<&Block>, request: &Held) {
         let (Some(own), Some(block)) = (&self.own, block) else { return };
         match request.counted {
             Some(noted) if noted.is_done(block.requests(noted.code).unchecked()) => {}
-            Some(noted) if has_line => own.count_request(noted.code),
-            Some(_) | None => own.count_request(Code::ABORTED),
+            Some(noted) => own.count_request(noted.code),
+            None => own.count_request(request.sent.unwrap_or(Code::ABORTED)),
         }
     }
 

@@ -318,8 +318,8 @@ impl WorkerMetrics {
 
     /// Counts a request that is over.
     pub(crate) fn count_request(&self, code: Code, took: Duration) {
-        self.0.count_request(code);
         self.observe(Measure::Duration, took);
+        self.0.count_request(code);
     }
 
     /// Counts a TLS handshake.

@@ -137,7 +137,8 @@ impl WorkerBoard {
     /// keep the others waiting; then the oldest.
     pub(crate) fn held(&self) -> Vec<Held> {
         let entries = (0..self.entries).filter_map(|at| self.entry(at));
-        let mut held: Vec<Held> = entries.filter_map(|entry| entry.read()).collect();
+        let has_receipt = |at| self.entry(at).is_some_and(|entry| entry.receipt().is_whole());
+        let mut held: Vec<Held> = entries.filter_map(|entry| entry.read(has_receipt)).collect();
         held.sort_by_key(|request| (!request.running, request.started));
         held
     }

@@ -12,11 +12,13 @@ use std::time::{Duration, SystemTime};
 use axum::http::{Method, Uri, Version};
 
 use super::metrics::Code;
+use crate::sys::receipt::Receipt;
 use crate::sys::shared::Line;
 
-/// Lines of one entry.
-pub(super) const ENTRY_LINES: usize = 4;
-const WORDS: usize = ENTRY_LINES * 8;
+/// Lines of one entry: those of its words, and the receipt of its connection's last write.
+pub(super) const ENTRY_LINES: usize = RECEIPT + 1;
+const RECEIPT: usize = 4;
+const WORDS: usize = RECEIPT * 8;
 
 // The words of an entry. The first one says whether there is a request; it is written last.
 const HEADER: usize = 0;
@@ -27,7 +29,10 @@ const LINE: usize = 6;
 const RUNNING: usize = 7;
 const TARGET: usize = 8;
 const METHOD_MAX: usize = (LINE - METHOD) * 8;
-const TARGET_MAX: usize = (COUNTED - TARGET) * 8;
+const TARGET_MAX: usize = (WRITTEN - TARGET) * 8;
+/// The last of the answer is about to be written: the code that the request is then counted under above,
+/// the entry that has the receipt below.
+const WRITTEN: usize = COUNTED - 1;
 /// The count that the request is about to be added to: the code above, the number
 /// counted under it below.
 const COUNTED: usize = WORDS - 1;
@@ -61,6 +66,8 @@ pub(crate) struct Held {
     pub(crate) line_at: Option<u64>,
     /// True if its code was running, so that nothing else could on that thread.
     pub(crate) running: bool,
+    /// The code of its answer, if that was sent: the kernel has all of it.
+    pub(crate) sent: Option<Code>,
     /// The count that it was about to be added to, if any.
     pub(crate) counted: Option<NotedCount>,
 }
@@ -81,6 +88,11 @@ impl NotedCount {
 }
 
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+/// Returns a word that holds both. Zero says that nothing is noted.
+fn noted(code: Code, number: u64) -> u64 {
+    u64::from(code.number() + 1) << COUNT_BITS | number & COUNT_MASK
+}
 
 /// The entry of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +124,7 @@ impl<'a> Entry<'a> {
         put(LINE, 0);
         put(RUNNING, 0);
         put(COUNTED, 0);
+        put(WRITTEN, 0);
         put(STARTED, u64::try_from(since.as_micros()).unwrap_or(0));
         match remote {
             Some(IpAddr::V4(address)) => {
@@ -156,10 +169,21 @@ impl<'a> Entry<'a> {
         self.word(LINE).store(word, Ordering::Release);
     }
 
+    /// The last of its answer is about to be written. When the entry of this number has a receipt of that, it
+    /// is to be counted under this code.
+    pub(crate) fn note_write(&self, code: Code, receipt_at: usize) {
+        let word = noted(code, receipt_at as u64);
+        self.word(WRITTEN).store(word, Ordering::Release);
+    }
+
+    /// The receipt of the last write on its connection.
+    pub(crate) fn receipt(&self) -> Receipt<'a> {
+        Receipt::new(&self.0[RECEIPT])
+    }
+
     /// It is about to be counted under this code, under which so many are counted.
     pub(crate) fn note_count(&self, code: Code, before: u64) {
-        // Zero says that nothing is noted.
-        let word = u64::from(code.number() + 1) << COUNT_BITS | before & COUNT_MASK;
+        let word = noted(code, before);
         self.word(COUNTED).store(word, Ordering::Release);
     }
 
@@ -168,8 +192,8 @@ impl<'a> Entry<'a> {
         self.word(HEADER).store(0, Ordering::Release);
     }
 
-    /// The request that is in hand, if one is.
-    pub(super) fn read(&self) -> Option<Held> {
+    /// The request that is in hand, if one is. An entry has a receipt, or has none.
+    pub(super) fn read(&self, has_receipt: impl Fn(usize) -> bool) -> Option<Held> {
         let header = self.word(HEADER).load(Ordering::Acquire);
         if header & PRESENT == 0 {
             return None;
@@ -196,14 +220,17 @@ impl<'a> Entry<'a> {
             },
             line_at,
             running: self.load(RUNNING) != 0,
-            counted: self.counted(),
+            sent: self
+                .noted(WRITTEN)
+                .and_then(|(code, at)| has_receipt(usize::try_from(at).ok()?).then_some(code)),
+            counted: self.noted(COUNTED).map(|(code, before)| NotedCount { code, before }),
         })
     }
 
-    fn counted(&self) -> Option<NotedCount> {
-        let word = self.word(COUNTED).load(Ordering::Acquire);
+    fn noted(&self, at: usize) -> Option<(Code, u64)> {
+        let word = self.word(at).load(Ordering::Acquire);
         let number = u16::try_from(word >> COUNT_BITS).ok()?.checked_sub(1)?;
-        Some(NotedCount { code: Code::from_number(number)?, before: word & COUNT_MASK })
+        Some((Code::from_number(number)?, word & COUNT_MASK))
     }
 
     fn remote(&self, header: u64) -> Option<IpAddr> {
@@ -259,7 +286,7 @@ mod tests {
     fn a_request_is_read_as_it_was_written_until_it_is_cleared() {
         let lines = lines();
         let entry = Entry::new(&lines);
-        assert_eq!(entry.read(), None);
+        assert_eq!(entry.read(|_| false), None);
         let started = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
         for remote in
             [None, Some("192.0.2.7".parse().unwrap()), Some("2001:db8::7".parse().unwrap())]
@@ -274,24 +301,29 @@ mod tests {
                 version: Version::HTTP_10,
                 line_at: None,
                 running: false,
+                sent: None,
                 counted: None,
             };
-            assert_eq!(entry.read(), Some(expected.clone()));
+            assert_eq!(entry.read(|_| false), Some(expected.clone()));
             entry.note_line(Some(0));
-            assert_eq!(entry.read(), Some(Held { line_at: Some(0), ..expected.clone() }));
+            assert_eq!(entry.read(|_| false), Some(Held { line_at: Some(0), ..expected.clone() }));
             entry.set_running(true);
             let running = Held { line_at: Some(0), running: true, ..expected.clone() };
-            assert_eq!(entry.read(), Some(running));
+            assert_eq!(entry.read(|_| false), Some(running));
             entry.set_running(false);
             entry.note_line(None);
-            assert_eq!(entry.read(), Some(expected.clone()));
+            assert_eq!(entry.read(|_| false), Some(expected.clone()));
+            entry.note_write(Code::ABORTED, 3);
+            assert_eq!(entry.read(|_| false), Some(expected.clone()), "it has no receipt");
+            let sent = Held { sent: Some(Code::ABORTED), ..expected.clone() };
+            assert_eq!(entry.read(|at| at == 3), Some(sent));
             entry.note_count(Code::ABORTED, u64::MAX);
-            let noted = entry.read().and_then(|held| held.counted).expect("it is noted");
+            let noted = entry.read(|_| false).and_then(|held| held.counted).expect("it is noted");
             assert_eq!(noted.code, Code::ABORTED);
             assert!(!noted.is_done(u64::MAX) && noted.is_done(0));
         }
         entry.clear();
-        assert_eq!(entry.read(), None);
+        assert_eq!(entry.read(|_| false), None);
     }
 
     #[test]
@@ -305,7 +337,7 @@ mod tests {
             &target,
             Version::HTTP_11,
         );
-        let held = Entry::new(&lines).read().expect("it is there");
+        let held = Entry::new(&lines).read(|_| false).expect("it is there");
         assert_eq!(held.target.path().len(), TARGET_MAX + "[cut]".len());
         assert!(held.target.path().ends_with("a[cut]"));
     }
@@ -318,7 +350,7 @@ mod tests {
             for (at, word) in words.into_iter().enumerate() {
                 entry.word(at).store(word, Ordering::Relaxed);
             }
-            let _any = entry.read();
+            let _any = entry.read(|_| true);
         }
     }
 }

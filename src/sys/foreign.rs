@@ -1,11 +1,34 @@
 //! Functions of the C library and of the compiler that no crate wraps.
 
 use std::ffi::c_int;
+use std::mem::offset_of;
+
+use nix::libc;
+
+/// `struct rusage`, which libc has no constructor for: processor times, the largest resident size, and
+/// fields that are not read here.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct Usage {
+    times: [libc::c_long; 4],
+    pub(super) peak_kib: libc::c_long,
+    rest: [libc::c_long; 29],
+}
+
+const _: () = assert!(size_of::<Usage>() >= size_of::<libc::rusage>());
+const _: () = assert!(offset_of!(Usage, peak_kib) == offset_of!(libc::rusage, ru_maxrss));
 
 #[expect(unsafe_code, reason = "functions that are not Rust's")]
 unsafe extern "C" {
     // SAFETY: it takes any code, touches no memory and never returns.
     pub(super) safe fn _exit(code: c_int) -> !;
+    // SAFETY: it writes its two results alone, which are as large as it takes them for (see `Usage`).
+    pub(super) safe fn wait4(
+        child: c_int,
+        status: &mut c_int,
+        options: c_int,
+        usage: &mut Usage,
+    ) -> c_int;
     // SAFETY: it takes no pointer, locks what it touches, and frees nothing that is in use.
     #[cfg(target_env = "gnu")]
     safe fn malloc_trim(kept_bytes: usize) -> c_int;

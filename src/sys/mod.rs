@@ -20,6 +20,7 @@ pub(crate) mod options;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod readable;
+pub(crate) mod receipt;
 pub(crate) mod relay;
 pub(crate) mod shared;
 pub(crate) mod signals;

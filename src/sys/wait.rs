@@ -5,7 +5,6 @@
 //! that the child's end is lost.
 
 use std::io;
-use std::mem::offset_of;
 use std::os::fd::OwnedFd;
 
 use nix::libc;
@@ -14,6 +13,8 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal,
     waitid,
 };
+
+use super::foreign::{self, Usage};
 
 /// The end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,19 +34,6 @@ pub(crate) struct Reaped {
     pub(crate) peak_bytes: u64,
 }
 
-/// `struct rusage`, which libc has no constructor for: processor times, the largest resident size, and
-/// fields that are not read here.
-#[repr(C)]
-#[derive(Default)]
-struct Usage {
-    times: [libc::c_long; 4],
-    peak_kib: libc::c_long,
-    rest: [libc::c_long; 29],
-}
-
-const _: () = assert!(size_of::<Usage>() >= size_of::<libc::rusage>());
-const _: () = assert!(offset_of!(Usage, peak_kib) == offset_of!(libc::rusage, ru_maxrss));
-
 /// The next child that has ended, ours or an orphan that we have inherited; `None`: no more by now.
 /// One `CHLD` may stand for any number of them, so the caller repeats it until `None`.
 ///
@@ -55,10 +43,7 @@ pub(crate) fn reap() -> io::Result<Option<Reaped>> {
     loop {
         let mut status = 0;
         let mut usage = Usage::default();
-        let place = (&raw mut usage).cast();
-        // SAFETY: both are this function's own, and as large as wait4(2) writes.
-        #[expect(unsafe_code, reason = "no crate offers wait4(2), which alone tells of the memory")]
-        let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, place) };
+        let pid = foreign::wait4(-1, &mut status, libc::WNOHANG, &mut usage);
         let error = io::Error::last_os_error();
         match (pid, error.raw_os_error()) {
             (0, _) | (-1, Some(libc::ECHILD)) => return Ok(None),

@@ -122,6 +122,13 @@ pub(crate) fn text(address: &Address) -> String {
     runtime.expect("a runtime").block_on(fetched)
 }
 
+/// Asks for `/` in the clear; true: the answer came whole.
+pub(crate) fn is_answered(address: &Address) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let fetched = async { try_fetch(connected(address).await).await };
+    runtime.expect("a runtime").block_on(fetched).is_ok()
+}
+
 /// A connection that has had an answer, as long as its runtime is there.
 pub(crate) fn idle(
     runtime: &Arc<Runtime>,
@@ -136,16 +143,19 @@ pub(crate) fn idle(
 }
 
 async fn fetch(connection: SendRequest<Bytes>) -> String {
-    let mut send = connection.ready().await.expect("it is open");
+    try_fetch(connection).await.expect("it is answered")
+}
+
+async fn try_fetch(connection: SendRequest<Bytes>) -> Result<String, h2::Error> {
+    let mut send = connection.ready().await?;
     let request = Request::get("http://localhost/").version(Version::HTTP_2);
     let request = request.body(()).expect("it is a request");
-    let response = send.send_request(request, true).expect("it is open").0;
-    let mut body = response.await.expect("it is answered").into_body();
+    let mut body = send.send_request(request, true)?.0.await?.into_body();
     let mut text = Vec::new();
     while let Some(data) = body.data().await {
-        text.extend_from_slice(&data.expect("the answer is whole"));
+        text.extend_from_slice(&data?);
     }
-    String::from_utf8(text).expect("it is text")
+    Ok(String::from_utf8(text).expect("it is text"))
 }
 
 /// Asks again and again on this connection, until the server says goodbye.

@@ -60,6 +60,7 @@ mod program;
 mod programs;
 mod prometheus;
 mod proxies;
+mod receipts;
 mod recycling;
 mod relays;
 mod releases;

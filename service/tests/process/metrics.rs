@@ -47,6 +47,14 @@ pub(crate) fn scrape(address: SocketAddr) -> BTreeMap<String, f64> {
     samples.map(sample).collect()
 }
 
+/// Scrapes until so many requests are counted: each is counted behind its answer.
+pub(crate) fn scrape_counted(address: SocketAddr, requests: f64) -> BTreeMap<String, f64> {
+    eventually("the requests are counted", PATIENCE, || {
+        let samples = scrape(address);
+        (sum(&samples, "ferricorn_requests_total") >= requests).then_some(samples)
+    })
+}
+
 fn sum(samples: &BTreeMap<String, f64>, family: &str) -> f64 {
     let of_family = |name: &str| name.split('{').next() == Some(family);
     samples.iter().filter(|(name, _)| of_family(name)).map(|(_, value)| value).sum()
@@ -83,7 +91,7 @@ fn every_family_of_the_contract_is_served() {
     for _ in 0..10 {
         assert_eq!(server.get("/").expect("it answers").status, 200);
     }
-    let samples = scrape(stats_address(&server));
+    let samples = scrape_counted(stats_address(&server), 10.0);
     let value = |name: &str| samples.get(name).copied().unwrap_or_else(|| panic!("{samples:#?}"));
     assert_eq!(value("ferricorn_requests_total{code=\"200\"}"), 10.0);
     assert_eq!(value("ferricorn_request_duration_seconds_count"), 10.0);
@@ -110,6 +118,7 @@ fn a_scrape_needs_no_worker() {
     let server = stats(Ferricorn::hello(), "workers = 2");
     let address = stats_address(&server);
     assert_eq!(server.get("/").expect("it answers").status, 200);
+    scrape_counted(address, 1.0);
     let workers = server.workers();
     workers.iter().for_each(|(_, pid)| send(*pid, Signal::SIGSTOP));
     let samples = scrape(address);
@@ -124,7 +133,7 @@ fn a_dead_stats_process_is_replaced_and_its_counters_go_on() {
     let server = stats(Ferricorn::hello(), "workers = 1");
     let address = stats_address(&server);
     assert_eq!(server.get("/").expect("it answers").status, 200);
-    let before = scrape(address);
+    let before = scrape_counted(address, 1.0);
     let first = stats_process(&server).expect("it serves");
     send(first, Signal::SIGKILL);
     eventually("another one", PATIENCE, || stats_process(&server).filter(|pid| *pid != first));
@@ -204,8 +213,8 @@ fn counts_equal_the_clients_over_deaths_reloads_and_an_upgrade() {
         });
     }
     round(&mut last, 20);
-    let samples = scrape(address);
     let (answered, failed) = (f64::from(answered), f64::from(failed));
+    let samples = scrape_counted(address, answered);
     let (ok, all) = (
         samples["ferricorn_requests_total{code=\"200\"}"],
         sum(&samples, "ferricorn_requests_total"),

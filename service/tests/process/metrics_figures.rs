@@ -178,7 +178,7 @@ fn counts_equal_the_clients_under_load() {
         load.wait_for_more(20);
     }
     let tally = load.finish();
-    let samples = scrape(address);
+    let samples = crate::metrics::scrape_counted(address, tally.answered as f64);
     server.stop();
     let of = |code: &str| {
         let sample = samples.get(&format!("ferricorn_requests_total{{code=\"{code}\"}}"));

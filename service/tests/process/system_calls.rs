@@ -16,7 +16,7 @@ const REQUESTS: usize = 10;
 const TRACES: usize = 3;
 
 /// A worker that is traced until this is dropped.
-struct Trace {
+pub(crate) struct Trace {
     strace: Child,
     file: PathBuf,
 }
@@ -24,10 +24,15 @@ struct Trace {
 impl Trace {
     /// `None` where there is no strace, or where it may not trace.
     fn begin(worker: i32, folder: &Path) -> Option<Self> {
+        Self::begin_with(&[], worker, folder)
+    }
+
+    pub(crate) fn begin_with(arguments: &[&str], worker: i32, folder: &Path) -> Option<Self> {
         let file = folder.join("trace");
         let strace = Command::new("strace")
             .args(["-f", "-o"])
             .arg(&file)
+            .args(arguments)
             .args(["-p", &worker.to_string()])
             .stderr(Stdio::piped())
             .spawn();
@@ -43,7 +48,7 @@ impl Trace {
     }
 
     /// Returns the number of times that each system call was begun.
-    fn end(mut self) -> BTreeMap<String, usize> {
+    pub(crate) fn end(mut self) -> BTreeMap<String, usize> {
         send(i32::try_from(self.strace.id()).expect("pids fit"), Signal::SIGINT);
         self.strace.wait().expect("it is our child");
         let text = std::fs::read_to_string(&self.file).expect("strace has written it");

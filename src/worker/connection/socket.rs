@@ -10,7 +10,8 @@ use std::future::Future as _;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
@@ -18,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::request::local::{Local, OpenSocket};
 use crate::request::peer::PeerCredentials;
+use crate::scoreboard::WorkerBoard;
 use crate::sys::socket;
 
 /// Reports of bytes to read in one look at a client, while its request is in hand.
@@ -33,6 +35,18 @@ pub(crate) struct Socket {
     ahead: BytesMut,
     /// True if there may be bytes to read of which the event loop does not tell any more.
     is_hidden: bool,
+    /// `None`: writes have none.
+    receipts: Option<Receipts>,
+}
+
+/// Where the kernel leaves the receipts of a connection's writes.
+#[derive(Debug)]
+struct Receipts {
+    board: Arc<WorkerBoard>,
+    /// The connection's entry on the board.
+    number: usize,
+    /// True if the next write is to have one.
+    is_wanted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +90,50 @@ impl Socket {
     pub(crate) fn unix(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
         let socket = ClientSocket::Unix(UnixStream::from_std(stream)?);
         Ok(Self { socket, ..Self::default() })
+    }
+
+    /// The receipts of its writes are left in the entry of this number, if there is one and metrics are on.
+    pub(crate) fn keep_receipts(&mut self, board: &Arc<WorkerBoard>, number: usize) {
+        if board.metrics().is_none() || board.entry(number).is_none() {
+            return;
+        }
+        let board = Arc::clone(board);
+        self.receipts = Some(Receipts { board, number, is_wanted: false });
+    }
+
+    /// The next write is to have a receipt.
+    pub(crate) fn want_receipt(&mut self) {
+        if let Some(receipts) = &mut self.receipts {
+            receipts.is_wanted = true;
+        }
+    }
+
+    /// Writes, with a receipt.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(receipts) = &mut self.receipts else { return taken() };
+        receipts.is_wanted = false;
+        let Some(entry) = receipts.board.entry(receipts.number) else { return taken() };
+        let receipt = entry.receipt();
+        loop {
+            let sent = match &self.socket {
+                ClientSocket::Tcp(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || receipt.send(stream.as_fd(), slices))
+                }
+                ClientSocket::Unix(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || receipt.send(stream.as_fd(), slices))
+                }
+                ClientSocket::Taken => return taken(),
+            };
+            if !matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                return Poll::Ready(sent);
+            }
+        }
     }
 
     /// The process at the other end of a unix socket.
@@ -259,6 +317,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.receipts.as_ref().is_some_and(|receipts| receipts.is_wanted) {
+            return self.poll_send(cx, &[io::IoSlice::new(bytes)]);
+        }
         match &mut self.socket {
             ClientSocket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             ClientSocket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -288,6 +349,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.receipts.as_ref().is_some_and(|receipts| receipts.is_wanted) {
+            return self.poll_send(cx, slices);
+        }
         match &mut self.socket {
             ClientSocket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             ClientSocket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),

@@ -47,7 +47,7 @@ impl Stream {
         }
     }
 
-    fn socket_mut(&mut self) -> &mut Socket {
+    pub(crate) fn socket_mut(&mut self) -> &mut Socket {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => tls.stream.stream_mut(),

@@ -82,7 +82,8 @@ enum End {
 }
 
 impl Watched {
-    pub(crate) fn new(stream: Stream, entry: Arc<Entry>, room: HeadRoom) -> Self {
+    pub(crate) fn new(mut stream: Stream, entry: Arc<Entry>, room: HeadRoom) -> Self {
+        stream.socket_mut().keep_receipts(&entry.server.board, entry.conn.number);
         let scheme = match &stream {
             Stream::Plain(_) => Scheme::Http,
             Stream::Tls(_) => Scheme::Https,
@@ -265,15 +266,20 @@ impl Watched {
     }
 
     /// So many bytes are left to be written, and are about to be. Few of them a socket takes at once:
-    /// then what is told of their request is told before, since the kernel may well let the client run,
-    /// which has its answer then, and this worker may be killed meanwhile.
-    fn note_writing(&self, length: usize) {
-        if length <= TAKEN_AT_ONCE && !self.entry.conn.is_blocked() && self.stream.is_clear() {
-            if self.is_multiplexed {
-                self.entry.settle();
-            } else {
-                self.entry.note_last_write();
-            }
+    /// then the line of their request is written before, since the kernel may well let the client run,
+    /// which has its answer then, and this worker may be killed meanwhile. The kernel leaves a receipt of
+    /// what it takes; more than few bytes of TLS are several writes, and have none.
+    fn note_writing(&mut self, length: usize) {
+        let is_sure =
+            length <= TAKEN_AT_ONCE && !self.entry.conn.is_blocked() && self.stream.is_clear();
+        let is_one_write = is_sure || matches!(self.stream, Stream::Plain(_));
+        let wants_receipt = if self.is_multiplexed {
+            is_sure && self.entry.note_last_writes()
+        } else {
+            is_one_write && self.entry.note_last_write(is_sure)
+        };
+        if wants_receipt {
+            self.stream.socket_mut().want_receipt();
         }
     }
 

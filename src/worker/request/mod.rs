@@ -2,6 +2,7 @@
 
 mod addressless;
 mod body;
+mod ended;
 pub(crate) mod health;
 pub(crate) mod own;
 pub(crate) mod phases;

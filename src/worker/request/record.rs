@@ -16,14 +16,12 @@ use axum::http::{HeaderMap, HeaderName, Method, Response, Uri, Version, request}
 
 use super::phases::{Answered, Arrival};
 use super::strict;
-use crate::logging::{self, Field, Outcome, Record};
+use crate::logging::{Field, Outcome};
 use crate::request::InHand;
 use crate::request::client::{Client, Scheme};
-use crate::request::client_certificate::ClientCertificate;
 use crate::request::id::RequestId;
 use crate::request::local::Origin;
 use crate::request::peer::PeerCredentials;
-use crate::scoreboard::Code;
 use crate::sys::clock;
 use crate::worker::connection::conns::{CloseReason, Conn, Wait};
 use crate::worker::connection::machine::Machine;
@@ -62,8 +60,6 @@ pub(crate) enum Departing {
     #[default]
     None,
     One(Box<RequestRecord>),
-    /// It was logged; the last of its answer is being written. Its body has this length.
-    Logged(Option<u64>),
     /// There is no stream any more.
     Closed,
 }
@@ -113,26 +109,10 @@ impl Entry {
         }
         match self.replace(Departing::None) {
             Some(Departing::One(record)) => self.end(&record),
-            Some(Departing::Logged(body)) => self.await_next(body),
             Some(Departing::None | Departing::Closed) => {}
             None => return true,
         }
         false
-    }
-
-    /// The last of an answer is about to be written, and is sure to be taken: its request is logged, but the
-    /// connection waits for nothing else yet.
-    pub(crate) fn note_last_write(&self) {
-        if !matches!(self.conn.wait(), Wait::Answer | Wait::Body) {
-            return;
-        }
-        let mut departing = self.lock();
-        if let Departing::One(record) = &*departing {
-            let logged = Departing::Logged(record.body);
-            let Departing::One(record) = std::mem::replace(&mut *departing, logged) else { return };
-            drop(departing);
-            self.log(&record, self.body_waited(&record));
-        }
     }
 
     /// The connection is parked: nothing reads the stream until it is taken back. One of HTTP/2 does not.
@@ -230,9 +210,7 @@ impl Entry {
     fn replace(&self, by: Departing) -> Option<Departing> {
         let mut departing = self.lock();
         match &*departing {
-            Departing::One(_) | Departing::Logged(_) => {
-                Some(std::mem::replace(&mut *departing, by))
-            }
+            Departing::One(_) => Some(std::mem::replace(&mut *departing, by)),
             Departing::None | Departing::Closed => None,
         }
     }
@@ -241,79 +219,10 @@ impl Entry {
         self.departing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It was not answered, or not to the end: what the kernel has not taken was not sent.
-    fn give_up(&self, mut record: Box<RequestRecord>) {
-        let status = match record.outcome {
-            Outcome::Status(status) | Outcome::Drained(status) | Outcome::Unread(status) => {
-                Some(status)
-            }
-            Outcome::Aborted(status) | Outcome::Lost(status) => status,
-        };
-        let is_lost = self.server.is_cutting();
-        record.outcome = if is_lost { Outcome::Lost(status) } else { Outcome::Aborted(status) };
-        record.sent = record.sent.saturating_sub(self.conn.unwritten());
-        self.end(&record);
-    }
-
-    /// The request is over.
-    fn end(&self, record: &RequestRecord) {
-        let waited = self.body_waited(record);
-        self.await_next(record.body);
-        self.log(record, waited);
-    }
-
-    fn await_next(&self, body: Option<u64>) {
+    pub(super) fn await_next(&self, body: Option<u64>) {
         self.conn.note(|machine, now| machine.answered(body, now));
         if self.conn.wait() == Wait::Next && self.server.hands_over(self) {
             self.conn.decide(Machine::park);
-        }
-    }
-
-    /// Counts the request, and writes its line. Its handler has waited so long for its body.
-    fn log(&self, record: &RequestRecord, waited: Duration) {
-        let server = &self.server;
-        server.count_request();
-        let elapsed = record.elapsed();
-        let code = Code::of_answer(record.outcome.answered());
-        // A worker that dies in between has left notes of what was written, given up and counted.
-        let entry = server.board.entry(self.conn.number);
-        if let (Some(entry), Some(metrics)) = (&entry, server.board.metrics()) {
-            entry.note_count(code, metrics.requests(code));
-        }
-        let line = Record {
-            remote: record.client.address(),
-            started: record.started,
-            elapsed,
-            queue_wait: record.arrival.queue,
-            method: &record.method,
-            target: &record.target,
-            version: record.version,
-            request_headers: &record.request_headers,
-            outcome: record.outcome,
-            response_headers: &record.response_headers,
-            bytes: record.sent,
-            pid: server.pid,
-            slot: server.slot,
-            generation: server.generation,
-            request_id: Some(record.id.as_bytes()),
-            scheme: record.client.scheme().as_str(),
-            listener: self.listener.name,
-            client_certificate: self.conn.certificate().map(ClientCertificate::subject),
-        };
-        if !record.is_healthcheck || !record.outcome.is_fine() {
-            logging::access(&line, |settled| {
-                if let Some(entry) = &entry {
-                    entry.note_line(settled);
-                }
-            });
-        }
-        self.report_if_slow(record, waited);
-        if let Some(metrics) = server.board.metrics() {
-            metrics.request_ended();
-            metrics.count_request(code, elapsed);
-        }
-        if let Some(entry) = &entry {
-            entry.clear();
         }
     }
 }
@@ -343,25 +252,27 @@ pub(crate) struct InFlight {
 #[derive(Debug)]
 pub(crate) struct RequestRecord {
     /// Bytes of the answer's body that were handed to the connection.
-    sent: u64,
-    client: Client,
+    pub(super) sent: u64,
+    pub(super) client: Client,
     pub(crate) id: RequestId,
-    started: SystemTime,
+    pub(super) started: SystemTime,
     pub(crate) clock: Instant,
     pub(crate) arrival: Arrival,
     /// `None` before the head of the response, and where `log.slow` is off.
     pub(crate) answered: Option<Answered>,
     pub(crate) method: Method,
     pub(crate) target: Uri,
-    version: Version,
+    pub(super) version: Version,
     /// The fields that the access log names.
-    request_headers: Vec<Field>,
-    response_headers: Vec<Field>,
+    pub(super) request_headers: Vec<Field>,
+    pub(super) response_headers: Vec<Field>,
     pub(crate) outcome: Outcome,
     /// Length of the request's body; `None`: it comes in chunks.
-    body: Option<u64>,
+    pub(super) body: Option<u64>,
+    /// True if its line is written.
+    pub(super) is_logged: bool,
     /// True if it leaves no access line when it is answered 2xx or 3xx.
-    is_healthcheck: bool,
+    pub(super) is_healthcheck: bool,
 }
 
 impl InFlight {
@@ -392,6 +303,7 @@ impl InFlight {
             response_headers: Vec::new(),
             outcome: Outcome::Aborted(None),
             body: None,
+            is_logged: false,
             is_healthcheck: false,
         });
         Self { entry: Arc::clone(entry), record: Some(record), body: None }

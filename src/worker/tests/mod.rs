@@ -8,6 +8,7 @@ mod client;
 mod forwarding;
 mod full;
 mod health;
+#[cfg(feature = "http2")]
 mod http2;
 mod leaving;
 mod limits;

@@ -59,6 +59,7 @@ fn slow_client_is_the_time_of_head_and_body() {
     });
 }
 
+#[cfg(feature = "http2")]
 #[test]
 fn stream_of_http2_has_phases_of_its_own() {
     run_within(LONG, [13, 3], SLOW, |net| async move {

@@ -12,7 +12,7 @@ use crate::proc;
 use crate::storms::{Kill, assert_explained};
 
 /// Clients of each load.
-const CLIENTS: usize = 32;
+pub(super) const CLIENTS: usize = 32;
 
 /// A server of node's: it stops accepting at `TERM`, and answers what it has.
 const NODE: &str = "const http = require('http');\n\
@@ -24,7 +24,7 @@ const NODE: &str = "const http = require('http');\n\
     process.on('SIGTERM', () => server.close(() => process.exit(0)));\n";
 
 /// An application of Flask's, which gunicorn serves.
-const FLASK: &str = "import flask\n\
+pub(super) const FLASK: &str = "import flask\n\
     app = flask.Flask(__name__)\n\
     @app.route('/')\n\
     def root():\n\
@@ -82,11 +82,11 @@ fn listenfd() -> Builder {
     running("workers = 4", &[program.to_str().expect("a plain path")])
 }
 
-fn node() -> Builder {
+pub(super) fn node() -> Builder {
     running("workers = 4", &["node", "server.js", "{fd}"]).file("server.js", NODE)
 }
 
-fn gunicorn() -> Builder {
+pub(super) fn gunicorn() -> Builder {
     let command = ["python3", "-m", "gunicorn", "-w", "1", "--worker-tmp-dir", ".", "app:app"];
     // It sends READY=1 before its worker has imported the application.
     running("workers = 4\n[program]\nready = \"listen\"", &command).file("app.py", FLASK)

@@ -3,6 +3,7 @@
 //! Their sources stand beside these tests. What answers here is what a Debian package brings: Python's
 //! own library, node, uvicorn, gunicorn, nginx and socat.
 
+mod compared;
 mod ends;
 mod life;
 mod losses;

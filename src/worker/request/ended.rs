@@ -1,0 +1,139 @@
+//! Requests that are over: their lines, and their counts.
+//!
+//! # The order
+//! The access line is written before the last of an answer, since the kernel may let the client run as soon
+//! as it has that. The request is counted behind it. A worker may be killed in between, and in the moment
+//! of the write: the kernel leaves a receipt of what it takes (`sys::receipt`), by which the master knows
+//! whether the answer was sent, and counts that, or an aborted request. So the counts are the clients'.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::record::{Departing, Entry, RequestRecord};
+use crate::logging::{self, Outcome, Record};
+use crate::request::client_certificate::ClientCertificate;
+use crate::scoreboard::Code;
+use crate::worker::connection::conns::Wait;
+
+impl Entry {
+    /// The last of an answer is about to be written, in one write. Where that is sure to be taken its request
+    /// is logged. Returns true if the write is to have a receipt.
+    pub(crate) fn note_last_write(&self, is_sure: bool) -> bool {
+        if !matches!(self.conn.wait(), Wait::Answer | Wait::Body) {
+            return false;
+        }
+        let Departing::One(record) = &mut *self.lock() else { return false };
+        if is_sure && !record.is_logged {
+            record.is_logged = true;
+            self.log(record, self.body_waited(record));
+        }
+        let connection =
+            self.connection.as_ref().map_or(self.conn.number, |entry| entry.conn.number);
+        let board = &self.server.board;
+        let (Some(entry), Some(written)) = (board.entry(self.conn.number), board.entry(connection))
+        else {
+            return false;
+        };
+        // The one that is there is of another write.
+        written.receipt().clear();
+        entry.note_write(Code::of_answer(record.outcome.answered()), connection);
+        true
+    }
+
+    /// The same of all streams of a connection that have ended.
+    pub(crate) fn note_last_writes(&self) -> bool {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.conn.unwritten() == 0 {
+            // The write before took all that it was offered.
+            ended.retain(|stream| !stream.is_logged() || stream.note_flushed());
+        }
+        let mut wants_receipt = false;
+        for stream in &*ended {
+            wants_receipt |= stream.note_last_write(true);
+        }
+        wants_receipt
+    }
+
+    fn is_logged(&self) -> bool {
+        matches!(&*self.lock(), Departing::One(record) if record.is_logged)
+    }
+
+    /// The request is over.
+    pub(super) fn end(&self, record: &RequestRecord) {
+        let waited = self.body_waited(record);
+        self.await_next(record.body);
+        if !record.is_logged {
+            self.log(record, waited);
+        }
+        self.count(record);
+    }
+
+    /// It was not answered, or not to the end: what the kernel has not taken was not sent. One that has its
+    /// line already is aborted for the counts alone.
+    pub(super) fn give_up(&self, mut record: Box<RequestRecord>) {
+        let status = match record.outcome {
+            Outcome::Status(status) | Outcome::Drained(status) | Outcome::Unread(status) => {
+                Some(status)
+            }
+            Outcome::Aborted(status) | Outcome::Lost(status) => status,
+        };
+        let is_lost = self.server.is_cutting();
+        record.outcome = if is_lost { Outcome::Lost(status) } else { Outcome::Aborted(status) };
+        record.sent = record.sent.saturating_sub(self.conn.unwritten());
+        self.end(&record);
+    }
+
+    /// Writes the line of the request. Its handler has waited so long for its body.
+    fn log(&self, record: &RequestRecord, waited: Duration) {
+        let server = &self.server;
+        let elapsed = record.elapsed();
+        let line = Record {
+            remote: record.client.address(),
+            started: record.started,
+            elapsed,
+            queue_wait: record.arrival.queue,
+            method: &record.method,
+            target: &record.target,
+            version: record.version,
+            request_headers: &record.request_headers,
+            outcome: record.outcome,
+            response_headers: &record.response_headers,
+            bytes: record.sent,
+            pid: server.pid,
+            slot: server.slot,
+            generation: server.generation,
+            request_id: Some(record.id.as_bytes()),
+            scheme: record.client.scheme().as_str(),
+            listener: self.listener.name,
+            client_certificate: self.conn.certificate().map(ClientCertificate::subject),
+        };
+        if !record.is_healthcheck || !record.outcome.is_fine() {
+            let entry = server.board.entry(self.conn.number);
+            logging::access(&line, |settled| {
+                if let Some(entry) = &entry {
+                    entry.note_line(settled);
+                }
+            });
+        }
+        self.report_if_slow(record, waited);
+    }
+
+    /// Counts the request, which is over.
+    fn count(&self, record: &RequestRecord) {
+        let server = &self.server;
+        server.count_request();
+        let entry = server.board.entry(self.conn.number);
+        if let Some(metrics) = server.board.metrics() {
+            let code = Code::of_answer(record.outcome.answered());
+            // A worker that dies in between has left a note of it.
+            if let Some(entry) = &entry {
+                entry.note_count(code, metrics.requests(code));
+            }
+            metrics.request_ended();
+            metrics.count_request(code, record.elapsed());
+        }
+        if let Some(entry) = &entry {
+            entry.clear();
+        }
+    }
+}
