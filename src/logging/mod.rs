@@ -43,7 +43,7 @@ pub(crate) use ring::{Consumer, Kind, Next, Rest};
 
 use self::clock::Clock;
 use self::error::program::ProgramLine;
-use self::error::{Entry, ErrorWriter, levels};
+use self::error::{ErrorLine, ErrorWriter, levels};
 use self::output::sink::{self, Sink};
 use self::output::target::{self, Output};
 use self::ring::Full;
@@ -63,14 +63,14 @@ const TARGET: &str = "ferricorn";
 
 /// The permission of a line to go on waiting for room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    Lasts,
+pub(crate) enum RoomWait {
+    Continue,
     /// It is dropped and counted.
-    IsOver,
+    GiveUp,
 }
 
 /// The work that is done, again and again, while a line of this process waits for room.
-type Waiting = Arc<dyn Fn() -> Patience + Send + Sync>;
+type Waiting = Arc<dyn Fn() -> RoomWait + Send + Sync>;
 
 /// The logs of this process.
 static LOGS: Mutex<Logs> = Mutex::new(Logs {
@@ -227,7 +227,7 @@ pub(crate) fn have_no_ring() {
 /// (`when_full = "block"`); no other process does, least of all the master. The thread that has the
 /// line is blocked meanwhile, and calls this every few milliseconds: for the signs of life that the
 /// process gives otherwise, and to say when the wait has to end.
-pub(crate) fn wait_for_room(waiting: impl Fn() -> Patience + Send + Sync + 'static) {
+pub(crate) fn wait_for_room(waiting: impl Fn() -> RoomWait + Send + Sync + 'static) {
     lock().waiting = Some(Arc::new(waiting));
 }
 
@@ -258,7 +258,7 @@ pub(crate) fn access(record: &Record<'_>, note: impl Fn(Option<u64>)) {
     loop {
         // Not under the lock: others may log meanwhile.
         let Err(waiting) = lock().access(record, &note) else { return };
-        if waiting() == Patience::IsOver {
+        if waiting() == RoomWait::GiveUp {
             return lock().give_up(note);
         }
         sys::clock::nap(WAIT);
@@ -277,7 +277,7 @@ pub(crate) fn line_of(news: &News) -> Vec<u8> {
     let mut logs = lock();
     let pid = logs.pid;
     if let Some(writer) = &mut logs.error {
-        writer.write(sys::clock::wall(), pid, &Entry::of(news), &mut line);
+        writer.write(sys::clock::wall(), pid, &ErrorLine::of(news), &mut line);
     }
     line
 }
@@ -296,7 +296,7 @@ fn is_skipped(rules: &[Skip], record: &Record<'_>) -> bool {
     rules.iter().any(|rule| rule.covers(path, status.as_u16()))
 }
 
-fn error(entry: &Entry) {
+fn error(entry: &ErrorLine) {
     lock().error(entry);
 }
 
@@ -356,7 +356,7 @@ impl Logs {
     }
 
     /// Errors never wait: they have room of their own.
-    fn error(&mut self, entry: &Entry) {
+    fn error(&mut self, entry: &ErrorLine) {
         let Some(writer) = &mut self.error else { return };
         self.line.clear();
         writer.write(sys::clock::wall(), self.pid, entry, &mut self.line);

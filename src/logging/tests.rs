@@ -223,7 +223,7 @@ fn child_among_many(path: &Path) {
     let ring = rings.ring(MASTER).expect("a ring");
     let target = LogTarget::Stdout;
     install(&log(target.clone(), target), ring, Layers::new()).expect("stdout is open");
-    wait_for_room(|| Patience::Lasts);
+    wait_for_room(|| RoomWait::Continue);
     for number in 0..LINES {
         if number % 100 == 0 {
             tracing::info!("child={child} wrote={number}");
@@ -438,8 +438,8 @@ fn child_that_finds_no_room(folder: &Path) {
     let asked = Arc::new(AtomicU32::new(0));
     let asks = Arc::clone(&asked);
     wait_for_room(move || match asks.fetch_add(1, Ordering::Relaxed) {
-        0..3 => Patience::Lasts,
-        _ => Patience::IsOver,
+        0..3 => RoomWait::Continue,
+        _ => RoomWait::GiveUp,
     });
     noted.borrow_mut().clear();
     write("2");

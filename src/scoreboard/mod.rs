@@ -28,7 +28,7 @@ use self::status_line::StatusLine;
 pub(crate) use histogram::{BOUNDS_NANOS, BUCKETS, Distribution};
 pub(crate) use metrics::{Block, Code, Handshake, LogKind, Measure, MetricsMemory, WorkerMetrics};
 pub(crate) use overview::{Cause, MasterMetrics, Overview, ReloadResult, WorkerRow, WorkerState};
-pub(crate) use requests::{Entry, Held};
+pub(crate) use requests::{Held, RequestEntry};
 pub(crate) use series::{BOUNDS, SERIES_MAX, SeriesHistogram, SeriesKey, SeriesKind, SeriesPlace};
 pub(crate) use series_name::{SeriesName, bounds, help_key, help_of};
 pub(crate) use slots::{Load, MATTERS, NAMED_LEASES, SlotBoard, SlotRow};
@@ -114,9 +114,9 @@ impl WorkerBoard {
     }
 
     /// The entry of a connection; `None` for one beyond those that were expected.
-    pub(crate) fn entry(&self, at: usize) -> Option<Entry<'_>> {
+    pub(crate) fn entry(&self, at: usize) -> Option<RequestEntry<'_>> {
         let (entries, _) = self.memory[HEAD_LINES..].as_chunks();
-        entries.get(at).map(Entry::new)
+        entries.get(at).map(RequestEntry::new)
     }
 
     fn status_line(&self) -> StatusLine<'_> {

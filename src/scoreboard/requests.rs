@@ -96,11 +96,11 @@ fn noted(code: Code, number: u64) -> u64 {
 
 /// The entry of one connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<'a>(&'a [Line; ENTRY_LINES]);
+pub(crate) struct RequestEntry<'a>(&'a [Line; ENTRY_LINES]);
 
 // ORDERING: the words of an entry are Relaxed; the header is stored with Release after them, and read
 // with Acquire before them.
-impl<'a> Entry<'a> {
+impl<'a> RequestEntry<'a> {
     pub(super) fn new(lines: &'a [Line; ENTRY_LINES]) -> Self {
         Self(lines)
     }
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_request_is_read_as_it_was_written_until_it_is_cleared() {
         let lines = lines();
-        let entry = Entry::new(&lines);
+        let entry = RequestEntry::new(&lines);
         assert_eq!(entry.read(|_| false), None);
         let started = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
         for remote in
@@ -330,14 +330,14 @@ mod tests {
     fn a_long_target_is_cut_with_a_mark() {
         let lines = lines();
         let target: Uri = format!("/{}", "a".repeat(1000)).parse().unwrap();
-        Entry::new(&lines).fill(
+        RequestEntry::new(&lines).fill(
             None,
             SystemTime::UNIX_EPOCH,
             &Method::GET,
             &target,
             Version::HTTP_11,
         );
-        let held = Entry::new(&lines).read(|_| false).expect("it is there");
+        let held = RequestEntry::new(&lines).read(|_| false).expect("it is there");
         assert_eq!(held.target.path().len(), TARGET_MAX + "[cut]".len());
         assert!(held.target.path().ends_with("a[cut]"));
     }
@@ -346,7 +346,7 @@ mod tests {
         #[test]
         fn whatever_a_mad_worker_writes_can_be_read(words in proptest::collection::vec(any::<u64>(), WORDS)) {
             let lines = lines();
-            let entry = Entry::new(&lines);
+            let entry = RequestEntry::new(&lines);
             for (at, word) in words.into_iter().enumerate() {
                 entry.word(at).store(word, Ordering::Relaxed);
             }

@@ -63,14 +63,14 @@ pub(super) fn patience(
     board: Arc<WorkerBoard>,
     graceful_timeout: Duration,
     least: Duration,
-) -> impl Fn() -> logging::Patience + Send + Sync {
+) -> impl Fn() -> logging::RoomWait + Send + Sync {
     move || {
         polls::renew();
         board.beat(heartbeat(least));
         let now = Instant::from_millis(clock::monotonic_millis());
         match board.dismissed() {
-            Some(since) if now >= since.after(graceful_timeout / 2) => logging::Patience::IsOver,
-            Some(_) | None => logging::Patience::Lasts,
+            Some(since) if now >= since.after(graceful_timeout / 2) => logging::RoomWait::GiveUp,
+            Some(_) | None => logging::RoomWait::Continue,
         }
     }
 }

@@ -27,7 +27,7 @@ use tokio::task::coop::consume_budget;
 use super::accept::{EXHAUSTED, LOOK, fairness};
 use super::connection::stream::Stream;
 use super::events::WorkerEvent;
-use super::request::record::Entry;
+use super::request::record::ConnEntry;
 use super::server::Server;
 use crate::ids::{Slot, SlotSet};
 use crate::listeners::Listeners;
@@ -197,7 +197,7 @@ impl Server {
         let scheme = if is_https { Scheme::Https } else { Scheme::Http };
         // A reload may have taken its address away, or have made it another.
         listener.is_stale = is_its.is_none() || kind.is_tls || is_proxied != is_believed;
-        let entry = Arc::new(Entry::new(self, peer, socket.credentials(), listener));
+        let entry = Arc::new(ConnEntry::new(self, peer, socket.credentials(), listener));
         entry.conn.note(|machine, now| machine.handed_over(note.since.as_millis().min(now)));
         entry.park(Stream::Plain(socket));
         let client = Client::direct(source.or(peer), scheme);
@@ -236,20 +236,20 @@ impl Server {
     }
 
     /// Returns true if this connection is handed over when it is idle.
-    pub(super) fn hands_over(&self, entry: &Entry) -> bool {
+    pub(super) fn hands_over(&self, entry: &ConnEntry) -> bool {
         entry.listener.number.is_some() && self.relay().is_some()
     }
 
     /// Returns true if an answer that can be its connection's last one should be. The body of its request has
     /// this length, or comes in chunks.
-    pub(super) fn ends(&self, entry: &Entry, body: Option<u64>) -> bool {
+    pub(super) fn ends(&self, entry: &ConnEntry, body: Option<u64>) -> bool {
         let goes_on =
             || self.hands_over(entry) && entry.conn.with(|machine| machine.is_whole(body));
         entry.listener.is_stale || self.is_closing() && !goes_on()
     }
 
     /// Hands a parked connection over, where it can be. Returns false if it stays.
-    pub(super) fn hand_over(&self, entry: &Entry, stream: &Stream, client: Client) -> bool {
+    pub(super) fn hand_over(&self, entry: &ConnEntry, stream: &Stream, client: Client) -> bool {
         let Some((giver, taker)) = self.relay() else { return false };
         let (Some(address), Some(socket)) = (entry.listener.number, stream.whole()) else {
             return false;

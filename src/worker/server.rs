@@ -31,7 +31,7 @@ use super::proxy::header::Proxied;
 use super::relay::Relaying;
 use super::request::health::Health;
 use super::request::own;
-use super::request::record::Entry;
+use super::request::record::ConnEntry;
 use super::request::service::Requests;
 use crate::access_format::NamedFields;
 use crate::config::{Config, ForwardedFields, Http2, Limits};
@@ -288,7 +288,7 @@ impl Server {
         queue_wait: Option<Duration>,
     ) {
         // Entered before anything else runs: who counts connections sees it at once.
-        let entry = Arc::new(Entry::new(self, peer, socket.credentials(), listener));
+        let entry = Arc::new(ConnEntry::new(self, peer, socket.credentials(), listener));
         queue_wait.into_iter().for_each(|wait| entry.conn.note_queue_wait(wait));
         let watched = Watched::new(Stream::Plain(socket), entry, head_room(&self.limits));
         let server = Arc::clone(self);
@@ -355,7 +355,7 @@ impl Server {
     }
 
     /// The same of a parked connection.
-    pub(super) async fn go_on(self: Arc<Self>, entry: Arc<Entry>, peer: Client) {
+    pub(super) async fn go_on(self: Arc<Self>, entry: Arc<ConnEntry>, peer: Client) {
         while let Some(stream) = entry.woken(peer).await {
             let mut watched = Watched::new(stream, Arc::clone(&entry), head_room(&self.limits));
             watched.scheme = peer.scheme();

@@ -45,12 +45,12 @@ use crate::log_event::{LogEvent, Severity};
 
 /// One line of the error log before it has a shape.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct ErrorLine {
     pub(super) level: Level,
     pub(super) fields: Fields,
 }
 
-impl Entry {
+impl ErrorLine {
     /// The line of an event of ferricorn's own that does not pass through `tracing`.
     pub(super) fn of(event: &dyn LogEvent) -> Self {
         let level = match event.severity() {
@@ -66,7 +66,7 @@ impl Entry {
 /// Hands events to a function, with the fields of the spans around them.
 #[derive(Debug)]
 pub(super) struct ErrorLayer {
-    pub(super) write: fn(&Entry),
+    pub(super) write: fn(&ErrorLine),
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ErrorLayer {
@@ -99,7 +99,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ErrorLayer {
                 fields.add_missing(outer);
             }
         }
-        (self.write)(&Entry { level, fields });
+        (self.write)(&ErrorLine { level, fields });
     }
 }
 
@@ -140,7 +140,13 @@ impl ErrorWriter {
     }
 
     /// Appends one line with its newline, at most [`LINE_MAX`] bytes of it.
-    pub(super) fn write(&mut self, time: SystemTime, pid: u32, entry: &Entry, out: &mut Vec<u8>) {
+    pub(super) fn write(
+        &mut self,
+        time: SystemTime,
+        pid: u32,
+        entry: &ErrorLine,
+        out: &mut Vec<u8>,
+    ) {
         let (second, millis) = self.clock.at(time);
         let line = match self.format {
             LogFormat::Text => {
@@ -159,7 +165,7 @@ impl ErrorWriter {
     }
 }
 
-fn text(head: &str, entry: &Entry) -> Vec<u8> {
+fn text(head: &str, entry: &ErrorLine) -> Vec<u8> {
     let mut line = format!("{head} [{}] {}", name(entry.level), OneLine(entry.fields.message()));
     for (name, value) in entry.fields.iter() {
         write!(line, " {name}={}", value.as_text()).expect("a string takes every text");
@@ -171,7 +177,7 @@ fn text(head: &str, entry: &Entry) -> Vec<u8> {
     line.into_bytes()
 }
 
-fn json(time: &str, pid: u32, entry: &Entry, value_max: usize) -> Vec<u8> {
+fn json(time: &str, pid: u32, entry: &ErrorLine, value_max: usize) -> Vec<u8> {
     let mut line = Vec::with_capacity(256);
     let write = |line: &mut Vec<u8>| {
         let mut serializer = serde_json::Serializer::with_formatter(line, OneLineJson);
@@ -209,7 +215,7 @@ fn json(time: &str, pid: u32, entry: &Entry, value_max: usize) -> Vec<u8> {
 const TAKEN: [&str; 4] = ["time", "pid", "level", "message"];
 
 /// The number of bytes that each text of a JSON line may have, so that all of them fit.
-fn value_max(entry: &Entry) -> usize {
+fn value_max(entry: &ErrorLine) -> usize {
     let fields = || entry.fields.structured().chain(entry.fields.iter());
     let frame: usize = fields().map(|(name, _)| name.len() + 40).sum::<usize>() + 256;
     let values = fields().count() + 2;

@@ -11,12 +11,12 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::*;
 
 thread_local! {
-    static ENTRIES: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
+    static ENTRIES: RefCell<Vec<ErrorLine>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Returns the lines that the layer makes of the events in `act`.
-fn entries(act: impl FnOnce()) -> Vec<Entry> {
-    let write = |entry: &Entry| {
+fn entries(act: impl FnOnce()) -> Vec<ErrorLine> {
+    let write = |entry: &ErrorLine| {
         ENTRIES.with_borrow_mut(|entries| entries.push(entry.clone()));
     };
     let subscriber = Registry::default().with(ErrorLayer { write }.with_filter(levels::Severe));
@@ -27,7 +27,7 @@ fn entries(act: impl FnOnce()) -> Vec<Entry> {
 fn lines(format: LogFormat, zone: TimeZone, act: impl FnOnce()) -> Vec<String> {
     let mut writer = ErrorWriter::new(format, Clock::new(zone));
     let time = UNIX_EPOCH + Duration::from_millis(1_711_016_798_042);
-    let line = |entry: &Entry| {
+    let line = |entry: &ErrorLine| {
         let mut out = Vec::new();
         writer.write(time, 7, entry, &mut out);
         let line = String::from_utf8(out).expect("a line is text");

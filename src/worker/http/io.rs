@@ -36,7 +36,7 @@ use crate::worker::connection::socket::{Departure, Socket};
 use crate::worker::connection::stream::{Stream, gather};
 use crate::worker::long::upgraded::Upgraded;
 use crate::worker::request::own::Own;
-use crate::worker::request::record::Entry;
+use crate::worker::request::record::ConnEntry;
 
 /// Bytes of an answer in pieces that are put together before they are written: to copy so few is
 /// cheaper than to have the kernel gather them.
@@ -51,7 +51,7 @@ const READS_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) stream: Stream,
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) entry: Arc<ConnEntry>,
     /// Longer heads would be refused by hyper, without a word.
     room: HeadRoom,
     /// The scheme that its client speaks with the proxy, or with this server.
@@ -82,7 +82,7 @@ enum End {
 }
 
 impl Watched {
-    pub(crate) fn new(mut stream: Stream, entry: Arc<Entry>, room: HeadRoom) -> Self {
+    pub(crate) fn new(mut stream: Stream, entry: Arc<ConnEntry>, room: HeadRoom) -> Self {
         stream.socket_mut().keep_receipts(&entry.server.board, entry.conn.number);
         let scheme = match &stream {
             Stream::Plain(_) => Scheme::Http,
@@ -96,7 +96,7 @@ impl Watched {
     }
 
     /// Returns the part that it shares with its requests.
-    pub(crate) fn entry(&self) -> &Arc<Entry> {
+    pub(crate) fn entry(&self) -> &Arc<ConnEntry> {
         &self.entry
     }
 

@@ -34,7 +34,7 @@ use crate::worker::connection::conns::{CloseReason, Conn, Wait};
 use crate::worker::connection::machine::Machine;
 use crate::worker::connection::streams::Streams;
 use crate::worker::request::own::Own;
-use crate::worker::request::record::{Departing, Entry, InFlight, RequestRecord};
+use crate::worker::request::record::{ConnEntry, Departing, InFlight, RequestRecord};
 
 /// The beginning of a client that knows that a server speaks HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
@@ -110,7 +110,7 @@ impl Watched {
 }
 
 /// Streams as entries of their own.
-impl Entry {
+impl ConnEntry {
     /// A stream of HTTP/2 has begun on this connection.
     pub(crate) fn stream(connection: &Arc<Self>) -> Self {
         let server = &connection.server;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::record::Entry;
+use super::record::ConnEntry;
 use crate::embed::BoxError;
 use crate::worker::connection::conns::{CloseReason, Conn, Fault};
 use crate::worker::connection::machine::Machine;
@@ -21,7 +21,7 @@ pub(crate) struct Upload {
     body: Incoming,
     conn: Arc<Conn>,
     /// The connection, of a request in a stream of HTTP/2.
-    connection: Option<Arc<Entry>>,
+    connection: Option<Arc<ConnEntry>>,
     /// Bytes that may still come.
     room: u64,
     chunked: bool,
@@ -49,7 +49,7 @@ impl Drop for Upload {
 }
 
 impl Upload {
-    pub(crate) fn new(body: Incoming, entry: &Entry, room: u64) -> Self {
+    pub(crate) fn new(body: Incoming, entry: &ConnEntry, room: u64) -> Self {
         let chunked = body.size_hint().exact().is_none();
         let (conn, connection) = (Arc::clone(&entry.conn), entry.connection.clone());
         conn.with(Machine::body_opened);

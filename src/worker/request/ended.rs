@@ -9,13 +9,13 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::record::{Departing, Entry, RequestRecord};
+use super::record::{ConnEntry, Departing, RequestRecord};
 use crate::logging::{self, Outcome, Record};
 use crate::request::client_certificate::ClientCertificate;
 use crate::scoreboard::Code;
 use crate::worker::connection::conns::Wait;
 
-impl Entry {
+impl ConnEntry {
     /// The last of an answer is about to be written, in one write. Where that is sure to be taken its request
     /// is logged. Returns true if the write is to have a receipt.
     pub(crate) fn note_last_write(&self, is_sure: bool) -> bool {

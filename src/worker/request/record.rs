@@ -34,7 +34,7 @@ use crate::worker::turns;
 /// A connection's entry among the open ones, shared by its stream and its requests. Its number is free
 /// for another connection when all of them are gone: a request has its place on the board by it.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct ConnEntry {
     pub(crate) conn: Arc<Conn>,
     pub(crate) server: Arc<Server>,
     /// The other end of the socket; `None` on a unix socket.
@@ -64,7 +64,7 @@ pub(crate) enum Departing {
     Closed,
 }
 
-impl Entry {
+impl ConnEntry {
     /// A connection was accepted.
     pub(crate) fn new(
         server: &Arc<Server>,
@@ -227,7 +227,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for ConnEntry {
     fn drop(&mut self) {
         if let Some(connection) = &self.connection {
             self.server.conns.leave_stream(&self.conn);
@@ -241,7 +241,7 @@ impl Drop for Entry {
 /// One request in hand. Dropped when hyper has its answer, or when nothing waits for it any more.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    entry: Arc<Entry>,
+    entry: Arc<ConnEntry>,
     /// Taken when it is dropped.
     record: Option<Box<RequestRecord>>,
     /// Length of the request's body; `None`: it comes in chunks.
@@ -277,7 +277,7 @@ pub(crate) struct RequestRecord {
 
 impl InFlight {
     pub(crate) fn new(
-        entry: &Arc<Entry>,
+        entry: &Arc<ConnEntry>,
         head: &request::Parts,
         arrival: Arrival,
         (client, id, request_headers): (Client, RequestId, Vec<Field>),
@@ -385,9 +385,9 @@ impl RequestRecord {
 }
 
 impl Deref for InFlight {
-    type Target = Entry;
+    type Target = ConnEntry;
 
-    fn deref(&self) -> &Entry {
+    fn deref(&self) -> &ConnEntry {
         &self.entry
     }
 }

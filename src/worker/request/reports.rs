@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::phases::{Answered, Arrival, Phases};
-use super::record::{Entry, InFlight, RequestRecord};
+use super::record::{ConnEntry, InFlight, RequestRecord};
 use crate::logging;
 use crate::sys::clock;
 use crate::worker::connection::waits::Wait;
 use crate::worker::events::WorkerEvent;
 use crate::worker::long::LongKind;
 
-impl Entry {
+impl ConnEntry {
     /// The phases that are over when the head of a request has been read, and is about to be noted.
     pub(crate) fn arrival(&self) -> Arrival {
         let queue = self.connection().unwrap_or(&self.conn).take_queue_wait();

@@ -17,7 +17,7 @@ use crate::request::client::Scheme;
 use crate::request::local::Origin;
 use crate::sys::socket;
 use crate::worker::request::phases::Arrival;
-use crate::worker::request::record::{Entry, InFlight};
+use crate::worker::request::record::{ConnEntry, InFlight};
 use crate::{Client, RequestId};
 
 const GET_BIG: &str = "GET /big HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -130,18 +130,18 @@ fn answers_without_a_body_are_answers() {
 fn a_number_is_in_use_as_long_as_a_request_has_it() {
     run([6, 8], "", |net| async move {
         let head = Request::builder().uri("/last").body(()).unwrap().into_parts().0;
-        let entry = Arc::new(Entry::new(&net.server, None, None, Origin::default()));
+        let entry = Arc::new(ConnEntry::new(&net.server, None, None, Origin::default()));
         let (client, id) = (Client::direct(None, Scheme::Http), RequestId::of_request(None));
         let in_flight = InFlight::new(&entry, &head, Arrival::default(), (client, id, Vec::new()));
         let number = entry.conn.number;
         entry.close();
         drop(entry);
-        let other = Entry::new(&net.server, None, None, Origin::default());
+        let other = ConnEntry::new(&net.server, None, None, Origin::default());
         assert_ne!(other.conn.number, number);
         held(&net, &["/last"]).await;
         drop(in_flight);
         held(&net, &[]).await;
-        assert_eq!(Entry::new(&net.server, None, None, Origin::default()).conn.number, number);
+        assert_eq!(ConnEntry::new(&net.server, None, None, Origin::default()).conn.number, number);
     });
 }
 

@@ -25,7 +25,7 @@ use crate::worker::connection::machine::Machine;
 use crate::worker::connection::streams::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::worker::events::WorkerEvent;
 use crate::worker::http::io::Watched;
-use crate::worker::request::record::Entry;
+use crate::worker::request::record::ConnEntry;
 use crate::worker::request::service::{Answer, Answering, Requests};
 use crate::worker::server::{Server, head_max};
 
@@ -38,10 +38,10 @@ struct Multiplexed {
 
 /// The stream whose request was handed to the service, until its task begins: the one follows the other.
 #[derive(Clone, Debug, Default)]
-struct Begun(Arc<Mutex<Option<Arc<Entry>>>>);
+struct Begun(Arc<Mutex<Option<Arc<ConnEntry>>>>);
 
 impl Begun {
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Entry>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<ConnEntry>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -52,7 +52,7 @@ impl Service<Request<Incoming>> for Multiplexed {
     type Future = AnsweringStream;
 
     fn call(&self, request: Request<Incoming>) -> AnsweringStream {
-        let entry = Arc::new(Entry::stream(&self.requests.entry));
+        let entry = Arc::new(ConnEntry::stream(&self.requests.entry));
         *self.begun.lock() = Some(Arc::clone(&entry));
         AnsweringStream { answering: self.requests.answer(&entry, request) }
     }
@@ -128,7 +128,7 @@ impl Body for Pieces {
 /// Runs the tasks of a connection's streams.
 #[derive(Clone, Debug)]
 struct Tasks {
-    connection: Arc<Entry>,
+    connection: Arc<ConnEntry>,
     begun: Begun,
 }
 
@@ -140,7 +140,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
             Some(entry) => server.spawn(run(task, entry)),
             // What became of a CONNECT: it goes on when its request is over.
             None => {
-                let entry = Entry::stream(&self.connection);
+                let entry = ConnEntry::stream(&self.connection);
                 server.spawn(async move {
                     task.await;
                     drop(entry);
@@ -151,7 +151,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 }
 
 /// Runs a stream until it is over, or until its client has not read for too long: dropped, it is reset.
-async fn run(task: impl Future<Output = ()>, entry: Arc<Entry>) {
+async fn run(task: impl Future<Output = ()>, entry: Arc<ConnEntry>) {
     let mut task = pin!(task);
     let conn = &entry.conn;
     loop {
