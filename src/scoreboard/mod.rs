@@ -45,7 +45,7 @@ pub(crate) struct WorkerBoard {
     metrics: OnceLock<WorkerMetrics>,
 }
 
-/// A board has no more entries: 16 MiB, if all of them were used.
+/// A board has no more entries: 20 MiB, if all of them were used.
 const ENTRIES_MAX: usize = 1 << 16;
 
 /// The first lines: the worker's own, and the master's.
@@ -115,8 +115,11 @@ impl WorkerBoard {
 
     /// The entry of a connection; `None` for one beyond those that were expected.
     pub(crate) fn entry(&self, at: usize) -> Option<RequestEntry<'_>> {
-        let (entries, _) = self.memory[HEAD_LINES..].as_chunks();
-        entries.get(at).map(RequestEntry::new)
+        if at >= self.entries {
+            return None;
+        }
+        let lines = self.memory.get(HEAD_LINES + at * requests::ENTRY_LINES..)?;
+        lines.first_chunk().map(RequestEntry::new)
     }
 
     fn status_line(&self) -> StatusLine<'_> {

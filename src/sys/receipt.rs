@@ -54,10 +54,10 @@ impl<'a> Receipt<'a> {
         pieces: &[io::IoSlice<'_>],
     ) -> io::Result<usize> {
         let offered = pieces.iter().map(|piece| piece.len()).sum::<usize>();
-        // A message of zeros has no address and no ancillary data.
-        self.0.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        // The memory was all zeros, so that the message has no address and no ancillary data.
         self.put(PIECES, pieces.as_ptr().expose_provenance().to_ne_bytes());
         self.put(PIECE_COUNT, pieces.len().to_ne_bytes());
+        self.put(TAKEN, [0; 4]);
         self.put(OFFERED, u32::try_from(offered).unwrap_or(0).to_ne_bytes());
         let message = std::ptr::from_ref(self.0).cast_mut().cast();
         // SAFETY: the line has room for the one message and is aligned for it, as is asserted above. The

@@ -87,6 +87,7 @@ mod tls;
 mod tls_figures;
 mod tls_serving;
 mod tunnel;
+mod units;
 mod upgrade;
 mod waits;
 mod why;

@@ -57,8 +57,13 @@ impl Manager {
         let mut control = nix::cmsg_space!(nix::sys::socket::UnixCredentials);
         let mut parts = [IoSliceMut::new(&mut buffer)];
         let fd = self.socket.as_raw_fd();
-        let message = recvmsg::<()>(fd, &mut parts, Some(&mut control), MsgFlags::empty())
-            .expect("something is said in time");
+        let message = loop {
+            // A signal for another test of this process ends a wait that has a limit (signal(7)).
+            match recvmsg::<()>(fd, &mut parts, Some(&mut control), MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => {}
+                received => break received.expect("something is said in time"),
+            }
+        };
         let mut pid = 0;
         for part in message.cmsgs().expect("the control messages had room") {
             if let ControlMessageOwned::ScmCredentials(from) = part {

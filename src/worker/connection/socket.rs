@@ -121,11 +121,9 @@ impl Socket {
         loop {
             let sent = match &self.socket {
                 ClientSocket::Tcp(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
                     stream.try_io(Interest::WRITABLE, || receipt.send(stream.as_fd(), slices))
                 }
                 ClientSocket::Unix(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
                     stream.try_io(Interest::WRITABLE, || receipt.send(stream.as_fd(), slices))
                 }
                 ClientSocket::Taken => return taken(),
@@ -133,6 +131,12 @@ impl Socket {
             if !matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
                 return Poll::Ready(sent);
             }
+            // It was as full as the event loop knew it to be, or is now.
+            ready!(match &self.socket {
+                ClientSocket::Tcp(stream) => stream.poll_write_ready(cx),
+                ClientSocket::Unix(stream) => stream.poll_write_ready(cx),
+                ClientSocket::Taken => return taken(),
+            })?;
         }
     }
 

@@ -23,20 +23,23 @@ impl ConnEntry {
             return false;
         }
         let Departing::One(record) = &mut *self.lock() else { return false };
-        if is_sure && !record.is_logged {
-            record.is_logged = true;
+        if is_sure && record.took.is_none() {
             self.log(record, self.body_waited(record));
         }
-        let connection =
-            self.connection.as_ref().map_or(self.conn.number, |entry| entry.conn.number);
         let board = &self.server.board;
-        let (Some(entry), Some(written)) = (board.entry(self.conn.number), board.entry(connection))
-        else {
+        if board.metrics().is_none() {
             return false;
+        }
+        let Some(entry) = board.entry(self.conn.number) else { return false };
+        // Streams are written together.
+        let (at, written) = match &self.connection {
+            None => (self.conn.number, Some(entry)),
+            Some(connection) => (connection.conn.number, board.entry(connection.conn.number)),
         };
-        // The one that is there is of another write.
+        let Some(written) = written else { return false };
+        // The receipt that is there is of another write.
         written.receipt().clear();
-        entry.note_write(Code::of_answer(record.outcome.answered()), connection);
+        entry.note_write(Code::of_answer(record.outcome.answered()), at);
         true
     }
 
@@ -55,14 +58,16 @@ impl ConnEntry {
     }
 
     fn is_logged(&self) -> bool {
-        matches!(&*self.lock(), Departing::One(record) if record.is_logged)
+        matches!(&*self.lock(), Departing::One(record) if record.took.is_some())
     }
 
     /// The request is over.
-    pub(super) fn end(&self, record: &RequestRecord) {
-        let waited = self.body_waited(record);
-        self.await_next(record.body);
-        if !record.is_logged {
+    pub(super) fn end(&self, record: &mut RequestRecord) {
+        if record.took.is_some() {
+            self.await_next(record.body);
+        } else {
+            let waited = self.body_waited(record);
+            self.await_next(record.body);
             self.log(record, waited);
         }
         self.count(record);
@@ -80,13 +85,14 @@ impl ConnEntry {
         let is_lost = self.server.is_cutting();
         record.outcome = if is_lost { Outcome::Lost(status) } else { Outcome::Aborted(status) };
         record.sent = record.sent.saturating_sub(self.conn.unwritten());
-        self.end(&record);
+        self.end(&mut record);
     }
 
     /// Writes the line of the request. Its handler has waited so long for its body.
-    fn log(&self, record: &RequestRecord, waited: Duration) {
+    fn log(&self, record: &mut RequestRecord, waited: Duration) {
         let server = &self.server;
         let elapsed = record.elapsed();
+        record.took = Some(elapsed);
         let line = Record {
             remote: record.client.address(),
             started: record.started,
@@ -130,7 +136,7 @@ impl ConnEntry {
                 entry.note_count(code, metrics.requests(code));
             }
             metrics.request_ended();
-            metrics.count_request(code, record.elapsed());
+            metrics.count_request(code, record.took.unwrap_or_default());
         }
         if let Some(entry) = &entry {
             entry.clear();

@@ -108,7 +108,7 @@ impl ConnEntry {
             return false;
         }
         match self.replace(Departing::None) {
-            Some(Departing::One(record)) => self.end(&record),
+            Some(Departing::One(mut record)) => self.end(&mut record),
             Some(Departing::None | Departing::Closed) => {}
             None => return true,
         }
@@ -191,7 +191,7 @@ impl ConnEntry {
                 UpgradeEnd::Cut => Outcome::Lost(Some(status)),
             };
         }
-        self.end(&record);
+        self.end(&mut record);
     }
 
     /// hyper has all of the answer, or nothing waits for it any more.
@@ -269,8 +269,8 @@ pub(crate) struct RequestRecord {
     pub(crate) outcome: Outcome,
     /// Length of the request's body; `None`: it comes in chunks.
     pub(super) body: Option<u64>,
-    /// True if its line is written.
-    pub(super) is_logged: bool,
+    /// Its time, when its line is written.
+    pub(super) took: Option<Duration>,
     /// True if it leaves no access line when it is answered 2xx or 3xx.
     pub(super) is_healthcheck: bool,
 }
@@ -303,7 +303,7 @@ impl InFlight {
             response_headers: Vec::new(),
             outcome: Outcome::Aborted(None),
             body: None,
-            is_logged: false,
+            took: None,
             is_healthcheck: false,
         });
         Self { entry: Arc::clone(entry), record: Some(record), body: None }

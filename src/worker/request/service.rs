@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::header::{CONNECTION, ConnEntry};
+use axum::http::header::{CONNECTION, Entry};
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use tower::Service as _;
 use super::body::Upload;
 use super::health::Probe;
 use super::own::{self, CLOSE, Own};
-use super::record::{self, InFlight};
+use super::record::{ConnEntry, InFlight};
 use super::strict::Seen;
 use super::{addressless, strict};
 use crate::embed::ServiceFailed;
@@ -42,7 +42,7 @@ use crate::worker::proxy::forwarded::Contradiction;
 #[derive(Debug)]
 pub(crate) struct Requests {
     pub(crate) router: Router,
-    pub(crate) entry: Arc<record::ConnEntry>,
+    pub(crate) entry: Arc<ConnEntry>,
     /// The number of the connection's socket, which is open as long as a request is in hand.
     pub(crate) socket: RawFd,
     pub(crate) peer: Client,
@@ -62,12 +62,8 @@ impl Service<Request<Incoming>> for Requests {
 
 impl Requests {
     /// Answers a request of this connection, or of this stream of it.
-    pub(crate) fn answer(
-        &self,
-        entry: &Arc<record::ConnEntry>,
-        request: Request<Incoming>,
-    ) -> Answering {
-        let record::ConnEntry { server, conn, .. } = &**entry;
+    pub(crate) fn answer(&self, entry: &Arc<ConnEntry>, request: Request<Incoming>) -> Answering {
+        let ConnEntry { server, conn, .. } = &**entry;
         let arrival = entry.begin();
         let (mut head, body) = request.into_parts();
         let seen = Seen::new(&head.headers, &server.fields.request);
@@ -325,10 +321,10 @@ fn finish(
 /// application logs, so the access log names it too. One that is no text is replaced.
 fn settle_id(headers: &mut HeaderMap, in_flight: &mut InFlight) {
     match headers.entry(X_REQUEST_ID) {
-        ConnEntry::Vacant(place) => {
+        Entry::Vacant(place) => {
             place.insert(in_flight.id().to_value());
         }
-        ConnEntry::Occupied(mut place) => match RequestId::of_answer(place.get()) {
+        Entry::Occupied(mut place) => match RequestId::of_answer(place.get()) {
             Some(id) => in_flight.set_id(id),
             None => {
                 place.insert(in_flight.id().to_value());
