@@ -91,6 +91,8 @@ impl ConnEntry {
     /// Writes the line of the request. Its handler has waited so long for its body.
     fn log(&self, record: &mut RequestRecord, waited: Duration) {
         let server = &self.server;
+        // Of its slot. Nothing is known there of requests that a killed worker had in hand.
+        server.count_request();
         let elapsed = record.elapsed();
         record.took = Some(elapsed);
         let line = Record {
@@ -124,10 +126,9 @@ impl ConnEntry {
         self.report_if_slow(record, waited);
     }
 
-    /// Counts the request, which is over.
+    /// Counts the request for the metrics. It is over.
     fn count(&self, record: &RequestRecord) {
         let server = &self.server;
-        server.count_request();
         let entry = server.board.entry(self.conn.number);
         if let Some(metrics) = server.board.metrics() {
             let code = Code::of_answer(record.outcome.answered());
