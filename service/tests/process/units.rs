@@ -29,21 +29,11 @@ impl Systemd {
         std::fs::create_dir(&layer).expect("the folder is ours");
         let complaints = std::fs::File::create(folder.path().join("stderr")).expect("it is ours");
         let mut command = Command::new("unshare");
-        command.args([
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount",
-            "--cgroup",
-            "--ipc",
-            "--uts",
-            "--net",
-        ]);
-        command
-            .args(["bash", "-e"])
-            .arg(&script)
-            .arg(&layer)
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let namespaces =
+            ["pid", "mount", "cgroup", "ipc", "uts", "net"].map(|one| format!("--{one}"));
+        command.args(["--fork", "--kill-child"]).args(namespaces).arg("bash").arg(&script);
+        command.arg(&layer).arg(env!("CARGO_BIN_EXE_ferricorn")).arg(repository(""));
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints);
         let mut child = command.spawn().expect("unshare is installed");
         let unshare = i32::try_from(child.id()).expect("pids fit");
@@ -53,7 +43,9 @@ impl Systemd {
             }
             let first =
                 proc::children(unshare).into_iter().find(|first| first.name == "systemd")?;
-            inside(first.pid, "systemctl is-system-running").0.then_some(Some(first.pid))
+            // Another service of this machine may fail there.
+            let state = inside(first.pid, "systemctl is-system-running").1;
+            ["running", "degraded"].contains(&state.trim()).then_some(Some(first.pid))
         });
         let Some(pid) = pid else {
             let why = std::fs::read_to_string(folder.path().join("stderr")).unwrap_or_default();
@@ -132,17 +124,12 @@ fn lives(systemd: &Systemd, unit: &str, port: u16, spoil: &str, reason: &str) {
 }
 
 fn copy(from: &str, to: &str) -> String {
-    let from = repository(from);
-    format!("install -D -m 644 {} {to}", from.display())
+    format!("install -D -m 644 /srv/{from} {to}")
 }
-
-const INSTALL: &str =
-    concat!("install -m 755 ", env!("CARGO_BIN_EXE_ferricorn"), " /usr/local/bin/ferricorn");
 
 #[test]
 fn unit_of_the_service_starts_reloads_and_stops_under_systemd() {
     let Some(systemd) = Systemd::start() else { return };
-    systemd.succeed(INSTALL);
     systemd.succeed(&copy("config.toml", "/etc/ferricorn/config.toml"));
     let unit = "/etc/systemd/system/ferricorn.service";
     systemd.succeed(&copy("deploy/systemd/ferricorn.service", unit));
@@ -154,7 +141,6 @@ fn unit_of_the_service_starts_reloads_and_stops_under_systemd() {
 #[test]
 fn unit_of_a_flask_application_starts_reloads_and_stops_under_systemd() {
     let Some(systemd) = Systemd::start() else { return };
-    systemd.succeed(INSTALL);
     for file in ["app.py", "config.toml"] {
         systemd.succeed(&copy(&format!("examples/programs/{file}"), &format!("/srv/flask/{file}")));
     }
