@@ -37,7 +37,8 @@ impl Systemd {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints);
         let mut child = command.spawn().expect("unshare is installed");
         let unshare = i32::try_from(child.id()).expect("pids fit");
-        let pid = eventually("systemd runs, or cannot", PATIENCE, || {
+        // It boots beside other tests.
+        let pid = eventually("systemd runs, or cannot", 4 * PATIENCE, || {
             if child.try_wait().expect("it is our child").is_some() {
                 return Some(None);
             }
