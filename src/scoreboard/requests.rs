@@ -30,8 +30,8 @@ const RUNNING: usize = 7;
 const TARGET: usize = 8;
 const METHOD_MAX: usize = (LINE - METHOD) * 8;
 const TARGET_MAX: usize = (WRITTEN - TARGET) * 8;
-/// The last of the answer is about to be written: the code that the request is then counted under above,
-/// the entry that has the receipt below.
+/// The write of the last bytes of the answer: above, the code that the request is then counted under; below,
+/// the number of the entry with the receipt.
 const WRITTEN: usize = COUNTED - 1;
 /// The count that the request is about to be added to: the code above, the number
 /// counted under it below.
@@ -66,7 +66,7 @@ pub(crate) struct Held {
     pub(crate) line_at: Option<u64>,
     /// True if its code was running, so that nothing else could on that thread.
     pub(crate) running: bool,
-    /// The code of its answer, if that was sent: the kernel has all of it.
+    /// The code of its answer, if the kernel has taken all of it.
     pub(crate) sent: Option<Code>,
     /// The count that it was about to be added to, if any.
     pub(crate) counted: Option<NotedCount>,
@@ -89,7 +89,7 @@ impl NotedCount {
 
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
-/// Returns a word that holds both. Zero says that nothing is noted.
+/// Returns a word with both. Zero stands for no note.
 fn noted(code: Code, number: u64) -> u64 {
     u64::from(code.number() + 1) << COUNT_BITS | number & COUNT_MASK
 }
@@ -169,8 +169,8 @@ impl<'a> RequestEntry<'a> {
         self.word(LINE).store(word, Ordering::Release);
     }
 
-    /// The last of its answer is about to be written. When the entry of this number has a receipt of that, it
-    /// is to be counted under this code.
+    /// Notes that the last bytes of its answer are about to be written. The request is to be counted under
+    /// this code if the entry of this number has a receipt of the write.
     pub(crate) fn note_write(&self, code: Code, receipt_at: usize) {
         let word = noted(code, receipt_at as u64);
         self.word(WRITTEN).store(word, Ordering::Release);
@@ -192,7 +192,7 @@ impl<'a> RequestEntry<'a> {
         self.word(HEADER).store(0, Ordering::Release);
     }
 
-    /// The request that is in hand, if one is. An entry has a receipt, or has none.
+    /// The request that is in hand, if one is. `has_receipt`: whether the entry of a number has a receipt.
     pub(super) fn read(&self, has_receipt: impl Fn(usize) -> bool) -> Option<Held> {
         let header = self.word(HEADER).load(Ordering::Acquire);
         if header & PRESENT == 0 {

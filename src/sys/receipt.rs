@@ -1,9 +1,10 @@
-//! Writes to a socket of which the kernel leaves a receipt in shared memory.
+//! Writes to a socket, of which the kernel leaves a receipt in shared memory.
 //!
-//! sendmmsg(2) writes beside a message how many of its bytes it has taken, before it returns. A process that
-//! is killed ends where it leaves the kernel, or waits in it: never between the bytes and the receipt. So
-//! another process that reads this knows whether a killed one has sent its message. Whatever a process does
-//! itself behind a write, a kill may come before.
+//! # Why
+//! A process may be killed between a write and its own note of the write. sendmmsg(2) stores the number of
+//! bytes that the kernel has taken beside the message, before the call returns, and a signal that kills
+//! takes effect only when the process returns from the kernel or sleeps there. Another process that maps the
+//! message can therefore find out whether a killed process has sent it.
 
 use std::io;
 use std::mem::offset_of;
@@ -14,12 +15,12 @@ use nix::libc::{self, mmsghdr};
 
 use super::shared::Line;
 
-// Places in the line, in bytes. The message: where its pieces are, and how many.
+// Offsets in the line, in bytes: the address of the message's pieces, and their number.
 const PIECES: usize = offset_of!(mmsghdr, msg_hdr.msg_iov);
 const PIECE_COUNT: usize = offset_of!(mmsghdr, msg_hdr.msg_iovlen);
-/// The bytes that the kernel has taken of it, which it writes there.
+/// The number of bytes that the kernel has taken, which it stores there.
 const TAKEN: usize = offset_of!(mmsghdr, msg_len);
-/// Behind the kernel's part: how many bytes there were to take.
+/// The number of bytes that were offered; the kernel does not touch it.
 const OFFERED: usize = size_of::<Line>() - size_of::<u32>();
 const _: () = assert!(align_of::<mmsghdr>() <= align_of::<Line>() && TAKEN + 4 <= OFFERED);
 
@@ -38,13 +39,13 @@ impl<'a> Receipt<'a> {
         self.put(OFFERED, [0; 4]);
     }
 
-    /// Returns true if there was a write, and the kernel has taken all of it: by the writer's own word.
+    /// Returns true if the kernel has taken all of a write. A mad writer may have stored anything.
     pub(crate) fn is_whole(&self) -> bool {
         let offered = self.number(OFFERED);
         offered > 0 && self.number(TAKEN) == offered
     }
 
-    /// Writes the pieces to a socket, which does not wait, and returns how many bytes it has taken.
+    /// Writes the pieces to a non-blocking socket, and returns the number of bytes that it has taken.
     ///
     /// # Errors
     /// Those of sendmmsg(2): `WouldBlock` where the socket has no room.

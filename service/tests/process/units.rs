@@ -129,7 +129,7 @@ fn copy(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn unit_of_the_service_starts_reloads_and_stops_under_systemd() {
+fn service_unit_starts_reloads_and_stops_under_systemd() {
     let Some(systemd) = Systemd::start() else { return };
     systemd.succeed(&copy("config.toml", "/etc/ferricorn/config.toml"));
     let unit = "/etc/systemd/system/ferricorn.service";
@@ -140,7 +140,7 @@ fn unit_of_the_service_starts_reloads_and_stops_under_systemd() {
 }
 
 #[test]
-fn unit_of_a_flask_application_starts_reloads_and_stops_under_systemd() {
+fn flask_unit_starts_reloads_and_stops_under_systemd() {
     let Some(systemd) = Systemd::start() else { return };
     for file in ["app.py", "config.toml"] {
         systemd.succeed(&copy(&format!("examples/programs/{file}"), &format!("/srv/flask/{file}")));

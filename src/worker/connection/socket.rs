@@ -35,7 +35,7 @@ pub(crate) struct Socket {
     ahead: BytesMut,
     /// True if there may be bytes to read of which the event loop does not tell any more.
     is_hidden: bool,
-    /// `None`: writes have none.
+    /// `None` if the kernel leaves no receipts.
     receipts: Option<Receipts>,
 }
 
@@ -45,7 +45,7 @@ struct Receipts {
     board: Arc<WorkerBoard>,
     /// The connection's entry on the board.
     number: usize,
-    /// True if the next write is to have one.
+    /// True if the next write is to have a receipt.
     is_wanted: bool,
 }
 
@@ -92,7 +92,7 @@ impl Socket {
         Ok(Self { socket, ..Self::default() })
     }
 
-    /// The receipts of its writes are left in the entry of this number, if there is one and metrics are on.
+    /// Has the receipts of its writes left in the entry of this number, if there is one and metrics are on.
     pub(crate) fn keep_receipts(&mut self, board: &Arc<WorkerBoard>, number: usize) {
         if board.metrics().is_none() || board.entry(number).is_none() {
             return;
@@ -101,11 +101,15 @@ impl Socket {
         self.receipts = Some(Receipts { board, number, is_wanted: false });
     }
 
-    /// The next write is to have a receipt.
+    /// Has the kernel leave a receipt of the next write.
     pub(crate) fn want_receipt(&mut self) {
         if let Some(receipts) = &mut self.receipts {
             receipts.is_wanted = true;
         }
+    }
+
+    fn wants_receipt(&self) -> bool {
+        self.receipts.as_ref().is_some_and(|receipts| receipts.is_wanted)
     }
 
     /// Writes, with a receipt.
@@ -131,7 +135,7 @@ impl Socket {
             if !matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
                 return Poll::Ready(sent);
             }
-            // It was as full as the event loop knew it to be, or is now.
+            // The socket has no room.
             ready!(match &self.socket {
                 ClientSocket::Tcp(stream) => stream.poll_write_ready(cx),
                 ClientSocket::Unix(stream) => stream.poll_write_ready(cx),
@@ -321,7 +325,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.receipts.as_ref().is_some_and(|receipts| receipts.is_wanted) {
+        if self.wants_receipt() {
             return self.poll_send(cx, &[io::IoSlice::new(bytes)]);
         }
         match &mut self.socket {
@@ -353,7 +357,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.receipts.as_ref().is_some_and(|receipts| receipts.is_wanted) {
+        if self.wants_receipt() {
             return self.poll_send(cx, slices);
         }
         match &mut self.socket {

@@ -265,10 +265,10 @@ impl Watched {
         }
     }
 
-    /// So many bytes are left to be written, and are about to be. Few of them a socket takes at once:
-    /// then the line of their request is written before, since the kernel may well let the client run,
-    /// which has its answer then, and this worker may be killed meanwhile. The kernel leaves a receipt of
-    /// what it takes; more than few bytes of TLS are several writes, and have none.
+    /// Notes that so many bytes, all that hyper has, are about to be written. The socket takes up to 16 KiB
+    /// at once: then the access line is written first, since the client may run as soon as it has its
+    /// answer, and the worker may be killed before it continues. The kernel leaves a receipt of the write,
+    /// except for a longer answer over TLS, which takes several writes.
     fn note_writing(&mut self, length: usize) {
         let is_sure =
             length <= TAKEN_AT_ONCE && !self.entry.conn.is_blocked() && self.stream.is_clear();

@@ -1,10 +1,10 @@
 //! Requests that are over: their lines, and their counts.
 //!
 //! # The order
-//! The access line is written before the last of an answer, since the kernel may let the client run as soon
-//! as it has that. The request is counted behind it. A worker may be killed in between, and in the moment
-//! of the write: the kernel leaves a receipt of what it takes (`sys::receipt`), by which the master knows
-//! whether the answer was sent, and counts that, or an aborted request. So the counts are the clients'.
+//! The access line is written before the last bytes of an answer, since the client may run as soon as it has
+//! them. The request is counted after these bytes. A worker may be killed in between, and during the write:
+//! the kernel leaves a receipt of the write (`sys::receipt`). With it the master knows whether the answer
+//! was sent, and counts the request under its status or as aborted, as the client does.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::scoreboard::Code;
 use crate::worker::connection::conns::Wait;
 
 impl ConnEntry {
-    /// The last of an answer is about to be written, in one write. Where that is sure to be taken its request
-    /// is logged. Returns true if the write is to have a receipt.
+    /// Notes that the last bytes of an answer are about to be written, in one write, and logs the request if
+    /// the socket is sure to take them. Returns true if the write is to have a receipt.
     pub(crate) fn note_last_write(&self, is_sure: bool) -> bool {
         if !matches!(self.conn.wait(), Wait::Answer | Wait::Body) {
             return false;
@@ -37,23 +37,25 @@ impl ConnEntry {
             Some(connection) => (connection.conn.number, board.entry(connection.conn.number)),
         };
         let Some(written) = written else { return false };
-        // The receipt that is there is of another write.
+        // The receipt of the write before.
         written.receipt().clear();
         entry.note_write(Code::of_answer(record.outcome.answered()), at);
         true
     }
 
-    /// The same of all streams of a connection that have ended.
+    /// Notes the same of all streams of a connection that have ended.
     pub(crate) fn note_last_writes(&self) -> bool {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not under its lock: a line may have to wait for room.
+        let mut ended = self.take_ended();
         if self.conn.unwritten() == 0 {
             // The write before took all that it was offered.
             ended.retain(|stream| !stream.is_logged() || stream.note_flushed());
         }
         let mut wants_receipt = false;
-        for stream in &*ended {
+        for stream in &ended {
             wants_receipt |= stream.note_last_write(true);
         }
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).append(&mut ended);
         wants_receipt
     }
 
@@ -91,7 +93,7 @@ impl ConnEntry {
     /// Writes the line of the request. Its handler has waited so long for its body.
     fn log(&self, record: &mut RequestRecord, waited: Duration) {
         let server = &self.server;
-        // Of its slot. Nothing is known there of requests that a killed worker had in hand.
+        // The slot's count: the master adds no request to it that a killed worker had in hand.
         server.count_request();
         let elapsed = record.elapsed();
         record.took = Some(elapsed);
@@ -126,7 +128,7 @@ impl ConnEntry {
         self.report_if_slow(record, waited);
     }
 
-    /// Counts the request for the metrics. It is over.
+    /// Counts the request, which is over, for the metrics.
     fn count(&self, record: &RequestRecord) {
         let server = &self.server;
         let entry = server.board.entry(self.conn.number);

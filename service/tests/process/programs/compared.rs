@@ -242,7 +242,7 @@ fn put_through(server: &mut dyn Supervised, file: &str) -> [String; 3] {
 }
 
 #[test]
-fn reloads_and_bad_releases_lose_nothing_beside_other_supervisors() {
+fn reloads_and_bad_releases_lose_nothing_in_comparison() {
     let _alone = crate::machine::alone();
     let print = |name: &str, [reloaded, killed, released]: [String; 3]| {
         println!("| {name} | {reloaded} | {killed} | {released} |");
