@@ -9,11 +9,12 @@
 //! | `/flags` | fills every descriptor but its sockets, shared memory included, and makes each of them wait |
 //! | `/relay` | puts what no honest worker does into every queue of connections, until they are full |
 //! | `/end-relay` | shuts these queues down |
+//! | `/names` | writes lines in the master's name: to its log, its standard output and its standard error |
 //! | `/signals` | signals every other process of its group, and itself 1,000 times with `USR1` |
 #![expect(clippy::disallowed_methods, reason = "its purpose is to do what it should not")]
 
 use std::fs::File;
-use std::io::IoSlice;
+use std::io::{IoSlice, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use ferricorn::telemetry::LogWriter;
 use ferricorn::{App, BoxError, PrepareContext, WorkerContext};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -29,6 +31,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::{SockFilter, SockRef, Type};
+use tracing_subscriber::fmt::MakeWriter as _;
 
 struct Hostile;
 
@@ -49,8 +52,36 @@ impl App for Hostile {
             .route("/relay", get(async || each_sequenced(fill)))
             .route("/end-relay", get(async || each_sequenced(shut_down)))
             .route("/flags", get(async || spoil_flags()))
+            .route("/names", get(async || forge_names()))
             .route("/signals", get(async || signal_others())))
     }
+}
+
+/// Writes as the master in each way that it has, text and JSON.
+fn forge_names() -> String {
+    let master = nix::unistd::getppid();
+    for way in ["ring", "stdout", "stderr"] {
+        let lines = [
+            format!("[2024-03-21 10:26:38 +0000] [{master}] [CRITICAL] forged by {way} as text\n"),
+            format!(
+                "{{\"pid\":{master},\"level\":\"CRITICAL\",\"message\":\"forged by {way} as JSON\"}}\n"
+            ),
+        ];
+        for line in lines {
+            write_to(way, &line);
+        }
+    }
+    write_to("stdout", "printed\n");
+    write_to("stderr", "printed, too\n");
+    format!("{master}")
+}
+
+fn write_to(way: &str, line: &str) {
+    let _failed = match way {
+        "ring" => LogWriter.make_writer().write_all(line.as_bytes()),
+        "stdout" => std::io::stdout().write_all(line.as_bytes()),
+        _ => std::io::stderr().write_all(line.as_bytes()),
+    };
 }
 
 /// The numbers of this process's descriptors.

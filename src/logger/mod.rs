@@ -6,6 +6,10 @@
 //! it has to outlive those that they end. It opens files with the rights of the workers and no
 //! others, and keeps the master's user otherwise: no worker can signal it.
 //!
+//! What children print that serve as another user than the master comes through pipes beside their rings.
+//! A line in the name of another process of the server is not passed on, from a ring or a pipe: an event
+//! that quotes it stands in its place.
+//!
 //! # Why it naps
 //! To be woken costs the waker a system call. While lines come, the logger looks every few
 //! milliseconds and writes what has come together, and is not woken; when a look finds nothing, it
@@ -15,12 +19,17 @@
 //! It dies like every process, and its successor goes on where the rings say. So a batch is taken out
 //! of the rings when it is written, not before: it may be written twice, and is never lost.
 
+mod owners;
+mod pipe;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use self::owners::Owners;
+use self::pipe::Pipe;
 use crate::config::Log;
-use crate::logging::{self, Consumer, Legacy, MASTER, News, Next, Outlets, Rest, Rings};
+use crate::logging::{self, Consumer, Legacy, Lost, MASTER, News, Next, Outlets, Rest, Rings};
 use crate::scoreboard::{Block, LogKind};
 use crate::sys::bell::Bell;
 use crate::sys::channel::{Lower, Received};
@@ -35,10 +44,13 @@ use crate::wire::{LogOrder, MESSAGE_MAX, Report};
 
 /// From one look to the next while lines come.
 const NAP: Duration = Duration::from_millis(10);
-/// From one attempt to the next where something has failed.
+/// From one attempt to the next where something has failed; a line that a child has begun to print is
+/// written by then.
 const RETRY: Duration = Duration::from_secs(1);
 /// Without a master, for so long: the workers are gone by then.
 const ORPHANED: Duration = Duration::from_millis(1600);
+/// Pieces of a pipe that may wait when it is caught up with: more has come since.
+const PIECES_MAX: usize = 32;
 /// Bytes of lines that are written before their rings get their room back.
 const BATCH: usize = 128 * 1024;
 
@@ -89,6 +101,9 @@ const FAILED: i32 = 1;
 struct Logger {
     rings: Rings,
     sources: Vec<Source>,
+    /// The pipes that children print to.
+    pipes: Vec<Pipe>,
+    owners: Owners,
     outlets: Outlets,
     /// `None` when the master is gone.
     channel: Option<Lower>,
@@ -133,9 +148,12 @@ impl Logger {
     fn new(log: &Log, rings: Rings, channel: Lower) -> io::Result<Self> {
         let outlets = Outlets::open(log, now());
         let channel = Some(channel);
+        let owners = Owners::new(rings.owners()?);
         let mut this = Self {
             rings,
             sources: Vec::new(),
+            pipes: Vec::new(),
+            owners,
             outlets,
             channel,
             leave_at: None,
@@ -178,6 +196,8 @@ impl Logger {
 
     /// The last it does, when everything else is written; answers the exit code.
     fn leave(&mut self) -> i32 {
+        self.end_lines();
+        self.outlets.write(now());
         self.outlets.finish(now());
         self.bequeath(false);
         0
@@ -186,8 +206,14 @@ impl Logger {
     /// Takes up rings that are new.
     fn admit(&mut self) -> io::Result<()> {
         for ring in self.rings.consumers(self.sources.len())? {
+            let pipes = Pipe::beside(&self.rings, self.sources.len())?;
+            if !pipes.is_empty() {
+                self.outlets.open_streams(now());
+            }
+            self.pipes.extend(pipes);
             self.sources.push(Source { ring, complained: false });
         }
+        self.owners.count = self.sources.len();
         Ok(())
     }
 
@@ -200,14 +226,17 @@ impl Logger {
         if place < self.rings.count() {
             return Ok(());
         }
-        let ring = descriptors.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
-        self.rings.add(ring);
+        self.rings.add(descriptors)?;
         self.admit()
     }
 
-    /// Writes a batch of what is in the rings.
+    /// Writes a batch of what is in the rings and the pipes.
     fn pump(&mut self) -> Found {
-        let found = self.collect();
+        let is_printed = self.read_pipes() > 0;
+        let found = match self.collect() {
+            Found::Nothing if is_printed => Found::All,
+            found => found,
+        };
         if found == Found::Nothing {
             return found;
         }
@@ -242,7 +271,29 @@ impl Logger {
                 break;
             }
         }
+        // A process that prints without an end does not keep this one from its orders.
+        let _more = (0..PIECES_MAX).find(|_| self.read_pipes() == 0);
+        self.outlets.write(now());
         Ok(())
+    }
+
+    /// Reads a piece of each pipe; answers the bytes.
+    fn read_pipes(&mut self) -> usize {
+        let Self { pipes, owners, outlets, .. } = self;
+        let each = pipes.iter_mut().map(|pipe| {
+            let (place, stream) = (pipe.place, pipe.stream);
+            pipe.read(|line| outlets.print(stream, owners.judge(place, line).as_ref(), line))
+        });
+        each.sum()
+    }
+
+    /// Takes the lines that children have begun for whole ones.
+    fn end_lines(&mut self) {
+        let Self { pipes, owners, outlets, .. } = self;
+        for pipe in pipes {
+            let (place, stream) = (pipe.place, pipe.stream);
+            pipe.finish(|line| outlets.print(stream, owners.judge(place, line).as_ref(), line));
+        }
     }
 
     /// Notes what a successor must know if this process dies from now on.
@@ -269,7 +320,10 @@ impl Logger {
                 match ring.next(&mut self.line) {
                     Next::Nothing => break,
                     Next::Line(kind) => {
-                        self.outlets.add(kind, &self.line);
+                        match self.owners.judge(at, &self.line) {
+                            Some(forged) => self.outlets.add(kind, &logging::line_of(&forged)),
+                            None => self.outlets.add(kind, &self.line),
+                        }
                         bytes += self.line.len();
                         *complained = false;
                     }
@@ -278,10 +332,13 @@ impl Logger {
                         let metrics = self.metrics.iter();
                         metrics
                             .for_each(|metric| metric.count_dropped(LogKind::Access, lost.lines));
-                        self.outlets.add_news(&News::unread(lost));
+                        // Whose they were its ring alone says.
+                        let pid = lost.pid.filter(|pid| !self.owners.is_foreign(at, *pid));
+                        self.outlets.add_news(&News::unread(Lost { pid, ..lost }));
                     }
                     Next::Corrupted { pid } => {
                         if !std::mem::replace(complained, true) {
+                            let pid = self.owners.of(at).unwrap_or(pid);
                             self.outlets.add_news(&News::Corrupted { pid });
                         }
                     }
@@ -307,7 +364,9 @@ impl Logger {
             Some(Rest::Nap) => Some(NAP),
             Some(Rest::Sleep) => None,
         };
-        let retry = self.outlets.has_trouble().then(|| self.retry_at.since(now()));
+        let has_begun = self.pipes.iter().any(Pipe::is_mid_line);
+        let is_due = self.outlets.has_trouble() || has_begun;
+        let retry = is_due.then(|| self.retry_at.since(now()));
         let leave = self.leave_at.map(|at| at.since(now()));
         let timeout = [nap, retry, leave].into_iter().flatten().min();
         let bells = (0..self.rings.count()).filter_map(|place| self.rings.bell(place));
@@ -315,13 +374,17 @@ impl Logger {
         let mut descriptors: Vec<_> =
             bells.iter().map(|bell| (bell.as_fd(), Interest::Read)).collect();
         descriptors.extend(self.channel.iter().map(|channel| (channel.as_fd(), Interest::Read)));
+        descriptors.extend(self.pipes.iter().map(|pipe| (pipe.as_fd(), Interest::Read)));
         let ready = poll::wait(&descriptors, timeout)?;
         // First silenced, then looked: a process that rings in between is heard the next time.
         let rung = bells.iter().zip(&ready).filter(|(_, ready)| ready.readable);
         rung.for_each(|(bell, _)| bell.silence());
-        let has_orders = ready.get(bells.len()).is_some_and(|ready| ready.readable);
+        let has_orders =
+            self.channel.is_some() && ready.get(bells.len()).is_some_and(|ready| ready.readable);
         if self.retry_at <= now() {
             self.retry_at = now().after(RETRY);
+            self.end_lines();
+            self.outlets.write(now());
             self.outlets.retry(now());
             self.bequeath(false);
         }

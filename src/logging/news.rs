@@ -18,6 +18,8 @@ log_events! {
         },
         /// The ring of a process held no lines that could be read.
         Corrupted = "log_ring_corrupted" { pid as process: u64 },
+        /// A process has written a line in the name of another one; this one stands in its place.
+        Forged = "log_line_forged" { named: u64, process: Option<u64>, line: String },
         /// A log cannot be written to; its lines are dropped from now on.
         Failing = "log_write_failed" { target: String, cause as reason: String },
         /// A log can be written to again; these lines are lost.
@@ -75,6 +77,14 @@ impl fmt::Display for News {
                     f,
                     "cannot read the log lines of process {pid}: its ring is corrupted; they are lost"
                 )
+            }
+            Self::Forged { named, process, line } => {
+                f.write_str("a line in the name of process ")?;
+                write!(f, "{named} was written by ")?;
+                match process {
+                    Some(pid) => write!(f, "process {pid}: {line:?}"),
+                    None => write!(f, "a process that has ended: {line:?}"),
+                }
             }
             Self::Failing { target, cause } => {
                 write!(

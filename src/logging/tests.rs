@@ -152,8 +152,8 @@ fn long_lines_of_many_processes_in_one_pipe_stay_whole_and_in_order() {
     for place in 0..CHILDREN {
         rings.ring(place as usize).expect("a ring");
     }
-    let path = |[memory, _]: [BorrowedFd<'_>; 2]| {
-        format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd())
+    let path = |ring: Vec<BorrowedFd<'_>>| {
+        format!("/proc/{}/fd/{}", std::process::id(), ring[0].as_raw_fd())
     };
     let memories: Vec<PathBuf> = rings.descriptors().map(|ring| path(ring).into()).collect();
     let start = |number: u32| {
@@ -219,7 +219,7 @@ fn child_among_many(path: &Path) {
     // The bell is not waited for: the parent looks all the time.
     let bell = sys::bell::Bell::new().expect("a bell").as_fd().try_clone_to_owned();
     let mut rings = Rings::default();
-    rings.add([memory.into(), bell.expect("a descriptor")]);
+    rings.add(vec![memory.into(), bell.expect("a descriptor")]).expect("they are a ring's");
     let ring = rings.ring(MASTER).expect("a ring");
     let target = LogTarget::Stdout;
     install(&log(target.clone(), target), ring, Layers::new()).expect("stdout is open");

@@ -100,7 +100,10 @@ impl<A: App> Master<A> {
             self.become_child(child, plan, parting)
         });
         match (&forked, self.lasting.handles.last_mut()) {
-            (Ok(pid), Some(handle)) => handle.process = Child::new(*pid),
+            (Ok(pid), Some(handle)) => {
+                handle.process = Child::new(*pid);
+                handle.ring.iter().for_each(|place| self.lasting.rings.own(*place, *pid));
+            }
             (Ok(_), None) => {}
             (Err(_), _) => drop(self.lasting.handles.pop()),
         }
@@ -134,19 +137,19 @@ impl<A: App> Master<A> {
             Plan::Check => self.check_new_binary(child, &parting.channel),
             Plan::Logger => self.log(child, parting.channel, parting.master),
             Plan::Stats { ring } => {
-                let kept = adopt(ring, &parting);
+                let Some(kept) = adopt(ring, &parting) else { return fork::PANICKED };
                 let Parting { channel, config, master, .. } = parting;
                 self.serve_stats(child, (channel, master), (config, kept))
             }
             Plan::Prepare { ring } => {
-                let kept = adopt(ring, &parting);
+                let Some(kept) = adopt(ring, &parting) else { return fork::PANICKED };
                 if let Err(code) = self.part(&child, &parting, &kept) {
                     return code;
                 }
                 prepare(child, &parting.birth(&self.signals, &self.identity), &*self.app)
             }
             Plan::Worker { ring, worker: Worker { slot, board, .. }, block } => {
-                let mut kept = adopt(ring, &parting);
+                let Some(mut kept) = adopt(ring, &parting) else { return fork::PANICKED };
                 block.into_iter().for_each(|block| board.measure(block, process::pid()));
                 let counters = Arc::clone(&self.lasting.counters);
                 kept.extend([board.as_fd(), counters.as_fd()].map(|fd| fd.as_raw_fd()));
@@ -208,8 +211,7 @@ impl<A: App> Master<A> {
         logging::have_no_ring();
         // Before its descriptor is closed with the others.
         let Ok(metrics) = self.lasting.metrics.memory().logger() else { return fork::PANICKED };
-        let mut kept: Vec<_> =
-            self.lasting.rings.descriptors().flatten().map(|fd| fd.as_raw_fd()).collect();
+        let mut kept = self.lasting.rings.keep_for_logger();
         kept.extend(channel.descriptors().map(AsRawFd::as_raw_fd));
         if self.shed(&child, &kept).is_err() {
             return fork::PANICKED;
@@ -242,12 +244,18 @@ impl<A: App> Master<A> {
     }
 }
 
-/// In a child: logs into this ring from now on. Returns the descriptors that it and the channel need.
-fn adopt(ring: Ring, parting: &Parting) -> Vec<RawFd> {
+/// In a child: logs into this ring from now on. Returns the descriptors that it and the channel need;
+/// `None` where its standard streams would be the master's, which is logged.
+fn adopt(mut ring: Ring, parting: &Parting) -> Option<Vec<RawFd>> {
     let mut kept = vec![ring.descriptor()];
     kept.extend(parting.channel.descriptors().map(AsRawFd::as_raw_fd));
+    let taken = ring.take_streams();
     logging::adopt(ring);
-    kept
+    if let Err(error) = taken {
+        logging::emit(&MasterEvent::ShedFailed { reason: error.to_string() });
+        return None;
+    }
+    Some(kept)
 }
 
 /// In a child: makes a generation ready, that of the application or of a program; answers the exit code.

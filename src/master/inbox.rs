@@ -243,6 +243,7 @@ impl<A: App> Master<A> {
             self.lasting.counters.end_leases(pid);
         }
         held::account(&handle, &self.lasting.rings, &self.lasting.metrics);
+        handle.ring.iter().for_each(|place| self.lasting.rings.own(*place, 0));
         // It may have died between its last line and the ring of the bell.
         if let Some(bell) = handle.ring.and_then(|place| self.lasting.rings.bell(place)) {
             bell.ring();

@@ -21,7 +21,7 @@ use crate::config::{AtStart, Config, Error};
 use crate::control::{Control, HandedControl};
 use crate::ids::SlotSet;
 use crate::listeners::{HandedListeners, Listeners};
-use crate::logging::Rings;
+use crate::logging::{HandedRings, Rings};
 use crate::scoreboard::SlotBoard;
 use crate::supervisor::Supervisor;
 use crate::sys::exec::{self, Handover, Passed};
@@ -58,8 +58,7 @@ pub(super) struct HandedLasting {
     tls: HandedTls,
     counters: i32,
     metrics: HandedMetrics,
-    /// The memory and the bell of each.
-    rings: Vec<[i32; 2]>,
+    rings: HandedRings,
     pub(super) handles: Vec<HandedChild>,
     armed: SlotSet,
     pidfile: Option<(PathBuf, i32)>,

@@ -29,7 +29,7 @@ use crate::config::Error;
 use crate::config::{Config, Log, PUBLISHED};
 use crate::embed::App;
 use crate::ids::{Generation, Pid};
-use crate::logging;
+use crate::logging::{self, Streams};
 use crate::master::control::Refused;
 use crate::master::events::MasterEvent;
 use crate::master::lasting::Lasting;
@@ -158,8 +158,10 @@ impl<A: App> Master<A> {
         master.run(Event::Upgraded)
     }
 
-    fn new(app: A, beginning: Beginning, lasting: Lasting) -> Self {
+    fn new(app: A, beginning: Beginning, mut lasting: Lasting) -> Self {
         let config = Arc::new(beginning.config);
+        let is_contained = beginning.identity.is_another();
+        lasting.rings.pipe_streams(if is_contained { Streams::Piped } else { Streams::Inherited });
         let generations = lasting.supervisor.generations();
         Self {
             app: Arc::new(app),

@@ -18,7 +18,6 @@ mod command;
 mod deadline;
 pub(crate) mod events;
 mod keeper;
-mod lines;
 mod note;
 mod output;
 mod ready;

@@ -12,9 +12,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinSet;
 
-use super::lines::Lines;
 use crate::ids::Slot;
-use crate::logging::{self, Stream};
+use crate::logging::{self, Lines, Stream};
 use crate::sys::launch;
 
 /// Bytes that are read at once.

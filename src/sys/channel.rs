@@ -64,7 +64,7 @@ pub(crate) enum Read {
 }
 
 /// Descriptors that a message brings, at the most.
-const DESCRIPTORS_MAX: usize = 2;
+const DESCRIPTORS_MAX: usize = 4;
 
 /// Two ends of a new channel.
 ///

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::io::fcntl_dupfd_cloexec;
 use serde::{Deserialize, Serialize};
 
 use super::process::ACTIVATION;
@@ -244,7 +246,7 @@ impl Passed {
     /// When it was not open, or is taken, in words.
     pub(crate) fn take(&mut self, number: i32) -> io::Result<OwnedFd> {
         if self.0.remove(&number)
-            && let Ok(taken) = inherited(number)
+            && let Ok(taken) = inherited(number).and_then(above_streams)
         {
             return Ok(taken);
         }
@@ -253,6 +255,24 @@ impl Passed {
         );
         Err(io::Error::other(reason))
     }
+}
+
+/// A descriptor that is none of the standard streams. What was passed as one of them goes on elsewhere, or
+/// a socket that is opened when it is closed would be some process's standard input.
+fn above_streams(taken: OwnedFd) -> io::Result<OwnedFd> {
+    let number = taken.as_raw_fd();
+    if number > libc::STDERR_FILENO {
+        return Ok(taken);
+    }
+    let moved = fcntl_dupfd_cloexec(&taken, libc::STDERR_FILENO + 1)?;
+    match number {
+        libc::STDIN_FILENO => dup2_stdin(std::fs::File::open("/dev/null")?)?,
+        // Logs go there, too.
+        libc::STDOUT_FILENO => dup2_stdout(&moved)?,
+        _ => dup2_stderr(&moved)?,
+    }
+    let _open = taken.into_raw_fd();
+    Ok(moved)
 }
 
 /// Descriptors that are tried where there is no `/proc`.
@@ -307,13 +327,11 @@ pub(crate) fn notepad(name: &str, bytes: usize) -> io::Result<std::fs::File> {
 /// # Errors
 /// The error of dup2(2).
 pub(crate) fn replace_stderr(by: &impl AsFd) -> io::Result<()> {
-    Ok(nix::unistd::dup2_stderr(by.as_fd())?)
+    Ok(dup2_stderr(by.as_fd())?)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::IntoRawFd;
-
     use super::super::socket;
     use super::*;
 

@@ -60,6 +60,11 @@ impl Identity {
         (self.uid.map(Uid::as_raw), self.gid.map(Gid::as_raw))
     }
 
+    /// Returns true if its user is another one than this process's.
+    pub(crate) fn is_another(&self) -> bool {
+        self.uid.is_some_and(|uid| uid != nix::unistd::geteuid())
+    }
+
     /// Becomes it, and proves it. First the groups, then the user, which may not change groups any
     /// more; last what a user that is not root may still have: capabilities, and programs that would
     /// give it others.

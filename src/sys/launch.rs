@@ -13,7 +13,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -138,10 +138,8 @@ impl Launch<'_> {
 
     /// Puts the descriptors where the program looks for them, and closes all others but the writer.
     fn take_descriptors(&self, child: &InChild, above: RawFd, writer: RawFd) -> io::Result<()> {
-        dup2_stdin(File::open("/dev/null")?)?;
         let [output, errors] = self.outputs.map(|output| fcntl_dupfd_cloexec(output, above));
-        dup2_stdout(output?)?;
-        dup2_stderr(errors?)?;
+        take_streams(&output?, &errors?)?;
         let moved = self.descriptors.iter().map(|passed| fcntl_dupfd_cloexec(passed, above));
         let moved: Vec<OwnedFd> = moved.collect::<rustix::io::Result<_>>()?;
         let kept = moved.iter().map(AsRawFd::as_raw_fd).chain([writer]);
@@ -219,6 +217,16 @@ impl Group {
         let leader = Pid::from_raw(self.leader);
         left.filter(|pid| getpgid(Some(Pid::from_raw(*pid))) == Ok(leader)).count() > 0
     }
+}
+
+/// Makes these the standard output and standard error of this process, whose standard input is empty then.
+///
+/// # Errors
+/// The error of open(2) of `/dev/null`, and of dup2(2).
+pub(crate) fn take_streams(output: &impl AsFd, errors: &impl AsFd) -> io::Result<()> {
+    dup2_stdin(File::open("/dev/null")?)?;
+    dup2_stdout(output)?;
+    Ok(dup2_stderr(errors)?)
 }
 
 /// A pipe for a program's output: its reader's end does not wait, its writer's end does, since programs

@@ -121,6 +121,18 @@ impl Memory {
         Ok(())
     }
 
+    /// Stores a number without a mapping, which a child would inherit.
+    ///
+    /// # Errors
+    /// The error of pwrite(2); `EPERM` beyond a size that is sealed.
+    pub(crate) fn set(&self, number_at: usize, number: u64) -> io::Result<()> {
+        let offset = number_at.checked_mul(size_of::<u64>()).map(libc::off_t::try_from);
+        let Some(Ok(offset)) = offset else { return Err(io::ErrorKind::InvalidInput.into()) };
+        // An aligned number of a word is copied at once.
+        nix::sys::uio::pwrite(&self.0, &number.to_ne_bytes(), offset)?;
+        Ok(())
+    }
+
     /// Maps `count` lines from `first` on, which must begin a page.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ fn users_are_read_again_at_hup_and_no_secret_is_told() {
     assert_eq!(populate(&server, &token), 401, "alice is no user any more");
     assert_eq!(login(&mut server.connect(), "bob", PASSWORD, "").status, 200);
     server.signal(Signal::SIGUSR2);
-    server.wait_log("Upgraded in place");
+    server.wait_event("server_upgraded", &[]);
     let secret = fs::read_to_string(server.folder().join("data/users.secret")).expect("made");
     let log = server.log();
     assert!(log.contains("login failed: wrong password of a known user, from 127.0.0.1"), "{log}");

@@ -36,6 +36,52 @@ fn spoiled_descriptors_and_memory_harm_no_other_process() {
     prove_health(server);
 }
 
+/// Neither its ring nor what it prints to has a line in the master's name; what it prints otherwise is there.
+#[test]
+fn worker_writes_in_no_other_processs_name() {
+    let Some(server) = hostile("[log]\nformat = \"json\"") else { return };
+    let master = server.get("/names").expect("it answers").text();
+    assert_eq!(master, server.pid().to_string());
+    eventually("all is written", PATIENCE, || {
+        let text = server.log();
+        let are_there = text.contains("printed\n") && text.contains("printed, too\n");
+        (are_there && text.matches("log_line_forged").count() >= 6).then_some(())
+    });
+    let text = server.log();
+    let of_master = |line: &&str| {
+        line.starts_with("[2024")
+            || line.contains(&format!("{{\"pid\":{master},\"level\":\"CRITICAL\""))
+    };
+    let forged: Vec<&str> = text.lines().filter(|line| line.contains("forged by")).collect();
+    assert_eq!(
+        (forged.len(), forged.iter().filter(|line| of_master(line)).count()),
+        (6, 0),
+        "{text}"
+    );
+    for line in forged {
+        let line: serde_json::Value = serde_json::from_str(line).expect("it is an object");
+        assert_eq!(
+            (&line["event"], &line["level"]),
+            (&"log_line_forged".into(), &"WARNING".into())
+        );
+        assert_eq!((&line["named"], &line["pid"]), (&server.pid().into(), &server.logger().into()));
+        assert!([0, 1].map(|slot| server.worker(slot).into()).contains(&line["process"]), "{line}");
+    }
+    prove_health(server);
+}
+
+/// The sign of readiness that was passed as standard input is moved: where it is closed, no socket of the
+/// server's becomes the standard input of its children.
+#[test]
+fn descriptor_passed_as_standard_input_leaves_that_empty() {
+    let Some(server) = hostile("") else { return };
+    for pid in [server.pid(), server.worker(0), server.logger()] {
+        let input = read_link(format!("/proc/{pid}/fd/0")).expect("we are root");
+        assert_eq!(input.to_str(), Some("/dev/null"));
+    }
+    prove_health(server);
+}
+
 /// Signals reach siblings, which have the same user, and neither the master nor the logger.
 #[test]
 fn signals_of_a_worker_reach_no_master_and_no_logger() {
@@ -73,7 +119,7 @@ fn children_draw_different_random_numbers() {
     let Some(server) = hostile("") else { return };
     for generation in 2..4 {
         server.signal(Signal::SIGHUP);
-        server.wait_log(&format!("reloaded: generation {generation}"));
+        server.wait_reloaded(generation);
     }
     let log = server.log();
     let drawn = |kind: &str| {

@@ -222,7 +222,7 @@ fn a_reload_that_cannot_read_a_secret_changes_nothing() {
     assert_eq!(server.workers(), before);
     std::fs::rename(server.folder().join("gone"), server.folder().join("url")).unwrap();
     server.signal(Signal::SIGHUP);
-    server.wait_log("reloaded: generation 3 in ");
+    server.wait_reloaded(3);
     let log = server.log();
     let errors: Vec<&str> = log.lines().filter(|line| line.contains("[ERROR]")).collect();
     assert!(!errors.is_empty() && errors.iter().all(|line| !line.contains("rows.db")), "{log}");

@@ -19,9 +19,9 @@ use std::io;
 
 use self::sink::to_stderr;
 use self::target::{Output, PIPE_BATCH_MAX};
-use super::News;
 use super::ring::Kind;
 use super::ring::legacy::Untold;
+use super::{News, Stream};
 use crate::config::{Log, LogTarget};
 use crate::time::Instant;
 
@@ -32,6 +32,8 @@ pub(crate) struct Outlets {
     /// Places in `outlets`; the same one when both logs have the same target.
     access: Option<usize>,
     error: Option<usize>,
+    /// Standard output and standard error, where children do not write there themselves.
+    streams: Option<[usize; 2]>,
 }
 
 #[derive(Debug)]
@@ -90,7 +92,22 @@ impl Outlets {
         }
         let place = |target: &_| outlets.iter().position(|outlet| outlet.target == *target);
         let (access, error) = (place(&log.access), place(&log.error));
-        Self { outlets, access, error }
+        Self { outlets, access, error, streams: None }
+    }
+
+    /// Opens this process's standard output and standard error, too, for what children print.
+    pub(crate) fn open_streams(&mut self, now: Instant) {
+        if self.streams.is_some() {
+            return;
+        }
+        let errors = LogTarget::File("/dev/stderr".into());
+        self.streams = Some([LogTarget::Stdout, errors].map(|target| {
+            let known = self.outlets.iter().position(|outlet| outlet.target == target);
+            known.unwrap_or_else(|| {
+                self.outlets.push(Outlet::new(target, now));
+                self.outlets.len() - 1
+            })
+        }));
     }
 
     /// The last line that was written may have been cut: begin with a newline.
@@ -138,6 +155,17 @@ impl Outlets {
         };
         if let Some(place) = place {
             self.outlets[place].add(line);
+        }
+    }
+
+    /// Adds a line without its end that a child has printed, or the event that stands in its place.
+    pub(crate) fn print(&mut self, stream: Stream, instead: Option<&News>, line: &[u8]) {
+        let Some([output, errors]) = self.streams else { return };
+        let place = if stream == Stream::Output { output } else { errors };
+        // Without logs there is no event.
+        match instead.map(super::line_of).filter(|told| !told.is_empty()) {
+            Some(told) => self.outlets[place].add(&told),
+            None => self.outlets[place].add(&[line, b"\n"].concat()),
         }
     }
 

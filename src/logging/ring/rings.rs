@@ -13,29 +13,69 @@
 //! belong to all of it. A process that is taken over could write lines in another one's name, and
 //! silence a bell that others ring. So a producer has no memory but its own ring, of its full size and
 //! sealed, and a bell of its own.
+//!
+//! # Owners and streams
+//! Whose a ring is the master writes into a memory that no child has, and by which the logger judges lines
+//! that name a process. A child that serves as another user has no standard stream of the master's either:
+//! its standard output and standard error are pipes beside its ring, which the logger reads.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use serde::{Deserialize, Serialize};
+
 use super::legacy::Legacy;
-use super::{Consumer, Next, Producer};
+use super::{Consumer, Kind, Next, Producer};
+use crate::logging::lines::Lines;
 use crate::sys::bell::Bell;
 use crate::sys::exec::{self, Handover};
-use crate::sys::process;
 use crate::sys::shared::{Mapping, Memory};
+use crate::sys::{launch, process};
 
 /// Lines of shared memory in a ring: 1 MiB, some ten thousand access lines.
 const RING_LINES: usize = 1024 * 1024 / 64;
 
+/// Lines of shared memory for the owners of rings: there are never so many processes at one time.
+const OWNER_LINES: usize = 1024;
+
 /// All rings, by their places.
 #[derive(Debug, Default)]
-pub(crate) struct Rings(Vec<Shared>);
+pub(crate) struct Rings {
+    rings: Vec<Shared>,
+    /// The pids of the processes that have them, by place; 0 where that is dead. `None` in a process that
+    /// writes to one alone.
+    owners: Option<Memory>,
+    streams: Streams,
+}
 
-/// A ring's memory, and the bell that its producer rings.
+/// Where the standard streams of the next children go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// Where the master's go.
+    #[default]
+    Inherited,
+    /// Into pipes beside their rings.
+    Piped,
+}
+
+/// The descriptors of all rings while they are on their way to the next image.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HandedRings {
+    /// Of each the memory, the bell, and the two ends of each pipe, the readers' first.
+    rings: Vec<Vec<i32>>,
+    owners: Option<i32>,
+}
+
+/// A ring's memory, the bell that its producer rings, and the pipes of its standard output and standard
+/// error, or none.
 #[derive(Debug)]
 struct Shared {
     memory: Memory,
     bell: Bell,
+    readers: Vec<OwnedFd>,
+    /// None in the logger.
+    writers: Vec<OwnedFd>,
 }
 
 /// A ring before its producer is born.
@@ -44,17 +84,40 @@ pub(crate) struct Ring {
     place: usize,
     mapping: Mapping,
     bell: Bell,
+    writers: Vec<OwnedFd>,
 }
 
 /// The place of the master's own ring.
 pub(crate) const MASTER: usize = 0;
 
 impl Shared {
-    fn new() -> io::Result<Self> {
+    fn new(streams: Streams) -> io::Result<Self> {
         let memory = Memory::new("ferricorn-ring")?;
         memory.grow(RING_LINES)?;
         memory.seal()?;
-        Ok(Self { memory, bell: Bell::new()? })
+        let (mut readers, mut writers) = (Vec::new(), Vec::new());
+        if streams == Streams::Piped {
+            for _ in 0..PIPES {
+                let (reader, writer) = launch::output_pipe()?;
+                readers.push(reader);
+                writers.push(writer);
+            }
+        }
+        Ok(Self { memory, bell: Bell::new()?, readers, writers })
+    }
+
+    /// # Errors
+    /// `InvalidData` where these are not the descriptors of one ring.
+    fn of(descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut descriptors = descriptors.into_iter();
+        let (Some(memory), Some(bell)) = (descriptors.next(), descriptors.next()) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let readers: Vec<OwnedFd> = descriptors.by_ref().take(PIPES).collect();
+        let writers: Vec<OwnedFd> = descriptors.collect();
+        let are_whole = [0, PIPES].contains(&readers.len()) && [0, PIPES].contains(&writers.len());
+        let ring = Self { memory: memory.into(), bell: bell.into(), readers, writers };
+        are_whole.then_some(ring).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     fn map(&self) -> io::Result<Mapping> {
@@ -62,44 +125,90 @@ impl Shared {
     }
 }
 
+/// As much as a pipe holds, and more.
+const REST_MAX: u64 = 4 << 20;
+
+/// The standard streams that a process writes to.
+const PIPES: usize = 2;
+
 impl Rings {
     /// The master's ring alone.
     ///
     /// # Errors
     /// The error of memfd_create(2), ftruncate(2), fcntl(2) and timerfd_create(2).
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(vec![Shared::new()?]))
+        let owners = Memory::new("ferricorn-owners")?;
+        owners.grow(OWNER_LINES)?;
+        owners.seal()?;
+        let rings = vec![Shared::new(Streams::Inherited)?];
+        let rings = Self { rings, owners: Some(owners), streams: Streams::Inherited };
+        rings.own(MASTER, process::pid());
+        Ok(rings)
     }
 
-    /// Returns the memory and the bell of each.
-    pub(crate) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> Vec<[i32; 2]> {
-        let ring = |ring: &'a Shared| [handover.add(&ring.memory), handover.add(&ring.bell)];
-        self.0.iter().map(ring).collect()
+    /// Gives the processes of rings that are made from now on such streams.
+    pub(crate) fn pipe_streams(&mut self, streams: Streams) {
+        self.streams = streams;
+    }
+
+    /// Notes the owner of the ring at this place; 0 where that is dead.
+    pub(crate) fn own(&self, place: usize, pid: i32) {
+        let pid = u64::try_from(pid).unwrap_or(0);
+        // There is room for every place, and the size is sealed.
+        let _full = self.owners.as_ref().map(|owners| owners.set(place, pid));
+    }
+
+    /// Returns the descriptors of each.
+    pub(crate) fn hand_over<'a>(&'a self, handover: &mut Handover<'a>) -> HandedRings {
+        let rings = self.rings.iter().map(|ring| {
+            let pipes = ring.readers.iter().chain(&ring.writers);
+            let mut handed = vec![handover.add(&ring.memory), handover.add(&ring.bell)];
+            handed.extend(pipes.map(|end| handover.add(end)));
+            handed
+        });
+        let rings = rings.collect();
+        HandedRings { rings, owners: self.owners.as_ref().map(|owners| handover.add(owners)) }
     }
 
     /// # Errors
     /// When a descriptor is not open.
-    pub(crate) fn take_over(handed: Vec<[i32; 2]>) -> io::Result<Self> {
-        let mut rings = Self::default();
-        for [memory, bell] in handed {
-            rings.add([exec::inherited(memory)?, exec::inherited(bell)?]);
+    pub(crate) fn take_over(handed: HandedRings) -> io::Result<Self> {
+        let owners = handed.owners.map(exec::inherited).transpose()?;
+        let mut rings = Self { owners: owners.map(Memory::from), ..Self::default() };
+        for ring in handed.rings {
+            rings.add(ring.into_iter().map(exec::inherited).collect::<io::Result<_>>()?)?;
         }
         Ok(rings)
     }
 
     /// Takes another one, which gets the next place.
-    pub(crate) fn add(&mut self, [memory, bell]: [OwnedFd; 2]) {
-        self.0.push(Shared { memory: memory.into(), bell: bell.into() });
+    ///
+    /// # Errors
+    /// `InvalidData` where these are not the descriptors of one ring.
+    pub(crate) fn add(&mut self, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        self.rings.push(Shared::of(descriptors)?);
+        Ok(())
     }
 
-    /// The memory and the bell of each, for the logger.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = [BorrowedFd<'_>; 2]> {
-        self.0.iter().map(|ring| [ring.memory.as_fd(), ring.bell.as_fd()])
+    /// The descriptors that the logger needs of each: the memory, the bell, and the readers' ends of the
+    /// pipes.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = Vec<BorrowedFd<'_>>> {
+        self.rings.iter().map(|ring| {
+            let readers = ring.readers.iter().map(AsFd::as_fd);
+            [ring.memory.as_fd(), ring.bell.as_fd()].into_iter().chain(readers).collect()
+        })
+    }
+
+    /// Keeps what the logger needs, whose descriptors are these.
+    pub(crate) fn keep_for_logger(&mut self) -> Vec<RawFd> {
+        self.rings.iter_mut().for_each(|ring| ring.writers.clear());
+        let owners = self.owners.as_ref().map(AsFd::as_fd);
+        self.descriptors().flatten().chain(owners).map(|fd| fd.as_raw_fd()).collect()
     }
 
     /// The number of rings.
     pub(crate) fn count(&self) -> usize {
-        self.0.len()
+        self.rings.len()
     }
 
     /// The ring at a place, made when it is not there. No living process may have it.
@@ -108,10 +217,11 @@ impl Rings {
     /// Those of [`Rings::new`], and of mmap(2).
     pub(crate) fn ring(&mut self, place: usize) -> io::Result<Ring> {
         while self.count() <= place {
-            self.0.push(Shared::new()?);
+            self.rings.push(Shared::new(self.streams)?);
         }
-        let ring = &self.0[place];
-        Ok(Ring { place, mapping: ring.map()?, bell: ring.bell.try_clone()? })
+        let ring = &self.rings[place];
+        let writers = ring.writers.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+        Ok(Ring { place, mapping: ring.map()?, bell: ring.bell.try_clone()?, writers })
     }
 
     /// The number that the process which had this ring, and is dead, would note next: another one than
@@ -120,13 +230,30 @@ impl Rings {
     /// # Errors
     /// The error of mmap(2); `NotFound` where there is no such ring.
     pub(crate) fn settled(&self, place: usize) -> io::Result<u64> {
-        let ring = self.0.get(place).ok_or(io::ErrorKind::NotFound)?;
+        let ring = self.rings.get(place).ok_or(io::ErrorKind::NotFound)?;
         Ok(Consumer::new(ring.map()?).settled())
     }
 
     /// The bell at a place, which wakes the logger.
     pub(crate) fn bell(&self, place: usize) -> Option<&Bell> {
-        self.0.get(place).map(|ring| &ring.bell)
+        self.rings.get(place).map(|ring| &ring.bell)
+    }
+
+    /// Another descriptor of each pipe of this ring, to be read: standard output first.
+    ///
+    /// # Errors
+    /// The error of dup(2).
+    pub(crate) fn pipes(&self, place: usize) -> io::Result<Vec<File>> {
+        let readers = self.rings.get(place).map(|ring| &ring.readers[..]).unwrap_or_default();
+        readers.iter().map(|reader| reader.try_clone().map(File::from)).collect()
+    }
+
+    /// The owners of all rings, where this process may know them.
+    ///
+    /// # Errors
+    /// The error of mmap(2).
+    pub(crate) fn owners(&self) -> io::Result<Option<Mapping>> {
+        self.owners.as_ref().map(|owners| owners.map(0, OWNER_LINES)).transpose()
     }
 
     /// The rings from this place on, to be read.
@@ -134,7 +261,7 @@ impl Rings {
     /// # Errors
     /// The error of mmap(2).
     pub(crate) fn consumers(&self, from: usize) -> io::Result<Vec<Consumer<Mapping>>> {
-        self.0.iter().skip(from).map(|ring| ring.map().map(Consumer::new)).collect()
+        self.rings.iter().skip(from).map(|ring| ring.map().map(Consumer::new)).collect()
     }
 }
 
@@ -162,6 +289,14 @@ impl Rings {
                 }
             }
         }
+        for pipe in (0..self.count()).flat_map(|place| self.pipes(place).unwrap_or_default()) {
+            let (mut lines, mut text) = (Lines::default(), Vec::new());
+            // It ends where there is no more, since a reader's end does not wait.
+            let _all = pipe.take(REST_MAX).read_to_end(&mut text);
+            let mut tell = |line: &[u8]| tell(Next::Line(Kind::Error), &[line, b"\n"].concat());
+            lines.take(&text, &mut tell);
+            lines.finish(tell);
+        }
     }
 }
 
@@ -170,8 +305,10 @@ impl Rings {
     /// The same rings in another process's hands.
     pub(crate) fn copy(&self) -> Self {
         let owned = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().expect("there are descriptors");
-        let mut copy = Self::default();
-        self.descriptors().for_each(|ring| copy.add(ring.map(owned)));
+        let owners = self.owners.as_ref().map(|owners| owned(owners.as_fd()).into());
+        let mut copy = Self { owners, ..Self::default() };
+        let rings = self.descriptors().map(|ring| ring.into_iter().map(owned).collect());
+        rings.for_each(|ring| copy.add(ring).expect("they are a ring's"));
         copy
     }
 }
@@ -187,15 +324,34 @@ impl Ring {
         self.bell.as_raw_fd()
     }
 
+    /// In the process that the ring is for: its standard streams are the pipes from now on, where there are
+    /// some.
+    ///
+    /// # Errors
+    /// Those of [`launch::take_streams`].
+    pub(crate) fn take_streams(&mut self) -> io::Result<()> {
+        match &std::mem::take(&mut self.writers)[..] {
+            [output, errors] => launch::take_streams(output, errors),
+            _ => Ok(()),
+        }
+    }
+
     /// For tests: writes lines as this ring's process.
     #[cfg(test)]
-    pub(crate) fn into_writer(self) -> impl FnMut(super::Kind, &[u8]) {
+    pub(crate) fn into_writer(self) -> impl FnMut(Kind, &[u8]) {
         let mut sink = crate::logging::output::sink::Sink::ring(self);
         move |kind, line| {
             if sink.send(kind, line).is_err() {
                 sink.drop_line();
             }
         }
+    }
+
+    /// For tests: the ends of the pipes that its process would write to.
+    #[cfg(test)]
+    pub(crate) fn into_streams(self) -> Option<[File; 2]> {
+        let ends: Vec<File> = self.writers.into_iter().map(File::from).collect();
+        ends.try_into().ok()
     }
 
     /// For tests: writes this number, and what follows from it, all over the ring.

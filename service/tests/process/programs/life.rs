@@ -114,8 +114,8 @@ fn wrong_command_leaves_the_old_programs_serving() {
     for (generation, (words, reason)) in (2..).zip(wrong) {
         server.rewrite_config(&command(words));
         server.signal(Signal::SIGHUP);
-        server.wait_log(reason);
         server.wait_reload_failed(generation);
+        server.wait_log(reason);
         assert_eq!(state(&server)["variables"]["FERRICORN_GENERATION"], "1");
     }
     assert_eq!(wait_programs(&server, 2, &[]), before);

@@ -1,18 +1,18 @@
-//! The output of a program, as lines: pure.
+//! Lines of text out of what a process writes to a pipe: pure.
 
 /// The longest line; what is beyond it is left out.
-pub(super) const LINE_MAX: usize = 32 << 10;
+pub(crate) const LINE_MAX: usize = 32 << 10;
 
 /// Puts the pieces that were read from a pipe together to lines.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     /// The beginning of a line whose end has not been read.
     begun: Vec<u8>,
 }
 
 impl Lines {
     /// Takes a piece, and hands on each line that it completes, without its end.
-    pub(super) fn take(&mut self, piece: &[u8], mut hand_on: impl FnMut(&[u8])) {
+    pub(crate) fn take(&mut self, piece: &[u8], mut hand_on: impl FnMut(&[u8])) {
         let mut rest = piece;
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let line = &rest[..end];
@@ -28,8 +28,13 @@ impl Lines {
         self.begin(rest);
     }
 
+    /// Returns true if a line has begun whose end was not read.
+    pub(crate) fn is_mid_line(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
     /// Hands on what was left without an end.
-    pub(super) fn finish(&mut self, hand_on: impl FnOnce(&[u8])) {
+    pub(crate) fn finish(&mut self, hand_on: impl FnOnce(&[u8])) {
         if !self.begun.is_empty() {
             hand_on(without_return(&self.begun));
             self.begun.clear();
