@@ -17,7 +17,7 @@ pub(crate) const FINISHED: u64 = 5000;
 pub(crate) const PARK: u64 = 1000;
 
 /// Bytes a second that make a body's progress. Slower ones drip: they may take as long as a handler.
-const BODY_RATE: u64 = 64;
+pub(super) const BODY_RATE: u64 = 64;
 
 /// The configured times, in milliseconds; `None`: without end.
 #[derive(Clone, Copy, Debug)]

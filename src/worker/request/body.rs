@@ -95,9 +95,13 @@ impl Body for Upload {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len) as u64,
             Some(Err(_)) | None => 0,
         };
-        this.conn.note(|machine, now| machine.body_read(bytes, now));
+        let is_spent = this.conn.note(|machine, now| machine.body_read(bytes, now));
         if let Some(connection) = &this.connection {
             connection.conn.note_streams(|streams, _| streams.note_body(bytes));
+        }
+        if is_spent && bytes > 0 && !this.body.is_end_stream() {
+            this.fail(Fault::Stalled);
+            return Poll::Ready(Some(Err("the request body took too long".into())));
         }
         this.come = this.come.saturating_add(bytes);
         if !this.conn.hold_body(this.come) {

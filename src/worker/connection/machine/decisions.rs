@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CloseReason, Fault, Machine, Parking, State};
+use super::{CloseReason, Fault, Machine, Parking, Request, State};
 use crate::worker::connection::timeouts::{self, Timeouts};
 
 /// The next step of a connection's task when a read finds nothing.
@@ -53,14 +53,9 @@ impl Machine {
             // The handler waits for its client, which has a time of its own.
             State::Body(request) => {
                 let still = after(timeouts.body, since, CloseReason::Body);
-                let drips = timeouts.answer.map(|answer| {
-                    let allowed = answer.max(timeouts.body.unwrap_or(0));
-                    let allowed = allowed.saturating_add(request.extra);
-                    (
-                        since.saturating_add(allowed.saturating_sub(request.unpaid)),
-                        CloseReason::Body,
-                    )
-                });
+                let left = Self::unpaid_max(request, timeouts)
+                    .map(|max| max.saturating_sub(request.unpaid));
+                let drips = after(left, since, CloseReason::Body);
                 still.into_iter().chain(drips).min_by_key(|(at, _)| *at)
             }
             State::Idle { parking, .. } => {
@@ -75,8 +70,18 @@ impl Machine {
         [reader, finished, own, park]
     }
 
+    /// Milliseconds that the body of a request may take beyond those of its bytes.
+    fn unpaid_max(request: &Request, timeouts: &Timeouts) -> Option<u64> {
+        let allowed = timeouts.answer?.max(timeouts.body.unwrap_or(0));
+        Some(allowed.saturating_add(request.extra))
+    }
+
     /// Time has passed. Returns true if the connection's task is to be woken: it is to end or to park.
     pub(crate) fn tick(&mut self, timeouts: &Timeouts, now: u64) -> bool {
+        if let State::Body(mut request) = self.state {
+            request.unpaid_max = Self::unpaid_max(&request, timeouts);
+            self.state = State::Body(request);
+        }
         let due = |deadline: &(u64, CloseReason)| deadline.0 <= now;
         let reason = self.deadlines(timeouts).into_iter().flatten().find(due);
         reason.is_some_and(|(_, reason)| self.close(reason))

@@ -66,6 +66,8 @@ struct Request {
     extra: u64,
     /// Milliseconds that its body has taken beyond those of its bytes.
     unpaid: u64,
+    /// So many of these are too many; `None`: there is no limit, or it was not looked at.
+    unpaid_max: Option<u64>,
     /// True if nothing reads the rest of its body.
     is_body_unread: bool,
     fault: Fault,
@@ -263,8 +265,9 @@ impl Machine {
     }
 
     /// So many bytes of the body came in, or its end. The time in which the handler has waited for them
-    /// is not the handler's.
-    pub(crate) fn body_read(&mut self, bytes: u64, now: u64) {
+    /// is not the handler's. Returns true if the body has had all its time: a client whose bytes come at
+    /// the moment when that is noticed is late, too.
+    pub(crate) fn body_read(&mut self, bytes: u64, now: u64) -> bool {
         match &mut self.state {
             State::Answer(request) => request.unpaid = timeouts::unpaid(request.unpaid, 0, bytes),
             State::Body(request) => {
@@ -276,6 +279,9 @@ impl Machine {
             }
             _ => {}
         }
+        let is_spent =
+            |request: &Request| request.unpaid_max.is_some_and(|max| request.unpaid >= max);
+        self.request().is_some_and(is_spent)
     }
 
     /// Something reads the body of the request in hand from now on.

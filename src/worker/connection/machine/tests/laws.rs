@@ -29,11 +29,14 @@ pub(super) enum Law {
     HandlerEndsInTime,
     BodyHasItsTime,
     BodyEndsInTime,
+    DripsEndInTime,
     ReaderHasItsTime,
     ReaderEndsInTime,
+    FinishedHasItsTime,
+    FinishedEndsInTime,
 }
 
-const SABOTAGE: [(Law, Sabotage); 16] = [
+const SABOTAGE: [(Law, Sabotage); 19] = [
     (Law::Ends, Sabotage::NoSweep),
     (Law::NoRequestIsLost, Sabotage::BytesForgotten),
     (Law::HalfRequestsLinger, Sabotage::UnreadForgotten),
@@ -48,8 +51,11 @@ const SABOTAGE: [(Law, Sabotage); 16] = [
     (Law::HandlerEndsInTime, Sabotage::NoSweep),
     (Law::BodyHasItsTime, Sabotage::ClockAhead(900)),
     (Law::BodyEndsInTime, Sabotage::NoSweep),
+    (Law::DripsEndInTime, Sabotage::BytesMultiplied(100_000)),
     (Law::ReaderHasItsTime, Sabotage::ClockAhead(900)),
     (Law::ReaderEndsInTime, Sabotage::NoSweep),
+    (Law::FinishedHasItsTime, Sabotage::ClockAhead(900)),
+    (Law::FinishedEndsInTime, Sabotage::FinishForgotten),
 ];
 
 const LIVES: u64 = 20_000;

@@ -65,7 +65,9 @@ const FACTS: [(&str, Fact); 26] = [
     ("malformed", |machine| machine.malformed(NOW)),
     ("begun", |machine| _ = machine.begun(NOW)),
     ("body awaited", |machine| machine.body_awaited(NOW)),
-    ("body read", |machine| machine.body_read(7, NOW)),
+    ("body read", |machine| {
+        machine.body_read(7, NOW);
+    }),
     ("body dropped", Machine::body_dropped),
     ("body failed", |machine| machine.body_failed(Fault::TooLong)),
     ("answered", |machine| machine.answered(Some(0), NOW)),

@@ -1,10 +1,11 @@
-//! One connection in virtual time, from a seed: a client that sends its requests in pieces, stops or reads
-//! slowly, a handler, the sweep and a drain. The world knows the truth about each byte, which the machine
+//! One connection in virtual time, from a seed: a client that sends its requests in pieces or drop by drop,
+//! stops, finishes sending (FIN) or reads slowly, a handler, the sweep and a drain. The world knows the truth about each byte, which the machine
 //! must find out.
 
 use super::laws::Law;
 use super::{CloseReason, Decision, Machine, ROOM, Refusal, Timeouts};
 use crate::supervisor::tests::world::dice::Dice;
+use crate::worker::connection::timeouts::BODY_RATE;
 
 pub(super) const TIMEOUTS: Timeouts =
     Timeouts { head: Some(3000), answer: Some(8000), body: Some(4000), idle: Some(6000) };
@@ -13,6 +14,8 @@ const SWEEP: u64 = 250;
 const STEP: u64 = 250;
 /// So much later than a deadline the connection ends at the latest.
 const SLACK: u64 = SWEEP + STEP;
+/// Milliseconds that each byte of a body pays for at the most.
+const PAID: u64 = 1000 / BODY_RATE + 1;
 const IDLE_GRACE: u64 = 2000;
 /// A drain ends requests that have come in by half after this time.
 const DRAIN: u64 = 9000;
@@ -34,6 +37,10 @@ pub(super) enum Sabotage {
     UnreadForgotten,
     /// The machine forgets that the connection's task was woken.
     WakesForgotten,
+    /// The machine is not told that the client has finished sending.
+    FinishForgotten,
+    /// The machine takes each byte of a body for so many.
+    BytesMultiplied(u64),
 }
 
 /// A request in the client's stream: where its head begins and ends, and where its body ends.
@@ -73,6 +80,12 @@ pub(super) struct World {
     /// Bytes that the client sends before it stops.
     sends: usize,
     pipelines: bool,
+    /// True if its bodies come a byte at a time, seldom.
+    drips: bool,
+    /// True if the client finishes sending behind its last byte.
+    finishes: bool,
+    /// When the machine should have known that, later by the client's reading on.
+    finished_at: Option<u64>,
     /// The chance that a blocked client goes on not to read, in a hundred.
     stalls: u64,
     sent: usize,
@@ -82,6 +95,10 @@ pub(super) struct World {
     answered_at: u64,
     body_at: u64,
     awaits_body: bool,
+    /// Since when the handler waits for its body, for how long it had in all before, and the bytes that came.
+    awaited_at: u64,
+    body_waited: u64,
+    body_bytes: u64,
     reads_body: bool,
     /// The time that the handler has taken by itself.
     worked: u64,
@@ -117,6 +134,7 @@ impl World {
         let stops = dice.percent(50);
         let sends = if stops { below(&mut dice, all + 1) } else { all };
         let drain_at = if dice.percent(50) { dice.below(20_000) } else { u64::MAX / 2 };
+        let (drips, finishes) = (dice.percent(15), dice.percent(30));
         Self {
             sabotage,
             machine: Machine::connection(0),
@@ -127,6 +145,9 @@ impl World {
             current: 0,
             sends,
             pipelines,
+            drips,
+            finishes,
+            finished_at: None,
             stalls: if dice.percent(20) { 99 } else { 60 },
             sent: 0,
             passed: 0,
@@ -134,6 +155,9 @@ impl World {
             answered_at: 0,
             body_at: 0,
             awaits_body: false,
+            awaited_at: 0,
+            body_waited: 0,
+            body_bytes: 0,
             reads_body: true,
             worked: 0,
             blocked_at: None,
@@ -184,9 +208,33 @@ impl World {
         let Some(request) = self.requests.get(self.current) else { return };
         // Clients that do not pipeline wait for each response.
         let until = if self.pipelines { self.sends } else { self.sends.min(request.end) };
-        if self.sent < until && self.dice.percent(60) {
-            self.sent += 1 + below(&mut self.dice, (until - self.sent).min(40));
+        let drips = self.drips && self.sent >= request.head_end;
+        let (chance, most) = if drips { (30, 1) } else { (60, 40) };
+        if self.sent < until && self.dice.percent(chance) {
+            self.sent += 1 + below(&mut self.dice, (until - self.sent).min(most));
         }
+    }
+
+    /// Returns true if the client's FIN is in the socket.
+    fn has_finished(&self) -> bool {
+        self.finishes && self.sent >= self.sends
+    }
+
+    /// Tells the machine of the FIN while it has a request in hand. Returns true if the request is dropped.
+    fn watch_client(&mut self) -> bool {
+        if !self.has_finished() {
+            return false;
+        }
+        let since = *self.finished_at.get_or_insert(self.now);
+        if self.sabotage != Some(Sabotage::FinishForgotten) {
+            self.machine.finished(self.now);
+        }
+        let is_dropped = self.machine.reason() == Some(CloseReason::Finished);
+        if is_dropped {
+            self.hold(Law::FinishedHasItsTime, self.now - since >= 5000);
+            self.stage = Stage::Closed;
+        }
+        is_dropped
     }
 
     fn sweep(&mut self) {
@@ -246,6 +294,11 @@ impl World {
             self.machine.unparked();
             self.read();
         }
+        if self.has_finished() {
+            // A read finds the end: the client has left, with what it has not finished.
+            self.stage = Stage::Closed;
+            return;
+        }
         self.nothing_read();
     }
 
@@ -280,7 +333,7 @@ impl World {
     fn begin(&mut self) {
         self.machine.begun(self.now);
         self.body_at = self.now;
-        (self.worked, self.awaits_body) = (0, false);
+        (self.worked, self.awaits_body, self.body_waited, self.body_bytes) = (0, false, 0, 0);
         self.reads_body = self.dice.percent(85);
         if self.requests[self.current].end > self.requests[self.current].head_end {
             self.machine.body_opened();
@@ -298,23 +351,43 @@ impl World {
             while self.passed < end && self.passed < self.sent {
                 let before = self.passed;
                 self.read();
-                let bytes = self.passed.min(end) - before;
-                self.machine.body_read(bytes as u64, self.now);
+                let bytes = (self.passed.min(end) - before) as u64;
+                let told = match self.sabotage {
+                    Some(Sabotage::BytesMultiplied(by)) => bytes * by,
+                    _ => bytes,
+                };
+                let is_spent = self.machine.body_read(told, self.now);
+                if self.awaits_body {
+                    self.body_waited += self.now - self.awaited_at;
+                }
+                self.body_bytes += bytes;
                 (self.body_at, self.awaits_body) = (self.now, false);
+                if is_spent && self.passed < end {
+                    self.hold(Law::BodyHasItsTime, self.body_waited >= 8000);
+                    return self.respond();
+                }
+            }
+            if self.passed < end && self.has_finished() {
+                // The read of the body fails, and the handler answers.
+                return self.respond();
             }
             if self.passed < end {
                 if self.machine.reason() == Some(CloseReason::Body) {
                     let is_still = self.now - self.body_at >= 4000;
-                    // Bodies of this world are shorter than what is paid for by the rate.
-                    let is_over = self.now - self.body_at + self.worked >= 8000;
+                    let is_over = self.body_waited + self.now - self.awaited_at >= 8000;
                     let is_drained = self.now >= self.drain_at + DRAIN;
                     self.hold(Law::BodyHasItsTime, is_still || is_over || is_drained);
                     return self.respond();
                 }
                 self.machine.body_awaited(self.now);
-                self.awaits_body = true;
+                if !std::mem::replace(&mut self.awaits_body, true) {
+                    self.awaited_at = self.now;
+                }
                 return;
             }
+        }
+        if self.watch_client() {
+            return;
         }
         if self.machine.reason() == Some(CloseReason::Answer) {
             self.hold(Law::HandlerHasItsTime, self.worked >= 8000);
@@ -347,6 +420,9 @@ impl World {
     }
 
     fn write(&mut self, pieces: u64) {
+        if self.watch_client() {
+            return;
+        }
         let is_blocked =
             self.dice.percent(if self.blocked_at.is_some() { self.stalls } else { 20 });
         self.machine.blocked(is_blocked, self.now);
@@ -358,7 +434,10 @@ impl World {
             }
             return;
         }
-        self.blocked_at = None;
+        if self.blocked_at.take().is_some() {
+            // The client reads on.
+            self.finished_at = self.finished_at.map(|_| self.now);
+        }
         if pieces > 1 {
             self.stage = Stage::Writing { pieces: pieces - 1 };
             return;
@@ -380,6 +459,11 @@ impl World {
     fn hold_times(&mut self) {
         let now = self.now;
         let within = |since: u64, time: u64| now - since <= time + SLACK;
+        if let (Stage::Handling { .. } | Stage::Writing { .. }, Some(since)) =
+            (self.stage, self.finished_at)
+        {
+            self.hold(Law::FinishedEndsInTime, within(since, 5000));
+        }
         match self.stage {
             Stage::Reading => match self.begun_at() {
                 Some(at) => {
@@ -392,6 +476,9 @@ impl World {
             },
             Stage::Handling { .. } if self.awaits_body => {
                 self.hold(Law::BodyEndsInTime, within(self.body_at, 4000));
+                let waited = self.body_waited + now - self.awaited_at;
+                let paid = self.body_bytes * PAID;
+                self.hold(Law::DripsEndInTime, waited <= 8000 + paid + SLACK);
             }
             Stage::Handling { .. } => {
                 self.hold(Law::HandlerEndsInTime, self.worked <= 8000 + SLACK);
