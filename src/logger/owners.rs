@@ -1,6 +1,6 @@
 //! Whose the rings are, as the master has noted it, and what that says of their lines.
 
-use crate::logging::{News, foreign_name};
+use crate::logging::{MASTER, News, foreign_name};
 use crate::sys::process;
 use crate::sys::shared::{self, Mapping};
 
@@ -36,8 +36,12 @@ impl Owners {
             && (pid == self.own || all.any(|owner| shared::claim(owner).unchecked() == pid))
     }
 
-    /// The log event that stands in the place of a record which another process's name is in.
+    /// The log event that stands in the place of a record which another process's name is in. The master
+    /// is believed: it writes the lines of requests that a worker has taken with it.
     pub(super) fn judge(&self, place: usize, record: &[u8]) -> Option<News> {
+        if place == MASTER {
+            return None;
+        }
         let named = foreign_name(record, |pid| self.is_foreign(place, pid))?;
         let line = String::from_utf8_lossy(record).trim_end().to_owned();
         Some(News::Forged { named, process: self.of(place), line })

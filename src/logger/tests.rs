@@ -322,7 +322,8 @@ fn line_in_the_name_of_another_process_is_told_as_its_writers() {
     let path = folder.path().join("log");
     let mut rings = Rings::new().expect("memory can be shared");
     let mut write = rings.ring(1).expect("a ring").into_writer();
-    rings.own(0, 71);
+    let mut of_master = rings.ring(MASTER).expect("a ring").into_writer();
+    rings.own(MASTER, 71);
     rings.own(1, 72);
     let own = "[2024-03-21 10:26:38 +0000] [72] [INFO] its own\n";
     let stranger = "[2024-03-21 10:26:38 +0000] [73] [INFO] no process of this server\n";
@@ -336,20 +337,27 @@ fn line_in_the_name_of_another_process_is_told_as_its_writers() {
         }
         write(Kind::Error, own.as_bytes());
         write(Kind::Error, stranger.as_bytes());
+        of_master(Kind::Access, own.as_bytes());
         order(&master, LogOrder::Finish);
         assert_eq!(logger.join().expect("it does not panic"), 0);
     });
     let found = fs::read_to_string(&path).expect("the log is there");
     let lines: Vec<&str> = found.lines().collect();
-    assert_eq!(lines.len(), 5, "{found}");
-    for (line, pid) in lines.iter().zip([71, 71, process::pid()]) {
+    assert_eq!(lines.len(), 6, "{found}");
+    assert_eq!(
+        found.matches(own).count(),
+        2,
+        "the master's line of what a worker has lost is there: {found}"
+    );
+    let forged = lines.iter().filter(|line| line.contains("forged"));
+    for (line, pid) in forged.zip([71, 71, process::pid()]) {
         let told = format!(
             "[WARNING] a line in the name of process {pid} was written by process 72: \"[2024-03-21] [{pid}] \
              [INFO] forged\""
         );
         assert!(line.contains(&told), "{line}");
     }
-    assert!(found.ends_with(&format!("{own}{stranger}")), "{found}");
+    assert!(found.contains(&format!("{own}{stranger}")), "{found}");
 }
 
 /// An owner that has ended and one that is not noted yet may use their names.
