@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use super::from_value::from_value;
+
 /// The longest path of a unix socket: `sun_path` has 108 bytes, the last of them zero (unix(7)).
 const UNIX_PATH_MAX_BYTES: usize = 107;
 /// The port that gunicorn takes where none is written.
@@ -120,6 +122,10 @@ pub(super) fn stats(text: &str) -> Result<SocketAddr, String> {
             Err(format!("expected an address and a port like \"127.0.0.1:9464\", found {text:?}"))
         }
     }
+}
+
+from_value! {
+    SocketAddr, Self::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), |value| stats(value.text()?).ok();
 }
 
 /// Judges an address that metrics are to be served at.

@@ -1,8 +1,6 @@
 //! A configuration whose files are read and whose host names are not looked up yet: a resolver may take
 //! its time, which a server that reads its files again does not have.
 
-use std::sync::Arc;
-
 use super::Error;
 use super::bind::{self, Bind};
 use super::problem::Problems;
@@ -53,6 +51,13 @@ impl Draft {
         self.names().into_iter().map(|name| (name.to_owned(), Ok(Vec::new()))).collect()
     }
 
+    /// The configuration, with these answers to its [`Draft::names`], and everything that is wrong with it.
+    pub(super) fn with_problems(&self, answers: &Answers) -> (Config, Problems) {
+        let mut problems = self.problems.clone();
+        let fresh = typed::config(&self.resolved, &self.sources, answers, &mut problems);
+        (fresh, problems)
+    }
+
     /// The configuration, with these answers to its [`Draft::names`]; the fields that were changed in the one
     /// before stay as they are there.
     ///
@@ -63,11 +68,8 @@ impl Draft {
         before: Option<&Config>,
         answers: &Answers,
     ) -> Result<Config, Error> {
-        let mut problems = self.problems.clone();
-        let mut fresh =
-            typed::config(self.resolved.clone(), self.sources.clone(), answers, &mut problems);
+        let (mut fresh, problems) = self.with_problems(answers);
         problems.into_result().map_err(Error::Config)?;
-        fresh.pristine = Some(Arc::new(fresh.clone()));
         before.inspect(|before| fresh.carry(before));
         Ok(fresh)
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::from_value::{choice, from_value};
 use super::skip::Skip;
 
 /// The `[log]` table.
@@ -39,6 +40,14 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
+from_value! {
+    LogTarget, Self::Off, |value| Some(match value.text()? {
+        "" => Self::Off,
+        "-" => Self::Stdout,
+        path => Self::File(PathBuf::from(path)),
+    });
+}
+
 /// Severities of the error log, with gunicorn's names; the least severe first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -50,6 +59,14 @@ pub enum Level {
     Critical,
 }
 
+choice!(Level {
+    "debug" => Debug,
+    "info" => Info,
+    "warning" => Warning,
+    "error" => Error,
+    "critical" => Critical,
+});
+
 /// The shape of the error log's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -59,6 +76,8 @@ pub enum LogFormat {
     Json,
 }
 
+choice!(LogFormat { "text" => Text, "json" => Json });
+
 /// The fate of access lines while the log's buffer is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
@@ -67,6 +86,8 @@ pub enum WhenFull {
     /// The request waits.
     Block,
 }
+
+choice!(WhenFull { "drop" => Drop, "block" => Block });
 
 /// The `[stats]` table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

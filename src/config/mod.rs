@@ -21,6 +21,7 @@ mod file;
 #[path = "file_lines.rs"]
 mod file;
 pub(crate) mod from_gunicorn;
+mod from_value;
 pub(crate) mod gunicorn;
 mod http2;
 mod identity;
@@ -284,9 +285,8 @@ impl Config {
         let mut left_out = Problems::default();
         let resolved = resolve::resolve(&sources, &mut left_out);
         let answers = Answers::new();
-        let mut config = typed::config(resolved, self.sources.clone(), &answers, &mut left_out);
+        let mut config = typed::config(&resolved, &self.sources, &answers, &mut left_out);
         config.sources = self.sources.clone();
-        config.pristine = Some(Arc::new(config.clone()));
         config.carry(self);
         config
     }
@@ -352,9 +352,7 @@ impl Config {
 
     /// A problem with a setting's value, behind the place that the value came from.
     pub(crate) fn placed(&self, key: &str, problem: &str) -> String {
-        let place = self.settings.place(key);
-        let colon = if place.is_empty() { "" } else { ": " };
-        format!("{place}{colon}{key}: {problem}")
+        self.settings.placed(key, problem)
     }
 
     /// The error for a value that the system refuses.
@@ -430,10 +428,15 @@ pub(crate) struct Shown {
     pub(crate) is_default: bool,
 }
 
-/// Defaults alone: no file, no environment.
+/// Defaults alone: no file, no environment. A mistake in the table of settings, which tests would find, is
+/// one of the warnings.
 impl Default for Config {
     fn default() -> Self {
-        Self::load(Sources::none()).expect("the table's defaults are its own values")
+        let (mut config, problems) = Draft::read(Sources::none()).with_problems(&Answers::new());
+        if let Err(error) = problems.into_result() {
+            config.warnings.extend_from_slice(error.problems());
+        }
+        config
     }
 }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::from_value::{choice, from_value};
 
 /// A family of header fields in which proxies say who their client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +16,18 @@ pub enum ForwardedFields {
     Forwarded,
 }
 
+choice!(ForwardedFields { "x-forwarded" => XForwarded, "forwarded" => Forwarded });
+
 /// A network in CIDR notation: an address and how many of its leading bits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpNet);
+
+from_value! {
+    Vec<Network>, Self::new(), |value| {
+        let networks = value.items()?.iter().map(|text| Network::parse(text).ok());
+        Some(networks.collect::<Option<Vec<_>>>()?.concat())
+    };
+}
 
 impl Network {
     /// Returns true if the address is one of this network's. An IPv4 address that arrives on a
@@ -29,8 +40,8 @@ impl Network {
     /// Reads `127.0.0.1`, `10.0.0.0/8`, `fd00::/8`, or `*`, every address of both families.
     pub(super) fn parse(text: &str) -> Result<Vec<Self>, String> {
         if text == "*" {
-            let every = ["0.0.0.0/0", "::/0"];
-            return Ok(every.map(|text| Self(text.parse().expect("both are networks"))).to_vec());
+            let every = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+            return Ok(every.map(Self).to_vec());
         }
         let wrong = || {
             format!("expected an address, a network like \"10.0.0.0/8\" or \"*\", found {text:?}")

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::resolve::Resolved;
 use super::setting::Setting;
 
 /// Everything that is wrong with a configuration, one line each: `place: key: expected …, found …`.
@@ -51,6 +52,11 @@ impl Problems {
     /// Adds what is wrong with a setting's value.
     pub(super) fn add_for(&mut self, place: &str, setting: &Setting, error: impl fmt::Display) {
         self.add(place, format!("{}: {error}", setting.key));
+    }
+
+    /// Adds what is wrong with the value that a setting has in the end.
+    pub(super) fn refuse(&mut self, settings: &Resolved, key: &str, error: impl fmt::Display) {
+        self.add("", settings.placed(key, error));
     }
 
     /// Adds what another search has found.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::from_value::{choice, from_value};
+
 /// The `[program]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -50,22 +52,18 @@ pub enum StopSignal {
     Winch,
 }
 
-/// The words of `program.stop_signal`.
-pub(super) const STOP_SIGNALS: &[&str] = &["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"];
+choice!(StopSignal {
+    "TERM" => Term,
+    "INT" => Int,
+    "QUIT" => Quit,
+    "HUP" => Hup,
+    "USR1" => Usr1,
+    "USR2" => Usr2,
+    "WINCH" => Winch,
+});
 
-impl StopSignal {
-    /// The signal of a word of [`STOP_SIGNALS`].
-    pub(super) fn parse(word: &str) -> Self {
-        match word {
-            "INT" => Self::Int,
-            "QUIT" => Self::Quit,
-            "HUP" => Self::Hup,
-            "USR1" => Self::Usr1,
-            "USR2" => Self::Usr2,
-            "WINCH" => Self::Winch,
-            _ => Self::Term,
-        }
-    }
+from_value! {
+    ProgramReady, Self::Notify, |value| Self::parse(value.text()?).ok();
 }
 
 impl ProgramReady {

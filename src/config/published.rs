@@ -69,21 +69,22 @@ impl ClientSettings {
     /// be asked, too.
     pub(crate) fn read(sources: &Sources) -> Self {
         let resolved = resolve::resolve(sources, &mut Problems::default());
-        let in_folder = |text: &str| {
-            let folder = sources.folder.join(resolved.text("chdir"));
-            (!text.is_empty()).then(|| folder.join(text))
+        let text = |key| resolved.get::<String>(key).unwrap_or_default();
+        let in_folder = |file: &str| {
+            let folder = sources.folder.join(text("chdir"));
+            (!file.is_empty()).then(|| folder.join(file))
         };
-        let control = resolved.text("control");
-        let control = match control {
-            "auto" | "" => control.to_owned(),
+        let control = text("control");
+        let control = match control.as_str() {
+            "auto" | "" => control,
             path => in_folder(path)
                 .and_then(|path| path.to_str().map(str::to_owned))
                 .unwrap_or_default(),
         };
         // A pid instead of the file that holds it is no path below a folder.
-        let pidfile = resolved.text("pidfile");
+        let pidfile = text("pidfile");
         let is_pid = pidfile.parse::<i32>().is_ok();
-        let pidfile = if is_pid { Some(pidfile.into()) } else { in_folder(pidfile) };
+        let pidfile = if is_pid { Some(pidfile.into()) } else { in_folder(&pidfile) };
         Self { control, pidfile }
     }
 }

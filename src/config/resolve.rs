@@ -2,10 +2,11 @@
 //!
 //! Every layer is judged whole: a wrong value is an error even where a later layer overrides it.
 
+use std::any::type_name;
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
 
+use super::from_value::FromValue;
 use super::problem::{Origin, Problems};
 use super::setting::{Effect, Kind, Secrecy, Setting};
 use super::sources::{self, Sources};
@@ -176,28 +177,30 @@ impl Resolved {
         &self.entries
     }
 
-    fn entry(&self, key: &str) -> &SettingValue {
-        let entry = self.entries.iter().find(|entry| entry.setting.key == key);
-        entry.unwrap_or_else(|| panic!("the table has no setting {key:?}"))
+    fn entry(&self, key: &str) -> Option<&SettingValue> {
+        self.entries.iter().find(|entry| entry.setting.key == key)
     }
 
-    /// The beginning of an error about this setting's value.
+    /// A text about this setting's value, behind its key and the place that the value came from.
+    pub(super) fn placed(&self, key: &str, text: impl fmt::Display) -> String {
+        let place = self.place(key);
+        let colon = if place.is_empty() { "" } else { ": " };
+        format!("{place}{colon}{key}: {text}")
+    }
+
+    /// The place that the value came from; empty for a default.
     pub(super) fn place(&self, key: &str) -> String {
-        self.entry(key).origin.place()
-    }
-
-    pub(super) fn setting(&self, key: &str) -> &'static Setting {
-        self.entry(key).setting
+        self.entry(key).map_or_else(String::new, |entry| entry.origin.place())
     }
 
     /// Returns true if it is what it would be without any source.
     pub(super) fn is_default(&self, key: &str) -> bool {
-        self.entry(key).is_default()
+        self.entry(key).is_none_or(SettingValue::is_default)
     }
 
     /// Returns true if an option of the command line gives the value.
     pub(super) fn is_of_command_line(&self, key: &str) -> bool {
-        matches!(self.entry(key).origin, Origin::CommandLine { .. })
+        self.entry(key).is_some_and(|entry| matches!(entry.origin, Origin::CommandLine { .. }))
     }
 
     /// The settings that take effect at a start only.
@@ -221,71 +224,36 @@ impl Resolved {
     }
 }
 
-/// Values by key. A key that the table lacks, or a value of another kind, is a mistake in this
-/// crate that `Config::default()` finds.
+/// Values by key.
 impl Resolved {
-    pub(super) fn value(&self, key: &str) -> &Value {
-        &self.entry(key).value
-    }
-
-    pub(super) fn text(&self, key: &str) -> &str {
-        match self.value(key) {
-            Value::Text(text) => text,
-            Value::Word(word) => word,
-            other => panic!("{key} is not a text: {other:?}"),
-        }
-    }
-
-    pub(super) fn number<N: TryFrom<u64>>(&self, key: &str) -> N {
-        let (Value::Integer(number) | Value::Size(number)) = self.value(key) else {
-            panic!("{key} is not a number");
+    /// Reads a value as the type of its field.
+    ///
+    /// # Errors
+    /// A mistake in the tables of settings: no value has this key, or the type cannot hold the value.
+    pub(super) fn get<T: FromValue>(&self, key: &str) -> Result<T, String> {
+        let Some(entry) = self.entry(key) else {
+            return Err(format!("{key}: no setting with this key has a valid default"));
         };
-        N::try_from(*number).unwrap_or_else(|_| panic!("{key}: its range is too wide for its type"))
+        T::from_value(&entry.value).ok_or_else(|| {
+            let (expected, found) = (type_name::<T>(), entry.value.shown(entry.setting.secrecy));
+            self.placed(key, format!("expected a value for {expected}, found {found}"))
+        })
     }
 
-    /// The highest value of a number.
-    pub(super) fn number_max<N: TryFrom<u64>>(&self, key: &str) -> N {
-        let Kind::Integer { max, .. } = self.setting(key).kind else {
-            panic!("{key} is not a number");
-        };
-        N::try_from(max).unwrap_or_else(|_| panic!("{key}: its range is too wide for its type"))
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.entry(key).map(|entry| &entry.value)
     }
 
-    /// `None` for the word `""`.
-    pub(super) fn number_or_none<N: TryFrom<u64>>(&self, key: &str) -> Option<N> {
-        if *self.value(key) == Value::Word("") { None } else { Some(self.number(key)) }
-    }
-
-    /// A share from 0 to 1.
-    pub(super) fn share(&self, key: &str) -> f64 {
-        match self.value(key) {
-            Value::Share(share) => f64::from(*share) / 1000.0,
-            other => panic!("{key} is {other:?}, and should be a share"),
-        }
-    }
-
-    pub(super) fn duration(&self, key: &str) -> Duration {
-        match self.value(key) {
-            Value::Duration(duration) => *duration,
-            other => panic!("{key} is not a duration: {other:?}"),
-        }
-    }
-
-    pub(super) fn boolean(&self, key: &str) -> bool {
-        *self.value(key) == Value::Boolean(true)
-    }
-
+    /// The items of a list; none of a value that [`Resolved::get`] refuses as a list.
     pub(super) fn list(&self, key: &str) -> &[String] {
-        match self.value(key) {
-            Value::List(items) => items,
-            other => panic!("{key} is not a list: {other:?}"),
-        }
+        self.value(key).and_then(Value::items).unwrap_or_default()
     }
 
-    pub(super) fn mode(&self, key: &str) -> Option<u32> {
-        match self.value(key) {
-            Value::Mode(mode) => Some(*mode),
-            _ => None,
+    /// The highest value of a number, as far as the type reaches.
+    pub(super) fn number_max(&self, key: &str) -> u16 {
+        match self.entry(key).map(|entry| entry.setting.kind) {
+            Some(Kind::Integer { max, .. }) => u16::try_from(max).unwrap_or(u16::MAX),
+            _ => u16::MAX,
         }
     }
 }

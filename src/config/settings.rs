@@ -7,7 +7,11 @@
 use super::checks::{
     check_assignment, check_network, check_skip, check_statsd_word, check_whole_path,
 };
-use super::{bind, identity, program};
+use super::logs::{Level, LogFormat, WhenFull};
+use super::network::ForwardedFields;
+use super::program::{self, StopSignal};
+use super::tls::{ClientAuth, TlsVersion};
+use super::{bind, identity};
 use crate::ids::Slot;
 
 pub use super::setting::{Check, Setting};
@@ -223,7 +227,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::choice(
         "forwarded_fields",
         "x-forwarded",
-        &["x-forwarded", "forwarded"],
+        ForwardedFields::WORDS,
         "The one family of forwarding headers that is believed; the other is ignored. What contradicts \
          itself is answered 400.",
     )
@@ -263,7 +267,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::choice(
         "log.level",
         "info",
-        &["debug", "info", "warning", "error", "critical"],
+        Level::WORDS,
         "The least severe level that the error log takes.",
     )
     .synonyms(&[("warn", "warning")]),
@@ -287,11 +291,11 @@ pub const SETTINGS: &[Setting] = &[
         0..=DAY_MS,
         "A request that takes longer is a warning in the error log, with its phases; 0: none is.",
     ),
-    Setting::choice("log.format", "text", &["text", "json"], "The shape of the error log."),
+    Setting::choice("log.format", "text", LogFormat::WORDS, "The shape of the error log."),
     Setting::choice(
         "log.when_full",
         "drop",
-        &["drop", "block"],
+        WhenFull::WORDS,
         "The fate of access lines while the log is not read: they are dropped and counted, or block.",
     ),
     Setting::size(
@@ -406,7 +410,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::choice(
         "tls.client_auth",
         "none",
-        &["none", "optional", "required"],
+        ClientAuth::WORDS,
         "Whether a client shows a certificate: it is not asked for one, may show one, or must. What it \
          shows must be valid.",
     )
@@ -416,7 +420,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::choice(
         "tls.min_version",
         "1.2",
-        &["1.2", "1.3"],
+        TlsVersion::WORDS,
         "The oldest version of TLS that is spoken.",
     ),
     Setting::lines(
@@ -438,7 +442,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::choice(
         "program.stop_signal",
         "TERM",
-        program::STOP_SIGNALS,
+        StopSignal::WORDS,
         "The signal that asks a program to drain and leave; KILL follows after graceful_timeout.",
     )
     .value_name("SIGNAL"),
@@ -476,11 +480,6 @@ pub const SETTINGS: &[Setting] = &[
     .flag("dogstatsd-tags", None)
     .value_name("TAG"),
 ];
-
-/// Variables of an access format that are always `-`.
-pub(super) fn access_format_gaps(text: &str) -> Vec<String> {
-    crate::access_format::gaps(text)
-}
 
 /// Every setting in its order: ferricorn's own, with the default that the application declares for it
 /// ([`Setting::with_default`]), then those of the application's tables.

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use super::from_value::from_value;
+
 /// The statuses of a rule that names none: 2xx and 3xx.
 const FINE: RangeInclusive<u16> = 200..=399;
 
@@ -19,6 +21,10 @@ enum Paths {
     One(String),
     /// Those with this beginning.
     Beginning(String),
+}
+
+from_value! {
+    Vec<Skip>, Self::new(), |value| value.items()?.iter().map(|text| Skip::parse(text).ok()).collect();
 }
 
 impl Skip {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::bind::Bind;
+use super::from_value::choice;
 
 /// The `[tls]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub enum ClientAuth {
     Required,
 }
 
+choice!(ClientAuth { "none" => None, "optional" => Optional, "required" => Required });
+
 impl ClientAuth {
     /// The word for it in a configuration.
     pub(super) fn as_str(self) -> &'static str {
@@ -52,6 +55,8 @@ pub enum TlsVersion {
     V1_2,
     V1_3,
 }
+
+choice!(TlsVersion { "1.2" => V1_2, "1.3" => V1_3 });
 
 impl Tls {
     /// Returns true if some address speaks TLS.

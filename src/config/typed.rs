@@ -1,247 +1,213 @@
 //! From values by key to the fields of [`Config`], and the rules between settings.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::bind::{self, Bind, BindAddress};
 use super::draft::Answers;
+use super::from_value::FromValue;
 use super::http2::Http2;
-use super::logs::{Health, Level, Limits, Log, LogFormat, LogTarget, Stats, WhenFull};
-use super::network::{ForwardedFields, Network};
+use super::logs::{Health, Limits, Log, Stats};
 use super::problem::Problems;
-use super::program::{Program, ProgramReady, StopSignal};
+use super::program::{Program, ProgramReady};
 use super::resolve::Resolved;
 use super::setting::Setting;
-use super::skip::Skip;
 use super::sources::{ARGUMENTS_VARIABLE, Sources};
-use super::tls::{ClientAuth, Tls, TlsVersion};
+use super::tls::{ClientAuth, Tls};
 use super::value::Value;
-use super::{Config, environment, resolve, settings, units};
+use super::{Config, environment, resolve, units};
+use crate::access_format;
 
 /// A worker with its runtime and pools does not fit into less, and would be replaced for ever.
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
+/// Reads the fields from the values of their settings.
+pub(super) struct Reader<'a> {
+    settings: &'a Resolved,
+    sources: &'a Sources,
+    answers: &'a Answers,
+    problems: &'a mut Problems,
+    /// The addresses of all settings.
+    bound: Vec<Bind>,
+    /// Texts of addresses, and the addresses that they stand for.
+    known: Vec<(String, Vec<Bind>)>,
+}
+
 /// Builds the configuration, and adds what is wrong between settings.
 pub(super) fn config(
-    from: Resolved,
-    sources: Sources,
+    settings: &Resolved,
+    sources: &Sources,
     answers: &Answers,
     problems: &mut Problems,
 ) -> Config {
-    let (mut bound, mut known) = (Vec::new(), Known::new());
-    let [bind, tls_bind] = ["bind", "tls.bind"]
-        .map(|key| binds(&from, key, (&sources, answers), &mut bound, &mut known, problems));
-    let config = Config {
-        bind,
-        workers: workers(&from),
-        threads: from.number("threads"),
-        timeout: from.duration("timeout"),
-        stall_timeout: from.duration("stall_timeout"),
-        graceful_timeout: from.duration("graceful_timeout"),
-        announce: from.duration("announce"),
-        drain_spread: from.share("drain_spread"),
-        boot_timeout: from.duration("boot_timeout"),
-        keepalive: from.duration("keepalive"),
-        max_requests: from.number("max_requests"),
-        max_requests_jitter: from.number("max_requests_jitter"),
-        max_memory: from.number("max_memory"),
-        max_lifetime: from.duration("max_lifetime"),
-        worker_connections: from.number("worker_connections"),
-        backlog: from.number("backlog"),
-        user: from.text("user").to_owned(),
-        group: from.text("group").to_owned(),
-        umask: from.mode("umask"),
-        unix_socket_mode: from.mode("unix_socket_mode"),
-        pidfile: path(&from, "pidfile"),
-        proc_name: from.text("proc_name").to_owned(),
-        chdir: path(&from, "chdir"),
-        control: from.text("control").to_owned(),
-        env: variables(&from),
-        forwarded_allow_ips: networks(&from, "forwarded_allow_ips"),
-        forwarded_fields: match from.text("forwarded_fields") {
-            "forwarded" => ForwardedFields::Forwarded,
-            _ => ForwardedFields::XForwarded,
+    let (bound, known) = (Vec::new(), Vec::new());
+    let mut reader = Reader { settings, sources, answers, problems, bound, known };
+    let reader = &mut reader;
+    let mut config = Config {
+        bind: reader.binds("bind"),
+        workers: reader.workers("workers"),
+        threads: reader.read("threads"),
+        timeout: reader.read("timeout"),
+        stall_timeout: reader.read("stall_timeout"),
+        graceful_timeout: reader.read("graceful_timeout"),
+        announce: reader.read("announce"),
+        drain_spread: reader.read("drain_spread"),
+        boot_timeout: reader.read("boot_timeout"),
+        keepalive: reader.read("keepalive"),
+        max_requests: reader.read("max_requests"),
+        max_requests_jitter: reader.read("max_requests_jitter"),
+        max_memory: reader.read("max_memory"),
+        max_lifetime: reader.read("max_lifetime"),
+        worker_connections: reader.read("worker_connections"),
+        backlog: reader.read("backlog"),
+        user: reader.read("user"),
+        group: reader.read("group"),
+        umask: reader.read("umask"),
+        unix_socket_mode: reader.read("unix_socket_mode"),
+        pidfile: reader.read("pidfile"),
+        proc_name: reader.read("proc_name"),
+        chdir: reader.read("chdir"),
+        control: reader.read("control"),
+        env: reader.variables("env"),
+        forwarded_allow_ips: reader.read("forwarded_allow_ips"),
+        forwarded_fields: reader.read("forwarded_fields"),
+        proxy_protocol: reader.read("proxy_protocol"),
+        proxy_allow_ips: reader.read("proxy_allow_ips"),
+        ready_fd: reader.read("ready_fd"),
+        log: Log {
+            access: reader.read("log.access"),
+            error: reader.read("log.error"),
+            level: reader.read("log.level"),
+            access_format: reader.read("log.access_format"),
+            skip: reader.read("log.skip"),
+            slow: reader.read("log.slow"),
+            format: reader.read("log.format"),
+            when_full: reader.read("log.when_full"),
         },
-        proxy_protocol: from.boolean("proxy_protocol"),
-        proxy_allow_ips: networks(&from, "proxy_allow_ips"),
-        ready_fd: from.number_or_none("ready_fd"),
-        log: log(&from),
-        limits: limits(&from),
-        health: Health {
-            live: from.text("health.live").to_owned(),
-            ready: from.text("health.ready").to_owned(),
+        limits: Limits {
+            request_line: reader.read("limits.request_line"),
+            request_fields: reader.read("limits.request_fields"),
+            request_field_size: reader.read("limits.request_field_size"),
+            body: reader.read("limits.body"),
+            header_timeout: reader.read("limits.header_timeout"),
+            body_timeout: reader.read("limits.body_timeout"),
         },
+        health: Health { live: reader.read("health.live"), ready: reader.read("health.ready") },
         http2: Http2 {
-            enabled: cfg!(feature = "http2") && from.boolean("http2.enabled"),
-            max_streams: from.number("http2.max_streams"),
+            enabled: cfg!(feature = "http2") && reader.read("http2.enabled"),
+            max_streams: reader.read("http2.max_streams"),
         },
-        tls: tls(&from, tls_bind),
-        program: program(&from),
-        stats: stats(&from),
+        tls: Tls {
+            bind: reader.binds("tls.bind"),
+            certificate: reader.read("tls.certificate"),
+            key: reader.read("tls.key"),
+            client_ca: reader.read("tls.client_ca"),
+            client_auth: reader.read("tls.client_auth"),
+            min_version: reader.read("tls.min_version"),
+        },
+        program: Program {
+            command: reader.read("program.command"),
+            ready: reader.read("program.ready"),
+            stop_signal: reader.read("program.stop_signal"),
+        },
+        stats: Stats {
+            bind: reader.read("stats.bind"),
+            statsd: reader.read("stats.statsd"),
+            statsd_prefix: reader.read("stats.statsd_prefix"),
+            statsd_tags: reader.read("stats.statsd_tags"),
+        },
         home: None,
-        settings: from,
-        sources: Sources { binds: known, ..sources },
+        settings: settings.clone(),
+        sources: reader.sources(),
         warnings: Vec::new(),
         pristine: None,
     };
     refuse_nonsense(&config, problems);
-    let warnings = warnings(&config);
-    Config { warnings, ..config }
+    config.warnings = warnings(&config);
+    config.pristine = Some(Arc::new(config.clone()));
+    config
 }
 
-/// The addresses of one setting, and what each text stands for. A host name that is new has its addresses
-/// in the answers. `bound` are the addresses of all settings.
-fn binds(
-    from: &Resolved,
-    key: &str,
-    (sources, answers): (&Sources, &Answers),
-    bound: &mut Vec<Bind>,
-    known: &mut Known,
-    problems: &mut Problems,
-) -> Vec<Bind> {
-    let mut binds = Vec::new();
-    for text in from.list(key) {
-        let before = sources.binds.iter().find(|(other, _)| other == text);
-        let answer = answers.iter().find(|(other, _)| other == text);
-        let found = match (before, answer) {
-            (Some((_, known)), _) => Ok(known.clone()),
-            (None, Some((_, answer))) => answer.clone(),
-            (None, None) => bind::parse(text),
-        };
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                problems.add_for(&from.place(key), from.setting(key), error);
-                continue;
+impl Reader<'_> {
+    /// The value of a setting, or a stand-in for a value that the type cannot hold, which is a problem.
+    pub(super) fn read<T: FromValue>(&mut self, key: &str) -> T {
+        self.settings.get(key).unwrap_or_else(|error| {
+            self.problems.add("", error);
+            T::FALLBACK
+        })
+    }
+
+    /// The addresses that the texts of a setting stand for. A host name that is new has its addresses in
+    /// the answers.
+    pub(super) fn binds(&mut self, key: &str) -> Vec<Bind> {
+        let mut binds = Vec::new();
+        for text in self.read::<Vec<String>>(key) {
+            let before = self.sources.binds.iter().find(|(other, _)| *other == text);
+            let answer = self.answers.iter().find(|(other, _)| *other == text);
+            let found = match (before, answer) {
+                (Some((_, known)), _) => Ok(known.clone()),
+                (None, Some((_, answer))) => answer.clone(),
+                (None, None) => bind::parse(&text),
+            };
+            let found = found.unwrap_or_else(|error| {
+                self.problems.refuse(self.settings, key, error);
+                Vec::new()
+            });
+            for bind in &found {
+                // Port 0 is another port each time.
+                let any_port =
+                    matches!(bind.address, BindAddress::Tcp(address) if address.port() == 0);
+                if any_port || !self.bound.iter().any(|other| other.address == bind.address) {
+                    self.bound.push(bind.clone());
+                    binds.push(bind.clone());
+                } else {
+                    let error = format!("expected each address once, found {} twice", bind.address);
+                    self.problems.refuse(self.settings, key, error);
+                }
             }
-        };
-        // Without an address it is still to be looked up.
-        if !found.is_empty() {
-            known.push((text.clone(), found.clone()));
-        }
-        for bind in found {
-            // Port 0 is another port each time.
-            let any_port = matches!(bind.address, BindAddress::Tcp(address) if address.port() == 0);
-            if any_port || !bound.iter().any(|other| other.address == bind.address) {
-                bound.push(bind.clone());
-                binds.push(bind);
-            } else {
-                let error = format!("expected each address once, found {} twice", bind.address);
-                problems.add_for(&from.place(key), from.setting(key), error);
+            // Without an address it is still to be looked up.
+            if !found.is_empty() {
+                self.known.push((text, found));
             }
         }
+        binds
     }
-    binds
-}
 
-/// Texts of addresses and what they stand for.
-type Known = Vec<(String, Vec<Bind>)>;
-
-fn workers(from: &Resolved) -> u16 {
-    if *from.value("workers") != Value::Word("auto") {
-        return from.number("workers");
-    }
-    // It honours the affinity mask and the CPU quota of cgroups, v1 and v2.
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = from.number_max("workers");
-    u16::try_from(cpus).map_or(most, |cpus| cpus.min(most))
-}
-
-fn path(from: &Resolved, key: &str) -> Option<PathBuf> {
-    let text = from.text(key);
-    if text.is_empty() { None } else { Some(PathBuf::from(text)) }
-}
-
-/// Those of the `env_file`, then those of `env`, which win.
-fn variables(from: &Resolved) -> Vec<(String, String)> {
-    let own = from.list("env").iter().filter_map(|item| item.split_once('='));
-    let own = own.map(|(name, text)| (name.to_owned(), text.to_owned()));
-    let mut variables: Vec<(String, String)> = Vec::new();
-    for (name, text) in from.env_file.iter().cloned().chain(own) {
-        match variables.iter_mut().find(|(other, _)| *other == name) {
-            Some(old) => old.1 = text,
-            None => variables.push((name, text)),
+    /// The number of workers, where `"auto"` is the number of CPUs.
+    pub(super) fn workers(&mut self, key: &str) -> u16 {
+        if self.settings.value(key) != Some(&Value::Word("auto")) {
+            return self.read(key);
         }
+        // It honours the affinity mask and the CPU quota of cgroups, v1 and v2.
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let most = self.settings.number_max(key);
+        u16::try_from(cpus).map_or(most, |cpus| cpus.min(most))
     }
-    variables
-}
 
-fn networks(from: &Resolved, key: &str) -> Vec<Network> {
-    let texts = from.list(key).iter();
-    texts.flat_map(|text| Network::parse(text).expect("the table's check has read it")).collect()
-}
-
-fn log(from: &Resolved) -> Log {
-    let target = |key| match from.text(key) {
-        "" => LogTarget::Off,
-        "-" => LogTarget::Stdout,
-        path => LogTarget::File(PathBuf::from(path)),
-    };
-    let level = match from.text("log.level") {
-        "debug" => Level::Debug,
-        "info" => Level::Info,
-        "warning" => Level::Warning,
-        "error" => Level::Error,
-        "critical" => Level::Critical,
-        other => panic!("the table has a log.level {other:?} that is none"),
-    };
-    Log {
-        access: target("log.access"),
-        error: target("log.error"),
-        level,
-        access_format: from.text("log.access_format").to_owned(),
-        skip: from.list("log.skip").iter().map(|text| rule(text)).collect(),
-        slow: Some(from.duration("log.slow")).filter(|slow| !slow.is_zero()),
-        format: match from.text("log.format") {
-            "json" => LogFormat::Json,
-            _ => LogFormat::Text,
-        },
-        when_full: match from.text("log.when_full") {
-            "block" => WhenFull::Block,
-            _ => WhenFull::Drop,
-        },
+    /// The variables of the `env_file`, then those of this setting, which win.
+    pub(super) fn variables(&mut self, key: &str) -> Vec<(String, String)> {
+        let own: Vec<String> = self.read(key);
+        let own = own.iter().filter_map(|item| item.split_once('='));
+        let own = own.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let mut variables: Vec<(String, String)> = Vec::new();
+        for (name, text) in self.settings.env_file.iter().cloned().chain(own) {
+            match variables.iter_mut().find(|(other, _)| *other == name) {
+                Some(old) => old.1 = text,
+                None => variables.push((name, text)),
+            }
+        }
+        variables
     }
-}
 
-fn rule(text: &str) -> Skip {
-    Skip::parse(text).expect("the table's check has read it")
-}
-
-fn limits(from: &Resolved) -> Limits {
-    Limits {
-        request_line: from.number("limits.request_line"),
-        request_fields: from.number("limits.request_fields"),
-        request_field_size: from.number("limits.request_field_size"),
-        body: from.number("limits.body"),
-        header_timeout: from.duration("limits.header_timeout"),
-        body_timeout: from.duration("limits.body_timeout"),
-    }
-}
-
-fn tls(from: &Resolved, bind: Vec<Bind>) -> Tls {
-    let files = |key| from.list(key).iter().map(PathBuf::from).collect();
-    Tls {
-        bind,
-        certificate: files("tls.certificate"),
-        key: files("tls.key"),
-        client_ca: path(from, "tls.client_ca"),
-        client_auth: match from.text("tls.client_auth") {
-            "optional" => ClientAuth::Optional,
-            "required" => ClientAuth::Required,
-            _ => ClientAuth::None,
-        },
-        min_version: match from.text("tls.min_version") {
-            "1.3" => TlsVersion::V1_3,
-            _ => TlsVersion::V1_2,
-        },
+    /// The sources, with the addresses that the texts stand for.
+    pub(super) fn sources(&self) -> Sources {
+        Sources { binds: self.known.clone(), ..self.sources.clone() }
     }
 }
 
 /// Combinations of TLS that cannot work.
 fn refuse_tls(config: &Config, problems: &mut Problems) {
-    let (tls, from) = (&config.tls, &config.settings);
-    let mut refuse = |key: &str, error: &str| {
-        problems.add_for(&from.place(key), from.setting(key), error.to_owned());
-    };
+    let tls = &config.tls;
+    let mut refuse = |key: &str, error: &str| problems.refuse(&config.settings, key, error);
     let [certificates, keys] = [&tls.certificate, &tls.key].map(Vec::len);
     if certificates != keys {
         let key = if keys == 0 { "tls.certificate" } else { "tls.key" };
@@ -260,27 +226,17 @@ fn refuse_tls(config: &Config, problems: &mut Problems) {
     }
 }
 
-fn program(from: &Resolved) -> Program {
-    let ready = from.text("program.ready");
-    Program {
-        command: from.list("program.command").to_vec(),
-        ready: ProgramReady::parse(ready).expect("the table's check has read it"),
-        stop_signal: StopSignal::parse(from.text("program.stop_signal")),
-    }
-}
-
 /// The settings that programs cannot be served with.
 fn refuse_program(config: &Config, problems: &mut Problems) {
-    let from = &config.settings;
+    let settings = &config.settings;
     if config.program.is_set() && config.tls.is_on() {
         let error = "expected none beside program.command: a program speaks TLS itself, by settings of its \
                      own, or a proxy before it";
-        let setting = from.setting("tls.certificate");
-        problems.add_for(&from.place("tls.certificate"), setting, error);
+        problems.refuse(settings, "tls.certificate", error);
     }
     let asks = matches!(config.program.ready, ProgramReady::Http(_));
     // A name that is not looked up yet has no address, and is no unix socket.
-    let is_name = from.list("bind").first().is_some_and(|text| bind::is_named(text));
+    let is_name = settings.list("bind").first().is_some_and(|text| bind::is_named(text));
     if config.program.is_set()
         && asks
         && !is_name
@@ -288,18 +244,7 @@ fn refuse_program(config: &Config, problems: &mut Problems) {
     {
         let error = "expected another sign where the first address is a unix socket: it cannot be told there \
                      which program has answered";
-        problems.add_for(&from.place("program.ready"), from.setting("program.ready"), error);
-    }
-}
-
-fn stats(from: &Resolved) -> Stats {
-    let text = |key| Some(from.text(key)).filter(|text| !text.is_empty());
-    let address = |text| bind::stats(text).expect("the table's check has read it");
-    Stats {
-        bind: text("stats.bind").map(address),
-        statsd: text("stats.statsd").map(str::to_owned),
-        statsd_prefix: from.text("stats.statsd_prefix").to_owned(),
-        statsd_tags: from.list("stats.statsd_tags").to_vec(),
+        problems.refuse(settings, "program.ready", error);
     }
 }
 
@@ -307,17 +252,14 @@ fn stats(from: &Resolved) -> Stats {
 fn refuse_nonsense(config: &Config, problems: &mut Problems) {
     let Health { live, ready } = &config.health;
     if live == ready && !live.is_empty() {
-        let from = &config.settings;
         let error = format!("expected another path than health.live has, found {ready:?} in both");
-        problems.add_for(&from.place("health.ready"), from.setting("health.ready"), error);
+        problems.refuse(&config.settings, "health.ready", error);
     }
     refuse_tls(config, problems);
     refuse_names(config, problems);
     if config.proxy_protocol && config.proxy_allow_ips.is_empty() {
-        let from = &config.settings;
         let error = "expected at least one network, since proxy_protocol is on; found none";
-        let setting = from.setting("proxy_allow_ips");
-        problems.add_for(&from.place("proxy_allow_ips"), setting, error);
+        problems.refuse(&config.settings, "proxy_allow_ips", error);
     }
     refuse_program(config, problems);
     refuse_late_variables(&config.settings, problems);
@@ -325,8 +267,8 @@ fn refuse_nonsense(config: &Config, problems: &mut Problems) {
 
 /// Names of listeners that the application has no routes for. A program may make of a name what it likes.
 fn refuse_names(config: &Config, problems: &mut Problems) {
-    let (from, known) = (&config.settings, config.sources.listeners);
-    let Some(known) = known.filter(|_| !config.program.is_set()) else { return };
+    let known = config.sources.listeners.filter(|_| !config.program.is_set());
+    let Some(known) = known else { return };
     for (key, binds) in [("bind", &config.bind), ("tls.bind", &config.tls.bind)] {
         let is_unknown =
             |bind: &&Bind| bind.name.as_deref().is_some_and(|name| !known.contains(&name));
@@ -341,28 +283,28 @@ fn refuse_names(config: &Config, problems: &mut Problems) {
                     known.join(", ")
                 ),
             };
-            problems.add_for(&from.place(key), from.setting(key), error);
+            problems.refuse(&config.settings, key, error);
         }
     }
 }
 
 /// `env` is for the workers: a setting whose variable stands there would not be set.
-fn refuse_late_variables(from: &Resolved, problems: &mut Problems) {
+fn refuse_late_variables(settings: &Resolved, problems: &mut Problems) {
     let why = "it is read before the workers' variables; set it in env_file or in the server's own \
                environment";
-    for name in from.list("env").iter().filter_map(|item| Some(item.split_once('=')?.0)) {
+    for name in settings.list("env").iter().filter_map(|item| Some(item.split_once('=')?.0)) {
         let reads = |setting: &&Setting| {
             setting.variable() == name
                 || setting.file_env == Some(name)
                 || setting.env.is_some_and(|foreign| foreign.name == name)
         };
-        let sets = match from.entries().iter().map(|entry| entry.setting).find(reads) {
+        let sets = match settings.entries().iter().map(|entry| entry.setting).find(reads) {
             Some(setting) => setting.key,
             None if name.starts_with(environment::PREFIX) => "no setting",
             None => continue,
         };
         let error = format!("{name} sets {sets}: {why}");
-        problems.add_for(&from.place("env"), from.setting("env"), error);
+        problems.refuse(settings, "env", error);
     }
 }
 
@@ -394,43 +336,39 @@ const APP_ONLY: [&str; 21] = [
 /// Combinations that work, and are probably not meant.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let mut warn = |key: &str, text: String| {
-        let place = config.settings.place(key);
-        let colon = if place.is_empty() { "" } else { ": " };
-        warnings.push(format!("{place}{colon}{key}: {text}"));
-    };
+    let mut warn = |key: &str, text: &str| warnings.push(config.settings.placed(key, text));
     if config.tls.client_ca.is_some() && config.tls.client_auth == ClientAuth::None {
-        warn("tls.client_ca", "it has no effect while tls.client_auth is \"none\"".to_owned());
+        warn("tls.client_ca", "it has no effect while tls.client_auth is \"none\"");
     }
     if config.max_requests_jitter != 0 && config.max_requests == 0 {
-        warn("max_requests_jitter", "it has no effect while max_requests is 0".to_owned());
+        warn("max_requests_jitter", "it has no effect while max_requests is 0");
     }
     if (1..MEMORY_MIN_BYTES).contains(&config.max_memory) {
         let [found, least] = [config.max_memory, MEMORY_MIN_BYTES].map(units::show_size);
-        warn("max_memory", format!("{found} is less than a worker needs (about {least})"));
+        warn("max_memory", &format!("{found} is less than a worker needs (about {least})"));
     }
     for key in
         APP_ONLY.iter().filter(|key| config.program.is_set() && !config.settings.is_default(key))
     {
-        warn(key, "it has no effect on a program; the program has settings of its own".to_owned());
+        warn(key, "it has no effect on a program; the program has settings of its own");
     }
     if !config.proxy_protocol && !config.settings.is_default("proxy_allow_ips") {
-        warn("proxy_allow_ips", "it has no effect while proxy_protocol is off".to_owned());
+        warn("proxy_allow_ips", "it has no effect while proxy_protocol is off");
     }
     let unix = config.binds().any(|bind| matches!(bind.address, BindAddress::Unix(_)));
     if config.unix_socket_mode.is_some() && !unix {
-        warn("unix_socket_mode", "it has no effect while no unix socket is bound".to_owned());
+        warn("unix_socket_mode", "it has no effect while no unix socket is bound");
     }
-    for name in settings::access_format_gaps(&config.log.access_format) {
+    for name in access_format::gaps(&config.log.access_format) {
         let text = format!("{{{name}}}e has no value here, and is always \"-\"");
-        warn("log.access_format", text);
+        warn("log.access_format", &text);
     }
     let shown = config.settings.is_of_command_line("env");
     for item in config.settings.list("env").iter().filter(|_| shown) {
         let Some((name, value)) = item.split_once('=') else { continue };
         if value.contains("://") && resolve::holds_password(value) {
             let text = "holds a password, and ps shows what an option says; put it into env_file";
-            warn("env", format!("{name} {text}"));
+            warn("env", &format!("{name} {text}"));
         }
     }
     for (origin, name) in &config.settings.strangers {

@@ -226,6 +226,35 @@ impl Setting {
     }
 }
 
+/// The parts of values that fields hold.
+impl Value {
+    /// The text, or the word.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Word(word) => Some(word),
+            _ => None,
+        }
+    }
+
+    /// The number, whatever it counts.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Integer(number) | Self::Size(number) => Some(*number),
+            Self::Mode(mode) => Some((*mode).into()),
+            _ => None,
+        }
+    }
+
+    /// The items of a list.
+    pub(super) fn items(&self) -> Option<&[String]> {
+        match self {
+            Self::List(items) => Some(items),
+            _ => None,
+        }
+    }
+}
+
 /// Shows values.
 impl Value {
     /// As a text that reads back in the environment.
