@@ -5,7 +5,6 @@
 //! its command line, as lines of `key = value`. Values are printed by Python's `str`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use super::gunicorn::{moved, refused};
 use super::setting::{Kind, Secrecy, Setting};
@@ -40,18 +39,15 @@ pub(crate) fn toml(printed: &str) -> Result<String, String> {
         match line(setting, key, values[key]) {
             Converted::Default => {}
             Converted::Value(value) => {
-                write(&mut text, format_args!("{} = {value}", setting.key));
+                text.push_str(&format!("{} = {value}", setting.key));
                 if is_default {
                     let default = if setting.default.is_empty() { "none" } else { setting.default };
-                    write(
-                        &mut text,
-                        format_args!("  # gunicorn's default; ferricorn's: {default}"),
-                    );
+                    text.push_str(&format!("  # gunicorn's default; ferricorn's: {default}"));
                 }
                 text.push('\n');
             }
             Converted::LeftOut(reason) => {
-                write(&mut left_out, format_args!("# {key} = {}: {reason}\n", values[key]));
+                left_out.push_str(&format!("# {key} = {}: {reason}\n", values[key]));
             }
         }
     }
@@ -64,16 +60,12 @@ pub(crate) fn toml(printed: &str) -> Result<String, String> {
         }
         let reason =
             refused(key).map_or("ferricorn has no such setting", |refused| refused.instead);
-        write(&mut left_out, format_args!("# {key} = {value}: {reason}\n"));
+        left_out.push_str(&format!("# {key} = {value}: {reason}\n"));
     }
     if !left_out.is_empty() {
-        write(&mut text, format_args!("\n# Left out:\n{left_out}"));
+        text.push_str(&format!("\n# Left out:\n{left_out}"));
     }
     Ok(text)
-}
-
-fn write(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    text.write_fmt(arguments).expect("a string takes every text");
 }
 
 /// The values by key, as they are printed.
