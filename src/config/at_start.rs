@@ -2,26 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::Error;
+use super::fields::Fields;
 use super::resolve::SettingValue;
+use super::setting::Effect;
+use super::settings::SETTINGS;
 use super::sources::{FileSource, Sources};
-use super::{Config, keep};
+use super::{Config, Error};
 
 /// The settings that take effect at a start only, as a start has found them: key and value.
 pub(crate) type AtStart = BTreeMap<String, String>;
 
-/// The server's own settings that take effect at a start only. An upgrade is no start.
-const OWN_AT_START: [&str; 9] = [
-    "user",
-    "group",
-    "umask",
-    "unix_socket_mode",
-    "pidfile",
-    "proc_name",
-    "chdir",
-    "ready_fd",
-    "control",
-];
+/// Returns true for a setting of the server's own that takes effect at a start only. An upgrade is no start.
+fn is_own(key: &str) -> bool {
+    SETTINGS.iter().any(|own| own.key == key && own.effect == Effect::Restart)
+}
 
 /// The settings that take effect at a start only.
 impl Config {
@@ -35,9 +29,9 @@ impl Config {
     /// The same, in an image that takes over from one that was started with that.
     pub(crate) fn at_start_after(&self, before: AtStart) -> AtStart {
         let mut now = self.at_start();
-        now.extend(before.into_iter().filter(|(key, _)| {
-            OWN_AT_START.contains(&key.as_str()) && self.at_start().contains_key(key)
-        }));
+        now.extend(
+            before.into_iter().filter(|(key, _)| is_own(key) && self.at_start().contains_key(key)),
+        );
         now
     }
 
@@ -48,25 +42,15 @@ impl Config {
     /// When a value of the start is none any more.
     pub(crate) fn keep_in_force(&mut self, started: &AtStart) -> Result<(), Error> {
         let own = |values: &AtStart| {
-            let line = |key: &&str| Some(format!("{key} = {}\n", values.get(*key)?));
-            let file = FileSource::Text(OWN_AT_START.iter().filter_map(line).collect());
+            let own = values.iter().filter(|(key, _)| is_own(key));
+            let text = own.map(|(key, value)| format!("{key} = {value}\n")).collect();
+            let file = FileSource::Text(text);
             Self::load(Sources { file, app: Some(&[]), ..Sources::none() })
         };
-        let (mut before, read) = (own(started)?, own(&self.at_start())?);
-        keep(&mut before.user, &self.user, &read.user);
-        keep(&mut before.group, &self.group, &read.group);
-        keep(&mut before.umask, &self.umask, &read.umask);
-        keep(&mut before.unix_socket_mode, &self.unix_socket_mode, &read.unix_socket_mode);
-        keep(&mut before.pidfile, &self.pidfile, &read.pidfile);
-        keep(&mut before.proc_name, &self.proc_name, &read.proc_name);
-        keep(&mut before.chdir, &self.chdir, &read.chdir);
-        keep(&mut before.ready_fd, &self.ready_fd, &read.ready_fd);
-        keep(&mut before.control, &self.control, &read.control);
-        (self.user, self.group) = (before.user, before.group);
-        (self.umask, self.unix_socket_mode) = (before.umask, before.unix_socket_mode);
-        (self.pidfile, self.proc_name) = (before.pidfile, before.proc_name);
-        (self.chdir, self.ready_fd) = (before.chdir, before.ready_fd);
-        self.control = before.control;
+        let mut meant = own(started)?;
+        meant.keep_changed(self, &own(&self.at_start())?, is_own);
+        let now = self.clone();
+        self.keep_changed(&meant, &now, is_own);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ pub(crate) type Answers = Vec<(String, Result<Vec<Bind>, String>)>;
 #[derive(Debug)]
 pub(crate) struct Draft {
     resolved: Resolved,
-    sources: Sources,
+    pub(super) sources: Sources,
     problems: Problems,
 }
 
@@ -53,9 +53,7 @@ impl Draft {
 
     /// The configuration, with these answers to its [`Draft::names`], and everything that is wrong with it.
     pub(super) fn with_problems(&self, answers: &Answers) -> (Config, Problems) {
-        let mut problems = self.problems.clone();
-        let fresh = typed::config(&self.resolved, &self.sources, answers, &mut problems);
-        (fresh, problems)
+        typed::config(&self.resolved, &self.sources, answers, self.problems.clone())
     }
 
     /// The configuration, with these answers to its [`Draft::names`]; the fields that were changed in the one

@@ -33,16 +33,21 @@ macro_rules! from_value {
 }
 pub(super) use from_value;
 
-/// Implements [`FromValue`] for an enum: `Enum { "word" => Variant, … }`, the fallback first. `WORDS` are
-/// those that the table of settings has for the choice.
+/// Declares an enum that is read by words, the fallback first. `WORDS` are those of the setting's choice.
 macro_rules! choice {
-    ($type:ty { $($word:literal => $variant:ident),+ $(,)? }) => {
-        impl $type {
+    (
+        $(#[$about:meta])*
+        pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }
+    ) => {
+        $(#[$about])*
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
             pub(super) const WORDS: &'static [&'static str] = &[$($word),+];
         }
 
         $crate::config::from_value::from_value! {
-            $type, [$(Self::$variant),+][0], |value| match value.text()? {
+            $name, [$(Self::$variant),+][0], |value| match value.text()? {
                 $($word => Some(Self::$variant),)+
                 _ => None,
             };
@@ -66,12 +71,13 @@ from_value! {
     Vec<PathBuf>, Self::new(), |value| Some(value.items()?.iter().map(PathBuf::from).collect());
 }
 
-/// An empty text, and a time of zero, are none.
+/// The word beside the kind, an empty text and a time of zero are none.
 impl<T: FromValue> FromValue for Option<T> {
     const FALLBACK: Self = None;
 
     fn from_value(value: &Value) -> Option<Self> {
-        let is_none = value.text() == Some("") || *value == Value::Duration(Duration::ZERO);
+        let is_none = matches!(value, Value::Word(_) | Value::Duration(Duration::ZERO));
+        let is_none = is_none || value.text() == Some("");
         if is_none { Some(None) } else { T::from_value(value).map(Some) }
     }
 }

@@ -15,6 +15,7 @@ mod draft;
 mod env_file;
 pub(crate) mod environment;
 mod error;
+mod fields;
 #[cfg(feature = "toml")]
 mod file;
 #[cfg(not(feature = "toml"))]
@@ -49,10 +50,12 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use self::fields::{Fields, fields};
 use self::problem::{Origin, Problems};
 use self::resolve::{Resolved, SettingValue};
 use self::setting::Setting;
 use self::sources::{FileSource, Sources};
+use self::typed::Reader;
 use self::value::Value;
 
 pub(crate) use self::at_start::AtStart;
@@ -71,106 +74,101 @@ pub(crate) use self::table::closest;
 pub use self::tls::{ClientAuth, Tls, TlsVersion};
 pub use self::units::seconds;
 
-/// Everything that the server and its application were told, checked and typed.
-///
-/// Fields may be changed before the server runs; a changed field stays as it is at a reload.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// Where to listen.
-    pub bind: Vec<Bind>,
-    /// The number of workers, at least 1; `"auto"` has become the number of CPUs this process may use.
-    pub workers: u16,
-    /// Runtime threads in each worker.
-    pub threads: u16,
-    /// The time that a request may take until it is answered 504; zero: no limit.
-    pub timeout: Duration,
-    /// The time for which a worker's event loop may be silent; zero: no limit.
-    pub stall_timeout: Duration,
-    /// The time for which a draining worker may finish its requests.
-    pub graceful_timeout: Duration,
-    /// The time for which a server that is told to stop serves on before.
-    pub announce: Duration,
-    /// The share of `graceful_timeout`, 0 to 1, over which WebSockets and event streams of a draining
-    /// worker end.
-    pub drain_spread: f64,
-    /// The time that `prepare` and a worker's boot may take.
-    pub boot_timeout: Duration,
-    /// The time for which an idle keep-alive connection stays open.
-    pub keepalive: Duration,
-    /// Requests after which a worker is replaced; 0: never.
-    pub max_requests: u64,
-    /// The largest random addition to `max_requests`.
-    pub max_requests_jitter: u64,
-    /// Resident bytes above which a worker is replaced; 0: no limit.
-    pub max_memory: u64,
-    /// Age at which a worker is replaced; zero: never.
-    pub max_lifetime: Duration,
-    /// Connections that one worker holds open at the most.
-    pub worker_connections: u32,
-    /// Connections that may wait to be accepted, on each listening socket.
-    pub backlog: u32,
-    /// User to become after binding (name or number); empty: stay.
-    pub user: String,
-    /// Group to become after binding (name or number); empty: the user's own.
-    pub group: String,
-    /// File mode creation mask; `None`: as inherited.
-    pub umask: Option<u32>,
-    /// Mode of a unix socket's file; `None`: 0777 less the umask.
-    pub unix_socket_mode: Option<u32>,
-    /// File that holds the master's pid while it runs; `None`: none.
-    pub pidfile: Option<PathBuf>,
-    /// The name of the processes; empty: `ferricorn`.
-    pub proc_name: String,
-    /// Folder to change to before anything else is opened; `None`: stay.
-    pub chdir: Option<PathBuf>,
-    /// Control socket: `auto`, the path of its file, or empty: none.
-    pub control: String,
-    /// Variables for the environment of the workers, from `env_file` and then `env`.
-    pub env: Vec<(String, String)>,
-    /// Peers whose forwarding headers are believed.
-    pub forwarded_allow_ips: Vec<Network>,
-    /// The family of forwarding headers that is believed.
-    pub forwarded_fields: ForwardedFields,
-    /// True if peers in `proxy_allow_ips` begin a connection with a PROXY header.
-    pub proxy_protocol: bool,
-    /// Peers that must begin with a PROXY header, when `proxy_protocol` is on.
-    pub proxy_allow_ips: Vec<Network>,
-    /// Descriptor that is told once every worker serves; `None`: none.
-    pub ready_fd: Option<i32>,
-    /// Logs.
-    pub log: Log,
-    /// Limits of a request.
-    pub limits: Limits,
-    /// Paths of the probes that ferricorn answers itself.
-    pub health: Health,
-    /// HTTP/2.
-    pub http2: Http2,
-    /// TLS.
-    pub tls: Tls,
-    /// The program that serves in each slot.
-    pub program: Program,
-    /// Metrics.
-    pub stats: Stats,
-    /// The folder that the processes of this configuration work in; `None`: the master's.
-    home: Option<PathBuf>,
-    /// Every setting with its value and where it came from, the application's own among them.
-    settings: Resolved,
-    /// Where the layers come from, to read them again.
-    sources: Sources,
-    /// Warnings of what is allowed and probably not meant.
-    warnings: Vec<String>,
-    /// The sources that were read, before any field was changed; `None` in that value itself.
-    pristine: Option<Arc<Self>>,
-}
-
-/// Keeps each of the first fields; the others are left alone. A field that is not named is an error of
-/// the compiler.
-macro_rules! keep_all {
-    ($fresh:ident, $changed:ident, $read:ident: $($kept:ident),+; $($other:ident),+) => {
-        let Self { $($kept,)+ $($other: _,)+ } = $fresh;
-        $(keep($kept, &$changed.$kept, &$read.$kept);)+
-    };
+fields! {
+    /// Everything that the server and its application were told, checked and typed.
+    ///
+    /// Fields may be changed before the server runs; a changed field stays as it is at a reload.
+    #[derive(Clone)]
+    #[non_exhaustive]
+    pub struct Config in "" {
+        /// Where to listen.
+        pub bind: Vec<Bind> = Reader::binds,
+        /// The number of workers, at least 1; `"auto"` has become the number of CPUs this process may use.
+        pub workers: u16 = Reader::workers,
+        /// Runtime threads in each worker.
+        pub threads: u16,
+        /// The time that a request may take until it is answered 504; zero: no limit.
+        pub timeout: Duration,
+        /// The time for which a worker's event loop may be silent; zero: no limit.
+        pub stall_timeout: Duration,
+        /// The time for which a draining worker may finish its requests.
+        pub graceful_timeout: Duration,
+        /// The time for which a server that is told to stop serves on before.
+        pub announce: Duration,
+        /// The share of `graceful_timeout`, 0 to 1, over which WebSockets and event streams of a draining
+        /// worker end.
+        pub drain_spread: f64,
+        /// The time that `prepare` and a worker's boot may take.
+        pub boot_timeout: Duration,
+        /// The time for which an idle keep-alive connection stays open.
+        pub keepalive: Duration,
+        /// Requests after which a worker is replaced; 0: never.
+        pub max_requests: u64,
+        /// The largest random addition to `max_requests`.
+        pub max_requests_jitter: u64,
+        /// Resident bytes above which a worker is replaced; 0: no limit.
+        pub max_memory: u64,
+        /// Age at which a worker is replaced; zero: never.
+        pub max_lifetime: Duration,
+        /// Connections that one worker holds open at the most.
+        pub worker_connections: u32,
+        /// Connections that may wait to be accepted, on each listening socket.
+        pub backlog: u32,
+        /// User to become after binding (name or number); empty: stay.
+        pub user: String,
+        /// Group to become after binding (name or number); empty: the user's own.
+        pub group: String,
+        /// File mode creation mask; `None`: as inherited.
+        pub umask: Option<u32>,
+        /// Mode of a unix socket's file; `None`: 0777 less the umask.
+        pub unix_socket_mode: Option<u32>,
+        /// File that holds the master's pid while it runs; `None`: none.
+        pub pidfile: Option<PathBuf>,
+        /// The name of the processes; empty: `ferricorn`.
+        pub proc_name: String,
+        /// Folder to change to before anything else is opened; `None`: stay.
+        pub chdir: Option<PathBuf>,
+        /// Control socket: `auto`, the path of its file, or empty: none.
+        pub control: String,
+        /// Variables for the environment of the workers, from `env_file` and then `env`.
+        pub env: Vec<(String, String)> = Reader::variables,
+        /// Peers whose forwarding headers are believed.
+        pub forwarded_allow_ips: Vec<Network>,
+        /// The family of forwarding headers that is believed.
+        pub forwarded_fields: ForwardedFields,
+        /// True if peers in `proxy_allow_ips` begin a connection with a PROXY header.
+        pub proxy_protocol: bool,
+        /// Peers that must begin with a PROXY header, when `proxy_protocol` is on.
+        pub proxy_allow_ips: Vec<Network>,
+        /// Descriptor that is told once every worker serves; `None`: none.
+        pub ready_fd: Option<i32>,
+        /// Logs.
+        pub log: Log = Log::read,
+        /// Limits of a request.
+        pub limits: Limits = Limits::read,
+        /// Paths of the probes that ferricorn answers itself.
+        pub health: Health = Health::read,
+        /// HTTP/2.
+        pub http2: Http2 = Http2::read,
+        /// TLS.
+        pub tls: Tls = Tls::read,
+        /// The program that serves in each slot.
+        pub program: Program = Program::read,
+        /// Metrics.
+        pub stats: Stats = Stats::read,
+    }
+    beside(reader) {
+        /// The folder that the processes of this configuration work in; `None`: the master's.
+        home: Option<PathBuf> = None,
+        /// Every setting with its value and where it came from, the application's own among them.
+        settings: Resolved = reader.settings.clone(),
+        /// Where the layers come from, to read them again.
+        sources: Sources = Sources { binds: reader.known.clone(), ..reader.sources.clone() },
+        /// Warnings of what is allowed and probably not meant.
+        warnings: Vec<String> = Vec::new(),
+        /// The sources that were read, before any field was changed; `None` in that value itself.
+        pristine: Option<Arc<Self>> = None,
+    }
 }
 
 /// Makes a configuration.
@@ -281,39 +279,19 @@ impl Config {
     pub(crate) fn adopt(&self, text: String) -> Self {
         let file = FileSource::Text(text);
         let Sources { app, listeners, .. } = self.sources;
-        let sources = Sources { file, app, listeners, ..Sources::none() };
-        let mut left_out = Problems::default();
-        let resolved = resolve::resolve(&sources, &mut left_out);
-        let answers = Answers::new();
-        let mut config = typed::config(&resolved, &self.sources, &answers, &mut left_out);
-        config.sources = self.sources.clone();
+        let mut draft = Draft::read(Sources { file, app, listeners, ..Sources::none() });
+        draft.sources = self.sources.clone();
+        let (mut config, _) = draft.with_problems(&Answers::new());
+        config.sources = draft.sources;
         config.carry(self);
         config
     }
 
-    /// Takes over the fields that were changed after reading. Every field is named, so that a new
-    /// one cannot be forgotten.
+    /// Takes over the fields that were changed after reading.
     fn carry(&mut self, changed: &Self) {
-        let Some(read) = changed.pristine.as_deref() else {
-            return;
-        };
-        keep_all!(
-            self, changed, read:
-            bind, workers, threads, timeout, stall_timeout, graceful_timeout, announce, drain_spread,
-            boot_timeout, keepalive, max_requests, max_requests_jitter, max_memory,
-            max_lifetime, http2, worker_connections, backlog, user, group, umask,
-            unix_socket_mode, pidfile, proc_name, chdir, control, env, forwarded_allow_ips,
-            forwarded_fields, proxy_protocol, proxy_allow_ips, ready_fd, log,
-            limits, health, tls, program, stats;
-            home, settings, sources, warnings, pristine
-        );
-    }
-}
-
-/// The fresh value, unless the old one was changed after reading.
-fn keep<T: Clone + PartialEq>(fresh: &mut T, changed: &T, read: &T) {
-    if changed != read {
-        fresh.clone_from(changed);
+        if let Some(read) = changed.pristine.as_deref() {
+            self.keep_changed(changed, read, |_| true);
+        }
     }
 }
 

@@ -7,16 +7,16 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::from_value::{choice, from_value};
 
-/// A family of header fields in which proxies say who their client is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForwardedFields {
-    /// `X-Forwarded-For` and `X-Forwarded-Proto`.
-    XForwarded,
-    /// `Forwarded` (RFC 7239).
-    Forwarded,
+choice! {
+    /// A family of header fields in which proxies say who their client is.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ForwardedFields {
+        /// `X-Forwarded-For` and `X-Forwarded-Proto`.
+        XForwarded = "x-forwarded",
+        /// `Forwarded` (RFC 7239).
+        Forwarded = "forwarded",
+    }
 }
-
-choice!(ForwardedFields { "x-forwarded" => XForwarded, "forwarded" => Forwarded });
 
 /// A network in CIDR notation: an address and how many of its leading bits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

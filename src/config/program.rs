@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use super::fields::fields;
 use super::from_value::{choice, from_value};
 
-/// The `[program]` table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Program {
-    /// The program and its arguments; empty: the application of this binary serves.
-    pub command: Vec<String>,
-    /// The sign by which a program is ready.
-    pub ready: ProgramReady,
-    /// The signal that asks a program to drain and leave.
-    pub stop_signal: StopSignal,
+fields! {
+    /// The `[program]` table.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct Program in "program." {
+        /// The program and its arguments; empty: the application of this binary serves.
+        pub command: Vec<String>,
+        /// The sign by which a program is ready.
+        pub ready: ProgramReady,
+        /// The signal that asks a program to drain and leave.
+        pub stop_signal: StopSignal,
+    }
 }
 
 impl Program {
@@ -39,28 +42,20 @@ pub enum ProgramReady {
     Delay(Duration),
 }
 
-/// The signal that asks a program to drain and leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum StopSignal {
-    Term,
-    Int,
-    Quit,
-    Hup,
-    Usr1,
-    Usr2,
-    Winch,
+choice! {
+    /// The signal that asks a program to drain and leave.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[expect(missing_docs, reason = "the names say it")]
+    pub enum StopSignal {
+        Term = "TERM",
+        Int = "INT",
+        Quit = "QUIT",
+        Hup = "HUP",
+        Usr1 = "USR1",
+        Usr2 = "USR2",
+        Winch = "WINCH",
+    }
 }
-
-choice!(StopSignal {
-    "TERM" => Term,
-    "INT" => Int,
-    "QUIT" => Quit,
-    "HUP" => Hup,
-    "USR1" => Usr1,
-    "USR2" => Usr2,
-    "WINCH" => Winch,
-});
 
 from_value! {
     ProgramReady, Self::Notify, |value| Self::parse(value.text()?).ok();

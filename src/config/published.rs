@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::problem::Problems;
 use super::sources::{FileSource, Sources};
-use super::{Config, resolve};
+use super::{ClientAuth, Config, resolve};
 
 /// User agent of `ferricorn healthcheck`.
 pub(crate) const HEALTHCHECK_AGENT: &str = "ferricorn-healthcheck";
@@ -50,7 +50,7 @@ impl Config {
             if let Some(authority) = &self.tls.client_ca {
                 put("tls.client_ca", json!(authority));
             }
-            put("tls.client_auth", json!(self.tls.client_auth.as_str()));
+            put("tls.client_auth", json!(ClientAuth::WORDS.get(self.tls.client_auth as usize)));
         }
         Some(text)
     }

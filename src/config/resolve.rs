@@ -240,13 +240,9 @@ impl Resolved {
         })
     }
 
-    pub(super) fn value(&self, key: &str) -> Option<&Value> {
-        self.entry(key).map(|entry| &entry.value)
-    }
-
     /// The items of a list; none of a value that [`Resolved::get`] refuses as a list.
     pub(super) fn list(&self, key: &str) -> &[String] {
-        self.value(key).and_then(Value::items).unwrap_or_default()
+        self.entry(key).and_then(|entry| entry.value.items()).unwrap_or_default()
     }
 
     /// The highest value of a number, as far as the type reaches.

@@ -3,60 +3,53 @@
 use std::path::PathBuf;
 
 use super::bind::Bind;
+use super::fields::fields;
 use super::from_value::choice;
+use super::typed::Reader;
 
-/// The `[tls]` table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Tls {
-    /// Addresses that speak TLS, beside those of `bind`; none, and a certificate given: every TCP address
-    /// of `bind` does.
-    pub bind: Vec<Bind>,
-    /// Files of certificate chains.
-    pub certificate: Vec<PathBuf>,
-    /// Files of private keys, one for each certificate.
-    pub key: Vec<PathBuf>,
-    /// File of the authorities that certificates of clients are checked against.
-    pub client_ca: Option<PathBuf>,
-    /// The rule about certificates of clients.
-    pub client_auth: ClientAuth,
-    /// The oldest version that is spoken.
-    pub min_version: TlsVersion,
-}
-
-/// The rule about certificates of clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// It is not asked for one.
-    None,
-    /// It may show one, which must be valid.
-    Optional,
-    /// It must show one.
-    Required,
-}
-
-choice!(ClientAuth { "none" => None, "optional" => Optional, "required" => Required });
-
-impl ClientAuth {
-    /// The word for it in a configuration.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Optional => "optional",
-            Self::Required => "required",
-        }
+fields! {
+    /// The `[tls]` table.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct Tls in "tls." {
+        /// Addresses that speak TLS, beside those of `bind`; none, and a certificate given: every TCP address
+        /// of `bind` does.
+        pub bind: Vec<Bind> = Reader::binds,
+        /// Files of certificate chains.
+        pub certificate: Vec<PathBuf>,
+        /// Files of private keys, one for each certificate.
+        pub key: Vec<PathBuf>,
+        /// File of the authorities that certificates of clients are checked against.
+        pub client_ca: Option<PathBuf>,
+        /// The rule about certificates of clients.
+        pub client_auth: ClientAuth,
+        /// The oldest version that is spoken.
+        pub min_version: TlsVersion,
     }
 }
 
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum TlsVersion {
-    V1_2,
-    V1_3,
+choice! {
+    /// The rule about certificates of clients.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ClientAuth {
+        /// It is not asked for one.
+        None = "none",
+        /// It may show one, which must be valid.
+        Optional = "optional",
+        /// It must show one.
+        Required = "required",
+    }
 }
 
-choice!(TlsVersion { "1.2" => V1_2, "1.3" => V1_3 });
+choice! {
+    /// A version of TLS.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[expect(missing_docs, reason = "the names say it")]
+    pub enum TlsVersion {
+        V1_2 = "1.2",
+        V1_3 = "1.3",
+    }
+}
 
 impl Tls {
     /// Returns true if some address speaks TLS.

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use super::bind::{self, Bind, BindAddress};
 use super::draft::Answers;
+use super::fields::Fields;
 use super::from_value::FromValue;
-use super::http2::Http2;
-use super::logs::{Health, Limits, Log, Stats};
+use super::logs::Health;
 use super::problem::Problems;
-use super::program::{Program, ProgramReady};
+use super::program::ProgramReady;
 use super::resolve::Resolved;
 use super::setting::Setting;
 use super::sources::{ARGUMENTS_VARIABLE, Sources};
-use super::tls::{ClientAuth, Tls};
-use super::value::Value;
+use super::tls::ClientAuth;
 use super::{Config, environment, resolve, units};
 use crate::access_format;
 
@@ -22,14 +21,14 @@ const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
 /// Reads the fields from the values of their settings.
 pub(super) struct Reader<'a> {
-    settings: &'a Resolved,
-    sources: &'a Sources,
+    pub(super) settings: &'a Resolved,
+    pub(super) sources: &'a Sources,
     answers: &'a Answers,
-    problems: &'a mut Problems,
+    problems: Problems,
     /// The addresses of all settings.
     bound: Vec<Bind>,
     /// Texts of addresses, and the addresses that they stand for.
-    known: Vec<(String, Vec<Bind>)>,
+    pub(super) known: Vec<(String, Vec<Bind>)>,
 }
 
 /// Builds the configuration, and adds what is wrong between settings.
@@ -37,94 +36,15 @@ pub(super) fn config(
     settings: &Resolved,
     sources: &Sources,
     answers: &Answers,
-    problems: &mut Problems,
-) -> Config {
+    problems: Problems,
+) -> (Config, Problems) {
     let (bound, known) = (Vec::new(), Vec::new());
     let mut reader = Reader { settings, sources, answers, problems, bound, known };
-    let reader = &mut reader;
-    let mut config = Config {
-        bind: reader.binds("bind"),
-        workers: reader.workers("workers"),
-        threads: reader.read("threads"),
-        timeout: reader.read("timeout"),
-        stall_timeout: reader.read("stall_timeout"),
-        graceful_timeout: reader.read("graceful_timeout"),
-        announce: reader.read("announce"),
-        drain_spread: reader.read("drain_spread"),
-        boot_timeout: reader.read("boot_timeout"),
-        keepalive: reader.read("keepalive"),
-        max_requests: reader.read("max_requests"),
-        max_requests_jitter: reader.read("max_requests_jitter"),
-        max_memory: reader.read("max_memory"),
-        max_lifetime: reader.read("max_lifetime"),
-        worker_connections: reader.read("worker_connections"),
-        backlog: reader.read("backlog"),
-        user: reader.read("user"),
-        group: reader.read("group"),
-        umask: reader.read("umask"),
-        unix_socket_mode: reader.read("unix_socket_mode"),
-        pidfile: reader.read("pidfile"),
-        proc_name: reader.read("proc_name"),
-        chdir: reader.read("chdir"),
-        control: reader.read("control"),
-        env: reader.variables("env"),
-        forwarded_allow_ips: reader.read("forwarded_allow_ips"),
-        forwarded_fields: reader.read("forwarded_fields"),
-        proxy_protocol: reader.read("proxy_protocol"),
-        proxy_allow_ips: reader.read("proxy_allow_ips"),
-        ready_fd: reader.read("ready_fd"),
-        log: Log {
-            access: reader.read("log.access"),
-            error: reader.read("log.error"),
-            level: reader.read("log.level"),
-            access_format: reader.read("log.access_format"),
-            skip: reader.read("log.skip"),
-            slow: reader.read("log.slow"),
-            format: reader.read("log.format"),
-            when_full: reader.read("log.when_full"),
-        },
-        limits: Limits {
-            request_line: reader.read("limits.request_line"),
-            request_fields: reader.read("limits.request_fields"),
-            request_field_size: reader.read("limits.request_field_size"),
-            body: reader.read("limits.body"),
-            header_timeout: reader.read("limits.header_timeout"),
-            body_timeout: reader.read("limits.body_timeout"),
-        },
-        health: Health { live: reader.read("health.live"), ready: reader.read("health.ready") },
-        http2: Http2 {
-            enabled: cfg!(feature = "http2") && reader.read("http2.enabled"),
-            max_streams: reader.read("http2.max_streams"),
-        },
-        tls: Tls {
-            bind: reader.binds("tls.bind"),
-            certificate: reader.read("tls.certificate"),
-            key: reader.read("tls.key"),
-            client_ca: reader.read("tls.client_ca"),
-            client_auth: reader.read("tls.client_auth"),
-            min_version: reader.read("tls.min_version"),
-        },
-        program: Program {
-            command: reader.read("program.command"),
-            ready: reader.read("program.ready"),
-            stop_signal: reader.read("program.stop_signal"),
-        },
-        stats: Stats {
-            bind: reader.read("stats.bind"),
-            statsd: reader.read("stats.statsd"),
-            statsd_prefix: reader.read("stats.statsd_prefix"),
-            statsd_tags: reader.read("stats.statsd_tags"),
-        },
-        home: None,
-        settings: settings.clone(),
-        sources: reader.sources(),
-        warnings: Vec::new(),
-        pristine: None,
-    };
-    refuse_nonsense(&config, problems);
+    let mut config = Config::read(&mut reader, "");
+    refuse_nonsense(&config, &mut reader.problems);
     config.warnings = warnings(&config);
     config.pristine = Some(Arc::new(config.clone()));
-    config
+    (config, reader.problems)
 }
 
 impl Reader<'_> {
@@ -174,13 +94,11 @@ impl Reader<'_> {
 
     /// The number of workers, where `"auto"` is the number of CPUs.
     pub(super) fn workers(&mut self, key: &str) -> u16 {
-        if self.settings.value(key) != Some(&Value::Word("auto")) {
-            return self.read(key);
-        }
         // It honours the affinity mask and the CPU quota of cgroups, v1 and v2.
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
         let most = self.settings.number_max(key);
-        u16::try_from(cpus).map_or(most, |cpus| cpus.min(most))
+        let auto = || u16::try_from(cpus()).map_or(most, |cpus| cpus.min(most));
+        self.read::<Option<u16>>(key).unwrap_or_else(auto)
     }
 
     /// The variables of the `env_file`, then those of this setting, which win.
@@ -196,11 +114,6 @@ impl Reader<'_> {
             }
         }
         variables
-    }
-
-    /// The sources, with the addresses that the texts stand for.
-    pub(super) fn sources(&self) -> Sources {
-        Sources { binds: self.known.clone(), ..self.sources.clone() }
     }
 }
 
@@ -228,23 +141,22 @@ fn refuse_tls(config: &Config, problems: &mut Problems) {
 
 /// The settings that programs cannot be served with.
 fn refuse_program(config: &Config, problems: &mut Problems) {
-    let settings = &config.settings;
-    if config.program.is_set() && config.tls.is_on() {
+    if !config.program.is_set() {
+        return;
+    }
+    if config.tls.is_on() {
         let error = "expected none beside program.command: a program speaks TLS itself, by settings of its \
                      own, or a proxy before it";
-        problems.refuse(settings, "tls.certificate", error);
+        problems.refuse(&config.settings, "tls.certificate", error);
     }
     let asks = matches!(config.program.ready, ProgramReady::Http(_));
     // A name that is not looked up yet has no address, and is no unix socket.
-    let is_name = settings.list("bind").first().is_some_and(|text| bind::is_named(text));
-    if config.program.is_set()
-        && asks
-        && !is_name
-        && matches!(config.bind.first(), Some(Bind { address: BindAddress::Unix(_), .. }))
-    {
+    let is_name = config.settings.list("bind").first().is_some_and(|text| bind::is_named(text));
+    let first = config.bind.first().map(|bind| &bind.address);
+    if asks && !is_name && matches!(first, Some(BindAddress::Unix(_))) {
         let error = "expected another sign where the first address is a unix socket: it cannot be told there \
                      which program has answered";
-        problems.refuse(settings, "program.ready", error);
+        problems.refuse(&config.settings, "program.ready", error);
     }
 }
 
@@ -267,8 +179,7 @@ fn refuse_nonsense(config: &Config, problems: &mut Problems) {
 
 /// Names of listeners that the application has no routes for. A program may make of a name what it likes.
 fn refuse_names(config: &Config, problems: &mut Problems) {
-    let known = config.sources.listeners.filter(|_| !config.program.is_set());
-    let Some(known) = known else { return };
+    let Some(known) = config.sources.listeners.filter(|_| !config.program.is_set()) else { return };
     for (key, binds) in [("bind", &config.bind), ("tls.bind", &config.tls.bind)] {
         let is_unknown =
             |bind: &&Bind| bind.name.as_deref().is_some_and(|name| !known.contains(&name));
@@ -303,8 +214,7 @@ fn refuse_late_variables(settings: &Resolved, problems: &mut Problems) {
             None if name.starts_with(environment::PREFIX) => "no setting",
             None => continue,
         };
-        let error = format!("{name} sets {sets}: {why}");
-        problems.refuse(settings, "env", error);
+        problems.refuse(settings, "env", format!("{name} sets {sets}: {why}"));
     }
 }
 

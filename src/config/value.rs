@@ -248,10 +248,7 @@ impl Value {
 
     /// The items of a list.
     pub(super) fn items(&self) -> Option<&[String]> {
-        match self {
-            Self::List(items) => Some(items),
-            _ => None,
-        }
+        if let Self::List(items) = self { Some(items) } else { None }
     }
 }
 

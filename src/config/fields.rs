@@ -1,0 +1,64 @@
+//! Structs whose fields are settings, declared together with their reading.
+//!
+//! # Why
+//! A setting is named in the table of settings, and as its field. The key is made of the field's name, so
+//! that a third name cannot be another by mistake, and no list of fields can lack one.
+
+use super::typed::Reader;
+
+/// A struct of settings.
+pub(super) trait Fields {
+    /// The keys that its fields are read by.
+    #[cfg(test)]
+    const KEYS: &'static [&'static str];
+
+    /// Reads each field; the key of the whole is that of a table, or empty.
+    fn read(reader: &mut Reader<'_>, key: &str) -> Self;
+
+    /// Takes over the fields that were changed after they were read, of the keys that are meant.
+    fn keep_changed(&mut self, changed: &Self, read: &Self, is_meant: impl Fn(&str) -> bool);
+}
+
+/// Declares a struct of settings: `pub struct Log in "log." { … }`, where `log.` is before each field's name
+/// in its key. A field is read by its type ([`FromValue`](super::from_value::FromValue)), or by the function
+/// behind `=`. Fields `beside` the settings have a value for the struct that was just read.
+macro_rules! fields {
+    (
+        $(#[$about:meta])*
+        pub struct $name:ident in $table:literal {
+            $($(#[$doc:meta])* pub $field:ident: $type:ty $(= $read:path)?,)+
+        }
+        $(beside($reader:ident) {
+            $($(#[$other_doc:meta])* $other:ident: $other_type:ty = $made:expr,)+
+        })?
+    ) => {
+        $(#[$about])*
+        pub struct $name {
+            $($(#[$doc])* pub $field: $type,)+
+            $($($(#[$other_doc])* $other: $other_type,)+)?
+        }
+
+        impl $crate::config::fields::Fields for $name {
+            #[cfg(test)]
+            const KEYS: &'static [&'static str] = &[$(concat!($table, stringify!($field))),+];
+
+            fn read(reader: &mut $crate::config::typed::Reader<'_>, _: &str) -> Self {
+                $(let $field = $crate::config::fields::fields!(@read $($read)?)(
+                    reader,
+                    concat!($table, stringify!($field)),
+                );)+
+                $(let $reader = &*reader;)?
+                Self { $($field,)+ $($($other: $made,)+)? }
+            }
+
+            fn keep_changed(&mut self, changed: &Self, read: &Self, is_meant: impl Fn(&str) -> bool) {
+                $(if changed.$field != read.$field && is_meant(concat!($table, stringify!($field))) {
+                    self.$field.clone_from(&changed.$field);
+                })+
+            }
+        }
+    };
+    (@read) => { $crate::config::typed::Reader::read };
+    (@read $read:path) => { $read };
+}
+pub(super) use fields;
