@@ -12,7 +12,6 @@ use super::{EXIT_USAGE, documents, run, usage};
 use crate::config::closest;
 use crate::config::gunicorn::{FlagValue, REFUSED, Refused};
 use crate::config::setting::{Kind, Setting};
-use crate::config::settings;
 use crate::config::sources::{ARGUMENTS_VARIABLE, FileSource, Flag};
 use crate::embed::{Program, Subcommand};
 
@@ -178,7 +177,7 @@ fn read(
 fn joined(app: &'static [Setting], arguments: Vec<OsString>) -> Vec<OsString> {
     let takes = |option: &OsString, word: &OsString| {
         let (option, word) = (option.to_str()?.strip_prefix("--")?, word.to_str()?);
-        let mut switches = settings::all(app).filter(|setting| setting.kind == Kind::Boolean);
+        let mut switches = Setting::all(app).filter(|setting| setting.kind == Kind::Boolean);
         let switch = switches.find(|setting| setting.long_flag() == option)?;
         switch.read_text(word).is_ok().then(|| OsString::from(format!("--{option}={word}")))
     };
@@ -281,7 +280,7 @@ fn flags(
         let name = format!("--{}", setting.long_flag());
         Some(Flag { key: setting.key, name, variable, texts })
     };
-    settings::all(app).filter_map(given).chain(run::flag(matches, variable)).collect()
+    Setting::all(app).filter_map(given).chain(run::flag(matches, variable)).collect()
 }
 
 /// Returns gunicorn's words that ferricorn does not understand, one sentence each.
@@ -344,7 +343,7 @@ fn quiet(own: Own, subcommand: Command) -> Command {
         name if control::is_one(name) => &CONTROLLED_BY,
         _ => &[],
     };
-    let hidden = settings::all(own.settings).filter(|setting| !shown.contains(&setting.key));
+    let hidden = Setting::all(own.settings).filter(|setting| !shown.contains(&setting.key));
     subcommand.args(hidden.map(|setting| option(setting).hide(true))).after_help(format!(
         "The options of settings are read, too: `{} --help` lists them.",
         own.program.name
@@ -432,7 +431,7 @@ pub(super) fn shown(own: Own) -> Command {
                 .help("Print the version")
                 .action(ArgAction::Version),
         )
-        .args(settings::all(own.settings).map(option))
+        .args(Setting::all(own.settings).map(option))
 }
 
 /// A setting as an option.

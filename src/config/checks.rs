@@ -1,19 +1,25 @@
 //! Checks of the values of ferricorn's own settings, beyond their kind.
 
+use super::env_file;
+use super::network::Network;
 use super::skip::Skip;
-use super::{env_file, network};
+use crate::access_format;
 
-pub(super) fn check_network(text: &str) -> Result<(), String> {
-    network::Network::parse(text).map(drop)
+pub(super) fn access_format(text: &str) -> Result<(), String> {
+    access_format::fault(text).map_or(Ok(()), Err)
+}
+
+pub(super) fn network(text: &str) -> Result<(), String> {
+    Network::parse(text).map(drop)
 }
 
 /// Requests that leave no access line.
-pub(super) fn check_skip(text: &str) -> Result<(), String> {
+pub(super) fn skip(text: &str) -> Result<(), String> {
     Skip::parse(text).map(drop)
 }
 
 /// One path.
-pub(super) fn check_whole_path(text: &str) -> Result<(), String> {
+pub(super) fn whole_path(text: &str) -> Result<(), String> {
     if text.starts_with('/') && !text.contains(['*', '?', '#', ' ']) {
         return Ok(());
     }
@@ -21,7 +27,7 @@ pub(super) fn check_whole_path(text: &str) -> Result<(), String> {
 }
 
 /// `NAME=value`, where the name is one that a shell could set; the text may be a secret.
-pub(super) fn check_assignment(text: &str) -> Result<(), String> {
+pub(super) fn assignment(text: &str) -> Result<(), String> {
     let Some((name, _)) = text.split_once('=') else {
         return Err("expected \"NAME=value\", found a text without \"=\"".to_owned());
     };
@@ -32,7 +38,7 @@ pub(super) fn check_assignment(text: &str) -> Result<(), String> {
 }
 
 /// A text without what separates the parts of a StatsD message.
-pub(super) fn check_statsd_word(text: &str) -> Result<(), String> {
+pub(super) fn statsd_word(text: &str) -> Result<(), String> {
     if text.contains(['|', '@', '#', ',']) || text.chars().any(char::is_control) {
         return Err(format!("expected a text without \"|\", \"@\", \"#\", \",\", found {text:?}"));
     }

@@ -2,7 +2,6 @@
 
 use super::file::toml_text;
 use super::setting::{Effect, Kind, Setting};
-use super::settings;
 
 /// Columns of the reference, so that it can be read beside something else.
 const WIDTH: usize = 98;
@@ -22,7 +21,7 @@ const HEAD: &str = "\
 pub(crate) fn toml(app: &'static [Setting]) -> String {
     let mut text = HEAD.to_owned();
     let mut current = "";
-    for setting in settings::all(app) {
+    for setting in Setting::all(app) {
         let (table, name) = setting.table_and_name();
         if table != current {
             current = table;
@@ -41,7 +40,7 @@ pub(crate) fn toml(app: &'static [Setting]) -> String {
 pub(crate) fn markdown(app: &'static [Setting]) -> String {
     let mut text =
         "| key | default | meaning | option | environment |\n|---|---|---|---|---|\n".to_owned();
-    for setting in settings::all(app) {
+    for setting in Setting::all(app) {
         let cells = [
             format!("`{}`", setting.key),
             format!("`{}`", default(setting)),
@@ -105,9 +104,9 @@ fn wrapped(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::settings::SETTINGS;
     use super::*;
     use crate::config::Config;
+    use crate::config::settings::SETTINGS;
 
     #[test]
     fn the_reference_is_the_defaults() {

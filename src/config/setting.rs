@@ -45,6 +45,8 @@ pub struct Setting {
     pub(crate) check: Option<Check>,
     pub(crate) secrecy: Secrecy,
     pub(crate) effect: Effect,
+    /// True if a program that serves instead of the application has no use for it.
+    pub(crate) is_of_application: bool,
 }
 
 /// The kinds of values that a setting may have.
@@ -143,6 +145,7 @@ impl Setting {
             check: None,
             secrecy: Secrecy::Open,
             effect: Effect::Reload,
+            is_of_application: false,
         }
     }
 
@@ -374,6 +377,24 @@ impl Setting {
     pub const fn restart_only(mut self) -> Self {
         self.effect = Effect::Restart;
         self
+    }
+
+    /// It has no effect on a program that serves instead of the application.
+    pub(super) const fn of_application(mut self) -> Self {
+        self.is_of_application = true;
+        self
+    }
+}
+
+/// All settings.
+impl Setting {
+    /// Every setting in its order: ferricorn's own, with the default that the application declares for it
+    /// ([`Setting::with_default`]), then those of the application's tables.
+    pub(crate) fn all(app: &'static [Self]) -> impl Iterator<Item = &'static Self> {
+        let declared =
+            |own: &'static Self| app.iter().find(|app| app.key == own.key).unwrap_or(own);
+        let is_added = |app: &&Self| SETTINGS.iter().all(|own| own.key != app.key);
+        SETTINGS.iter().map(declared).chain(app.iter().filter(is_added))
     }
 }
 

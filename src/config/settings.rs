@@ -4,14 +4,11 @@
 //!
 //! Order matters: settings without a table come first, and a table's settings stand together.
 
-use super::checks::{
-    check_assignment, check_network, check_skip, check_statsd_word, check_whole_path,
-};
 use super::logs::{Level, LogFormat, WhenFull};
 use super::network::ForwardedFields;
 use super::program::{self, StopSignal};
 use super::tls::{ClientAuth, TlsVersion};
-use super::{bind, identity};
+use super::{bind, checks, identity};
 use crate::ids::Slot;
 
 pub use super::setting::{Check, Setting};
@@ -68,14 +65,16 @@ pub const SETTINGS: &[Setting] = &[
     .or_word("auto")
     .env("WEB_CONCURRENCY")
     .flag("workers", Some('w')),
-    Setting::integer("threads", "1", 1..=THREADS_MAX, "Runtime threads in each worker."),
+    Setting::integer("threads", "1", 1..=THREADS_MAX, "Runtime threads in each worker.")
+        .of_application(),
     Setting::duration(
         "timeout",
         "120",
         0..=DAY_MS,
         "A request that takes longer, but for its body's way in, is answered 504; 0: never.",
     )
-    .flag("timeout", Some('t')),
+    .flag("timeout", Some('t'))
+    .of_application(),
     Setting::duration(
         "stall_timeout",
         "120",
@@ -99,7 +98,8 @@ pub const SETTINGS: &[Setting] = &[
         "drain_spread",
         "0.5",
         "WebSockets and event streams of a draining worker end evenly over this share of graceful_timeout.",
-    ),
+    )
+    .of_application(),
     Setting::duration(
         "boot_timeout",
         "60",
@@ -114,13 +114,15 @@ pub const SETTINGS: &[Setting] = &[
          keeps it. 0: closed after each answer.",
     )
     .flag("keep-alive", None)
-    .flag_aliases(&["keepalive"]),
+    .flag_aliases(&["keepalive"])
+    .of_application(),
     Setting::integer(
         "max_requests",
         "0",
         0..=COUNT_MAX,
         "A worker is replaced after so many requests; 0: never.",
-    ),
+    )
+    .of_application(),
     Setting::integer(
         "max_requests_jitter",
         "0",
@@ -144,7 +146,8 @@ pub const SETTINGS: &[Setting] = &[
         "1000",
         1..=CONNECTIONS_MAX,
         "Connections that one worker holds open at the most.",
-    ),
+    )
+    .of_application(),
     Setting::integer(
         "backlog",
         "2048",
@@ -204,7 +207,7 @@ pub const SETTINGS: &[Setting] = &[
     .restart_only(),
     Setting::lines("env", "", "Variables for the environment of the workers: \"NAME=value\".")
         .or_word("")
-        .check(check_assignment)
+        .check(checks::assignment)
         .flag("env", Some('e'))
         .value_name("NAME=VALUE")
         .secret(),
@@ -221,9 +224,10 @@ pub const SETTINGS: &[Setting] = &[
         "Peers whose forwarding headers are believed: addresses, networks, or \"*\" for all.",
     )
     .or_word("")
-    .check(check_network)
+    .check(checks::network)
     .env("FORWARDED_ALLOW_IPS")
-    .value_name("NETWORK"),
+    .value_name("NETWORK")
+    .of_application(),
     Setting::choice(
         "forwarded_fields",
         "x-forwarded",
@@ -231,21 +235,23 @@ pub const SETTINGS: &[Setting] = &[
         "The one family of forwarding headers that is believed; the other is ignored. What contradicts \
          itself is answered 400.",
     )
-    .value_name("FAMILY"),
+    .value_name("FAMILY")
+    .of_application(),
     Setting::boolean(
         "proxy_protocol",
         "false",
         "Whether peers in proxy_allow_ips begin each connection with a PROXY header. \"v1\", \"v2\" and \
          \"auto\" mean true: the version is recognised.",
     )
-    .synonyms(&[("v1", "true"), ("v2", "true"), ("auto", "true")]),
+    .synonyms(&[("v1", "true"), ("v2", "true"), ("auto", "true")])
+    .of_application(),
     Setting::list(
         "proxy_allow_ips",
         "127.0.0.1,::1",
         "Peers that must begin with a PROXY header when proxy_protocol is on.",
     )
     .or_word("")
-    .check(check_network)
+    .check(checks::network)
     .flag("proxy-allow-from", None)
     .flag_aliases(&["proxy-allow-ips"])
     .value_name("NETWORK"),
@@ -259,7 +265,8 @@ pub const SETTINGS: &[Setting] = &[
     .restart_only(),
     Setting::path("log.access", "-", "Where access lines go: \"-\" is stdout, \"\" is off.")
         .or_word("")
-        .flag("access-logfile", None),
+        .flag("access-logfile", None)
+        .of_application(),
     Setting::path("log.error", "-", "Where error lines go: \"-\" is stdout, \"\" is off.")
         .or_word("")
         .flag("error-logfile", None)
@@ -276,21 +283,24 @@ pub const SETTINGS: &[Setting] = &[
         ACCESS_FORMAT,
         "The access log's format: gunicorn's atoms, or \"json\". A line is cut at 64 KiB.",
     )
-    .check(check_access_format)
-    .flag("access-logformat", None),
+    .check(checks::access_format)
+    .flag("access-logformat", None)
+    .of_application(),
     Setting::list(
         "log.skip",
         "",
         "Requests without an access line: \"/healthz\", \"/static/*\" (2xx, 3xx), \"4xx\", \"/a 200\".",
     )
-    .check(check_skip)
-    .value_name("RULE"),
+    .check(checks::skip)
+    .value_name("RULE")
+    .of_application(),
     Setting::duration(
         "log.slow",
         "0",
         0..=DAY_MS,
         "A request that takes longer is a warning in the error log, with its phases; 0: none is.",
-    ),
+    )
+    .of_application(),
     Setting::choice("log.format", "text", LogFormat::WORDS, "The shape of the error log."),
     Setting::choice(
         "log.when_full",
@@ -304,14 +314,16 @@ pub const SETTINGS: &[Setting] = &[
         0..=HEAD_BYTES_MAX,
         "A longer request line is answered 414; 0: no limit of its own.",
     )
-    .flag("limit-request-line", None),
+    .flag("limit-request-line", None)
+    .of_application(),
     Setting::integer(
         "limits.request_fields",
         "100",
         1..=FIELDS_MAX,
         "A request with more header fields is answered 431.",
     )
-    .flag("limit-request-fields", None),
+    .flag("limit-request-fields", None)
+    .of_application(),
     Setting::size(
         "limits.request_field_size",
         "8190",
@@ -319,35 +331,39 @@ pub const SETTINGS: &[Setting] = &[
         "A longer header field is answered 431; 0: no limit of its own.",
     )
     .flag("limit-request-field_size", None)
-    .flag_aliases(&["limit-request-field-size"]),
+    .flag_aliases(&["limit-request-field-size"])
+    .of_application(),
     Setting::size(
         "limits.body",
         "0",
         0..=SIZE_MAX,
         "A longer request body is answered 413; 0: no limit but those of the application's routes.",
     )
-    .flag("limit-body", None),
+    .flag("limit-body", None)
+    .of_application(),
     Setting::duration(
         "limits.header_timeout",
         "10",
         MOMENT_MS..=DAY_MS,
         "A request whose head takes longer is answered 408 and its connection closed.",
     )
-    .flag("limit-header-timeout", None),
+    .flag("limit-header-timeout", None)
+    .of_application(),
     Setting::duration(
         "limits.body_timeout",
         "30",
         MOMENT_MS..=DAY_MS,
         "A request whose body stands still for longer, or drips, is answered 408 and its connection closed.",
     )
-    .flag("limit-body-timeout", None),
+    .flag("limit-body-timeout", None)
+    .of_application(),
     Setting::text(
         "health.live",
         "/healthz",
         "Path that is answered 200 by every worker that serves, before the application's routes; \"\": none.",
     )
     .or_word("")
-    .check(check_whole_path)
+    .check(checks::whole_path)
     .value_name("PATH"),
     Setting::text(
         "health.ready",
@@ -356,20 +372,22 @@ pub const SETTINGS: &[Setting] = &[
          \"\": none.",
     )
     .or_word("")
-    .check(check_whole_path)
+    .check(checks::whole_path)
     .value_name("PATH"),
     Setting::boolean(
         "http2.enabled",
         "true",
         "Whether HTTP/2 is spoken: on addresses of TLS by ALPN, on others with clients that begin so.",
-    ),
+    )
+    .of_application(),
     Setting::integer(
         "http2.max_streams",
         "128",
         1..=STREAMS_MAX,
         "Requests that one connection of HTTP/2 may have open at once.",
     )
-    .flag_aliases(&["http2-max-concurrent-streams"]),
+    .flag_aliases(&["http2-max-concurrent-streams"])
+    .of_application(),
     Setting::list(
         "tls.bind",
         "",
@@ -469,31 +487,14 @@ pub const SETTINGS: &[Setting] = &[
         "What the names that the StatsD server is sent begin with.",
     )
     .or_word("")
-    .check(check_statsd_word)
+    .check(checks::statsd_word)
     .flag("statsd-prefix", None),
     Setting::list(
         "stats.statsd_tags",
         "",
         "Tags that the StatsD server is sent with each number, as DogStatsD has them: \"name:value\".",
     )
-    .check(check_statsd_word)
+    .check(checks::statsd_word)
     .flag("dogstatsd-tags", None)
     .value_name("TAG"),
 ];
-
-/// Every setting in its order: ferricorn's own, with the default that the application declares for it
-/// ([`Setting::with_default`]), then those of the application's tables.
-pub(crate) fn all(app: &'static [Setting]) -> impl Iterator<Item = &'static Setting> {
-    let declared = |own: &'static Setting| app.iter().find(|app| app.key == own.key).unwrap_or(own);
-    let own = SETTINGS.iter().map(declared);
-    own.chain(app.iter().filter(|setting| !is_own(setting.key)))
-}
-
-/// Returns true for a key of ferricorn's own.
-pub(crate) fn is_own(key: &str) -> bool {
-    SETTINGS.iter().any(|own| own.key == key)
-}
-
-fn check_access_format(text: &str) -> Result<(), String> {
-    crate::access_format::fault(text).map_or(Ok(()), Err)
-}

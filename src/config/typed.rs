@@ -11,6 +11,7 @@ use super::problem::Problems;
 use super::program::ProgramReady;
 use super::resolve::Resolved;
 use super::setting::Setting;
+use super::settings::SETTINGS;
 use super::sources::{ARGUMENTS_VARIABLE, Sources};
 use super::tls::ClientAuth;
 use super::{Config, environment, resolve, units};
@@ -218,31 +219,6 @@ fn refuse_late_variables(settings: &Resolved, problems: &mut Problems) {
     }
 }
 
-/// Settings of a worker that serves an application.
-const APP_ONLY: [&str; 21] = [
-    "threads",
-    "max_requests",
-    "proxy_protocol",
-    "keepalive",
-    "timeout",
-    "worker_connections",
-    "drain_spread",
-    "forwarded_allow_ips",
-    "forwarded_fields",
-    "log.access",
-    "log.access_format",
-    "log.skip",
-    "log.slow",
-    "limits.request_line",
-    "limits.request_fields",
-    "limits.request_field_size",
-    "limits.body",
-    "limits.header_timeout",
-    "limits.body_timeout",
-    "http2.enabled",
-    "http2.max_streams",
-];
-
 /// Combinations that work, and are probably not meant.
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -257,10 +233,11 @@ fn warnings(config: &Config) -> Vec<String> {
         let [found, least] = [config.max_memory, MEMORY_MIN_BYTES].map(units::show_size);
         warn("max_memory", &format!("{found} is less than a worker needs (about {least})"));
     }
-    for key in
-        APP_ONLY.iter().filter(|key| config.program.is_set() && !config.settings.is_default(key))
-    {
-        warn(key, "it has no effect on a program; the program has settings of its own");
+    let of_application = SETTINGS.iter().filter(|setting| setting.is_of_application);
+    for key in of_application.map(Setting::key).filter(|_| config.program.is_set()) {
+        if !config.settings.is_default(key) {
+            warn(key, "it has no effect on a program; the program has settings of its own");
+        }
     }
     if !config.proxy_protocol && !config.settings.is_default("proxy_allow_ips") {
         warn("proxy_allow_ips", "it has no effect while proxy_protocol is off");
