@@ -23,7 +23,8 @@ impl Config {
         let shown = |entry: &SettingValue| {
             (entry.setting.key.to_owned(), entry.value.shown(entry.setting.secrecy))
         };
-        self.settings.restart_only().map(shown).collect()
+        let entries = self.settings.entries().iter();
+        entries.filter(|entry| entry.setting.effect == Effect::Restart).map(shown).collect()
     }
 
     /// The same, in an image that takes over from one that was started with that.

@@ -128,11 +128,6 @@ from_value! {
     SocketAddr, Self::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0), |value| stats(value.text()?).ok();
 }
 
-/// Judges an address that metrics are to be served at.
-pub(super) fn check_stats(text: &str) -> Result<(), String> {
-    stats(text).map(drop)
-}
-
 /// Judges an address that numbers are to be sent to: a host and a port.
 pub(super) fn check_statsd(text: &str) -> Result<(), String> {
     match read(text)? {

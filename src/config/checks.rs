@@ -1,21 +1,20 @@
 //! Checks of the values of ferricorn's own settings, beyond their kind.
 
 use super::env_file;
-use super::network::Network;
-use super::skip::Skip;
 use crate::access_format;
 
 pub(super) fn access_format(text: &str) -> Result<(), String> {
     access_format::fault(text).map_or(Ok(()), Err)
 }
 
-pub(super) fn network(text: &str) -> Result<(), String> {
-    Network::parse(text).map(drop)
-}
-
-/// Requests that leave no access line.
-pub(super) fn skip(text: &str) -> Result<(), String> {
-    Skip::parse(text).map(drop)
+/// The name of a user or a group, or a number; the last one stands for none (chown(2), setuid(2)).
+pub(super) fn identity(text: &str) -> Result<(), String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number && text.parse().ok().is_none_or(|number: u32| number == u32::MAX) {
+        let most = u32::MAX - 1;
+        return Err(format!("expected a name or a number of at most {most}, found {text:?}"));
+    }
+    Ok(())
 }
 
 /// One path.

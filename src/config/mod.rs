@@ -25,7 +25,6 @@ pub(crate) mod from_gunicorn;
 mod from_value;
 pub(crate) mod gunicorn;
 mod http2;
-mod identity;
 mod logs;
 mod network;
 pub(crate) mod problem;
@@ -406,11 +405,11 @@ pub(crate) struct Shown {
     pub(crate) is_default: bool,
 }
 
-/// Defaults alone: no file, no environment. A mistake in the table of settings, which tests would find, is
-/// one of the warnings.
+/// Defaults alone: no file, no environment.
 impl Default for Config {
     fn default() -> Self {
         let (mut config, problems) = Draft::read(Sources::none()).with_problems(&Answers::new());
+        // A mistake in the table of settings, which tests find.
         if let Err(error) = problems.into_result() {
             config.warnings.extend_from_slice(error.problems());
         }

@@ -89,11 +89,6 @@ impl ProgramReady {
     }
 }
 
-/// Judges a text of `program.ready`.
-pub(super) fn check_ready(text: &str) -> Result<(), String> {
-    ProgramReady::parse(text).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +100,7 @@ mod tests {
         let delay = ProgramReady::Delay(Duration::from_millis(1500));
         assert_eq!(ProgramReady::parse("delay:1.5"), Ok(delay));
         for wrong in ["", "http:healthz", "http:/a b", "delay:", "delay:soon", "ready"] {
-            assert!(check_ready(wrong).is_err(), "{wrong}");
+            assert!(ProgramReady::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

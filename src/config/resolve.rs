@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::from_value::FromValue;
 use super::problem::{Origin, Problems};
-use super::setting::{Effect, Kind, Secrecy, Setting};
+use super::setting::{Kind, Secrecy, Setting};
 use super::sources::{self, Sources};
 use super::table::Table;
 use super::value::Value;
@@ -203,11 +203,6 @@ impl Resolved {
         self.entry(key).is_some_and(|entry| matches!(entry.origin, Origin::CommandLine { .. }))
     }
 
-    /// The settings that take effect at a start only.
-    pub(super) fn restart_only(&self) -> impl Iterator<Item = &SettingValue> {
-        self.entries.iter().filter(|entry| entry.setting.effect == Effect::Restart)
-    }
-
     /// A table's values, for an application's own type.
     pub(super) fn section(&self, name: &str) -> serde_json::Value {
         let mut section = serde_json::Value::Object(serde_json::Map::new());
@@ -247,10 +242,9 @@ impl Resolved {
 
     /// The highest value of a number, as far as the type reaches.
     pub(super) fn number_max(&self, key: &str) -> u16 {
-        match self.entry(key).map(|entry| entry.setting.kind) {
-            Some(Kind::Integer { max, .. }) => u16::try_from(max).unwrap_or(u16::MAX),
-            _ => u16::MAX,
-        }
+        let kind = self.entry(key).map(|entry| entry.setting.kind);
+        let Some(Kind::Integer { max, .. }) = kind else { return u16::MAX };
+        u16::try_from(max).unwrap_or(u16::MAX)
     }
 }
 

@@ -5,10 +5,11 @@
 //! Order matters: settings without a table come first, and a table's settings stand together.
 
 use super::logs::{Level, LogFormat, WhenFull};
-use super::network::ForwardedFields;
-use super::program::{self, StopSignal};
+use super::network::{ForwardedFields, Network};
+use super::program::{ProgramReady, StopSignal};
+use super::skip::Skip;
 use super::tls::{ClientAuth, TlsVersion};
-use super::{bind, checks, identity};
+use super::{bind, checks};
 use crate::ids::Slot;
 
 pub use super::setting::{Check, Setting};
@@ -36,7 +37,6 @@ const SIZE_MAX: u64 = 1 << 40;
 const COUNT_MAX: u64 = 1 << 53;
 /// The highest descriptor the kernel can be told to allow (`fs.nr_open`'s own limit).
 const FD_MAX: u64 = 1 << 30;
-
 /// A connection with more requests at once is a thousand clients, whose proxy may open a second one.
 const STREAMS_MAX: u64 = 1000;
 
@@ -156,7 +156,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting::text("user", "", "User to become after binding, name or number; \"\": stay.")
         .or_word("")
-        .check(identity::check)
+        .check(checks::identity)
         .flag("user", Some('u'))
         .restart_only(),
     Setting::text(
@@ -165,7 +165,7 @@ pub const SETTINGS: &[Setting] = &[
         "Group to become after binding, name or number; \"\": the user's own.",
     )
     .or_word("")
-    .check(identity::check)
+    .check(checks::identity)
     .flag("group", Some('g'))
     .restart_only(),
     Setting::mode("umask", "", "File mode creation mask, octal; \"\": as inherited.")
@@ -224,7 +224,7 @@ pub const SETTINGS: &[Setting] = &[
         "Peers whose forwarding headers are believed: addresses, networks, or \"*\" for all.",
     )
     .or_word("")
-    .check(checks::network)
+    .check(|text| Network::parse(text).map(drop))
     .env("FORWARDED_ALLOW_IPS")
     .value_name("NETWORK")
     .of_application(),
@@ -251,7 +251,7 @@ pub const SETTINGS: &[Setting] = &[
         "Peers that must begin with a PROXY header when proxy_protocol is on.",
     )
     .or_word("")
-    .check(checks::network)
+    .check(|text| Network::parse(text).map(drop))
     .flag("proxy-allow-from", None)
     .flag_aliases(&["proxy-allow-ips"])
     .value_name("NETWORK"),
@@ -291,7 +291,7 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Requests without an access line: \"/healthz\", \"/static/*\" (2xx, 3xx), \"4xx\", \"/a 200\".",
     )
-    .check(checks::skip)
+    .check(|text| Skip::parse(text).map(drop))
     .value_name("RULE")
     .of_application(),
     Setting::duration(
@@ -455,7 +455,7 @@ pub const SETTINGS: &[Setting] = &[
         "The sign by which a program is ready: \"notify\" (READY=1), \"listen\", \"http:/path\" (2xx), \
          \"delay:2\" or \"auto\": notify or listen, which `ferricorn run` implies.",
     )
-    .check(program::check_ready)
+    .check(|text| ProgramReady::parse(text).map(drop))
     .value_name("SIGN"),
     Setting::choice(
         "program.stop_signal",
@@ -470,7 +470,7 @@ pub const SETTINGS: &[Setting] = &[
         "Address that serves /metrics and /status: \"127.0.0.1:9464\". It asks for no password. \"\": none.",
     )
     .or_word("")
-    .check(bind::check_stats)
+    .check(|text| bind::stats(text).map(drop))
     .value_name("ADDRESS"),
     Setting::text(
         "stats.statsd",
