@@ -21,7 +21,7 @@ pub(super) trait Fields {
 
 /// Declares a struct of settings: `pub struct Log in "log." { … }`, where `log.` is before each field's name
 /// in its key. A field is read by its type ([`FromValue`](super::from_value::FromValue)), or by the function
-/// behind `=`. Fields `beside` the settings have a value for the struct that was just read.
+/// behind `=`. Fields in `beside` are no settings, and are made of the reader.
 macro_rules! fields {
     (
         $(#[$about:meta])*

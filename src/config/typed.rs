@@ -20,7 +20,7 @@ use crate::access_format;
 /// A worker with its runtime and pools does not fit into less, and would be replaced for ever.
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
-/// Reads the fields from the values of their settings.
+/// The values of all settings, as fields are read from them, and all that is wrong with them.
 pub(super) struct Reader<'a> {
     pub(super) settings: &'a Resolved,
     pub(super) sources: &'a Sources,
@@ -266,4 +266,63 @@ fn warnings(config: &Config) -> Vec<String> {
         warnings.push(format!("{ARGUMENTS_VARIABLE} is set, and is not read; use config.toml"));
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::logs::{Limits, Log, Stats};
+    use crate::config::{Error, Http2, Program, Tls};
+
+    #[test]
+    fn every_setting_is_read_by_one_field() {
+        let tables = [Log::KEYS, Limits::KEYS, Health::KEYS, Http2::KEYS, Tls::KEYS, Program::KEYS];
+        let keys = [&tables[..], &[Config::KEYS, Stats::KEYS]].concat().concat();
+        let is_read_once = |key| keys.iter().filter(|read| **read == key).count() == 1;
+        let unread = SETTINGS.iter().map(Setting::key).filter(|key| !is_read_once(*key));
+        // It is read with the layers, and its variables by another field.
+        assert_eq!(unread.collect::<Vec<_>>(), ["env_file"]);
+        let is_known =
+            |key: &str| SETTINGS.iter().any(|own| own.key == key || own.table_and_name().0 == key);
+        let unknown = keys.iter().filter(|key| !is_known(key));
+        assert_eq!(unknown.collect::<Vec<_>>(), [&""; 0]);
+    }
+
+    #[test]
+    fn value_that_no_field_can_hold_is_a_problem() {
+        let text = "max_requests = 70000\nenv = ['TOKEN=hunter2']\n";
+        let config = Config::from_toml(text, &[]).unwrap();
+        let mut reader = Reader {
+            settings: &config.settings,
+            sources: &config.sources,
+            answers: &Answers::new(),
+            problems: Problems::default(),
+            bound: Vec::new(),
+            known: Vec::new(),
+        };
+        assert_eq!(reader.read::<u64>("keepalife"), 0);
+        assert!(!reader.read::<bool>("keepalive"));
+        assert_eq!(reader.read::<u16>("max_requests"), 0);
+        assert_eq!(reader.read::<Option<String>>("env"), None);
+        let string = std::any::type_name::<Option<String>>();
+        assert_eq!(
+            reader.problems.into_result().unwrap_err().problems(),
+            [
+                "keepalife: no setting with this key has a valid default",
+                "keepalive: expected a value for bool, found 75",
+                "config.toml:1: max_requests: expected a value for u16, found 70000",
+                &format!(
+                    "config.toml:2: env: expected a value for {string}, found [\"TOKEN=***\"]"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn default_of_an_application_is_refused_when_it_is_none() {
+        const APP: &[Setting] = &[Setting::with_default("max_requests", "many")];
+        let Err(Error::Config(refused)) = Config::from_toml("", APP) else { panic!("it is read") };
+        let expected = "the default: max_requests: expected 0 to 9007199254740992, found \"many\"";
+        assert_eq!(refused.problems()[0], expected);
+    }
 }

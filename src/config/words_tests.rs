@@ -65,3 +65,13 @@ fn what_is_probably_not_meant_is_said() {
         ]
     );
 }
+
+#[test]
+fn application_setting_warns_when_a_program_serves() {
+    let text = "keepalive = 5\nthreads = 2\nbacklog = 9\nlog.slow = 3\nhttp2.max_streams = 7\n";
+    assert!(Config::from_toml(text, &[]).unwrap().warnings().is_empty());
+    let config = Config::from_toml(&format!("{text}program.command = ['node']\n"), &[]).unwrap();
+    let why = "it has no effect on a program; the program has settings of its own";
+    let expected = ["2: threads", "1: keepalive", "4: log.slow", "5: http2.max_streams"];
+    assert_eq!(config.warnings(), expected.map(|key| format!("config.toml:{key}: {why}")));
+}
