@@ -104,6 +104,34 @@ fn a_session_that_others_have_changed_costs_nothing() {
     });
 }
 
+/// The one statement that has a name on the server is ours under that name, and inserts also where a
+/// connection of the pooler has forgotten it, again and again, and in a process that prepares no more.
+#[test]
+fn prepared_insert_is_forgotten_without_a_loss() {
+    block_on(async {
+        let server = Server::running(Kind::Postgres);
+        let (_pooler, world) = behind(&server).await;
+        world.prepare().await;
+        let worker = world.worker(0);
+        let logs = Logs::new();
+        for number in 1..=8 {
+            worker.populated().await;
+            assert_eq!(worker.total().await, number);
+            for _ in 0..POOL {
+                execute(&world.url, "DISCARD ALL").await.unwrap();
+            }
+        }
+        assert_eq!(logs.lines(), [""; 0]);
+        let direct = World { url: server.url(world.name()), ..world };
+        let worker = direct.worker(1);
+        for number in 9..=12 {
+            worker.populated().await;
+            assert_eq!(worker.total().await, number);
+        }
+        assert_eq!(logs.lines(), [""; 0]);
+    });
+}
+
 #[test]
 fn starts_at_once_make_one_table_behind_a_pooler() {
     block_on(async {

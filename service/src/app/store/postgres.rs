@@ -10,10 +10,18 @@
 //!
 //! For the same reason nothing is set for a session: a timeout that a statement needs stands before
 //! it in the same message, which is one transaction.
+//!
+//! # The one prepared statement
+//! To parse and plan an insert anew takes the server as long as to run it. So the insert alone is prepared,
+//! by SQL, under a name that stands for its text: whoever prepared it, it is the same statement. A server
+//! connection that does not know the name says so, and has stored nothing. Behind a pooler that lends each
+//! transaction another connection this would be said again and again: then it is left.
 
 use std::fmt;
 use std::fmt::Write as _;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -30,9 +38,24 @@ const INSERT_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 /// the rows locked without end.
 const DELETE_ALL: &str = "SET LOCAL lock_timeout = '5s'; DELETE FROM records";
 
+/// Prepares the insert of a batch. **The number in the name changes with the text.**
+const PREPARE_INSERT: &str = "SET LOCAL lock_timeout = '2s'; \
+                              PREPARE ferricorn_insert_1 (text[]) AS \
+                              INSERT INTO records (data) SELECT unnest($1)";
+/// Connections that do not know the name, until the inserts of this process are prepared no more.
+const UNKNOWN_MAX: u32 = 3;
+/// SQLSTATE of a name that the connection does not know: `invalid_sql_statement_name`.
+const UNKNOWN_NAME: &str = "26000";
+/// SQLSTATE of a name that it knows already: `duplicate_prepared_statement`.
+const KNOWN_NAME: &str = "42P05";
+
 /// The options with which the server is reached.
 #[derive(Clone)]
-pub(crate) struct Options(PgConnectOptions);
+pub(crate) struct Options {
+    connect: PgConnectOptions,
+    /// How often the name of the prepared insert was unknown, in this process.
+    unknown: Arc<AtomicU32>,
+}
 
 /// The options in the query of a URL that sqlx knows, besides `options[…]`.
 const OPTIONS: &[&str] = &[
@@ -71,12 +94,45 @@ impl Options {
         };
         // No number of ours has a fraction, and poolers refuse a connection that asks for this.
         let options = options.extra_float_digits(None);
-        Ok(Self(options.disable_statement_logging()))
+        let connect = options.disable_statement_logging();
+        Ok(Self { connect, unknown: Arc::default() })
     }
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        self.0.connect().await
+        self.connect.connect().await
     }
+
+    /// Prepares the insert, where it is not: another client of a pooler may have.
+    async fn prepare_insert(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        match connection.execute(PREPARE_INSERT).await {
+            Err(error) if !is_state(&error, KNOWN_NAME) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Inserts by the prepared statement. Returns false if the connection does not know it: then nothing is
+    /// stored.
+    async fn insert_prepared(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Data],
+    ) -> Result<bool, sqlx::Error> {
+        let execute = statement("EXECUTE ferricorn_insert_1('{", rows, "}')");
+        match connection.execute(AssertSqlSafe(execute)).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_state(&error, UNKNOWN_NAME) => {
+                // ORDERING: a count that stands for itself: Relaxed.
+                self.unknown.fetch_add(1, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Returns true for an error of the server with this SQLSTATE.
+fn is_state(error: &sqlx::Error, state: &str) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == state)
 }
 
 /// Not derived: the password.
@@ -89,11 +145,12 @@ impl fmt::Debug for Options {
 /// Where it is, without who may use it.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let database = self.0.get_database().unwrap_or_default();
-        match self.0.get_socket() {
+        let database = self.connect.get_database().unwrap_or_default();
+        match self.connect.get_socket() {
             Some(socket) => write!(f, "postgres://{}/{database}", socket.display()),
             None => {
-                write!(f, "postgres://{}:{}/{database}", self.0.get_host(), self.0.get_port())
+                let (host, port) = (self.connect.get_host(), self.connect.get_port());
+                write!(f, "postgres://{host}:{port}/{database}")
             }
         }
     }
@@ -128,9 +185,22 @@ pub(super) async fn connections_max(connection: &mut PgConnection) -> Result<i64
 impl Dialect for Options {
     type Connection = PgConnection;
 
-    /// The same for each role: nothing is set for a session.
-    async fn dial(&self, _: Role) -> Result<PgConnection, sqlx::Error> {
-        self.connect().await
+    /// The same for each role but the prepared insert: nothing is set for a session.
+    async fn dial(&self, role: Role) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.connect().await?;
+        self.assume(&mut connection, role).await?;
+        Ok(connection)
+    }
+
+    async fn assume(&self, connection: &mut PgConnection, role: Role) -> Result<(), sqlx::Error> {
+        if let Role::Writes = role {
+            match self.prepare_insert(connection).await {
+                // An insert meets the same, and reports it.
+                Err(sqlx::Error::Database(_)) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     async fn insert(
@@ -138,7 +208,14 @@ impl Dialect for Options {
         connection: &mut PgConnection,
         rows: &[Data],
     ) -> Result<(), sqlx::Error> {
-        connection.execute(AssertSqlSafe(insert_statement(rows))).await?;
+        if self.unknown.load(Ordering::Relaxed) < UNKNOWN_MAX {
+            if self.insert_prepared(connection, rows).await? {
+                return Ok(());
+            }
+            self.prepare_insert(connection).await?;
+        }
+        let insert = statement("INSERT INTO records (data) SELECT unnest('{", rows, "}'::text[])");
+        connection.execute(AssertSqlSafe(insert)).await?;
         Ok(())
     }
 
@@ -192,15 +269,17 @@ impl Dialect for Options {
     }
 }
 
-/// A row's text is ten letters and digits: nothing in it ends a literal, or an element of an array.
-fn insert_statement(rows: &[Data]) -> String {
+/// Returns the text of a statement on these rows. A row's text is ten letters and digits: nothing in it
+/// ends a literal, or an element of an array.
+fn statement(before: &str, rows: &[Data], behind: &str) -> String {
     let mut sql = String::with_capacity(96 + rows.len() * (Data::LENGTH + 1));
     sql.push_str(INSERT_LOCK_TIMEOUT);
-    sql.push_str("; INSERT INTO records (data) SELECT unnest('{");
+    sql.push_str("; ");
+    sql.push_str(before);
     for (number, row) in rows.iter().enumerate() {
         let comma = if number == 0 { "" } else { "," };
         write!(sql, "{comma}{}", row.as_str()).expect("memory takes any text");
     }
-    sql.push_str("}'::text[])");
+    sql.push_str(behind);
     sql
 }
