@@ -72,7 +72,12 @@ class Database:
     def __exit__(self, *_):
         if self.process:
             self.process.send_signal(self.quit)
-            self.process.wait()
+            try:
+                self.process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                # It waits for a client of its own that does not leave.
+                self.process.kill()
+                self.process.wait()
             self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
