@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::Fields;
+use super::fields::SettingFields;
 use super::resolve::SettingValue;
 use super::setting::Effect;
 use super::settings::SETTINGS;

@@ -7,7 +7,7 @@ pub(super) fn access_format(text: &str) -> Result<(), String> {
     access_format::fault(text).map_or(Ok(()), Err)
 }
 
-/// The name of a user or a group, or a number; the last one stands for none (chown(2), setuid(2)).
+/// Judges the name or number of a user or a group; the last number stands for none (chown(2), setuid(2)).
 pub(super) fn identity(text: &str) -> Result<(), String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && text.parse().ok().is_none_or(|number: u32| number == u32::MAX) {

@@ -2,18 +2,18 @@
 //!
 //! # Why
 //! A setting is named in the table of settings, and as its field. The key is made of the field's name, so
-//! that a third name cannot be another by mistake, and no list of fields can lack one.
+//! that key and field cannot differ, and no list of fields can lack one.
 
-use super::typed::Reader;
+use super::typed::FieldReader;
 
 /// A struct of settings.
-pub(super) trait Fields {
+pub(super) trait SettingFields {
     /// The keys that its fields are read by.
     #[cfg(test)]
     const KEYS: &'static [&'static str];
 
     /// Reads each field; the key of the whole is that of a table, or empty.
-    fn read(reader: &mut Reader<'_>, key: &str) -> Self;
+    fn read(reader: &mut FieldReader<'_>, key: &str) -> Self;
 
     /// Takes over the fields that were changed after they were read, of the keys that are meant.
     fn keep_changed(&mut self, changed: &Self, read: &Self, is_meant: impl Fn(&str) -> bool);
@@ -38,11 +38,11 @@ macro_rules! fields {
             $($($(#[$other_doc])* $other: $other_type,)+)?
         }
 
-        impl $crate::config::fields::Fields for $name {
+        impl $crate::config::fields::SettingFields for $name {
             #[cfg(test)]
             const KEYS: &'static [&'static str] = &[$(concat!($table, stringify!($field))),+];
 
-            fn read(reader: &mut $crate::config::typed::Reader<'_>, _: &str) -> Self {
+            fn read(reader: &mut $crate::config::typed::FieldReader<'_>, _: &str) -> Self {
                 $(let $field = $crate::config::fields::fields!(@read $($read)?)(
                     reader,
                     concat!($table, stringify!($field)),
@@ -58,7 +58,7 @@ macro_rules! fields {
             }
         }
     };
-    (@read) => { $crate::config::typed::Reader::read };
+    (@read) => { $crate::config::typed::FieldReader::read };
     (@read $read:path) => { $read };
 }
 pub(super) use fields;

@@ -71,7 +71,7 @@ from_value! {
     Vec<PathBuf>, Self::new(), |value| Some(value.items()?.iter().map(PathBuf::from).collect());
 }
 
-/// The word beside the kind, an empty text and a time of zero are none.
+/// Reads the word beside the kind, an empty text and zero time as `None`.
 impl<T: FromValue> FromValue for Option<T> {
     const FALLBACK: Self = None;
 

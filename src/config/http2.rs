@@ -1,7 +1,7 @@
 //! The type of the table `[http2]`.
 
 use super::fields::fields;
-use super::typed::Reader;
+use super::typed::FieldReader;
 
 fields! {
     /// The `[http2]` table.
@@ -16,6 +16,6 @@ fields! {
 }
 
 /// Reads a setting that is false in a program without HTTP/2.
-fn if_built(reader: &mut Reader<'_>, key: &str) -> bool {
+fn if_built(reader: &mut FieldReader<'_>, key: &str) -> bool {
     cfg!(feature = "http2") && reader.read(key)
 }

@@ -49,12 +49,12 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use self::fields::{Fields, fields};
+use self::fields::{SettingFields, fields};
 use self::problem::{Origin, Problems};
 use self::resolve::{Resolved, SettingValue};
 use self::setting::Setting;
 use self::sources::{FileSource, Sources};
-use self::typed::Reader;
+use self::typed::FieldReader;
 use self::value::Value;
 
 pub(crate) use self::at_start::AtStart;
@@ -81,9 +81,9 @@ fields! {
     #[non_exhaustive]
     pub struct Config in "" {
         /// Where to listen.
-        pub bind: Vec<Bind> = Reader::binds,
+        pub bind: Vec<Bind> = FieldReader::binds,
         /// The number of workers, at least 1; `"auto"` has become the number of CPUs this process may use.
-        pub workers: u16 = Reader::workers,
+        pub workers: u16 = FieldReader::workers,
         /// Runtime threads in each worker.
         pub threads: u16,
         /// The time that a request may take until it is answered 504; zero: no limit.
@@ -130,7 +130,7 @@ fields! {
         /// Control socket: `auto`, the path of its file, or empty: none.
         pub control: String,
         /// Variables for the environment of the workers, from `env_file` and then `env`.
-        pub env: Vec<(String, String)> = Reader::variables,
+        pub env: Vec<(String, String)> = FieldReader::variables,
         /// Peers whose forwarding headers are believed.
         pub forwarded_allow_ips: Vec<Network>,
         /// The family of forwarding headers that is believed.

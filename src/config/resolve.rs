@@ -181,14 +181,14 @@ impl Resolved {
         self.entries.iter().find(|entry| entry.setting.key == key)
     }
 
-    /// A text about this setting's value, behind its key and the place that the value came from.
+    /// Returns a text about this setting's value, behind its key and the place that the value came from.
     pub(super) fn placed(&self, key: &str, text: impl fmt::Display) -> String {
         let place = self.place(key);
         let colon = if place.is_empty() { "" } else { ": " };
         format!("{place}{colon}{key}: {text}")
     }
 
-    /// The place that the value came from; empty for a default.
+    /// Returns the place that the value came from; empty for a default.
     pub(super) fn place(&self, key: &str) -> String {
         self.entry(key).map_or_else(String::new, |entry| entry.origin.place())
     }
@@ -235,12 +235,12 @@ impl Resolved {
         })
     }
 
-    /// The items of a list; none of a value that [`Resolved::get`] refuses as a list.
+    /// Returns the items of a list; none of a value that [`Resolved::get`] refuses as a list.
     pub(super) fn list(&self, key: &str) -> &[String] {
         self.entry(key).and_then(|entry| entry.value.items()).unwrap_or_default()
     }
 
-    /// The highest value of a number, as far as the type reaches.
+    /// Returns the highest value of a number, as far as the type reaches.
     pub(super) fn number_max(&self, key: &str) -> u16 {
         let kind = self.entry(key).map(|entry| entry.setting.kind);
         let Some(Kind::Integer { max, .. }) = kind else { return u16::MAX };

@@ -379,7 +379,7 @@ impl Setting {
         self
     }
 
-    /// It has no effect on a program that serves instead of the application.
+    /// Marks the setting as unused by a program that serves instead of the application.
     pub(super) const fn of_application(mut self) -> Self {
         self.is_of_application = true;
         self
@@ -388,7 +388,7 @@ impl Setting {
 
 /// All settings.
 impl Setting {
-    /// Every setting in its order: ferricorn's own, with the default that the application declares for it
+    /// Returns every setting in the table's order: ferricorn's own, with the default that the application declares for it
     /// ([`Setting::with_default`]), then those of the application's tables.
     pub(crate) fn all(app: &'static [Self]) -> impl Iterator<Item = &'static Self> {
         let declared =

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::bind::Bind;
 use super::fields::fields;
 use super::from_value::choice;
-use super::typed::Reader;
+use super::typed::FieldReader;
 
 fields! {
     /// The `[tls]` table.
@@ -14,7 +14,7 @@ fields! {
     pub struct Tls in "tls." {
         /// Addresses that speak TLS, beside those of `bind`; none, and a certificate given: every TCP address
         /// of `bind` does.
-        pub bind: Vec<Bind> = Reader::binds,
+        pub bind: Vec<Bind> = FieldReader::binds,
         /// Files of certificate chains.
         pub certificate: Vec<PathBuf>,
         /// Files of private keys, one for each certificate.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::bind::{self, Bind, BindAddress};
 use super::draft::Answers;
-use super::fields::Fields;
+use super::fields::SettingFields;
 use super::from_value::FromValue;
 use super::logs::Health;
 use super::problem::Problems;
@@ -21,7 +21,7 @@ use crate::access_format;
 const MEMORY_MIN_BYTES: u64 = 16 << 20;
 
 /// The values of all settings, as fields are read from them, and all that is wrong with them.
-pub(super) struct Reader<'a> {
+pub(super) struct FieldReader<'a> {
     pub(super) settings: &'a Resolved,
     pub(super) sources: &'a Sources,
     answers: &'a Answers,
@@ -40,7 +40,7 @@ pub(super) fn config(
     problems: Problems,
 ) -> (Config, Problems) {
     let (bound, known) = (Vec::new(), Vec::new());
-    let mut reader = Reader { settings, sources, answers, problems, bound, known };
+    let mut reader = FieldReader { settings, sources, answers, problems, bound, known };
     let mut config = Config::read(&mut reader, "");
     refuse_nonsense(&config, &mut reader.problems);
     config.warnings = warnings(&config);
@@ -48,8 +48,8 @@ pub(super) fn config(
     (config, reader.problems)
 }
 
-impl Reader<'_> {
-    /// The value of a setting, or a stand-in for a value that the type cannot hold, which is a problem.
+impl FieldReader<'_> {
+    /// Returns the value of a setting, or a stand-in for a value that the type cannot hold, which is a problem.
     pub(super) fn read<T: FromValue>(&mut self, key: &str) -> T {
         self.settings.get(key).unwrap_or_else(|error| {
             self.problems.add("", error);
@@ -57,7 +57,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The addresses that the texts of a setting stand for. A host name that is new has its addresses in
+    /// Returns the addresses that the texts of a setting stand for. A host name that is new has its addresses in
     /// the answers.
     pub(super) fn binds(&mut self, key: &str) -> Vec<Bind> {
         let mut binds = Vec::new();
@@ -93,7 +93,7 @@ impl Reader<'_> {
         binds
     }
 
-    /// The number of workers, where `"auto"` is the number of CPUs.
+    /// Returns the number of workers, where `"auto"` is the number of CPUs.
     pub(super) fn workers(&mut self, key: &str) -> u16 {
         // It honours the affinity mask and the CPU quota of cgroups, v1 and v2.
         let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -102,7 +102,7 @@ impl Reader<'_> {
         self.read::<Option<u16>>(key).unwrap_or_else(auto)
     }
 
-    /// The variables of the `env_file`, then those of this setting, which win.
+    /// Returns the variables of the `env_file`, then those of this setting, which win.
     pub(super) fn variables(&mut self, key: &str) -> Vec<(String, String)> {
         let own: Vec<String> = self.read(key);
         let own = own.iter().filter_map(|item| item.split_once('='));
@@ -292,7 +292,7 @@ mod tests {
     fn value_that_no_field_can_hold_is_a_problem() {
         let text = "max_requests = 70000\nenv = ['TOKEN=hunter2']\n";
         let config = Config::from_toml(text, &[]).unwrap();
-        let mut reader = Reader {
+        let mut reader = FieldReader {
             settings: &config.settings,
             sources: &config.sources,
             answers: &Answers::new(),

@@ -228,7 +228,7 @@ impl Setting {
 
 /// The parts of values that fields hold.
 impl Value {
-    /// The text, or the word.
+    /// Returns the text, or the word.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -237,7 +237,7 @@ impl Value {
         }
     }
 
-    /// The number, whatever it counts.
+    /// Returns the number, whatever it counts.
     pub(super) fn number(&self) -> Option<u64> {
         match self {
             Self::Integer(number) | Self::Size(number) => Some(*number),
@@ -246,7 +246,7 @@ impl Value {
         }
     }
 
-    /// The items of a list.
+    /// Returns the items of a list.
     pub(super) fn items(&self) -> Option<&[String]> {
         if let Self::List(items) = self { Some(items) } else { None }
     }
