@@ -70,7 +70,7 @@ impl Machine {
         [reader, finished, own, park]
     }
 
-    /// Milliseconds that the body of a request may take beyond those of its bytes.
+    /// Returns the milliseconds that the body of a request may take beyond those of its bytes.
     fn unpaid_max(request: &Request, timeouts: &Timeouts) -> Option<u64> {
         let allowed = timeouts.answer?.max(timeouts.body.unwrap_or(0));
         Some(allowed.saturating_add(request.extra))

@@ -66,7 +66,7 @@ struct Request {
     extra: u64,
     /// Milliseconds that its body has taken beyond those of its bytes.
     unpaid: u64,
-    /// So many of these are too many; `None`: there is no limit, or it was not looked at.
+    /// The limit of `unpaid`; `None`: there is none, or no sweep has looked yet.
     unpaid_max: Option<u64>,
     /// True if nothing reads the rest of its body.
     is_body_unread: bool,
@@ -265,8 +265,8 @@ impl Machine {
     }
 
     /// So many bytes of the body came in, or its end. The time in which the handler has waited for them
-    /// is not the handler's. Returns true if the body has had all its time: a client whose bytes come at
-    /// the moment when that is noticed is late, too.
+    /// is not the handler's. Returns true if `unpaid` has reached its limit: bytes between the sweep and
+    /// the task's next look do not extend it.
     pub(crate) fn body_read(&mut self, bytes: u64, now: u64) -> bool {
         match &mut self.state {
             State::Answer(request) => request.unpaid = timeouts::unpaid(request.unpaid, 0, bytes),
@@ -321,6 +321,7 @@ impl Machine {
             && let Some(request) = self.request_mut()
         {
             request.extra = request.extra.saturating_add(millis);
+            request.unpaid_max = request.unpaid_max.map(|max| max.saturating_add(millis));
         }
     }
 

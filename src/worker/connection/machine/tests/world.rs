@@ -1,6 +1,6 @@
 //! One connection in virtual time, from a seed: a client that sends its requests in pieces or drop by drop,
-//! stops, finishes sending (FIN) or reads slowly, a handler, the sweep and a drain. The world knows the truth about each byte, which the machine
-//! must find out.
+//! stops, finishes sending (FIN) or reads slowly, a handler, the sweep and a drain. The world knows the truth
+//! about each byte, which the machine must find out.
 
 use super::laws::Law;
 use super::{CloseReason, Decision, Machine, ROOM, Refusal, Timeouts};
