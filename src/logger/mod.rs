@@ -6,9 +6,9 @@
 //! it has to outlive those that they end. It opens files with the rights of the workers and no
 //! others, and keeps the master's user otherwise: no worker can signal it.
 //!
-//! What children print that serve as another user than the master comes through pipes beside their rings.
-//! A line in the name of another process of the server is not passed on, from a ring or a pipe: an event
-//! that quotes it stands in its place.
+//! Children that run as another user than the master print into pipes beside their rings. A line that names
+//! another process of the server is not passed on, from a ring or a pipe: an event that quotes it replaces
+//! it.
 //!
 //! # Why it naps
 //! To be woken costs the waker a system call. While lines come, the logger looks every few
@@ -17,17 +17,18 @@
 //!
 //! # The trap
 //! It dies like every process, and its successor goes on where the rings say. So a batch is taken out
-//! of the rings when it is written, not before: it may be written twice, and is never lost.
+//! of the rings when it is written, not before: it may be written twice, and is never lost. What it has
+//! read from a pipe and not written is lost with it.
 
 mod owners;
-mod pipe;
+mod printing;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use self::owners::Owners;
-use self::pipe::Pipe;
+use self::printing::{Begun, Printing, Verdict};
 use crate::config::Log;
 use crate::logging::{self, Consumer, Legacy, Lost, MASTER, News, Next, Outlets, Rest, Rings};
 use crate::scoreboard::{Block, LogKind};
@@ -49,8 +50,8 @@ const NAP: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_secs(1);
 /// Without a master, for so long: the workers are gone by then.
 const ORPHANED: Duration = Duration::from_millis(1600);
-/// Pieces of a pipe that may wait when it is caught up with: more has come since.
-const PIECES_MAX: usize = 32;
+/// Pieces that are read of each pipe before an order is followed: twice what a pipe holds.
+const PIECES_MAX: usize = 2;
 /// Bytes of lines that are written before their rings get their room back.
 const BATCH: usize = 128 * 1024;
 
@@ -101,8 +102,7 @@ const FAILED: i32 = 1;
 struct Logger {
     rings: Rings,
     sources: Vec<Source>,
-    /// The pipes that children print to.
-    pipes: Vec<Pipe>,
+    printing: Printing,
     owners: Owners,
     outlets: Outlets,
     /// `None` when the master is gone.
@@ -152,7 +152,7 @@ impl Logger {
         let mut this = Self {
             rings,
             sources: Vec::new(),
-            pipes: Vec::new(),
+            printing: Printing::default(),
             owners,
             outlets,
             channel,
@@ -189,15 +189,17 @@ impl Logger {
             match self.rest(rest) {
                 Ok(Wanted::Work) => {}
                 Ok(Wanted::Leave) => return self.leave(),
-                Err(_) => return FAILED,
+                Err(_) => {
+                    self.end_lines(Begun::All);
+                    return FAILED;
+                }
             }
         }
     }
 
     /// The last it does, when everything else is written; answers the exit code.
     fn leave(&mut self) -> i32 {
-        self.end_lines();
-        self.outlets.write(now());
+        self.end_lines(Begun::All);
         self.outlets.finish(now());
         self.bequeath(false);
         0
@@ -206,11 +208,8 @@ impl Logger {
     /// Takes up rings that are new.
     fn admit(&mut self) -> io::Result<()> {
         for ring in self.rings.consumers(self.sources.len())? {
-            let pipes = Pipe::beside(&self.rings, self.sources.len())?;
-            if !pipes.is_empty() {
-                self.outlets.open_streams(now());
-            }
-            self.pipes.extend(pipes);
+            let place = self.sources.len();
+            self.printing.add(place, self.rings.take_pipes(place))?;
             self.sources.push(Source { ring, complained: false });
         }
         self.owners.count = self.sources.len();
@@ -226,13 +225,13 @@ impl Logger {
         if place < self.rings.count() {
             return Ok(());
         }
-        self.rings.add(descriptors)?;
+        self.rings.add_new(descriptors)?;
         self.admit()
     }
 
     /// Writes a batch of what is in the rings and the pipes.
     fn pump(&mut self) -> Found {
-        let is_printed = self.read_pipes() > 0;
+        let is_printed = self.print();
         let found = match self.collect() {
             Found::Nothing if is_printed => Found::All,
             found => found,
@@ -272,28 +271,32 @@ impl Logger {
             }
         }
         // A process that prints without an end does not keep this one from its orders.
-        let _more = (0..PIECES_MAX).find(|_| self.read_pipes() == 0);
-        self.outlets.write(now());
+        for _ in 0..PIECES_MAX {
+            self.printing.look_everywhere();
+            self.print();
+            self.outlets.write(now());
+        }
         Ok(())
     }
 
-    /// Reads a piece of each pipe; answers the bytes.
-    fn read_pipes(&mut self) -> usize {
-        let Self { pipes, owners, outlets, .. } = self;
-        let each = pipes.iter_mut().map(|pipe| {
-            let (place, stream) = (pipe.place, pipe.stream);
-            pipe.read(|line| outlets.print(stream, owners.judge(place, line).as_ref(), line))
-        });
-        each.sum()
+    /// Prints what is in the pipes, as far as it is taken without waiting. Returns true if there was
+    /// something.
+    fn print(&mut self) -> bool {
+        let is_found = self.printing.read(judge(&self.owners, &mut self.outlets));
+        self.write_printed();
+        is_found
     }
 
-    /// Takes the lines that children have begun for whole ones.
-    fn end_lines(&mut self) {
-        let Self { pipes, owners, outlets, .. } = self;
-        for pipe in pipes {
-            let (place, stream) = (pipe.place, pipe.stream);
-            pipe.finish(|line| outlets.print(stream, owners.judge(place, line).as_ref(), line));
-        }
+    /// Takes lines that children have begun to print for whole ones.
+    fn end_lines(&mut self, begun: Begun) {
+        self.printing.finish(begun, judge(&self.owners, &mut self.outlets));
+        self.write_printed();
+        self.outlets.write(now());
+    }
+
+    fn write_printed(&mut self) {
+        let lost = self.printing.write();
+        self.metrics.iter().for_each(|metrics| metrics.count_dropped(LogKind::Error, lost));
     }
 
     /// Notes what a successor must know if this process dies from now on.
@@ -321,7 +324,9 @@ impl Logger {
                     Next::Nothing => break,
                     Next::Line(kind) => {
                         match self.owners.judge(at, &self.line) {
-                            Some(forged) => self.outlets.add(kind, &logging::line_of(&forged)),
+                            Some(forged) => {
+                                self.outlets.add_news(&forged);
+                            }
                             None => self.outlets.add(kind, &self.line),
                         }
                         bytes += self.line.len();
@@ -332,14 +337,15 @@ impl Logger {
                         let metrics = self.metrics.iter();
                         metrics
                             .for_each(|metric| metric.count_dropped(LogKind::Access, lost.lines));
-                        // Whose they were its ring alone says.
+                        // Only the ring itself says which process lost them.
                         let pid = lost.pid.filter(|pid| !self.owners.is_foreign(at, *pid));
                         self.outlets.add_news(&News::unread(Lost { pid, ..lost }));
                     }
                     Next::Corrupted { pid } => {
                         if !std::mem::replace(complained, true) {
-                            let pid = self.owners.of(at).unwrap_or(pid);
-                            self.outlets.add_news(&News::Corrupted { pid });
+                            let named = Some(pid).filter(|pid| !self.owners.is_foreign(at, *pid));
+                            let process = self.owners.of(at).or(named);
+                            self.outlets.add_news(&News::Corrupted { process });
                         }
                     }
                 }
@@ -364,8 +370,7 @@ impl Logger {
             Some(Rest::Nap) => Some(NAP),
             Some(Rest::Sleep) => None,
         };
-        let has_begun = self.pipes.iter().any(Pipe::is_mid_line);
-        let is_due = self.outlets.has_trouble() || has_begun;
+        let is_due = self.outlets.has_trouble() || self.printing.is_mid_line();
         let retry = is_due.then(|| self.retry_at.since(now()));
         let leave = self.leave_at.map(|at| at.since(now()));
         let timeout = [nap, retry, leave].into_iter().flatten().min();
@@ -374,17 +379,18 @@ impl Logger {
         let mut descriptors: Vec<_> =
             bells.iter().map(|bell| (bell.as_fd(), Interest::Read)).collect();
         descriptors.extend(self.channel.iter().map(|channel| (channel.as_fd(), Interest::Read)));
-        descriptors.extend(self.pipes.iter().map(|pipe| (pipe.as_fd(), Interest::Read)));
+        let printing_at = descriptors.len();
+        descriptors.extend(self.printing.descriptors());
         let ready = poll::wait(&descriptors, timeout)?;
         // First silenced, then looked: a process that rings in between is heard the next time.
         let rung = bells.iter().zip(&ready).filter(|(_, ready)| ready.readable);
         rung.for_each(|(bell, _)| bell.silence());
+        self.printing.note(ready.get(printing_at..).unwrap_or_default());
         let has_orders =
             self.channel.is_some() && ready.get(bells.len()).is_some_and(|ready| ready.readable);
         if self.retry_at <= now() {
             self.retry_at = now().after(RETRY);
-            self.end_lines();
-            self.outlets.write(now());
+            self.end_lines(Begun::Stale);
             self.outlets.retry(now());
             self.bequeath(false);
         }
@@ -427,6 +433,16 @@ impl Logger {
             }
         }
         Ok(Wanted::Work)
+    }
+}
+
+/// Returns the judge of lines that children print: one that names another process is logged as an event.
+fn judge(owners: &Owners, outlets: &mut Outlets) -> impl FnMut(usize, &[u8]) -> Verdict {
+    move |place, line| match owners.judge(place, line) {
+        None => Verdict::Pass,
+        Some(forged) if outlets.add_news(&forged) => Verdict::Replace,
+        // There is no log.
+        Some(_) => Verdict::Quote,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whose the rings are, as the master has noted it, and what that says of their lines.
+//! The owners of the rings, as the master notes them, and the judgement of a line by its ring's owner.
 
 use crate::logging::{MASTER, News, foreign_name};
 use crate::sys::process;
@@ -7,7 +7,7 @@ use crate::sys::shared::{self, Mapping};
 /// The owners of all rings.
 #[derive(Debug)]
 pub(super) struct Owners {
-    /// Their pids, by place; 0 where there is none. `None` where the master has noted nothing.
+    /// Their pids, by place; 0 where there is none. `None` where the master notes nothing.
     pids: Option<Mapping>,
     /// The logger, which has no ring.
     own: u64,
@@ -20,8 +20,8 @@ impl Owners {
         Self { pids, own: u64::try_from(process::pid()).unwrap_or(0), count: 0 }
     }
 
-    /// The process that has this ring. While its predecessor's lines are read, these may be told of as its
-    /// own; a process that has just begun is not noted yet.
+    /// Returns the pid of the ring's owner. Lines that a predecessor has left are attributed to it; a new
+    /// process is noted right after its fork.
     pub(super) fn of(&self, place: usize) -> Option<u64> {
         let line = self.pids.as_ref()?.get(place / 8)?;
         Some(shared::claim(&line.0[place % 8]).unchecked()).filter(|pid| *pid != 0)
@@ -36,8 +36,8 @@ impl Owners {
             && (pid == self.own || all.any(|owner| shared::claim(owner).unchecked() == pid))
     }
 
-    /// The log event that stands in the place of a record which another process's name is in. The master
-    /// is believed: it writes the lines of requests that a worker has taken with it.
+    /// Returns the event that replaces a record that names another process. The master's records pass: it
+    /// writes the lines of requests that a worker has taken with it.
     pub(super) fn judge(&self, place: usize, record: &[u8]) -> Option<News> {
         if place == MASTER {
             return None;

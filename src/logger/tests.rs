@@ -3,7 +3,7 @@
 // ORDERING: a flag that ends a flood stands for itself: Relaxed.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use std::thread::Scope;
 
 use super::*;
 use crate::config::{Level, LogFormat, LogTarget, WhenFull};
-use crate::logging::{Kind, Stream, Streams};
+use crate::logging::Kind;
 use crate::sys::channel::{self, Upper};
 
 /// The time that anything may take that is expected to happen.
@@ -317,7 +317,7 @@ fn without_a_master_it_writes_for_a_moment_and_leaves() {
 /// A record and a printed line, each in the name of another process of the server, stand in the log as
 /// words of their writer; names that are its own or a stranger's pass.
 #[test]
-fn line_in_the_name_of_another_process_is_told_as_its_writers() {
+fn line_naming_another_process_is_reported_as_forged() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("log");
     let mut rings = Rings::new().expect("memory can be shared");
@@ -371,33 +371,4 @@ fn owner_that_is_gone_or_new_is_no_other() {
     rings.own(1, 0);
     assert!(!owners.is_foreign(2, 72) && !owners.is_foreign(2, 0));
     assert_eq!((owners.of(1), owners.of(MASTER)), (None, u64::try_from(process::pid()).ok()));
-}
-
-/// Whole lines and one that has begun, of pipes that outlive the logger.
-#[test]
-fn printed_lines_come_through_the_pipes_beside_a_ring() {
-    let mut rings = Rings::new().expect("memory can be shared");
-    rings.pipe_streams(Streams::Piped);
-    let [output, errors] = rings.ring(1).expect("a ring").into_streams().expect("it has pipes");
-    let mut pipes = Pipe::beside(&rings, 1).expect("descriptors can be copied");
-    let mut read = |finish: bool| {
-        let mut lines = Vec::new();
-        for pipe in &mut pipes {
-            let stream = pipe.stream;
-            let mut hand_on = |line: &[u8]| lines.push((stream, line.to_vec()));
-            pipe.read(&mut hand_on);
-            if finish {
-                pipe.finish(hand_on);
-            }
-        }
-        lines
-    };
-    assert_eq!(read(true), [], "nothing is waited for");
-    (&output).write_all(b"one\ntw").expect("there is room");
-    (&errors).write_all(b"error\n").expect("there is room");
-    let [one, error] = [(Stream::Output, b"one".to_vec()), (Stream::Errors, b"error".to_vec())];
-    assert_eq!(read(false), [one, error]);
-    (&output).write_all(b"o").expect("there is room");
-    assert_eq!(read(true), [(Stream::Output, b"two".to_vec())]);
-    assert!(rings.pipes(MASTER).expect("it has none").is_empty());
 }

@@ -1,6 +1,6 @@
 //! Lines of text out of what a process writes to a pipe: pure.
 
-/// The longest line; what is beyond it is left out.
+/// The longest line; what is beyond it is the next one.
 pub(crate) const LINE_MAX: usize = 32 << 10;
 
 /// Puts the pieces that were read from a pipe together to lines.
@@ -15,17 +15,12 @@ impl Lines {
     pub(crate) fn take(&mut self, piece: &[u8], mut hand_on: impl FnMut(&[u8])) {
         let mut rest = piece;
         while let Some(end) = memchr::memchr(b'\n', rest) {
-            let line = &rest[..end];
-            if self.begun.is_empty() {
-                hand_on(without_return(bounded(line)));
-            } else {
-                self.begin(line);
-                hand_on(without_return(&self.begun));
-                self.begun.clear();
-            }
+            self.begin(&rest[..end], &mut hand_on);
+            hand_on(without_return(&self.begun));
+            self.begun.clear();
             rest = &rest[end + 1..];
         }
-        self.begin(rest);
+        self.begin(rest, hand_on);
     }
 
     /// Returns true if a line has begun whose end was not read.
@@ -41,14 +36,17 @@ impl Lines {
         }
     }
 
-    fn begin(&mut self, bytes: &[u8]) {
-        let room = LINE_MAX - self.begun.len();
-        self.begun.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    fn begin(&mut self, mut bytes: &[u8], mut hand_on: impl FnMut(&[u8])) {
+        while let Some((fits, rest)) = bytes.split_at_checked(LINE_MAX - self.begun.len())
+            && !rest.is_empty()
+        {
+            self.begun.extend_from_slice(fits);
+            hand_on(&self.begun);
+            self.begun.clear();
+            bytes = rest;
+        }
+        self.begun.extend_from_slice(bytes);
     }
-}
-
-fn bounded(line: &[u8]) -> &[u8] {
-    &line[..line.len().min(LINE_MAX)]
 }
 
 fn without_return(line: &[u8]) -> &[u8] {
@@ -77,10 +75,11 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_bounded() {
+    fn long_lines_are_several() {
         let long = vec![b'a'; LINE_MAX + 9];
-        let pieces = [long.clone(), long, b"\nb\n".to_vec()];
-        assert_eq!(lines_of(&pieces), [vec![b'a'; LINE_MAX], b"b".to_vec()]);
+        let pieces = [long.clone(), long, b"\nb\n".to_vec(), vec![b'c'; LINE_MAX], b"\n".to_vec()];
+        let [a, c] = [b'a', b'c'].map(|byte| vec![byte; LINE_MAX]);
+        assert_eq!(lines_of(&pieces), [a.clone(), a, vec![b'a'; 18], b"b".to_vec(), c]);
     }
 
     proptest! {

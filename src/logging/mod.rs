@@ -41,8 +41,9 @@ pub(crate) use lines::Lines;
 pub(crate) use naming::foreign_name;
 pub(crate) use news::News;
 pub(crate) use output::Outlets;
+pub(crate) use output::printer::Printer;
 pub(crate) use ring::legacy::Legacy;
-pub(crate) use ring::rings::{HandedRings, MASTER, Ring, Rings, Streams};
+pub(crate) use ring::rings::{ChildStreams, HandedRings, MASTER, Ring, Rings};
 pub(crate) use ring::{Consumer, Kind, Lost, Next, Rest};
 
 use self::clock::Clock;

@@ -1,12 +1,16 @@
-//! Whose name a line bears: pure.
+//! The pid that a line names as its writer: pure.
 //!
 //! Each process makes its own lines, its pid among them, and a process that was taken over makes any line.
-//! The logger knows whose ring it reads. So it looks for the pids in the two shapes that lines of the logs
+//! The logger knows the owner of each ring. So it looks for pids in the two shapes that lines of the logs
 //! have, `[date] [pid] [LEVEL] …` and a JSON object with a `pid`, and passes on no line in the name of
 //! another process of this server.
 //!
-//! The trap: a record may hold several lines, and a terminal begins one anew at a carriage return.
+//! # The trap
+//! A record may hold several lines. A terminal begins a line anew at a carriage return, the journal at a
+//! NUL, and strips a priority (`<3>`) from its beginning; readers of JSON differ in what they accept. So
+//! an object that cannot be parsed names every number in it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memmem;
@@ -14,16 +18,55 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// The key of an object's pid, as our own lines have it.
 const KEY: &[u8] = b"\"pid\"";
+/// The byte that a terminal's commands begin with.
+const ESCAPE: u8 = 0x1b;
 
-/// Returns the first pid in whose name a line of this record stands and that is another process's.
+/// Returns the first pid that a line of this record names and that is another process's.
 pub(crate) fn foreign_name(record: &[u8], is_foreign: impl Fn(u64) -> bool) -> Option<u64> {
-    let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
-    record.split(is_end).flat_map(names).find(|pid| is_foreign(*pid))
+    let line = record.strip_suffix(b"\n").unwrap_or(record);
+    // Most records are one line without a trick.
+    let names =
+        if line.iter().any(|byte| is_break(*byte)) { names_in_parts(line) } else { names(line) };
+    names.into_iter().find(|pid| is_foreign(*pid))
 }
 
-/// The pids in whose name a line stands.
+fn is_break(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
+}
+
+/// Returns the pids that a record names whose bytes some reader takes for the ends of lines.
+fn names_in_parts(record: &[u8]) -> Vec<u64> {
+    let record = without_colors(record);
+    let objects = record.split(|byte| matches!(byte, b'\n' | b'\0')).flat_map(names);
+    let texts = record.split(|byte| is_break(*byte)).flat_map(names);
+    objects.chain(texts).collect()
+}
+
+/// Leaves out what only colours a text (ECMA-48, SGR).
+fn without_colors(record: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(ESCAPE, record).is_none() {
+        return Cow::Borrowed(record);
+    }
+    let (mut plain, mut rest) = (Vec::with_capacity(record.len()), record);
+    while let Some(at) = memchr::memchr(ESCAPE, rest) {
+        plain.extend_from_slice(&rest[..at]);
+        let command = &rest[at + 1..];
+        let is_parameter = |byte: &&u8| byte.is_ascii_digit() || matches!(byte, b';' | b':');
+        let length = command.iter().skip(1).take_while(is_parameter).count() + 1;
+        rest = if command.first() == Some(&b'[') && command.get(length) == Some(&b'm') {
+            &command[length + 1..]
+        } else {
+            plain.push(ESCAPE);
+            command
+        };
+    }
+    plain.extend_from_slice(rest);
+    Cow::Owned(plain)
+}
+
+/// Returns the pids that a line names.
 fn names(line: &[u8]) -> Vec<u64> {
-    let line = line.trim_ascii_start();
+    let line = without_priority(line.trim_ascii_start()).trim_ascii_start();
     match line.first() {
         Some(b'[') => name_in_text(line).into_iter().collect(),
         Some(b'{') => names_in_object(line),
@@ -31,34 +74,51 @@ fn names(line: &[u8]) -> Vec<u64> {
     }
 }
 
-/// The pid of `[date] [pid] [LEVEL] …`.
-fn name_in_text(line: &[u8]) -> Option<u64> {
-    let date = memmem::find(line, b"] [")?;
-    let behind = &line[date + 3..];
-    let (pid, level) = behind.split_at(behind.iter().position(|byte| *byte == b']')?);
-    if !level.starts_with(b"] [") {
-        return None;
-    }
-    str::from_utf8(pid).ok()?.trim().parse().ok()
+/// Leaves out the priority of a line for the journal (sd-daemon(3)).
+fn without_priority(line: &[u8]) -> &[u8] {
+    let Some(rest) = line.strip_prefix(b"<") else { return line };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    rest[digits..].strip_prefix(b">").unwrap_or(line)
 }
 
-/// Every `pid` of a JSON object, however often it stands there.
+/// Returns the pid of `[date] [pid] [LEVEL] …`.
+fn name_in_text(line: &[u8]) -> Option<u64> {
+    let ends = memchr::memchr_iter(b']', line);
+    ends.filter_map(|end| {
+        let rest = line[end + 1..].trim_ascii_start().strip_prefix(b"[")?.trim_ascii_start();
+        let (pid, rest) =
+            rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count());
+        let rest = rest.trim_ascii_start().strip_prefix(b"]")?;
+        rest.trim_ascii_start().starts_with(b"[").then_some(())?;
+        str::from_utf8(pid).ok()?.parse().ok()
+    })
+    // What stands behind is the message.
+    .next()
+}
+
+/// Returns every `pid` of the JSON objects in a line, however often it stands there.
 fn names_in_object(line: &[u8]) -> Vec<u64> {
     // A key may be written in other ways (RFC 8259, 7): by escapes.
     let is_plain = memchr::memchr(b'\\', line).is_none();
     match memmem::find(line, KEY) {
         None if is_plain => Vec::new(),
         // Our own lines have one, which most often is all there is.
-        Some(at) if is_plain && memmem::find(&line[at + KEY.len()..], KEY).is_none() => {
-            let behind = &line[at + KEY.len()..];
-            let value = behind.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
-            value.and_then(number).map_or_else(|| parse(line), |pid| vec![pid])
+        Some(at) if is_plain && is_alone(line, at) => {
+            let value = line[at + KEY.len()..].trim_ascii_start().strip_prefix(b":");
+            let pid = value.and_then(|value| number(value.trim_ascii_start()));
+            pid.map_or_else(|| parse(line), |pid| vec![pid])
         }
         _ => parse(line),
     }
 }
 
-/// The digits that a value begins with and ends with.
+/// Returns true if there is no other key like the one at this place, and it is the line's own.
+fn is_alone(line: &[u8], at: usize) -> bool {
+    let is_outer = memchr::memchr2(b'{', b'}', &line[1..at]).is_none();
+    is_outer && memmem::find(&line[at + KEY.len()..], KEY).is_none()
+}
+
+/// Returns the number that a value is.
 fn number(value: &[u8]) -> Option<u64> {
     let length = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, rest) = value.split_at(length);
@@ -68,12 +128,23 @@ fn number(value: &[u8]) -> Option<u64> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// Returns the pids of all objects in a line; every number where one of them cannot be parsed.
 fn parse(line: &[u8]) -> Vec<u64> {
     let mut names = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(line);
-    // What is no object any more behind a pid has borne that name all the same.
-    let _whole = deserializer.deserialize_map(Names(&mut names));
-    names
+    loop {
+        if deserializer.deserialize_map(Names(&mut names)).is_err() {
+            return numbers(line);
+        }
+        if deserializer.end().is_ok() {
+            return names;
+        }
+    }
+}
+
+fn numbers(line: &[u8]) -> Vec<u64> {
+    let digits = line.split(|byte| !byte.is_ascii_digit());
+    digits.filter_map(|digits| str::from_utf8(digits).ok()?.parse().ok()).collect()
 }
 
 /// Gathers the pids of an object.
@@ -117,18 +188,33 @@ mod tests {
             "[2024-03-21 10:26:38 +0000] [7] [INFO] Booting worker\n",
             "harmless\n[2024-03-21 10:26:38 +0000] [7] [INFO] Booting worker\n",
             "harmless\r[2024-03-21 10:26:38 +0000] [7] [INFO] Booting worker\n",
+            "harmless\0[2024-03-21 10:26:38 +0000] [7] [INFO] Booting worker\n",
+            "<2>[2024-03-21 10:26:38 +0000] [7] [INFO] Booting worker\n",
+            "x\u{1b}[G[2024-03-21 10:26:38 +0000] [7] [INFO] Booting worker\n",
+            "\u{1b}[1m[2024-03-21 10:26:38 +0000] [\u{1b}[31m7\u{1b}[0m] [INFO] Booting worker\n",
+            "\u{8}\u{b}[2024-03-21 10:26:38 +0000]  [ 7 ]\t[INFO] Booting worker\n",
             "  [x] [7] [y]",
+            "[a] b] [7] [y]",
             r#"{"time":"2024-03-21T10:26:38+00:00","pid":7,"level":"INFO"}"#,
             r#"{ "pid" : 7 }"#,
+            r#"<3>{"pid":7}"#,
+            "{\"time\":\"x\",\r\"pid\":7}",
+            "{}\0{\"pid\":7}",
             r#"{"\u0070id":7}"#,
             r#"{"pid":8,"pid":7}"#,
+            r#"{"pid":8} {"pid":7}"#,
+            r#"{"pid":1e999,"pid":7}"#,
+            r#"{"\ud800":0,"pid":7}"#,
             r#"{"message":"a \"quote\"","pid":7}"#,
             r#"{"pid":"7"}"#,
             r#"{"pid":7.0}"#,
             r#"{"pid":7,"cut"#,
         ] {
-            assert_eq!(foreign(record), Some(7), "{record}");
+            assert_eq!(foreign(record), Some(7), "{record:?}");
         }
+        let deep = format!("{{\"a\":{}{},\"\\u0070id\":7}}", "[".repeat(200), "]".repeat(200));
+        assert_eq!(foreign(&deep), Some(7));
+        assert_eq!(foreign_name(b"{\"\xff\":0,\"\\u0070id\":7}", |pid| pid == 7), Some(7));
     }
 
     #[test]
@@ -138,12 +224,13 @@ mod tests {
             r#"127.0.0.1 - - [21/Mar/2024:10:26:38 +0000] "GET /[7] HTTP/1.1" 200 5"#,
             r#"{"pid":8,"message":"[x] [7] [y]"}"#,
             r#"{"pid":8,"parent":{"pid":7}}"#,
+            r#"{"message":"reload","by":{"pid":7}}"#,
             r#"{"pid":8,"message":"\"pid\":7"}"#,
             "[7] [INFO]",
-            "{7}",
+            "<7>",
             "",
         ] {
-            assert_eq!(foreign(record), None, "{record}");
+            assert_eq!(foreign(record), None, "{record:?}");
         }
     }
 
@@ -153,11 +240,21 @@ mod tests {
         fn short_way_finds_what_the_parser_finds(
             keys in proptest::collection::vec("(pid|p|\\PC{0,3})", 0..4),
             number in 0..100_u64,
+            is_inner: bool,
         ) {
-            let object: serde_json::Map<_, _> =
-                keys.into_iter().map(|key| (key, number.into())).collect();
+            let pairs = keys.into_iter().map(|key| (key, number.into()));
+            let mut object: serde_json::Map<String, serde_json::Value> = pairs.collect();
+            if is_inner {
+                let inner = object.clone();
+                object.insert("a".to_owned(), inner.into());
+            }
             let line = serde_json::Value::from(object).to_string();
             prop_assert_eq!(names_in_object(line.as_bytes()), parse(line.as_bytes()));
+        }
+
+        #[test]
+        fn no_record_panics(record in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _found = foreign_name(&record, |pid| pid == 7);
         }
     }
 }

@@ -17,8 +17,8 @@ log_events! {
             process: Option<u64>,
         },
         /// The ring of a process held no lines that could be read.
-        Corrupted = "log_ring_corrupted" { pid as process: u64 },
-        /// A process has written a line in the name of another one; this one stands in its place.
+        Corrupted = "log_ring_corrupted" { process: Option<u64> },
+        /// A process has written a line that names another process as its writer; this event replaces the line.
         Forged = "log_line_forged" { named: u64, process: Option<u64>, line: String },
         /// A log cannot be written to; its lines are dropped from now on.
         Failing = "log_write_failed" { target: String, cause as reason: String },
@@ -72,11 +72,13 @@ impl fmt::Display for News {
                 )?;
                 process.map_or(Ok(()), |pid| write!(f, ", process {pid}"))
             }
-            Self::Corrupted { pid } => {
-                write!(
-                    f,
-                    "cannot read the log lines of process {pid}: its ring is corrupted; they are lost"
-                )
+            Self::Corrupted { process } => {
+                f.write_str("cannot read the log lines of ")?;
+                match process {
+                    Some(pid) => write!(f, "process {pid}")?,
+                    None => f.write_str("a process that has ended")?,
+                }
+                f.write_str(": its ring is corrupted; they are lost")
             }
             Self::Forged { named, process, line } => {
                 f.write_str("a line in the name of process ")?;

@@ -111,6 +111,9 @@ log_lines! {
         /// A child could not close the descriptors that it shares with the master.
         ShedFailed = "shed_failed", Error,
             "cannot close the master's descriptors: {reason}" { reason: String },
+        /// A child could not make the pipes of the logger its standard streams.
+        StreamsFailed = "streams_failed", Error,
+            "cannot take standard streams of its own: {reason}" { reason: String },
         /// The service manager could not be notified.
         NotifyFailed = "notify_failed", Debug, "failed to tell the service manager: {reason}" {
             reason: String,

@@ -244,15 +244,15 @@ impl<A: App> Master<A> {
     }
 }
 
-/// In a child: logs into this ring from now on. Returns the descriptors that it and the channel need;
-/// `None` where its standard streams would be the master's, which is logged.
+/// In a child: logs into this ring from now on. Returns the descriptors that the ring and the channel need;
+/// `None` if its own standard streams cannot be taken: the error is logged.
 fn adopt(mut ring: Ring, parting: &Parting) -> Option<Vec<RawFd>> {
     let mut kept = vec![ring.descriptor()];
     kept.extend(parting.channel.descriptors().map(AsRawFd::as_raw_fd));
     let taken = ring.take_streams();
     logging::adopt(ring);
     if let Err(error) = taken {
-        logging::emit(&MasterEvent::ShedFailed { reason: error.to_string() });
+        logging::emit(&MasterEvent::StreamsFailed { reason: error.to_string() });
         return None;
     }
     Some(kept)

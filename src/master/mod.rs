@@ -29,7 +29,7 @@ use crate::config::Error;
 use crate::config::{Config, Log, PUBLISHED};
 use crate::embed::App;
 use crate::ids::{Generation, Pid};
-use crate::logging::{self, Streams};
+use crate::logging::{self, ChildStreams};
 use crate::master::control::Refused;
 use crate::master::events::MasterEvent;
 use crate::master::lasting::Lasting;
@@ -161,7 +161,8 @@ impl<A: App> Master<A> {
     fn new(app: A, beginning: Beginning, mut lasting: Lasting) -> Self {
         let config = Arc::new(beginning.config);
         let is_contained = beginning.identity.is_another();
-        lasting.rings.pipe_streams(if is_contained { Streams::Piped } else { Streams::Inherited });
+        let streams = if is_contained { ChildStreams::Piped } else { ChildStreams::Inherited };
+        lasting.rings.pipe_streams(streams);
         let generations = lasting.supervisor.generations();
         Self {
             app: Arc::new(app),

@@ -36,7 +36,8 @@ impl Pipes {
     /// # Errors
     /// The error of pipe(2).
     pub(super) fn open() -> io::Result<Self> {
-        let (output, errors) = (launch::output_pipe()?, launch::output_pipe()?);
+        let pipe = || launch::output_pipe(Some(launch::PIPE_BYTES));
+        let (output, errors) = (pipe()?, pipe()?);
         Ok(Self { readers: [output.0, errors.0], writers: [output.1, errors.1] })
     }
 

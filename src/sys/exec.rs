@@ -257,21 +257,22 @@ impl Passed {
     }
 }
 
-/// A descriptor that is none of the standard streams. What was passed as one of them goes on elsewhere, or
-/// a socket that is opened when it is closed would be some process's standard input.
+/// Moves a descriptor that was passed as a standard stream to a higher number. Its number stays in use, so
+/// that no later socket becomes a child's standard input.
 fn above_streams(taken: OwnedFd) -> io::Result<OwnedFd> {
     let number = taken.as_raw_fd();
     if number > libc::STDERR_FILENO {
         return Ok(taken);
     }
-    let moved = fcntl_dupfd_cloexec(&taken, libc::STDERR_FILENO + 1)?;
+    let moved = fcntl_dupfd_cloexec(&taken, libc::STDERR_FILENO + 1);
+    let _open = taken.into_raw_fd();
+    let moved = moved?;
     match number {
         libc::STDIN_FILENO => dup2_stdin(std::fs::File::open("/dev/null")?)?,
         // Logs go there, too.
         libc::STDOUT_FILENO => dup2_stdout(&moved)?,
         _ => dup2_stderr(&moved)?,
     }
-    let _open = taken.into_raw_fd();
     Ok(moved)
 }
 

@@ -230,17 +230,28 @@ pub(crate) fn take_streams(output: &impl AsFd, errors: &impl AsFd) -> io::Result
 }
 
 /// A pipe for a program's output: its reader's end does not wait, its writer's end does, since programs
-/// expect that. It holds as much as the system lets a pipe hold.
+/// expect that. It holds so many bytes, or what a pipe holds in any case (64 KiB, pipe(7)).
 ///
 /// # Errors
 /// The error of pipe(2).
-pub(crate) fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn output_pipe(bytes: Option<i32>) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    // Where the user's share of all pipes is used up, it is smaller.
-    let _smaller = fcntl(&reader, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+    if let Some(bytes) = bytes {
+        // Where the user's share of all pipes is used up, it is smaller.
+        let _smaller = fcntl(&reader, FcntlArg::F_SETPIPE_SZ(bytes));
+    }
     Ok((reader, writer))
 }
 
+/// Has writes to this file wait.
+///
+/// # Errors
+/// The error of fcntl(2).
+pub(crate) fn let_wait(file: &impl AsFd) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(())
+}
+
 /// The most bytes that a process without privileges may make a pipe hold (pipe(7), `pipe-max-size`).
-const PIPE_BYTES: i32 = 1 << 20;
+pub(crate) const PIPE_BYTES: i32 = 1 << 20;

@@ -38,7 +38,7 @@ fn spoiled_descriptors_and_memory_harm_no_other_process() {
 
 /// Neither its ring nor what it prints to has a line in the master's name; what it prints otherwise is there.
 #[test]
-fn worker_writes_in_no_other_processs_name() {
+fn worker_cannot_log_as_another_process() {
     let Some(server) = hostile("[log]\nformat = \"json\"") else { return };
     let master = server.get("/names").expect("it answers").text();
     assert_eq!(master, server.pid().to_string());

@@ -12,6 +12,7 @@
 //! The trap: a write may fail after part of a line. What is left of that line can't be taken back, so
 //! a newline goes out before the next one: one broken line, never two lines in one.
 
+pub(super) mod printer;
 pub(super) mod sink;
 pub(super) mod target;
 
@@ -19,11 +20,14 @@ use std::io;
 
 use self::sink::to_stderr;
 use self::target::{Output, PIPE_BATCH_MAX};
+use super::News;
 use super::ring::Kind;
 use super::ring::legacy::Untold;
-use super::{News, Stream};
 use crate::config::{Log, LogTarget};
 use crate::time::Instant;
+
+/// Bytes of memory that an outlet keeps for the next batch.
+const BATCH_KEPT: usize = 1 << 20;
 
 /// The targets of both logs.
 #[derive(Debug)]
@@ -32,8 +36,6 @@ pub(crate) struct Outlets {
     /// Places in `outlets`; the same one when both logs have the same target.
     access: Option<usize>,
     error: Option<usize>,
-    /// Standard output and standard error, where children do not write there themselves.
-    streams: Option<[usize; 2]>,
 }
 
 #[derive(Debug)]
@@ -92,22 +94,7 @@ impl Outlets {
         }
         let place = |target: &_| outlets.iter().position(|outlet| outlet.target == *target);
         let (access, error) = (place(&log.access), place(&log.error));
-        Self { outlets, access, error, streams: None }
-    }
-
-    /// Opens this process's standard output and standard error, too, for what children print.
-    pub(crate) fn open_streams(&mut self, now: Instant) {
-        if self.streams.is_some() {
-            return;
-        }
-        let errors = LogTarget::File("/dev/stderr".into());
-        self.streams = Some([LogTarget::Stdout, errors].map(|target| {
-            let known = self.outlets.iter().position(|outlet| outlet.target == target);
-            known.unwrap_or_else(|| {
-                self.outlets.push(Outlet::new(target, now));
-                self.outlets.len() - 1
-            })
-        }));
+        Self { outlets, access, error }
     }
 
     /// The last line that was written may have been cut: begin with a newline.
@@ -158,25 +145,16 @@ impl Outlets {
         }
     }
 
-    /// Adds a line without its end that a child has printed, or the event that stands in its place.
-    pub(crate) fn print(&mut self, stream: Stream, instead: Option<&News>, line: &[u8]) {
-        let Some([output, errors]) = self.streams else { return };
-        let place = if stream == Stream::Output { output } else { errors };
-        // Without logs there is no event.
-        match instead.map(super::line_of).filter(|told| !told.is_empty()) {
-            Some(told) => self.outlets[place].add(&told),
-            None => self.outlets[place].add(&[line, b"\n"].concat()),
-        }
-    }
-
     /// Adds a line that tells of something, in its place among the others.
-    pub(crate) fn add_news(&mut self, news: &News) {
-        let Some(place) = self.for_news() else { return };
+    /// Returns false where there is no log.
+    pub(crate) fn add_news(&mut self, news: &News) -> bool {
+        let Some(place) = self.for_news() else { return false };
         let outlet = &mut self.outlets[place];
         outlet.add(&super::line_of(news));
         if let News::Unread { lines, .. } = news {
             outlet.accounts.push((outlet.batch.len(), *lines));
         }
+        true
     }
 
     /// Returns true if the death of this process during the next [`Outlets::write`] could leave a part
@@ -400,6 +378,7 @@ impl Outlet {
         // Its room is kept.
         self.batch = batch;
         self.batch.clear();
+        self.batch.shrink_to(BATCH_KEPT);
         result
     }
 

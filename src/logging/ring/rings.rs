@@ -15,9 +15,9 @@
 //! sealed, and a bell of its own.
 //!
 //! # Owners and streams
-//! Whose a ring is the master writes into a memory that no child has, and by which the logger judges lines
-//! that name a process. A child that serves as another user has no standard stream of the master's either:
-//! its standard output and standard error are pipes beside its ring, which the logger reads.
+//! The master notes the owner of each ring in a memory that no child but the logger has, which judges by it
+//! the lines that name a process. A child that runs as another user has no standard stream of the master's
+//! either: its standard output and standard error are pipes beside its ring, which the logger reads.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -46,12 +46,12 @@ pub(crate) struct Rings {
     /// The pids of the processes that have them, by place; 0 where that is dead. `None` in a process that
     /// writes to one alone.
     owners: Option<Memory>,
-    streams: Streams,
+    streams: ChildStreams,
 }
 
 /// Where the standard streams of the next children go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Streams {
+pub(crate) enum ChildStreams {
     /// Where the master's go.
     #[default]
     Inherited,
@@ -74,7 +74,7 @@ struct Shared {
     memory: Memory,
     bell: Bell,
     readers: Vec<OwnedFd>,
-    /// None in the logger.
+    /// Empty in the logger.
     writers: Vec<OwnedFd>,
 }
 
@@ -91,14 +91,15 @@ pub(crate) struct Ring {
 pub(crate) const MASTER: usize = 0;
 
 impl Shared {
-    fn new(streams: Streams) -> io::Result<Self> {
+    fn new(streams: ChildStreams) -> io::Result<Self> {
         let memory = Memory::new("ferricorn-ring")?;
         memory.grow(RING_LINES)?;
         memory.seal()?;
-        let (mut readers, mut writers) = (Vec::new(), Vec::new());
-        if streams == Streams::Piped {
+        let mut readers = Vec::new();
+        let mut writers = Vec::new();
+        if streams == ChildStreams::Piped {
             for _ in 0..PIPES {
-                let (reader, writer) = launch::output_pipe()?;
+                let (reader, writer) = launch::output_pipe(None)?;
                 readers.push(reader);
                 writers.push(writer);
             }
@@ -125,10 +126,10 @@ impl Shared {
     }
 }
 
-/// As much as a pipe holds, and more.
-const REST_MAX: u64 = 4 << 20;
+/// Bytes that are read of a pipe at the end: more than it holds.
+const REST_MAX: u64 = 1 << 20;
 
-/// The standard streams that a process writes to.
+/// Pipes beside a ring: standard output and standard error.
 const PIPES: usize = 2;
 
 impl Rings {
@@ -140,14 +141,14 @@ impl Rings {
         let owners = Memory::new("ferricorn-owners")?;
         owners.grow(OWNER_LINES)?;
         owners.seal()?;
-        let rings = vec![Shared::new(Streams::Inherited)?];
-        let rings = Self { rings, owners: Some(owners), streams: Streams::Inherited };
+        let rings = vec![Shared::new(ChildStreams::Inherited)?];
+        let rings = Self { rings, owners: Some(owners), streams: ChildStreams::Inherited };
         rings.own(MASTER, process::pid());
         Ok(rings)
     }
 
     /// Gives the processes of rings that are made from now on such streams.
-    pub(crate) fn pipe_streams(&mut self, streams: Streams) {
+    pub(crate) fn pipe_streams(&mut self, streams: ChildStreams) {
         self.streams = streams;
     }
 
@@ -184,14 +185,26 @@ impl Rings {
     /// Takes another one, which gets the next place.
     ///
     /// # Errors
-    /// `InvalidData` where these are not the descriptors of one ring.
+    /// `InvalidData` where these are not the descriptors of one ring: some may have found no number.
     pub(crate) fn add(&mut self, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         self.rings.push(Shared::of(descriptors)?);
         Ok(())
     }
 
-    /// The descriptors that the logger needs of each: the memory, the bell, and the readers' ends of the
-    /// pipes.
+    /// Takes one that the master has made since this process, the logger, was forked.
+    ///
+    /// # Errors
+    /// As [`Rings::add`].
+    pub(crate) fn add_new(&mut self, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let pipes = if self.streams == ChildStreams::Piped { PIPES } else { 0 };
+        if descriptors.len() != 2 + pipes {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.add(descriptors)
+    }
+
+    /// Returns the descriptors that the logger needs of each: the memory, the bell, and the readers' ends
+    /// of the pipes.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = Vec<BorrowedFd<'_>>> {
         self.rings.iter().map(|ring| {
             let readers = ring.readers.iter().map(AsFd::as_fd);
@@ -239,16 +252,12 @@ impl Rings {
         self.rings.get(place).map(|ring| &ring.bell)
     }
 
-    /// Another descriptor of each pipe of this ring, to be read: standard output first.
-    ///
-    /// # Errors
-    /// The error of dup(2).
-    pub(crate) fn pipes(&self, place: usize) -> io::Result<Vec<File>> {
-        let readers = self.rings.get(place).map(|ring| &ring.readers[..]).unwrap_or_default();
-        readers.iter().map(|reader| reader.try_clone().map(File::from)).collect()
+    /// Takes the readers' ends of the pipes beside this ring: standard output first.
+    pub(crate) fn take_pipes(&mut self, place: usize) -> Vec<OwnedFd> {
+        self.rings.get_mut(place).map(|ring| std::mem::take(&mut ring.readers)).unwrap_or_default()
     }
 
-    /// The owners of all rings, where this process may know them.
+    /// Maps the owners of all rings; `None` where this process may not know them.
     ///
     /// # Errors
     /// The error of mmap(2).
@@ -289,10 +298,11 @@ impl Rings {
                 }
             }
         }
-        for pipe in (0..self.count()).flat_map(|place| self.pipes(place).unwrap_or_default()) {
+        let readers = self.rings.iter().flat_map(|ring| &ring.readers);
+        for reader in readers.filter_map(|reader| reader.try_clone().ok()) {
             let (mut lines, mut text) = (Lines::default(), Vec::new());
             // It ends where there is no more, since a reader's end does not wait.
-            let _all = pipe.take(REST_MAX).read_to_end(&mut text);
+            let _all = File::from(reader).take(REST_MAX).read_to_end(&mut text);
             let mut tell = |line: &[u8]| tell(Next::Line(Kind::Error), &[line, b"\n"].concat());
             lines.take(&text, &mut tell);
             lines.finish(tell);
@@ -324,14 +334,18 @@ impl Ring {
         self.bell.as_raw_fd()
     }
 
-    /// In the process that the ring is for: its standard streams are the pipes from now on, where there are
-    /// some.
+    /// Makes the pipes, if any, the standard streams of this process, which owns the ring.
     ///
     /// # Errors
-    /// Those of [`launch::take_streams`].
+    /// The error of fcntl(2), and those of [`launch::take_streams`].
     pub(crate) fn take_streams(&mut self) -> io::Result<()> {
         match &std::mem::take(&mut self.writers)[..] {
-            [output, errors] => launch::take_streams(output, errors),
+            [output, errors] => {
+                // An earlier owner may have set flags, which belong to the pipe.
+                launch::let_wait(output)?;
+                launch::let_wait(errors)?;
+                launch::take_streams(output, errors)
+            }
             _ => Ok(()),
         }
     }
@@ -345,13 +359,6 @@ impl Ring {
                 sink.drop_line();
             }
         }
-    }
-
-    /// For tests: the ends of the pipes that its process would write to.
-    #[cfg(test)]
-    pub(crate) fn into_streams(self) -> Option<[File; 2]> {
-        let ends: Vec<File> = self.writers.into_iter().map(File::from).collect();
-        ends.try_into().ok()
     }
 
     /// For tests: writes this number, and what follows from it, all over the ring.
