@@ -51,7 +51,8 @@ impl Draft {
         self.names().into_iter().map(|name| (name.to_owned(), Ok(Vec::new()))).collect()
     }
 
-    /// Returns the configuration, with these answers to its [`Draft::names`], and everything that is wrong with it.
+    /// Returns the configuration, with these answers to its [`Draft::names`], and everything that is wrong
+    /// with it.
     pub(super) fn with_problems(&self, answers: &Answers) -> (Config, Problems) {
         typed::config(&self.resolved, &self.sources, answers, self.problems.clone())
     }

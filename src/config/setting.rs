@@ -388,8 +388,8 @@ impl Setting {
 
 /// All settings.
 impl Setting {
-    /// Returns every setting in the table's order: ferricorn's own, with the default that the application declares for it
-    /// ([`Setting::with_default`]), then those of the application's tables.
+    /// Returns every setting in the table's order: ferricorn's own, with the default that the application
+    /// declares for it ([`Setting::with_default`]), then those of the application's tables.
     pub(crate) fn all(app: &'static [Self]) -> impl Iterator<Item = &'static Self> {
         let declared =
             |own: &'static Self| app.iter().find(|app| app.key == own.key).unwrap_or(own);

@@ -49,7 +49,8 @@ pub(super) fn config(
 }
 
 impl FieldReader<'_> {
-    /// Returns the value of a setting, or a stand-in for a value that the type cannot hold, which is a problem.
+    /// Returns the value of a setting, or a stand-in for a value that the type cannot hold, which is a
+    /// problem.
     pub(super) fn read<T: FromValue>(&mut self, key: &str) -> T {
         self.settings.get(key).unwrap_or_else(|error| {
             self.problems.add("", error);
@@ -57,8 +58,8 @@ impl FieldReader<'_> {
         })
     }
 
-    /// Returns the addresses that the texts of a setting stand for. A host name that is new has its addresses in
-    /// the answers.
+    /// Returns the addresses that the texts of a setting stand for. A host name that is new has its
+    /// addresses in the answers.
     pub(super) fn binds(&mut self, key: &str) -> Vec<Bind> {
         let mut binds = Vec::new();
         for text in self.read::<Vec<String>>(key) {

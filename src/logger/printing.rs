@@ -1,5 +1,5 @@
-//! What children print that run as another user than the master: from the pipes beside their rings, line by
-//! line, to the server's own standard output and standard error.
+//! Printing for the children that run as another user than the master: from the pipes beside their rings,
+//! line by line, to the server's own standard output and standard error.
 //!
 //! A pipe is not read while the stream that it goes to takes nothing: so the child waits, as it would if it
 //! had the stream itself, and the logger does not.

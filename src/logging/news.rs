@@ -18,7 +18,7 @@ log_events! {
         },
         /// The ring of a process held no lines that could be read.
         Corrupted = "log_ring_corrupted" { process: Option<u64> },
-        /// A process has written a line that names another process as its writer; this event replaces the line.
+        /// A process has written a line that names another process as its writer; this event replaces it.
         Forged = "log_line_forged" { named: u64, process: Option<u64>, line: String },
         /// A log cannot be written to; its lines are dropped from now on.
         Failing = "log_write_failed" { target: String, cause as reason: String },

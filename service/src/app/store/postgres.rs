@@ -13,9 +13,10 @@
 //!
 //! # The one prepared statement
 //! To parse and plan an insert anew takes the server as long as to run it. So the insert alone is prepared,
-//! by SQL, under a name that stands for its text: whoever prepared it, it is the same statement. A server
-//! connection that does not know the name says so, and has stored nothing. Behind a pooler that lends each
-//! transaction another connection this would be said again and again: then it is left.
+//! by SQL, under a name that stands for its text: any client that has prepared it has prepared the same
+//! statement. A server connection that does not know the name reports an error, and has stored nothing.
+//! Behind a pooler that lends each transaction another connection this comes again and again: then the
+//! worker goes on without.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -53,7 +54,7 @@ const KNOWN_NAME: &str = "42P05";
 #[derive(Clone)]
 pub(crate) struct Options {
     connect: PgConnectOptions,
-    /// How often the name of the prepared insert was unknown, in this process.
+    /// The number of times that the name of the prepared insert was unknown, in this process.
     unknown: Arc<AtomicU32>,
 }
 
