@@ -17,8 +17,8 @@
 //!
 //! # The trap
 //! It dies like every process, and its successor goes on where the rings say. So a batch is taken out
-//! of the rings when it is written, not before: it may be written twice, and is never lost. What it has
-//! read from a pipe and not written is lost with it.
+//! of the rings when it is written, not before: it may be written twice, and is never lost. Lines that it
+//! has read from a pipe and not written are lost with it.
 
 mod owners;
 mod printing;
@@ -296,7 +296,9 @@ impl Logger {
 
     fn write_printed(&mut self) {
         let lost = self.printing.write();
-        self.metrics.iter().for_each(|metrics| metrics.count_dropped(LogKind::Error, lost));
+        if lost > 0 {
+            self.metrics.iter().for_each(|metrics| metrics.count_dropped(LogKind::Error, lost));
+        }
     }
 
     /// Notes what a successor must know if this process dies from now on.

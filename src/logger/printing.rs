@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::sys::poll;
 
-    /// Pipes whose lines go to a pipe each: what children write to, and what is printed.
+    /// Pipes whose lines go to a pipe each: the ends that children write to, and those where lines come out.
     fn piped() -> (Printing, [io::PipeWriter; 2], [io::PipeReader; 2]) {
         let (to_output, output) = nonblocking();
         let (to_errors, errors) = nonblocking();

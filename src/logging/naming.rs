@@ -92,7 +92,7 @@ fn name_in_text(line: &[u8]) -> Option<u64> {
         rest.trim_ascii_start().starts_with(b"[").then_some(())?;
         str::from_utf8(pid).ok()?.parse().ok()
     })
-    // What stands behind is the message.
+    // The message follows.
     .next()
 }
 

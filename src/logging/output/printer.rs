@@ -2,8 +2,8 @@
 //!
 //! # Why not an outlet
 //! An outlet waits for its reader. A printer does not, or a child that prints to a terminal which stands
-//! still would have the logs of all processes stand still; what it cannot write yet it keeps, and the
-//! child's pipe is not read meanwhile.
+//! still would have the logs of all processes stand still. It keeps the lines that it cannot write yet, and
+//! the child's pipe is not read meanwhile.
 
 use std::fs::File;
 use std::io;

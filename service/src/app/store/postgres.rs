@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, FromRow, Row as _};
 
 use super::{Dialect, Role, migrations, url};
@@ -40,8 +40,7 @@ const INSERT_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 const DELETE_ALL: &str = "SET LOCAL lock_timeout = '5s'; DELETE FROM records";
 
 /// Prepares the insert of a batch. **The number in the name changes with the text.**
-const PREPARE_INSERT: &str = "SET LOCAL lock_timeout = '2s'; \
-                              PREPARE ferricorn_insert_1 (text[]) AS \
+const PREPARE_INSERT: &str = "PREPARE ferricorn_insert_1 (text[]) AS \
                               INSERT INTO records (data) SELECT unnest($1)";
 /// Connections that do not know the name, until the inserts of this process are prepared no more.
 const UNKNOWN_MAX: u32 = 3;
@@ -103,9 +102,10 @@ impl Options {
         self.connect.connect().await
     }
 
-    /// Prepares the insert, where it is not: another client of a pooler may have.
+    /// Prepares the insert, unless another client of a pooler has done so on this server connection.
     async fn prepare_insert(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        match connection.execute(PREPARE_INSERT).await {
+        let prepare = format!("{INSERT_LOCK_TIMEOUT}; {PREPARE_INSERT}");
+        match connection.execute(AssertSqlSafe(prepare)).await {
             Err(error) if !is_state(&error, KNOWN_NAME) => Err(error),
             Ok(_) | Err(_) => Ok(()),
         }
@@ -129,6 +129,12 @@ impl Options {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns true for an error of the server after which the connection goes on.
+fn is_of_statement(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref());
+    error.is_some_and(|error: &PgDatabaseError| error.severity() == PgSeverity::Error)
 }
 
 /// Returns true for an error of the server with this SQLSTATE.
@@ -196,9 +202,9 @@ impl Dialect for Options {
     async fn assume(&self, connection: &mut PgConnection, role: Role) -> Result<(), sqlx::Error> {
         if let Role::Writes = role {
             match self.prepare_insert(connection).await {
-                // An insert meets the same, and reports it.
-                Err(sqlx::Error::Database(_)) | Ok(()) => {}
-                Err(error) => return Err(error),
+                // An insert fails in the same way, and reports the error.
+                Err(error) if is_of_statement(&error) => {}
+                result => return result,
             }
         }
         Ok(())
