@@ -162,14 +162,32 @@ fn refuse_program(config: &Config, problems: &mut Problems) {
     }
 }
 
+/// Refuses an address of the metrics that requests are served on.
+fn refuse_stats(config: &Config, problems: &mut Problems) {
+    // Port 0 is another port each time.
+    let Some(address) = config.stats.bind.filter(|address| address.port() != 0) else { return };
+    if config.binds().any(|bind| bind.address == BindAddress::Tcp(address)) {
+        let error = format!("expected another address than those of requests, found \"{address}\"");
+        problems.refuse(&config.settings, "stats.bind", error);
+    }
+}
+
 /// Combinations that cannot work.
 fn refuse_nonsense(config: &Config, problems: &mut Problems) {
     let Health { live, ready } = &config.health;
     if live == ready && !live.is_empty() {
-        let error = format!("expected another path than health.live has, found {ready:?} in both");
-        problems.refuse(&config.settings, "health.ready", error);
+        // One of them may be a default, which has no place.
+        let is_ready_set = !config.settings.place("health.ready").is_empty();
+        let (key, other) = if is_ready_set {
+            ("health.ready", "health.live")
+        } else {
+            ("health.live", "health.ready")
+        };
+        let error = format!("expected another path than {other} has, found {ready:?} in both");
+        problems.refuse(&config.settings, key, error);
     }
     refuse_tls(config, problems);
+    refuse_stats(config, problems);
     refuse_names(config, problems);
     if config.proxy_protocol && config.proxy_allow_ips.is_empty() {
         let error = "expected at least one network, since proxy_protocol is on; found none";
@@ -317,6 +335,42 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn combination_is_refused_where_one_of_its_settings_is_set() {
+        let tls = "tls.certificate = ['c.pem']\n";
+        let program = "program.command = ['app']\n";
+        for (file, problem) in [
+            ("health.live = '/readyz'\n", "health.live: expected another path than health.ready"),
+            ("health.ready = '/healthz'\n", "health.ready: expected another path than health.live"),
+            ("tls.bind = ['0.0.0.0:5000']\n", "tls.bind: expected each address once"),
+            ("stats.bind = '0.0.0.0:5000'\n", "stats.bind: expected another address"),
+            (tls, "tls.certificate: expected one key for each of 1 certificates, found 0"),
+            ("tls.key = ['k.pem']\n", "tls.key: expected one key for each of 0 certificates"),
+            ("tls.client_auth = 'required'\n", "tls.client_auth: expected tls.client_ca"),
+            ("tls.bind = ['[::1]:1']\n", "tls.bind: expected tls.certificate and tls.key"),
+            ("proxy_allow_ips = []\nproxy_protocol = true\n", "proxy_allow_ips: expected at least"),
+            ("env = ['WEB_CONCURRENCY=3']\n", "env: WEB_CONCURRENCY sets workers"),
+            (&format!("tls.key = ['k']\n{tls}{program}"), "tls.certificate: expected none beside"),
+            (
+                &format!("program.ready = 'http:/'\n{program}bind = ['unix:a']\n"),
+                "program.ready: expected another sign",
+            ),
+        ] {
+            let Err(Error::Config(refused)) = Config::from_toml(file, &[]) else {
+                panic!("{file} is read");
+            };
+            let problems = refused.problems();
+            let is_there = |found: &String| {
+                let place =
+                    found.strip_prefix("config.toml:").and_then(|rest| rest.split_once(": "));
+                place.is_some_and(|(_, text)| text.starts_with(problem))
+            };
+            assert!(problems.iter().any(is_there), "{file}: {problems:?}");
+            let is_placed = |found: &String| found.starts_with("config.toml:");
+            assert!(problems.iter().all(is_placed), "{file}: {problems:?}");
+        }
     }
 
     #[test]
