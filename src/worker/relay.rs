@@ -201,7 +201,8 @@ impl Server {
         entry.conn.note(|machine, now| machine.handed_over(note.since.as_millis().min(now)));
         entry.park(Stream::Plain(socket));
         let client = Client::direct(source.or(peer), scheme);
-        self.spawn(Arc::clone(self).go_on(entry, client));
+        let server = Arc::clone(self);
+        self.spawn(async move { server.serve_on(&entry, &client).await });
         Ok(())
     }
 }
@@ -249,7 +250,7 @@ impl Server {
     }
 
     /// Hands a parked connection over, where it can be. Returns false if it stays.
-    pub(super) fn hand_over(&self, entry: &ConnEntry, stream: &Stream, client: Client) -> bool {
+    pub(super) fn hand_over(&self, entry: &ConnEntry, stream: &Stream, client: &Client) -> bool {
         let Some((giver, taker)) = self.relay() else { return false };
         let (Some(address), Some(socket)) = (entry.listener.number, stream.whole()) else {
             return false;

@@ -290,18 +290,13 @@ impl Server {
         // Entered before anything else runs: who counts connections sees it at once.
         let entry = Arc::new(ConnEntry::new(self, peer, socket.credentials(), listener));
         queue_wait.into_iter().for_each(|wait| entry.conn.note_queue_wait(wait));
-        let watched = Watched::new(Stream::Plain(socket), entry, head_room(&self.limits));
+        entry.place(Stream::Plain(socket));
         let server = Arc::clone(self);
-        if is_tls {
-            self.spawn(server.converse_over_tls(watched, peer));
-        } else {
-            self.spawn(async move {
-                let mut watched = watched;
-                if let Some(peer) = server.peer(&mut watched, peer).await {
-                    server.converse(watched, peer).await;
-                }
-            });
-        }
+        self.spawn(async move {
+            if let Some(peer) = Box::pin(server.serve_first(&entry, is_tls)).await {
+                server.serve_on(&entry, &peer).await;
+            }
+        });
     }
 
     pub(super) fn spawn(&self, conversation: impl Future<Output = ()> + Send + 'static) {
@@ -310,17 +305,6 @@ impl Server {
         } else {
             tokio::spawn(conversation);
         }
-    }
-
-    /// Begins with the handshake, behind the PROXY header where there is one.
-    async fn converse_over_tls(self: Arc<Self>, mut watched: Watched, peer: Option<SocketAddr>) {
-        let Some(peer) = self.peer(&mut watched, peer).await else { return };
-        let Some(acceptor) = &self.routes.tls else { return };
-        // In a place of its own, which is given back when it is over.
-        let shaken = Box::pin(self.shake_hands(watched, acceptor, peer)).await;
-        let Some(watched) = shaken else { return };
-        let peer = peer.over(Scheme::Https);
-        self.converse(watched, peer).await;
     }
 
     /// Returns true if a connection of this peer begins with a PROXY header.
@@ -347,30 +331,43 @@ impl Server {
         }
     }
 
-    /// Requests and answers, until the connection ends, parked in between.
-    async fn converse(self: Arc<Self>, watched: Watched, peer: Client) {
-        let entry = Arc::clone(watched.entry());
-        self.discuss(watched, peer).await;
-        self.go_on(entry, peer).await;
-    }
-
-    /// The same of a parked connection.
-    pub(super) async fn go_on(self: Arc<Self>, entry: Arc<ConnEntry>, peer: Client) {
-        while let Some(stream) = entry.woken(peer).await {
-            let mut watched = Watched::new(stream, Arc::clone(&entry), head_room(&self.limits));
-            watched.scheme = peer.scheme();
-            self.discuss(watched, peer).await;
+    /// Serves a connection until it ends or is parked, behind its PROXY header and its handshake, where there
+    /// are to be. Returns its client; `None` where the connection has not got there.
+    async fn serve_first(self: &Arc<Self>, entry: &Arc<ConnEntry>, is_tls: bool) -> Option<Client> {
+        let mut watched =
+            Watched::new(entry.take_parked(), Arc::clone(entry), head_room(&self.limits));
+        let mut peer = self.peer(&mut watched, entry.peer).await?;
+        if is_tls {
+            let acceptor = self.routes.tls.as_ref()?;
+            watched = Box::pin(self.shake_hands(watched, acceptor, peer)).await?;
+            peer = peer.over(Scheme::Https);
         }
-    }
-
-    /// Requests and answers, until the connection ends or is parked, in a place of its own, which is given
-    /// back then.
-    async fn discuss(self: &Arc<Self>, watched: Watched, peer: Client) {
-        if watched.entry().conn.is_multiplexed() {
-            Box::pin(self.multiplex(watched, peer)).await;
+        if entry.conn.is_multiplexed() {
+            watched.park();
         } else {
-            Box::pin(self.speak(watched, peer)).await;
+            self.speak(watched, peer).await;
         }
+        Some(peer)
+    }
+
+    /// Serves a parked connection until it ends. Most of its memory is this future and the entry: what is
+    /// spoken has a place of its own, which is given back when it is parked again.
+    pub(super) async fn serve_on(self: &Arc<Self>, entry: &Arc<ConnEntry>, peer: &Client) {
+        while entry.is_woken(peer).await {
+            if entry.conn.is_multiplexed() {
+                Box::pin(self.multiplex(self.watch(entry, *peer), *peer)).await;
+            } else {
+                Box::pin(self.speak(self.watch(entry, *peer), *peer)).await;
+            }
+        }
+    }
+
+    /// Takes the stream of a parked connection.
+    fn watch(&self, entry: &Arc<ConnEntry>, peer: Client) -> Watched {
+        let stream = entry.take_parked();
+        let mut watched = Watched::new(stream, Arc::clone(entry), head_room(&self.limits));
+        watched.scheme = peer.scheme();
+        watched
     }
 
     /// The service of the requests of a connection.

@@ -229,7 +229,8 @@ impl Socket {
         }
     }
 
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Is ready when there is something to read, if it is only the end.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.socket {
             ClientSocket::Tcp(stream) => stream.poll_read_ready(cx),
             ClientSocket::Unix(stream) => stream.poll_read_ready(cx),
@@ -270,15 +271,6 @@ impl Socket {
     /// Has this read before what the socket holds.
     pub(crate) fn put_back(&mut self, bytes: BytesMut) {
         self.ahead = bytes;
-    }
-
-    /// Waits until there is something to read, if it is only the end.
-    pub(crate) async fn has_more(&self) -> io::Result<()> {
-        match &self.socket {
-            ClientSocket::Tcp(stream) => stream.readable().await,
-            ClientSocket::Unix(stream) => stream.readable().await,
-            ClientSocket::Taken => Err(io::ErrorKind::NotConnected.into()),
-        }
     }
 
     /// Appends what there is to the bytes, within their capacity; 0: the end.

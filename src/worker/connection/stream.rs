@@ -82,9 +82,9 @@ impl Stream {
         self.socket_mut().poll_departure(cx)
     }
 
-    /// Waits until there is something to read, if it is only the end.
-    pub(crate) async fn has_more(&self) -> io::Result<()> {
-        self.socket().has_more().await
+    /// Is ready when there is something to read, if it is only the end.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket().poll_read_ready(cx)
     }
 
     /// Has this read before all else. Nothing was put back that is not read yet.

@@ -22,7 +22,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::{Flaw, Framing};
@@ -129,11 +128,8 @@ impl Watched {
         self.is_multiplexed = self.entry.conn.is_multiplexed();
     }
 
-    /// Frames of HTTP/2 begin with these bytes. To hyper it looks as if the client had left: they are
-    /// read anew.
-    pub(crate) fn begin_frames(&mut self, bytes: BytesMut) {
-        self.stream.put_back(bytes);
-        self.entry.conn.note(Machine::multiplexed);
+    /// Leaves the stream with the entry when this is dropped. To hyper it looks as if the client had left.
+    pub(crate) fn park(&mut self) {
         self.end = End::Parked;
     }
 

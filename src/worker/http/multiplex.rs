@@ -84,6 +84,13 @@ impl Watched {
         }
     }
 
+    /// Frames of HTTP/2 begin with these bytes, which are read anew.
+    fn begin_frames(&mut self, bytes: BytesMut) {
+        self.stream.put_back(bytes);
+        self.entry.conn.note(Machine::multiplexed);
+        self.park();
+    }
+
     /// Reads frames of HTTP/2, as long as not too many of them are of no request.
     pub(crate) fn read_frames(
         &mut self,

@@ -7,6 +7,7 @@
 //! kernel whole. What is there still when the stream ends was not answered, whatever its head said; and
 //! what a worker had in hand that is killed is on its board.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,31 +121,45 @@ impl ConnEntry {
         if !self.conn.is_multiplexed() {
             self.server.conns.note_parked(&self.conn);
         }
-        *self.parked.lock().unwrap_or_else(PoisonError::into_inner) = stream;
+        self.place(stream);
     }
 
-    /// The stream of a parked connection, when it is needed again: something came in, or it is time
-    /// to end it. `None` when it has ended already, or this client's connection was handed over.
-    pub(crate) async fn woken(&self, client: Client) -> Option<Stream> {
-        let stream =
-            std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
-        if stream.is_taken() {
-            return None;
+    /// Leaves the stream here, until it is taken.
+    pub(crate) fn place(&self, stream: Stream) {
+        *self.parked() = stream;
+    }
+
+    fn parked(&self) -> MutexGuard<'_, Stream> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the stream of a parked connection.
+    pub(crate) fn take_parked(&self) -> Stream {
+        std::mem::take(&mut *self.parked())
+    }
+
+    /// Waits until the stream of a parked connection is needed again, where it lies: something came in, or it
+    /// is time to end it. Returns false if it has ended already, or this client's connection was handed over.
+    pub(crate) async fn is_woken(&self, client: &Client) -> bool {
+        if self.parked().is_taken() {
+            return false;
         }
         if self.conn.is_multiplexed() {
-            return Some(stream);
+            return true;
         }
         loop {
-            if self.server.hand_over(self, &stream, client) {
-                return None;
+            if self.server.hand_over(self, &self.parked(), client) {
+                drop(self.take_parked());
+                return false;
             }
             tokio::select! {
                 // An error is hyper's to find.
-                _ = stream.has_more() => break,
+                _ = poll_fn(|cx| self.parked().poll_read_ready(cx)) => break,
                 // The reason to park may come once more.
                 () = self.conn.woken.notified() => {
                     if self.server.is_cutting() {
-                        return None;
+                        drop(self.take_parked());
+                        return false;
                     }
                     if !self.conn.is_closed_for(CloseReason::Park) {
                         break;
@@ -153,7 +168,7 @@ impl ConnEntry {
             }
         }
         self.conn.with(Machine::unparked);
-        Some(stream)
+        true
     }
 
     /// The stream has ended.

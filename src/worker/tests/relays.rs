@@ -1,12 +1,16 @@
 //! Connections that go through a relay: what their notes say, and what is believed of one.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::connection::conns::Wait;
+use super::super::request::record::ConnEntry;
 use super::client::{Talk, body, field};
 use super::{LONG, Net, run_within};
 use crate::ids::Slot;
+use crate::request::client::{Client, Scheme};
+use crate::request::local::Origin;
 use crate::sys::acceptor::{Accepted, Acceptor};
 use crate::sys::clock;
 use crate::sys::relay::{Giver, Taken};
@@ -157,5 +161,17 @@ fn socket_without_a_fitting_note_is_closed() {
         let mut talk = give(&net, &giver, &note().encode()).await;
         talk.say(WHO).await;
         assert_eq!(body(&talk.answer().await), "127.0.25.4 http 127.0.25.4 i");
+    });
+}
+
+/// The stream lies with the entry, and what is spoken on it has gone: there may be many thousands.
+#[test]
+fn parked_connection_takes_no_memory_for_requests() {
+    run_within(LONG, [25, 6], "", |net| async move {
+        let entry = Arc::new(ConnEntry::new(&net.server, None, None, Origin::default()));
+        let client = Client::direct(None, Scheme::Http);
+        let parked = net.server.serve_on(&entry, &client);
+        let sizes = [size_of_val(&parked), size_of_val(&*entry), size_of_val(&*entry.conn)];
+        assert!(sizes.iter().sum::<usize>() <= 896, "{sizes:?}");
     });
 }
