@@ -200,6 +200,12 @@ impl Logger {
     /// The last it does, when everything else is written; answers the exit code.
     fn leave(&mut self) -> i32 {
         self.end_lines(Begun::All);
+        let lines = self.printing.give_up();
+        self.count_unprinted(lines);
+        if lines > 0 {
+            self.outlets.add_news(&News::Unwritten { lines });
+            self.outlets.write(now());
+        }
         self.outlets.finish(now());
         self.bequeath(false);
         0
@@ -296,8 +302,13 @@ impl Logger {
 
     fn write_printed(&mut self) {
         let lost = self.printing.write();
-        if lost > 0 {
-            self.metrics.iter().for_each(|metrics| metrics.count_dropped(LogKind::Error, lost));
+        self.count_unprinted(lost);
+    }
+
+    /// Counts lines that children have printed and that are lost.
+    fn count_unprinted(&self, lines: u64) {
+        if lines > 0 {
+            self.metrics.iter().for_each(|metrics| metrics.count_dropped(LogKind::Error, lines));
         }
     }
 

@@ -121,6 +121,11 @@ impl Printing {
         self.printers.iter_mut().map(Printer::write).sum()
     }
 
+    /// Drops the lines that are read and not written yet. Returns their number.
+    pub(super) fn give_up(&mut self) -> u64 {
+        self.printers.iter_mut().map(Printer::give_up).sum()
+    }
+
     /// Returns true if a line has begun.
     pub(super) fn is_mid_line(&self) -> bool {
         self.pipes.iter().any(|pipe| pipe.lines.is_mid_line())

@@ -33,7 +33,8 @@ log_events! {
         Directives = "log_directives_ignored" { reason: String },
         /// The logger may be down.
         Mute = "logger_down" { cause as reason: String },
-        /// The server has stopped, and these lines are still in the rings.
+        /// The server has stopped, and these lines were not written: those of its processes, or what
+        /// children have printed.
         Unwritten = "log_lines_unwritten" { lines: u64 },
         /// A log could not be opened again, and is written to where it is.
         NotReopened = "log_reopen_failed" { target: String, cause as reason: String },

@@ -43,21 +43,26 @@ impl Printer {
     /// now or later: they are dropped.
     pub(crate) fn write(&mut self) -> u64 {
         let mut done = 0;
-        let mut lost = 0;
         while done < self.batch.len() && poll::is_writable(&self.output) {
             // A pipe that poll(2) finds writable takes so much.
             let end = self.batch.len().min(done + PIPE_BATCH_MAX);
             let whole = memchr::memrchr(b'\n', &self.batch[done..end]).map(|at| done + at + 1);
             let end = whole.unwrap_or(end);
             if self.output.write(&self.batch[done..end]).is_err() {
-                lost = memchr::memchr_iter(b'\n', &self.batch[done..]).count() as u64;
-                done = self.batch.len();
-            } else {
-                done = end;
+                self.batch.drain(..done);
+                return self.give_up();
             }
+            done = end;
         }
         self.batch.drain(..done);
-        lost
+        0
+    }
+
+    /// Drops the lines that are not written yet. Returns their number.
+    pub(crate) fn give_up(&mut self) -> u64 {
+        let lines = memchr::memchr_iter(b'\n', &self.batch).count() as u64;
+        self.batch.clear();
+        lines
     }
 }
 
@@ -106,5 +111,17 @@ mod tests {
         printer.add(b"one");
         printer.add(b"two");
         assert_eq!((printer.write(), printer.is_waiting()), (2, false));
+    }
+
+    #[test]
+    fn lines_that_are_given_up_are_counted_once() {
+        let (_reader, writer) = io::pipe().expect("a pipe");
+        let mut printer = Printer::new(writer.as_fd()).expect("descriptors can be copied");
+        let line = [b'x'; 1023];
+        (0..1000).for_each(|_| printer.add(&line));
+        assert_eq!(printer.write(), 0);
+        let lines = printer.give_up();
+        assert!((900..1000).contains(&lines), "the pipe has taken some: {lines}");
+        assert_eq!((printer.give_up(), printer.is_waiting()), (0, false));
     }
 }
