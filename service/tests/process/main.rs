@@ -13,17 +13,14 @@ mod boot;
 mod boundary;
 mod boundary_hostile;
 mod boundary_logs;
-mod client;
 mod control;
 mod control_figures;
 mod cors;
 mod databases;
 mod deaths;
-mod disk;
 mod drains;
 mod effects;
 mod evenness;
-mod events;
 mod examples;
 mod faults;
 mod figures;
@@ -33,30 +30,23 @@ mod fuzz;
 mod grpc;
 mod h2spec;
 mod haproxy;
-mod harness;
 mod health;
 mod http2;
 mod in_flight;
 mod leavers;
 mod limits;
-mod link;
 mod listen;
 mod listeners;
 mod live;
-mod load;
 mod log_figures;
 mod logs;
-mod machine;
 mod matrix;
 mod metrics;
 mod metrics_figures;
 mod namespaces;
 mod nginx;
-mod numbered;
 mod pairs;
 mod pidfile;
-mod proc;
-mod program;
 mod programs;
 mod prometheus;
 mod proxies;
@@ -64,26 +54,18 @@ mod receipts;
 mod recycling;
 mod relays;
 mod releases;
-#[path = "../../../tests/support/request.rs"]
-mod request;
 mod resolver;
 mod rows;
-mod seen;
-#[expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
-#[expect(dead_code, reason = "TLS is a matter of the application's own tests")]
-#[path = "../app/servers.rs"]
-mod servers;
 mod service;
 mod signals;
-mod sockets;
 mod status_page;
 mod storms;
+mod support;
 mod system_calls;
 mod systemd;
 mod table;
 mod targets;
 mod telemetry;
-mod tls;
 mod tls_figures;
 mod tls_serving;
 mod tunnel;
@@ -92,3 +74,8 @@ mod upgrade;
 mod waits;
 mod why;
 mod writable;
+
+use support::{
+    client, disk, events, harness, link, load, machine, numbered, proc, program, request, seen,
+    servers, sockets, tls,
+};
