@@ -377,6 +377,7 @@ fn what_is_deployed_is_this_version() {
         ("deploy/kubernetes/kustomization.yaml", format!("newTag: {version}\n")),
         ("deploy/stack.yml", format!("/ferricorn:{version} docker stack deploy")),
         (".env.example", format!("/ferricorn:{version}\n")),
+        ("CHANGELOG.md", format!("\n## [{version}] - 20")),
     ];
     let broken = said.into_iter().filter(|(name, text)| !read(name).contains(text));
     hold(
