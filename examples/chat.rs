@@ -41,7 +41,8 @@ impl App for Chat {
         socket.set_multicast_loop_v4(true)?;
         let bus = Arc::new(UdpSocket::from_std(socket.into())?);
         let (lines, _) = broadcast::channel(100);
-        let (receiving, here) = (bus.clone(), lines.clone());
+        let receiving = bus.clone();
+        let here = lines.clone();
         tokio::spawn(async move {
             let mut line = [0; LINE_MAX];
             while let Ok(length) = receiving.recv(&mut line).await {

@@ -53,7 +53,8 @@ async fn count(request: Request<Number>) -> Result<Response<Numbers>, Status> {
 }
 
 async fn sum(request: Request<Streaming<Number>>) -> Result<Response<Number>, Status> {
-    let (mut numbers, mut value) = (request.into_inner(), 0_u64);
+    let mut numbers = request.into_inner();
+    let mut value = 0_u64;
     while let Some(number) = numbers.message().await? {
         value = value.wrapping_add(number.value);
     }

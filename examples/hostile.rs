@@ -129,7 +129,8 @@ fn each_sequenced(attack: fn(&OwnedFd)) -> String {
 /// end may wait for the calls of others.
 fn fill(queue: &OwnedFd) {
     let note = |address: u8| [&[1, 0, 0, address][..], &[0; 26]].concat();
-    let (pair, file) = (UnixStream::pair(), File::open("/dev/null"));
+    let pair = UnixStream::pair();
+    let file = File::open("/dev/null");
     let (Ok((one, other)), Ok(file)) = (pair, file) else { return };
     let listener = TcpListener::bind("127.0.0.1:0");
     let (Ok(listener), Ok(lingering)) = (listener, TcpListener::bind("127.0.0.1:0")) else {

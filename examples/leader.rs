@@ -22,9 +22,13 @@ impl App for Reports {
     async fn router(&self, worker: &WorkerContext) -> Result<Router, BoxError> {
         // The fencing number of this worker while it leads, or 0.
         let leads = Arc::new(AtomicU64::new(0));
-        let (runs, fence, draining) = (self.runs.clone(), leads.clone(), worker.draining());
+        let runs = self.runs.clone();
+        let fence = leads.clone();
+        let draining = worker.draining();
         worker.spawn_leader("report", move |number| {
-            let (runs, fence, draining) = (runs.clone(), fence.clone(), draining.clone());
+            let runs = runs.clone();
+            let fence = fence.clone();
+            let draining = draining.clone();
             async move {
                 fence.store(number, Ordering::Relaxed);
                 while !draining.is_draining() {
@@ -36,7 +40,8 @@ impl App for Reports {
                 }
             }
         })?;
-        let (slot, runs) = (worker.slot(), self.runs.clone());
+        let slot = worker.slot();
+        let runs = self.runs.clone();
         let line = move || async move {
             let fence = leads.load(Ordering::Relaxed);
             format!("worker {slot} fence {fence} runs {}\n", runs.get())

@@ -130,7 +130,8 @@ fn typed(content_type: &str, body: Body) -> Response<Body> {
 
 async fn socket(numbers: Numbers, upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(async move |mut socket| {
-        let (mut pause, _alive) = (pause(&numbers), Alive::begin());
+        let mut pause = pause(&numbers);
+        let _alive = Alive::begin();
         let mut number = 0;
         loop {
             let message = tokio::select! {

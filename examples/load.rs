@@ -201,7 +201,9 @@ fn is_open(connection: &BufReader<TcpStream>) -> bool {
 /// Asks once. Says whether the connection can be used again.
 fn ask(connection: &mut BufReader<TcpStream>, request: &str) -> io::Result<bool> {
     connection.get_mut().write_all(request.as_bytes())?;
-    let (mut head, mut length, mut stays) = (String::new(), None, true);
+    let mut head = String::new();
+    let mut length = None;
+    let mut stays = true;
     loop {
         let mut line = String::new();
         if connection.read_line(&mut line)? == 0 {

@@ -32,7 +32,8 @@ impl HttpClient for Plain {
         &self,
         request: axum::http::Request<Bytes>,
     ) -> Result<axum::http::Response<Bytes>, HttpError> {
-        let (path, body) = (request.uri().path(), request.body());
+        let path = request.uri().path();
+        let body = request.body();
         let head = format!("POST {path} HTTP/1.0\r\ncontent-length: {}\r\n\r\n", body.len());
         let mut stream = TcpStream::connect(&self.0)?;
         stream.write_all(&[head.as_bytes(), body].concat())?;

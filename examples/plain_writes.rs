@@ -40,7 +40,8 @@ macro_rules! router {
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let usage = "usage: plain_writes ADDRESS DATABASE_URL";
-    let (address, url) = (arguments.next().ok_or(usage)?, arguments.next().ok_or(usage)?);
+    let address = arguments.next().ok_or(usage)?;
+    let url = arguments.next().ok_or(usage)?;
     let router = if url.starts_with("postgres") {
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).connect(&url).await?;
         router!(pool, "INSERT INTO plain_records (data) VALUES ($1)")

@@ -142,7 +142,8 @@ const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 const MEBIBYTE: usize = 1 << 20;
 
 fn routes(worker: &WorkerContext) -> axum::Router {
-    let (slot, pid) = (worker.slot(), std::process::id());
+    let slot = worker.slot();
+    let pid = std::process::id();
     let fields = (HeaderValue::from(slot.number()), HeaderValue::from(pid));
     axum::Router::new()
         .route("/", get("ok\n"))

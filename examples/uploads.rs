@@ -59,7 +59,8 @@ async fn upload(
 }
 
 async fn write(body: Body, path: &Path) -> Result<usize, BoxError> {
-    let (mut file, mut bytes) = (std::fs::File::create_new(path)?, 0);
+    let mut file = std::fs::File::create_new(path)?;
+    let mut bytes = 0;
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece?;

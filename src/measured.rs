@@ -72,7 +72,8 @@ impl Board {
     /// Leaves a request in the entry of this connection.
     pub fn hold(&self, connection: usize, target: &Uri) {
         if let Some(entry) = self.worker.entry(connection) {
-            let (remote, method) = (Some(self.remote), Method::GET);
+            let remote = Some(self.remote);
+            let method = Method::GET;
             entry.fill(remote, self.started, &method, target, Version::HTTP_11);
         }
     }
@@ -164,7 +165,8 @@ impl Decisions {
                 vec![Event::Forked { child, pid: Pid(98) }]
             }
             Action::Fork { child, task: Task::Prepare | Task::Check, .. } => {
-                let (pid, status) = (Pid(99), ExitStatus::Code(0));
+                let pid = Pid(99);
+                let status = ExitStatus::Code(0);
                 vec![Event::Forked { child, pid }, Event::Exited { pid, status }]
             }
             Action::OpenSlots { count } => vec![Event::SlotsOpen { count }],

@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn bucket_gives_its_burst_and_then_one_an_interval() {
-        let (bucket, cell) = (bucket(3, SECOND_US), AtomicU64::new(0));
+        let bucket = bucket(3, SECOND_US);
+        let cell = AtomicU64::new(0);
         let begin = 50 * SECOND_US;
         for _ in 0..3 {
             assert_eq!(bucket.take(&cell, begin), Ok(()));
@@ -179,7 +180,8 @@ mod tests {
 
     #[test]
     fn token_given_back_to_a_full_bucket_is_none() {
-        let (bucket, cell) = (bucket(1, SECOND_US), AtomicU64::new(0));
+        let bucket = bucket(1, SECOND_US);
+        let cell = AtomicU64::new(0);
         let now = 50 * SECOND_US;
         bucket.give_back(&cell, now);
         assert_eq!(bucket.take(&cell, now), Ok(()));
@@ -214,7 +216,8 @@ mod tests {
             steps in proptest::collection::vec((0_u64..3000, any::<bool>()), 1..200),
         ) {
             let interval = 1000;
-            let (bucket, cell) = (bucket(burst, interval), AtomicU64::new(0));
+            let bucket = bucket(burst, interval);
+            let cell = AtomicU64::new(0);
             let mut now = 1 << 40;
             let mut given = Vec::new();
             for (pause, hurry) in steps {
@@ -247,7 +250,8 @@ mod tests {
     #[test]
     fn every_interleaving_gives_no_token_twice() {
         loom::model(|| {
-            let (bucket, now) = (bucket(2, SECOND_US), 50 * SECOND_US);
+            let bucket = bucket(2, SECOND_US);
+            let now = 50 * SECOND_US;
             let cell = Arc::new(loom::sync::atomic::AtomicU64::new(0));
             bucket.take(&*cell, now).unwrap();
             let take = |cell: &Arc<loom::sync::atomic::AtomicU64>| {

@@ -82,7 +82,8 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
         Start::TakeOver(mut lasting, former) => {
             install_logs(&config, &mut lasting.rings, &app)?;
             journal::keep(former.journal);
-            let (program, version) = (A::NAME.to_owned(), A::VERSION.to_owned());
+            let program = A::NAME.to_owned();
+            let version = A::VERSION.to_owned();
             logging::emit(&MasterEvent::Upgraded { program, version });
             log_configuration(&config);
             let invocation = match former.path {
@@ -104,7 +105,7 @@ pub fn run<A: App>(config: Config, app: A) -> Result<(), Error> {
             // First, so that nothing stands before it in the log of a start that fails.
             introduce(Program::of::<A>());
             log_configuration(&config);
-            let opened = Lasting::open(&config, (&activated, passed), ready, &mut rings);
+            let opened = Lasting::open(&config, &activated, passed, ready, &mut rings);
             // Until there is a logger, nothing reads them.
             let mut lasting = opened.inspect_err(|_| logging::spill(&rings))?;
             greet(&config, &lasting.listeners);
@@ -173,7 +174,8 @@ fn system(action: &'static str) -> impl Fn(std::io::Error) -> Error {
 
 /// Logs which program starts, before anything can fail.
 fn introduce(program: Program) {
-    let (name, version) = (program.name.to_owned(), program.version.to_owned());
+    let name = program.name.to_owned();
+    let version = program.version.to_owned();
     logging::emit(&MasterEvent::Starting { program: name, version });
 }
 
@@ -200,7 +202,8 @@ fn greet(config: &Config, listeners: &Listeners) {
     for address in listeners.labels() {
         logging::emit(&MasterEvent::Listening { address, pid: Pid(process::pid()) });
     }
-    let (workers, threads) = (config.workers, config.threads);
+    let workers = config.workers;
+    let threads = config.threads;
     logging::emit(&MasterEvent::Size { workers, threads });
     for warning in config.warnings() {
         logging::emit(&MasterEvent::Doubtful { text: warning.to_string() });

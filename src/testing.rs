@@ -57,7 +57,8 @@ impl Server {
     /// Those of the application, of the settings, and of listening.
     pub async fn start<A: App>(app: A, settings: &str) -> Result<Self, BoxError> {
         let server = InProcess::start(app, config::<A>(settings)?).await?;
-        let (address, named) = (server.address(), server.named().to_vec());
+        let address = server.address();
+        let named = server.named().to_vec();
         let worker = server.context().clone();
         Ok(Self { address, named, worker, stop: Box::new(move || Box::pin(server.stop())) })
     }
@@ -166,7 +167,8 @@ mod tests {
         crate::worker::runtime(1, |_| ()).unwrap().block_on(async {
             let bind = "bind = ['127.0.0.1:0', 'office=127.0.0.1:0']";
             let server = Server::start(Shop, bind).await.unwrap();
-            let (shop, office) = (server.address(), server.address_of("office").unwrap());
+            let shop = server.address();
+            let office = server.address_of("office").unwrap();
             assert_eq!(server.address_of("ofice"), None);
             let asked = tokio::task::spawn_blocking(move || (ask(shop), ask(office)));
             let (shop, office) = asked.await.unwrap();

@@ -333,7 +333,8 @@ mod tests {
     fn idle_note_survives_its_message() {
         for source in ["192.0.2.1:80", "[2001:db8::1]:65535", ""] {
             for is_https in [false, true] {
-                let (since, source) = (Instant::from_millis(u64::MAX - 1), source.parse().ok());
+                let since = Instant::from_millis(u64::MAX - 1);
+                let source = source.parse().ok();
                 let note = IdleNote { address: 770, since, source, is_https };
                 let message = note.encode();
                 assert_eq!(IdleNote::decode(&message), Ok(note));

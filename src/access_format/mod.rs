@@ -357,7 +357,8 @@ impl<'a, E: Fn(&str) -> Option<String>> Compiler<'a, E> {
             let Some(end) = body.find(')') else {
                 return Err(self.error(Kind::Unterminated));
             };
-            let (atom, after) = (&body[..end], &body[end + 1..]);
+            let atom = &body[..end];
+            let after = &body[end + 1..];
             if !after.starts_with('s') {
                 let found = after.chars().take(1).collect();
                 return Err(self.error(Kind::Conversion { atom: atom.to_owned(), found }));

@@ -176,7 +176,8 @@ fn read(
 /// takes: what follows it may as well be a command.
 fn joined(app: &'static [Setting], arguments: Vec<OsString>) -> Vec<OsString> {
     let takes = |option: &OsString, word: &OsString| {
-        let (option, word) = (option.to_str()?.strip_prefix("--")?, word.to_str()?);
+        let option = option.to_str()?.strip_prefix("--")?;
+        let word = word.to_str()?;
         let mut switches = Setting::all(app).filter(|setting| setting.kind == Kind::Boolean);
         let switch = switches.find(|setting| setting.long_flag() == option)?;
         switch.read_text(word).is_ok().then(|| OsString::from(format!("--{option}={word}")))
@@ -235,9 +236,9 @@ fn found<'a>(
     let arguments: Vec<String> = arguments.cloned().collect();
     let expected = own.commands[index].arguments;
     if arguments.len() != expected.len() {
-        let (words, expected) = (words.join(" "), expected.join(" "));
-        let (name, count) = (own.program.name, arguments.len());
-        return Err(format!("{name}: {words}: expected {expected}, found {count} arguments\n"));
+        let place = format!("{}: {}", own.program.name, words.join(" "));
+        let expected = expected.join(" ");
+        return Err(format!("{place}: expected {expected}, found {} arguments\n", arguments.len()));
     }
     Ok((Some(Task::Own { index, arguments }), matches))
 }

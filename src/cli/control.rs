@@ -290,7 +290,8 @@ fn show(line: &Value, json: bool) {
         _ if json => line.to_string(),
         Some(skipped) => format!("{skipped} events are left out"),
         None => {
-            let (time, level) = (word(line, "time"), word(line, "level").to_uppercase());
+            let time = word(line, "time");
+            let level = word(line, "level").to_uppercase();
             plain(&format!("{time} {level} {}: {}", word(line, "event"), word(line, "message")))
         }
     };

@@ -23,6 +23,7 @@ pub(super) fn command(name: &str) -> Command {
 pub(super) fn flag(matches: &ArgMatches, variable: Option<&'static str>) -> Option<Flag> {
     // Other commands have no such argument.
     let words = matches.try_get_many::<String>(COMMAND).ok().flatten()?;
-    let (key, name) = ("program.command", RUN.to_owned());
+    let key = "program.command";
+    let name = RUN.to_owned();
     Some(Flag { key, name, variable, texts: words.cloned().collect() })
 }

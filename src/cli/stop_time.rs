@@ -78,7 +78,8 @@ fn allowed(path: &Path, text: &str) -> Option<Allowed> {
             Some(Allowed { by, time: time(value)? })
         }
         "yml" | "yaml" => {
-            let (by, service) = ("stop_grace_period", service(text)?);
+            let by = "stop_grace_period";
+            let service = service(text)?;
             let mut lines = service.iter().map(|line| line.trim());
             let value = lines.find_map(|line| line.strip_prefix("stop_grace_period:"));
             Some(Allowed { by, time: value.map_or(Some(Duration::from_secs(10)), time)? })

@@ -226,7 +226,8 @@ impl Config {
         app: &'static [Setting],
         listeners: &'static [&'static str],
     ) -> Result<Self, Error> {
-        let (app, listeners) = (Some(app), Some(listeners));
+        let app = Some(app);
+        let listeners = Some(listeners);
         let sources = Sources { app, listeners, ..self.sources.clone() };
         let mut fresh = Self::load(sources)?;
         fresh.carry(&self);

@@ -230,7 +230,8 @@ impl Resolved {
             return Err(format!("{key}: no setting with this key has a valid default"));
         };
         T::from_value(&entry.value).ok_or_else(|| {
-            let (expected, found) = (type_name::<T>(), entry.value.shown(entry.setting.secrecy));
+            let expected = type_name::<T>();
+            let found = entry.value.shown(entry.setting.secrecy);
             self.placed(key, format!("expected a value for {expected}, found {found}"))
         })
     }
@@ -268,7 +269,8 @@ mod tests {
         let ready = |text: &str, flag: &str| {
             let mut sources = Sources::none();
             sources.file = FileSource::Text(text.to_owned());
-            let (key, texts) = ("program.command", vec!["node".to_owned()]);
+            let key = "program.command";
+            let texts = vec!["node".to_owned()];
             sources.flags.push(Flag { key, name: flag.to_owned(), variable: None, texts });
             Config::load(sources).unwrap().program.ready
         };

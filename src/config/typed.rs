@@ -39,7 +39,8 @@ pub(super) fn config(
     answers: &Answers,
     problems: Problems,
 ) -> (Config, Problems) {
-    let (bound, known) = (Vec::new(), Vec::new());
+    let bound = Vec::new();
+    let known = Vec::new();
     let mut reader = FieldReader { settings, sources, answers, problems, bound, known };
     let mut config = Config::read(&mut reader, "");
     refuse_nonsense(&config, &mut reader.problems);

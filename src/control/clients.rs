@@ -246,7 +246,9 @@ impl Control {
             }
             let id = CommandId(self.next);
             self.next = self.next.saturating_add(1);
-            let (input, output, feed) = (Vec::new(), Vec::new(), Feed::Asking);
+            let input = Vec::new();
+            let output = Vec::new();
+            let feed = Feed::Asking;
             self.clients.push(Client { id, stream, input, output, feed, since: now });
         }
     }

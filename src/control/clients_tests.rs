@@ -110,7 +110,8 @@ fn clients_beyond_the_limit_take_the_place_of_silent_ones() {
     let (mut control, connect) = control();
     let clients: Vec<UnixStream> = (0..CLIENTS_MAX).map(|_| connect()).collect();
     (0..CLIENTS_MAX).for_each(|_| control.accept(at(0)));
-    let (silent, last) = (connect(), connect());
+    let silent = connect();
+    let last = connect();
     control.accept(at(1));
     assert_eq!(control.clients.len(), CLIENTS_MAX);
     let ids: Vec<u64> = control.clients.iter().map(|client| client.id.0).collect();

@@ -180,7 +180,8 @@ impl WorkerContext {
         F: FnMut(u64) -> T + Send + 'static,
         T: Future<Output = ()> + Send + 'static,
     {
-        let (lease, draining) = (self.lease(name)?, self.draining());
+        let lease = self.lease(name)?;
+        let draining = self.draining();
         Ok(self.spawn(async move {
             while !draining.is_draining() {
                 let lead = tokio::select! {

@@ -55,7 +55,9 @@ impl Listeners {
 
 impl Address {
     pub(super) fn new(bind: Option<String>, bound: Bound, sockets: Sockets) -> Self {
-        let (sink, noted, said_at) = (None, Noted::default(), [None; 3]);
+        let sink = None;
+        let noted = Noted::default();
+        let said_at = [None; 3];
         Self { bind, bound, sockets, sink, noted, said_at }
     }
 
@@ -84,7 +86,8 @@ impl Address {
                 Ok(sink) => self.sink = Some(sink),
                 // What comes in while the last worker leaves is lost then; nothing else.
                 Err(error) => {
-                    let (address, reason) = (local.to_string(), error.to_string());
+                    let address = local.to_string();
+                    let reason = error.to_string();
                     logging::emit(&ListenerEvent::RefuseFailed { address, reason });
                 }
             }

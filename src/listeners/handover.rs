@@ -61,7 +61,7 @@ impl Listeners {
             |(bind, bound, handed)| Ok::<_, io::Error>(Address::new(bind, bound, sockets(handed)?));
         let addresses = addresses.into_iter().map(|handed| handed.map(address).transpose());
         let bells = bells.into_iter().map(|number| exec::inherited(number).map(Bell::from));
-        let relays = relays.into_iter().map(Relay::take_over);
+        let relays = relays.into_iter().map(|(giver, taker)| Relay::take_over(giver, taker));
         Ok(Self {
             addresses: addresses.collect::<io::Result<_>>()?,
             slots,

@@ -150,7 +150,8 @@ impl Address {
             Harm::Closed => "shut it down",
             Harm::Altered => "set options of it",
         };
-        let (address, harm) = (self.to_string(), harm.to_owned());
+        let address = self.to_string();
+        let harm = harm.to_owned();
         logging::emit(&match mended {
             Ok(_) => ListenerEvent::Mended { address, harm },
             Err(error) => ListenerEvent::MendFailed { address, harm, reason: error.to_string() },

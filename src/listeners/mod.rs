@@ -107,11 +107,11 @@ impl Listeners {
     /// (`activated`), which then counts instead, as in gunicorn.
     ///
     /// # Errors
-    /// [`Error::Bind`], naming the address, the reason and a remedy; [`Error::Config`] for a descriptor
-    /// that was not passed; [`Error::System`].
+    /// [`Error::Bind`]; [`Error::Config`] for a descriptor that was not passed; [`Error::System`].
     pub(crate) fn open(
         config: &Config,
-        (activated, passed): (&[(i32, String)], Passed),
+        activated: &[(i32, String)],
+        passed: Passed,
         slots: u16,
     ) -> Result<Self, Error> {
         let bells = (0..slots).map(|_| Bell::new()).collect::<io::Result<_>>();
@@ -130,8 +130,8 @@ impl Listeners {
             passed,
         };
         for (number, name) in activated {
-            let (descriptor, name) = (*number, format!("{name:?}"));
-            logging::emit(&ListenerEvent::Adopted { descriptor, name });
+            let name = format!("{name:?}");
+            logging::emit(&ListenerEvent::Adopted { descriptor: *number, name });
             listeners.addresses.push(Some(open::passed(*number, config, &mut listeners.passed)?));
         }
         listeners.open_missing(config)?;
@@ -306,10 +306,10 @@ impl Listeners {
         (opened, None)
     }
 
-    /// Opens the next slot, for every address or none: a socket that is not accepted from would be given
-    /// connections.
+    /// Opens the next slot, for every address or none: an unserved socket would be given connections.
     fn open_slot(&mut self, backlog: u32) -> io::Result<Vec<u16>> {
-        let (bell, relay) = (Bell::new()?, Relay::new()?);
+        let bell = Bell::new()?;
+        let relay = Relay::new()?;
         let next = usize::from(self.slots);
         let lacking = (0..).zip(&self.addresses).filter_map(|(at, address)| match address {
             Some(Address {

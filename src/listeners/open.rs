@@ -166,7 +166,8 @@ pub(super) fn overlaps(new: (SocketAddr, Families), own: (SocketAddr, Families))
             wide.is_unspecified() && (other.is_ipv6() || families == Families::Default)
         }
     };
-    let (ip, own_ip) = (new.0.ip(), own.0.ip());
+    let ip = new.0.ip();
+    let own_ip = own.0.ip();
     new.0.port() == own.0.port() && (ip == own_ip || covers(new, own_ip) || covers(own, ip))
 }
 

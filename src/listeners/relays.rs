@@ -69,7 +69,7 @@ impl Relay {
 
     /// # Errors
     /// When a descriptor is not open.
-    pub(super) fn take_over((giver, taker): (Option<i32>, i32)) -> io::Result<Self> {
+    pub(super) fn take_over(giver: Option<i32>, taker: i32) -> io::Result<Self> {
         let giver = giver.map(exec::inherited).transpose()?.map(Giver::from);
         Ok(Self { giver, taker: exec::inherited(taker)?.into(), is_ended: false })
     }

@@ -20,7 +20,7 @@ pub(crate) fn trace(tracer: &mut Tracer) -> serde_reflection::Result<()> {
 fn open(binds: &[&str]) -> Listeners {
     let config = format!("bind = {binds:?}");
     let config = Config::from_toml(&config, &[]).expect("the settings are right");
-    Listeners::open(&config, (&[], Passed::default()), 1).expect("the ports are free")
+    Listeners::open(&config, &[], Passed::default(), 1).expect("the ports are free")
 }
 
 fn bound(listeners: &mut Listeners, number: usize) -> &mut SocketAddr {
@@ -94,7 +94,8 @@ fn addresses_are_steered_each_for_itself() {
         socket::queue_length(listener).unwrap()
     };
     assert_eq!((waiting(1, 0), waiting(1, 1)), (0, 32), "the second is steered as it was");
-    let (old, new) = (waiting(0, 0), waiting(0, 1));
+    let old = waiting(0, 0);
+    let new = waiting(0, 1);
     assert!(old > 0 && old + new == 32, "the kernel chooses at the first: {old}, {new}");
     drop(clients);
 }
@@ -134,15 +135,14 @@ fn address_of_a_name_that_is_absent_is_left_out_beside_another() {
     };
     let named = |binds: &[Bind]| Config::from_names(&[("host", binds)]);
     let mut listeners =
-        Listeners::open(&named(&[elsewhere(9), here.clone()]), (&[], Passed::default()), 1)
-            .unwrap();
+        Listeners::open(&named(&[elsewhere(9), here.clone()]), &[], Passed::default(), 1).unwrap();
     assert_eq!(listeners.names().len(), 1);
     assert!(listeners.names()[0].starts_with("http://127.0.0.1:"));
     // A reload looks for it again, beside what is open.
     let again = named(&[elsewhere(9), here]);
     assert_eq!(listeners.open_missing(&again).unwrap(), [""; 0]);
     let refused = |config: &Config| {
-        Listeners::open(config, (&[], Passed::default()), 1).unwrap_err().to_string()
+        Listeners::open(config, &[], Passed::default(), 1).unwrap_err().to_string()
     };
     let none = refused(&named(&[elsewhere(9), elsewhere(10)]));
     assert!(none.contains("192.0.2.1:9") && none.contains("does not have that address"), "{none}");

@@ -324,7 +324,8 @@ impl Logger {
 
     /// Gathers a batch: from each ring in its own order, and another ring first each time.
     fn collect(&mut self) -> Found {
-        let (count, mut bytes) = (self.sources.len(), 0);
+        let count = self.sources.len();
+        let mut bytes = 0;
         let mut found = Found::Nothing;
         self.turn = (self.turn + 1) % count.max(1);
         for at in (self.turn..count).chain(0..self.turn) {

@@ -68,7 +68,8 @@ impl Printing {
             self.piece = vec![0; PIECE];
         }
         for (reader, stream) in readers.into_iter().zip([Stream::Output, Stream::Errors]) {
-            let (reader, lines) = (reader.into(), Lines::default());
+            let reader = reader.into();
+            let lines = Lines::default();
             self.pipes.push(Pipe { place, stream, reader, lines, is_ready: true, is_stale: false });
         }
         Ok(())

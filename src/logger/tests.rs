@@ -103,7 +103,8 @@ fn lines_of_every_ring_are_written_and_it_wakes_for_each() {
 #[test]
 fn what_was_said_before_a_reopening_goes_to_the_old_file() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+    let path = folder.path().join("log");
+    let moved = folder.path().join("log.1");
     let mut rings = Rings::new().expect("memory can be shared");
     let mut write = rings.ring(0).expect("a ring").into_writer();
     std::thread::scope(|scope| {
@@ -129,7 +130,9 @@ fn a_reader_that_stops_costs_counted_lines_and_no_error() {
     let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
     let mut rings = Rings::new().expect("memory can be shared");
     let mut write = rings.ring(0).expect("a ring").into_writer();
-    let (mut received, mut lost, mut errors) = (0, 0, 0);
+    let mut received = 0;
+    let mut lost = 0;
+    let mut errors = 0;
     std::thread::scope(|scope| {
         let (master, logger) = start(scope, &rings, log(&path));
         // The pipe ends with the logger.
@@ -165,7 +168,8 @@ fn a_reader_that_stops_costs_counted_lines_and_no_error() {
 #[test]
 fn a_logger_that_dies_leaves_its_count_of_lost_lines() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (error, full) = (folder.path().join("error"), PathBuf::from("/dev/full"));
+    let error = folder.path().join("error");
+    let full = PathBuf::from("/dev/full");
     let log = Log { access: LogTarget::File(full), ..log(&error) };
     let mut rings = Rings::new().expect("memory can be shared");
     let mut write = rings.ring(0).expect("a ring").into_writer();
@@ -189,7 +193,8 @@ fn a_logger_that_dies_leaves_its_count_of_lost_lines() {
 #[test]
 fn a_flood_keeps_the_logger_from_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (error, moved) = (folder.path().join("error"), folder.path().join("error.1"));
+    let error = folder.path().join("error");
+    let moved = folder.path().join("error.1");
     let (reader, writer) = io::pipe().expect("a pipe");
     let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
     let mut rings = Rings::new().expect("memory can be shared");
@@ -209,7 +214,8 @@ fn a_flood_keeps_the_logger_from_nothing() {
             }
         });
         scope.spawn(move || {
-            let (mut reader, mut text) = (reader, [0; 4096]);
+            let mut reader = reader;
+            let mut text = [0; 4096];
             while io::Read::read(&mut reader, &mut text).is_ok_and(|length| length > 0) {
                 // Slower than who writes.
                 std::thread::yield_now();

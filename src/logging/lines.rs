@@ -60,7 +60,8 @@ mod tests {
     use super::*;
 
     fn lines_of(pieces: &[Vec<u8>]) -> Vec<Vec<u8>> {
-        let (mut lines, mut found) = (Lines::default(), Vec::new());
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
         for piece in pieces {
             lines.take(piece, |line| found.push(line.to_vec()));
         }

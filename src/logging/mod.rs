@@ -240,7 +240,8 @@ pub(crate) fn wait_for_room(waiting: impl Fn() -> RoomWait + Send + Sync + 'stat
 /// see it, too: with its name, and with its fields in one.
 pub(crate) fn emit(event: &dyn LogEvent) {
     journal::note(event);
-    let (name, fields) = (event.name(), event.fields());
+    let name = event.name();
+    let fields = event.fields();
     let fields: &(dyn Error + 'static) = &fields;
     match event.severity() {
         Severity::Debug => tracing::debug!(target: TARGET, event = name, fields, "{event}"),

@@ -47,7 +47,8 @@ fn without_colors(record: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(ESCAPE, record).is_none() {
         return Cow::Borrowed(record);
     }
-    let (mut plain, mut rest) = (Vec::with_capacity(record.len()), record);
+    let mut plain = Vec::with_capacity(record.len());
+    let mut rest = record;
     while let Some(at) = memchr::memchr(ESCAPE, rest) {
         plain.extend_from_slice(&rest[..at]);
         let command = &rest[at + 1..];

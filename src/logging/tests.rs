@@ -71,7 +71,8 @@ fn begin(log: &Log) -> Rings {
 
 /// Writes what waits in the rings, as the logger does; the number of lines.
 fn write_out(rings: &mut [Consumer<sys::shared::Mapping>], outlets: &mut Outlets) -> usize {
-    let (mut line, mut count) = (Vec::new(), 0);
+    let mut line = Vec::new();
+    let mut count = 0;
     for ring in rings.iter_mut() {
         while let Next::Line(kind) = ring.next(&mut line) {
             outlets.add(kind, &line);
@@ -124,7 +125,9 @@ fn write_noted_access(id: &str, length: usize, note: impl Fn(Option<u64>)) {
 fn id_of(line: &str) -> &str {
     let whole = line.strip_prefix('@').and_then(|line| line.strip_suffix('.')).and_then(|line| {
         let mut words = line.split(' ');
-        let (id, agent, length) = (words.next()?, words.next()?, words.next()?);
+        let id = words.next()?;
+        let agent = words.next()?;
+        let length = words.next()?;
         let is_whole = words.next().is_none()
             && agent.bytes().all(|byte| byte == b'A')
             && length.parse() == Ok(agent.len());

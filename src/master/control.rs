@@ -66,7 +66,8 @@ pub(super) fn open(config: &Config) -> Control {
         "" => Control::default(),
         "auto" => Control::listen_abstract(rand::random()).unwrap_or_default(),
         path => Control::listen_file(Path::new(path)).unwrap_or_else(|error| {
-            let (path, reason) = (path.to_owned(), error.to_string());
+            let path = path.to_owned();
+            let reason = error.to_string();
             logging::emit(&MasterEvent::ControlFailed { path, reason });
             Control::default()
         }),

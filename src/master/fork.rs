@@ -91,7 +91,8 @@ impl<A: App> Master<A> {
         handle.ring = plan.place();
         handle.note_rings(&self.lasting.rings);
         self.lasting.handles.push(handle);
-        let (master, began) = (process::pid(), now());
+        let master = process::pid();
+        let began = now();
         let parting = Parting { channel: theirs, config, generation, master, began };
         let forked = fork::spawn(&alone, |child| {
             if !matches!(plan, Plan::Check) {
@@ -139,7 +140,7 @@ impl<A: App> Master<A> {
             Plan::Stats { ring } => {
                 let Some(kept) = adopt(ring, &parting) else { return fork::PANICKED };
                 let Parting { channel, config, master, .. } = parting;
-                self.serve_stats(child, (channel, master), (config, kept))
+                self.serve_stats(child, channel, master, config, kept)
             }
             Plan::Prepare { ring } => {
                 let Some(kept) = adopt(ring, &parting) else { return fork::PANICKED };
@@ -181,7 +182,8 @@ impl<A: App> Master<A> {
             return Err(fork::PANICKED);
         }
         if let Err(error) = enter_home(&parting.config) {
-            let (generation, reason) = (parting.generation, error.to_string());
+            let generation = parting.generation;
+            let reason = error.to_string();
             logging::emit(&MasterEvent::FolderFailed { generation, reason });
         }
         Ok(())

@@ -79,7 +79,8 @@ fn messages_belong_to_the_version() {
         Report::NeedsTime,
     ];
     let reports = reports.map(|report| format!("{report:?}: {:?}\n", report.encode()));
-    let (since, source) = (Instant::from_millis(7), "192.0.2.1:80".parse().ok());
+    let since = Instant::from_millis(7);
+    let source = "192.0.2.1:80".parse().ok();
     let note = IdleNote { address: 515, since, source, is_https: true };
     let note = format!("{note:?}: {:?}\n", note.encode());
     let text = [orders.concat(), log.concat(), reports.concat(), note].concat();

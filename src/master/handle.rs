@@ -129,9 +129,16 @@ impl ChildHandle {
     }
 
     pub(super) fn new(id: ChildId, pid: i32, channel: Upper, worker: Option<Worker>) -> Self {
-        let (ring, unsent, untold, seen) = (None, VecDeque::new(), None, None);
-        let (ended_at, is_unheard, heard) = (None, false, (Instant::default(), 0));
-        let (rings_sent, has_unsent_rings, retry_at) = (0, false, None);
+        let ring = None;
+        let unsent = VecDeque::new();
+        let untold = None;
+        let seen = None;
+        let ended_at = None;
+        let is_unheard = false;
+        let heard = (Instant::default(), 0);
+        let rings_sent = 0;
+        let has_unsent_rings = false;
+        let retry_at = None;
         let process = Child::new(pid);
         Self {
             id,

@@ -54,7 +54,8 @@ pub(super) fn account(handle: &ChildHandle, rings: &Rings, metrics: &Metrics) {
         return;
     }
     let now = clock::wall();
-    let (slot, pid) = (worker.slot, handle.pid());
+    let slot = worker.slot;
+    let pid = handle.pid();
     logging::emit(&MasterEvent::RequestsLost {
         slot,
         pid: Pid(pid),

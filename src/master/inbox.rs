@@ -83,7 +83,8 @@ impl<A: App> Master<A> {
     /// process group, reach the workers, too. The kernel sends them to every member before any of these
     /// can be waited for.
     pub(super) fn take_in(&mut self, readiness: &[(Source, Readiness)]) {
-        let (mut queued, mut is_answered) = (Vec::new(), false);
+        let mut queued = Vec::new();
+        let mut is_answered = false;
         for (source, ready) in readiness {
             match *source {
                 Source::Signals if ready.readable => self.take_signals(),

@@ -76,7 +76,8 @@ impl Lasting {
     /// When something cannot be opened.
     pub(crate) fn open(
         config: &Config,
-        sockets: (&[(i32, String)], Passed),
+        activated: &[(i32, String)],
+        passed: Passed,
         ready: Option<File>,
         rings: &mut Rings,
     ) -> Result<Self, Error> {
@@ -88,7 +89,7 @@ impl Lasting {
             .map_err(system("make keys for session tickets"))?;
         let counters = SlotBoard::new().map_err(system("share memory"))?;
         let mut metrics = Metrics::new().map_err(system("share memory"))?;
-        let listeners = Listeners::open(config, sockets, config.workers)?;
+        let listeners = Listeners::open(config, activated, passed, config.workers)?;
         metrics.open(config).map_err(Error::Bind)?;
         let pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
         Ok(Self {

@@ -117,9 +117,10 @@ impl<A: App> Master<A> {
         let master = process::pid();
         let pid = fork::spawn(&alone, |child| {
             title::show(&alone, A::NAME, &format!("load (generation {generation})"), &self.name);
-            self.answer(child, &draft, (writer, master))
+            self.answer(child, &draft, writer, master)
         })?;
-        let (process, answer) = (Child::new(pid), Vec::new());
+        let process = Child::new(pid);
+        let answer = Vec::new();
         Ok(Loading { generation, draft, process, reader, answer, deadline })
     }
 
@@ -128,7 +129,8 @@ impl<A: App> Master<A> {
         &mut self,
         child: InChild,
         draft: &Draft,
-        (mut writer, master): (PipeWriter, i32),
+        mut writer: PipeWriter,
+        master: i32,
     ) -> i32 {
         logging::have_no_ring();
         process::extend_name("load");

@@ -268,11 +268,13 @@ impl<A: App> Master<A> {
     pub(super) fn serve_stats(
         &mut self,
         child: InChild,
-        (channel, master): (Lower, i32),
-        (config, mut kept): (Arc<Config>, Vec<RawFd>),
+        channel: Lower,
+        master: i32,
+        config: Arc<Config>,
+        mut kept: Vec<RawFd>,
     ) -> i32 {
-        let (addresses, listener) =
-            (self.lasting.listeners.names(), self.lasting.metrics.take_listener());
+        let addresses = self.lasting.listeners.names();
+        let listener = self.lasting.metrics.take_listener();
         let certificates = self.lasting.tls.certificates(self.lasting.supervisor.generation());
         kept.push(self.lasting.metrics.memory().as_fd().as_raw_fd());
         kept.extend(listener.as_ref().map(AsRawFd::as_raw_fd));

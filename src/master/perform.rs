@@ -270,7 +270,8 @@ pub(super) fn reload_error(error: &Error) -> String {
             for problem in error.problems() {
                 logging::emit(&MasterEvent::ReloadProblem { reason: problem.clone() });
             }
-            let (first, more) = (&error.problems()[0], error.problems().len() - 1);
+            let first = &error.problems()[0];
+            let more = error.problems().len() - 1;
             format!("{first} (and {more} more in the error log)")
         }
         error => error.to_string(),

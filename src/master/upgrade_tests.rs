@@ -23,13 +23,14 @@ fn lasting() -> Lasting {
     let config = Config::from_toml(text, &[]).expect("the settings are right");
     let file = || exec::memory_file("ferricorn-test", b"").expect("there is memory");
     let mut rings = Rings::new().expect("there is memory");
-    let opened = Lasting::open(&config, (&[], Passed::default()), Some(file()), &mut rings);
+    let opened = Lasting::open(&config, &[], Passed::default(), Some(file()), &mut rings);
     let mut lasting = opened.expect("the ports are free");
     lasting.metrics.settle(&config);
     lasting.tls = Tls::sample(file().into(), file().into());
     lasting.pidfile = Some(PidFile::inherit("/run/ferricorn.pid".into(), file()));
     let _orders = lasting.supervisor.handle(Instant::from_millis(5), Event::Started);
-    let (slot, generation) = (Slot::new(1), Generation::FIRST);
+    let slot = Slot::new(1);
+    let generation = Generation::FIRST;
     let board = WorkerBoard::new(2).expect("there is memory").into();
     let (channel, _child) = channel::pair().expect("there are descriptors");
     let worker = Some(Worker { slot, generation, board });

@@ -46,7 +46,8 @@ pub(super) fn expanded(
 
 /// Puts a number for each `{fd}` and `{fdN}`.
 fn expand(word: &str, context: &ProgramContext<'_>) -> Result<String, String> {
-    let (mut text, mut rest) = (String::new(), word);
+    let mut text = String::new();
+    let mut rest = word;
     while let Some(at) = rest.find(DESCRIPTOR) {
         let (before, found) = rest.split_at(at);
         let inside = found.find('}').map(|end| &found[DESCRIPTOR.len()..end]);

@@ -329,7 +329,8 @@ impl Keeper {
     }
 
     fn tell_kill(&mut self, sign: &Sign) {
-        let (slot, program) = (self.slot, Pid(self.group.pid()));
+        let slot = self.slot;
+        let program = Pid(self.group.pid());
         match self.life.stage {
             Stage::Booting => {
                 self.life.is_late = true;
@@ -346,7 +347,8 @@ impl Keeper {
 
     /// Sleeps until something is due that nothing else wakes the keeper for.
     async fn pause(&self) {
-        let (life, now) = (&self.life, now());
+        let life = &self.life;
+        let now = now();
         let stall = self.config.stall_timeout;
         let beat = (!life.has_watchdog && !stall.is_zero()).then(|| now.after(stall / 4));
         let status = life.status.is_some().then_some(life.status_at);
@@ -355,7 +357,8 @@ impl Keeper {
             Stage::Booting | Stage::Serving | Stage::Leaving => None,
         };
         let leaderless = life.is_leaderless.then(|| now.after(LOOK));
-        let (killed, asks) = (life.deadline.at(), life.deadline.asks_at());
+        let killed = life.deadline.at();
+        let asks = life.deadline.asks_at();
         match [killed, asks, beat, status, settled, leaderless].into_iter().flatten().min() {
             Some(at) => tokio::time::sleep(at.since(now)).await,
             None => pending().await,
@@ -379,7 +382,8 @@ impl Keeper {
     async fn end(self, ended: Ended, outputs: Outputs) -> Ended {
         self.group.signal_all(signals::KILL);
         outputs.finish(LAST_OUTPUT).await;
-        let (slot, program) = (self.slot, Pid(self.group.pid()));
+        let slot = self.slot;
+        let program = Pid(self.group.pid());
         let stage = self.life.stage;
         self.group.reap();
         if self.life.is_late {

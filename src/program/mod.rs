@@ -106,7 +106,8 @@ fn start(
     worker: WorkerBirth<'_>,
     caught: signals::Signals,
 ) -> Result<(Keeper, Sign, Outputs), ProgramEvent> {
-    let (slot, config) = (worker.slot, Arc::clone(&worker.birth.config));
+    let slot = worker.slot;
+    let config = Arc::clone(&worker.birth.config);
     let watched = |error: io::Error| ProgramEvent::WatchFailed { slot, reason: error.to_string() };
     process::adopt_orphans().map_err(watched)?;
     let notes = NoteSocket::new("ferricorn").map_err(watched)?;

@@ -37,7 +37,8 @@ impl Pipes {
     /// The error of pipe(2).
     pub(super) fn open() -> io::Result<Self> {
         let pipe = || launch::output_pipe(Some(launch::PIPE_BYTES));
-        let (output, errors) = (pipe()?, pipe()?);
+        let output = pipe()?;
+        let errors = pipe()?;
         Ok(Self { readers: [output.0, errors.0], writers: [output.1, errors.1] })
     }
 

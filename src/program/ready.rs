@@ -132,7 +132,8 @@ impl Sign {
         while !self.accepts(leader, PROBE_LOOK).await {
             tokio::time::sleep(EARLY_LOOK).await;
         }
-        let (slot, program) = (self.slot, Pid(leader));
+        let slot = self.slot;
+        let program = Pid(leader);
         logging::emit(&ProgramEvent::AcceptsEarly { slot, program });
     }
 

@@ -35,7 +35,8 @@ impl Number for &Cell<u64> {
 /// instructions, and is followed by another one with the same pid.
 fn run(seed: u64) -> u64 {
     let mut dice = SmallRng::seed_from_u64(seed);
-    let (holder, fence) = (Cell::new(0), Cell::new(0));
+    let holder = Cell::new(0);
+    let fence = Cell::new(0);
     let lease = LeaseEntry { holder: &holder, fence: &fence };
     let mut processes = [(1, 1), (2, 1), (3, 1)].map(|(pid, start)| Incarnation::new(pid, start));
     let mut attempts = [Attempt::Begun; 3];
@@ -101,7 +102,8 @@ fn every_interleaving_has_one_holder_at_a_time() {
         let shared = Arc::new((AtomicU64::new(dead.number()), AtomicU64::new(4)));
         let work = Arc::new(AtomicU64::new(0));
         let takers = [1, 2].map(|pid| {
-            let (shared, work) = (Arc::clone(&shared), Arc::clone(&work));
+            let shared = Arc::clone(&shared);
+            let work = Arc::clone(&work);
             loom::thread::spawn(move || {
                 let lease = LeaseEntry { holder: &shared.0, fence: &shared.1 };
                 let taker = Incarnation::new(pid, 1);

@@ -64,10 +64,12 @@ fn simulate(releases_early: bool) -> Result<Tally, usize> {
     let newborn = || Worker::new(&counters);
     let mut serving: Vec<Worker> = (0..SLOTS).map(|_| newborn()).collect();
     let mut leaving: Vec<Worker> = Vec::new();
-    let (mut drains, mut tally) = (0, Tally { led: 0, taken_along: 0 });
+    let mut drains = 0;
+    let mut tally = Tally { led: 0, taken_along: 0 };
     while drains < DRAINS {
         let at = dice.random_range(0..SLOTS);
-        let (mut ending, mut is_taken_along) = (None, false);
+        let mut ending = None;
+        let mut is_taken_along = false;
         match dice.random_range(0..6) {
             0 | 1 => serving[at].ask(),
             2 => serving[at].end_task(),

@@ -159,7 +159,8 @@ pub(super) struct Seconds(pub(super) u64);
 
 impl Display for Seconds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (whole, nanos) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000);
+        let whole = self.0 / 1_000_000_000;
+        let nanos = self.0 % 1_000_000_000;
         let fraction = format!("{nanos:09}");
         let fraction = fraction.trim_end_matches('0');
         write!(f, "{whole}.{}", if fraction.is_empty() { "0" } else { fraction })

@@ -37,17 +37,19 @@ fn requests(text: &mut Exposition, snapshot: &Snapshot) {
 }
 
 fn workers(text: &mut Exposition, snapshot: &Snapshot) {
-    words(text, ("ferricorn_workers", Kind::Gauge, "state"), "Workers.", &snapshot.states);
+    words(text, "ferricorn_workers", Kind::Gauge, "state", "Workers.", &snapshot.states);
     let help = "Workers that have ended.";
-    words(text, ("ferricorn_worker_ends", Kind::Counter, "cause"), help, &snapshot.ends);
+    words(text, "ferricorn_worker_ends", Kind::Counter, "cause", help, &snapshot.ends);
     let help = "Reloads that have ended.";
-    words(text, ("ferricorn_reloads", Kind::Counter, "result"), help, &snapshot.reloads);
+    words(text, "ferricorn_reloads", Kind::Counter, "result", help, &snapshot.reloads);
 }
 
 /// A family with a number for each word.
 fn words(
     text: &mut Exposition,
-    (name, kind, label): (&str, Kind, &str),
+    name: &str,
+    kind: Kind,
+    label: &str,
     help: &str,
     numbers: &[(&'static str, u64)],
 ) {
@@ -91,11 +93,11 @@ fn others(text: &mut Exposition, snapshot: &Snapshot) {
         text.sample("", &[("address", address)], length);
     }
     let help = "Lines that a log has lost because nothing read it.";
-    let family = ("ferricorn_log_lines_dropped", Kind::Counter, "log");
-    words(text, family, help, &snapshot.lines_dropped);
+    let dropped = &snapshot.lines_dropped;
+    words(text, "ferricorn_log_lines_dropped", Kind::Counter, "log", help, dropped);
     let help = "TLS handshakes that have ended.";
-    let family = ("ferricorn_tls_handshakes", Kind::Counter, "result");
-    words(text, family, help, &snapshot.handshakes);
+    let handshakes = &snapshot.handshakes;
+    words(text, "ferricorn_tls_handshakes", Kind::Counter, "result", help, handshakes);
     if !snapshot.certificates.is_empty() {
         let help = "The end of a certificate, in seconds since the epoch.";
         text.family("ferricorn_tls_certificate_expiry_timestamp_seconds", Kind::Gauge, help);

@@ -74,8 +74,9 @@ async fn answer(
         }
         "/status.json" => {
             let snapshot = source.snapshot().await;
-            let now = (Instant::from_millis(clock::monotonic_millis()), clock::wall());
-            let text = format!("{}\n", status::json(&snapshot, &source.status(), now));
+            let now = Instant::from_millis(clock::monotonic_millis());
+            let status = status::json(&snapshot, &source.status(), now, clock::wall());
+            let text = format!("{status}\n");
             respond(StatusCode::OK, "application/json", text)
         }
         path => match page::file(path) {

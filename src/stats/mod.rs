@@ -106,7 +106,8 @@ async fn run(birth: Birth<'_>) -> io::Result<()> {
     let channel = Arc::new(readable(birth.channel)?);
     let is_program = birth.config.program.is_set();
     let extent = if is_program { Extent::Tree } else { Extent::Process };
-    let (addresses, certificates) = (birth.addresses, birth.certificates);
+    let addresses = birth.addresses;
+    let certificates = birth.certificates;
     let source = Source::new(memory, Arc::clone(&channel), addresses, certificates, extent)?;
     let source = Arc::new(source);
     let stats = &birth.config.stats;

@@ -203,7 +203,7 @@ impl Source {
         let handshakes = [(Handshake::Done, "success"), (Handshake::Failed, "failure")];
         let logs = [(LogKind::Access, "access"), (LogKind::Error, "error")];
         let queues = self.addresses.iter().zip(&overview.queues);
-        let workers = workers(blocks, overview, processor, (gone, self.extent))?;
+        let workers = workers(blocks, overview, processor, gone, self.extent)?;
         let slots = slots(overview, &workers, served);
         Some(Snapshot {
             requests: requests.filter(|(_, count)| *count > 0).collect(),
@@ -249,7 +249,8 @@ fn workers(
     blocks: &[Block],
     overview: &Overview,
     processor: &mut BTreeMap<u32, u64>,
-    (gone, extent): (Gone, Extent),
+    gone: Gone,
+    extent: Extent,
 ) -> Option<BTreeMap<u32, WorkerNumbers>> {
     let mut workers = BTreeMap::new();
     for row in &overview.workers {

@@ -14,7 +14,8 @@ use crate::time::Instant;
 pub(super) fn json(
     snapshot: &Snapshot,
     written: &StatusText,
-    (now, wall): (Instant, SystemTime),
+    now: Instant,
+    wall: SystemTime,
 ) -> Value {
     let mut status = Status::default();
     let lines = written.bytes.split(|byte| *byte == b'\n');
@@ -96,8 +97,9 @@ mod tests {
             WorkerNumbers { connections: 0, in_flight: 5, memory: 4096, processor: 1_500_000 };
         snapshot.workers.insert(8, numbers);
         snapshot.duration.buckets[1] = Claim::new(3);
-        let now = (Instant::from_millis(1_250), SystemTime::UNIX_EPOCH);
-        let found = json(&snapshot, &written(text), now);
+        let now = Instant::from_millis(1_250);
+        let wall = SystemTime::UNIX_EPOCH;
+        let found = json(&snapshot, &written(text), now, wall);
         assert_eq!(found["time"], "1970-01-01T00:00:00.000Z");
         assert_eq!(found["snapshot_age_seconds"], 0.25);
         assert_eq!(found["reload"], json!({ "generation": 3, "replaced": 1, "of": 2 }));
@@ -118,8 +120,9 @@ mod tests {
         for text in
             ["", "\n\n", "{", "[1]\n7\n\"x\"", "{\"type\":\"server\",\"pid\":\"x\"}", "\u{0}"]
         {
-            let now = (Instant::default(), SystemTime::UNIX_EPOCH);
-            let found = json(&Snapshot::default(), &written(text), now);
+            let now = Instant::default();
+            let wall = SystemTime::UNIX_EPOCH;
+            let found = json(&Snapshot::default(), &written(text), now, wall);
             assert_eq!(found["server"]["pid"], 0, "{text}");
         }
     }

@@ -36,7 +36,7 @@ impl Supervisor {
             Event::WorkerDue { child, why } => self.note_due(now, child, why, out),
             Event::Exited { pid, status } => {
                 if let Some(role) = self.role(pid) {
-                    self.note_auxiliary_exit(role, now, (pid, status), out);
+                    self.note_auxiliary_exit(role, now, pid, status, out);
                 } else if let Some(child) = self.by_pid(pid) {
                     self.note_exit(now, &child, pid, status, out);
                 }
@@ -45,7 +45,7 @@ impl Supervisor {
             Event::Loaded(result) => self.note_loaded(now, result, out),
             Event::Queued { slot } => self.note_queued(now, slot),
             Event::QueueLength { slot, length, beat } => {
-                self.note_queue_length(now, slot, (length, beat));
+                self.note_queue_length(now, slot, length, beat);
             }
             Event::Pulse { child, beat, kept } => self.note_pulse(now, child, beat, kept, out),
             Event::MemoryRead { child, bytes } => self.note_memory(now, child, bytes, out),
@@ -236,7 +236,7 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         match child.task {
-            Task::Worker { slot } => self.note_worker_exit(now, child, slot, (pid, status), out),
+            Task::Worker { .. } => self.note_worker_exit(now, child, pid, status, out),
             Task::Prepare => self.note_prepare_exit(now, status, out),
             Task::Check => self.note_check_exit(status, out),
             // Not among the children.
@@ -260,10 +260,11 @@ impl Supervisor {
         &mut self,
         now: Instant,
         child: &Child,
-        slot: Slot,
-        (pid, status): (Pid, ExitStatus),
+        pid: Pid,
+        status: ExitStatus,
         out: &mut Vec<Action>,
     ) {
+        let Some(slot) = child.slot() else { return };
         let ending = Ending::of(child, status);
         let unasked = match child.stage {
             Stage::Booting { .. } | Stage::Serving { .. } | Stage::Yielding { .. } => true,

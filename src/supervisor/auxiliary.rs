@@ -134,7 +134,9 @@ impl Supervisor {
             Life::Absent { not_before } if wanted && not_before <= now => {
                 let forked = self.auxiliary_mut(role);
                 (forked.life, forked.began) = (Life::Forking, now);
-                let (child, task, generation) = (role.id(), role.task(), self.settled);
+                let child = role.id();
+                let task = role.task();
+                let generation = self.settled;
                 out.push(Action::Fork { child, task, generation });
             }
             Life::Working { .. } if !wanted && role == Role::Stats => {
@@ -187,10 +189,12 @@ impl Supervisor {
         &mut self,
         role: Role,
         now: Instant,
-        (pid, status): (Pid, ExitStatus),
+        pid: Pid,
+        status: ExitStatus,
         out: &mut Vec<Action>,
     ) {
-        let (alone_since, seed) = (self.alone_since, self.seed ^ now.as_millis());
+        let alone_since = self.alone_since;
+        let seed = self.seed ^ now.as_millis();
         let ended = self.auxiliary_mut(role);
         let (was_told, told_at) = match ended.life {
             // A logger that was told to leave, and fails, has not written what it was to write.
@@ -229,7 +233,7 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         if let Life::Working { pid } | Life::Leaving { pid, .. } = self.auxiliary(role).life {
-            self.kill_auxiliary(role, now, (pid, Kill::Unheard), out);
+            self.kill_auxiliary(role, now, pid, Kill::Unheard, out);
         }
     }
 
@@ -237,7 +241,8 @@ impl Supervisor {
         &mut self,
         role: Role,
         now: Instant,
-        (pid, why): (Pid, Kill),
+        pid: Pid,
+        why: Kill,
         out: &mut Vec<Action>,
     ) {
         self.auxiliary_mut(role).life = Life::Killed { pid, since: now };
@@ -302,7 +307,7 @@ impl Supervisor {
             return;
         }
         match self.auxiliary(role).life {
-            Life::Leaving { pid, .. } => self.kill_auxiliary(role, now, (pid, Kill::Leave), out),
+            Life::Leaving { pid, .. } => self.kill_auxiliary(role, now, pid, Kill::Leave, out),
             Life::Killed { pid, .. } => {
                 self.auxiliary_mut(role).life = match role {
                     Role::Logger => Life::Done,

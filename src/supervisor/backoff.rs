@@ -51,7 +51,8 @@ mod tests {
 
     #[test]
     fn refusals_are_tried_again_later_and_later_and_said_once_a_minute() {
-        let (mut refusals, mut now) = (Refusals::default(), Instant::default());
+        let mut refusals = Refusals::default();
+        let mut now = Instant::default();
         let mut said = Vec::new();
         let pauses: Vec<u64> = std::iter::from_fn(|| {
             let (next, is_said) = refusals.note(now);

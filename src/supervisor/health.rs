@@ -62,7 +62,8 @@ impl Supervisor {
         let before = child.clone();
         let Some(pid) = child.pid().filter(|_| !child.is_killed()) else { return };
         child.stage = Stage::Killed { pid, why: Kill::Unheard, since: now };
-        let (task, why) = (child.task, Kill::Unheard);
+        let task = child.task;
+        let why = Kill::Unheard;
         out.push(Action::Log(Notice::Killing { task, pid, why }));
         out.push(Action::Signal { pid, signal: ChildSignal::Kill });
         if let Some(slot) = before.slot()
@@ -111,16 +112,15 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let (generation, slot) = (child.generation, child.slot());
+        let generation = child.generation;
         let limit = self.policy(generation).max_memory;
-        let (Stage::Serving { pid, since, due: None, .. }, Some(slot)) = (&child.stage, slot)
-        else {
-            return;
-        };
+        let Some(slot) = child.slot() else { return };
+        let Stage::Serving { pid, since, due: None, .. } = &child.stage else { return };
         if limit == 0 || bytes <= limit {
             return;
         }
-        let (pid, early) = (*pid, now.since(*since) < HEALTHY_LIFE);
+        let pid = *pid;
+        let early = now.since(*since) < HEALTHY_LIFE;
         self.note_due(now, id, Due::Memory { bytes }, out);
         if early {
             self.note_early_death(now, slot, Loss::TooLarge);
@@ -142,7 +142,8 @@ impl Supervisor {
         out: &mut Vec<Action>,
     ) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
-        let (stall, excused) = (self.policy(child.generation).stall_timeout, self.excused);
+        let stall = self.policy(child.generation).stall_timeout;
+        let excused = self.excused;
         let Some(child) = self.child(id) else { return };
         let slot = child.slot();
         let (Stage::Serving { pid, since, pulse_at, silent, .. }, Some(slot)) =
@@ -158,7 +159,8 @@ impl Supervisor {
             return;
         }
         let before = silent.replace(Silence { heard, kept }).filter(|silent| silent.heard == heard);
-        let (pid, before) = (*pid, before.map(|silence| silence.kept));
+        let pid = *pid;
+        let before = before.map(|silence| silence.kept);
         *pulse_at = now.after(PULSE_AGAIN);
         match (kept, before) {
             (Kept::ByNothing, Some(Kept::ByNothing)) => self.abort(now, id, silence, out),
@@ -278,8 +280,9 @@ impl Supervisor {
         if let Some(SlotState { deaths, loss: Some(last), .. }) = worst
             && self.complaint_at <= now
         {
-            let (slots, deaths, last) =
-                (self.failing().map(|(slot, _)| slot).collect(), *deaths, *last);
+            let slots = self.failing().map(|(slot, _)| slot).collect();
+            let deaths = *deaths;
+            let last = *last;
             self.complaint_at = now.after(COMPLAINT_INTERVAL);
             out.push(Action::Log(Notice::SlotsFailing { slots, deaths, last }));
         }

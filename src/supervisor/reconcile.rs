@@ -98,7 +98,8 @@ impl Supervisor {
             .collect();
         surplus.into_iter().for_each(|id| self.dismiss(now, id, out));
         // What rolled back is not wanted either.
-        let (target, settled) = (self.target, self.settled);
+        let target = self.target;
+        let settled = self.settled;
         let stale: Vec<ChildId> = self
             .children
             .iter()
@@ -116,7 +117,8 @@ impl Supervisor {
         let Some(child) = self.child(id) else { return };
         match child.stage {
             Stage::Serving { pid, .. } | Stage::Yielding { pid, .. } => {
-                let (deadline, urgency) = (now.after(graceful), Urgency::Graceful);
+                let deadline = now.after(graceful);
+                let urgency = Urgency::Graceful;
                 child.stage = Stage::Leaving { pid, deadline, urgency };
                 out.push(Action::Dismiss { child: id, how: Dismissal::Drain });
             }

@@ -211,7 +211,8 @@ impl Supervisor {
     /// A replacement is ready: the step is done, but for the first one's trial.
     pub(super) fn note_step_ready(&mut self, now: Instant, id: ChildId) {
         let Some(child) = self.child(id) else { return };
-        let (generation, slot) = (child.generation, child.slot());
+        let generation = child.generation;
+        let slot = child.slot();
         let Some(reload) = &mut self.reload else { return };
         if reload.to != generation {
             return;
@@ -299,7 +300,8 @@ impl Supervisor {
 
     fn roll_back(&mut self, now: Instant, reason: String, out: &mut Vec<Action>) {
         let Some(reload) = &self.reload else { return };
-        let (from, wanted) = (reload.from, reload.wanted_before);
+        let from = reload.from;
+        let wanted = reload.wanted_before;
         if self.settled != from {
             self.put_in_force(now, from, out);
             self.take_count(wanted, out);

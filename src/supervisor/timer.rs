@@ -80,7 +80,8 @@ impl Supervisor {
     fn expire_child(&mut self, now: Instant, id: ChildId, out: &mut Vec<Action>) -> Option<Child> {
         let boot = if self.is_stopping() { Kill::Leave } else { Kill::Boot };
         let child = self.child(id)?;
-        let (pid, task) = (child.pid()?, child.task);
+        let pid = child.pid()?;
+        let task = child.task;
         let why = match child.stage {
             Stage::Booting { .. } => boot,
             Stage::Aborting { .. } => Kill::Stall,

@@ -45,7 +45,8 @@ impl Supervisor {
         &mut self,
         now: Instant,
         slot: Slot,
-        (length, beat): (u32, Instant),
+        length: u32,
+        beat: Instant,
     ) {
         let Some(state) = self.slot_state(slot) else { return };
         let look_at = now.after(LOOK_AGAIN);

@@ -208,7 +208,8 @@ mod tests {
             Received::Message { length, descriptors } => (length, descriptors),
             other => panic!("{other:?}"),
         };
-        let (first, second) = (receive(), receive());
+        let first = receive();
+        let second = receive();
         assert_eq!((first.0, first.1.len(), second.0, second.1.len()), (5, 0, 6, 2));
         for passed in second.1 {
             nix::unistd::write(&passed, b"x").expect("write");

@@ -54,7 +54,8 @@ fn selector(members: &[u32]) -> Vec<Instruction> {
 }
 
 /// Sends the connections from this port of the client's to one member, all others evenly to these.
-fn selector_with_exception(ip: IpVersion, port: u16, to: u32, members: &[u32]) -> Vec<Instruction> {
+fn selector_with_exception(exception: Exception, members: &[u32]) -> Vec<Instruction> {
+    let Exception { ip, port, to } = exception;
     // A TCP header begins with the port of the sender (RFC 9293 section 3.1).
     let header_bytes = match ip {
         IpVersion::Four => IPV4_HEADER_BYTES,
@@ -75,6 +76,16 @@ fn selector_with_exception(ip: IpVersion, port: u16, to: u32, members: &[u32]) -
 pub(super) enum IpVersion {
     Four,
     Six,
+}
+
+/// Connections that go elsewhere than all others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exception {
+    pub(super) ip: IpVersion,
+    /// The client's port.
+    pub(super) port: u16,
+    /// The member that they are sent to.
+    pub(super) to: u32,
 }
 
 const fn plain(code: u16, operand: u32) -> Instruction {
@@ -100,16 +111,16 @@ pub(crate) fn steer(member: BorrowedFd<'_>, members: &[u32]) -> io::Result<()> {
     attach(member, &selector(members))
 }
 
-/// The same, but connections from this port of the client's are sent to the member `to`.
+/// The same, with an exception.
 ///
 /// # Errors
 /// As for [`steer`].
 pub(super) fn steer_with_exception(
     member: BorrowedFd<'_>,
     members: &[u32],
-    (ip, port, to): (IpVersion, u16, u32),
+    exception: Exception,
 ) -> io::Result<()> {
-    attach(member, &selector_with_exception(ip, port, to, members))
+    attach(member, &selector_with_exception(exception, members))
 }
 
 /// Leaves the choice to the kernel again: every member of the group is given connections.
@@ -144,7 +155,8 @@ mod tests {
 
     /// Returns the answer of a program, given its random number and the client's port.
     fn run(program: &[Instruction], random: u32, port: u16) -> u32 {
-        let (mut at, mut accumulator) = (0, 0);
+        let mut at = 0;
+        let mut accumulator = 0;
         loop {
             let Instruction { code, if_true, if_false, operand } = program[at];
             at += 1;
@@ -181,7 +193,7 @@ mod tests {
     #[test]
     fn the_exception_is_made_for_one_port() {
         for ip in [IpVersion::Four, IpVersion::Six] {
-            let program = selector_with_exception(ip, 4711, 2, &[0, 1]);
+            let program = selector_with_exception(Exception { ip, port: 4711, to: 2 }, &[0, 1]);
             for random in 0..10 {
                 assert_eq!(run(&program, random, 4711), 2);
                 assert_eq!(run(&program, random, 4712), random % 2);

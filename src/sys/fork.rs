@@ -129,8 +129,10 @@ pub(crate) fn close_all_but(_child: &InChild, kept: &[RawFd]) -> io::Result<()> 
     kept.sort_unstable();
     let after = kept.iter().map(|number| number.saturating_add(1));
     let before = kept.iter().skip(1).map(|number| number - 1).chain([RawFd::MAX]);
-    let closed: Option<()> =
-        after.zip(before).filter(|(first, last)| first <= last).try_for_each(close_range);
+    let closed: Option<()> = after
+        .zip(before)
+        .filter(|(first, last)| first <= last)
+        .try_for_each(|(first, last)| close_range(first, last));
     match closed {
         Some(()) => Ok(()),
         None => close_each_but(&kept),
@@ -139,7 +141,7 @@ pub(crate) fn close_all_but(_child: &InChild, kept: &[RawFd]) -> io::Result<()> 
 
 /// Closes the descriptors with these numbers, the last one included; `None` where the kernel does not
 /// have that call (close_range(2), from Linux 5.9 on).
-fn close_range((first, last): (RawFd, RawFd)) -> Option<()> {
+fn close_range(first: RawFd, last: RawFd) -> Option<()> {
     // SAFETY: in a fresh child, which uses no descriptor any more but those that its caller keeps.
     #[expect(unsafe_code, reason = "a closed descriptor may have an owner")]
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };

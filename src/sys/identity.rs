@@ -121,7 +121,8 @@ impl Identity {
     /// Returns true if this process has nothing to change, and could not: it is this user and group
     /// already, and not root.
     fn is_assumed(&self) -> io::Result<bool> {
-        let (uids, gids) = (nix::unistd::getresuid()?, nix::unistd::getresgid()?);
+        let uids = nix::unistd::getresuid()?;
+        let gids = nix::unistd::getresgid()?;
         let is_user =
             |uid: Uid| [uids.real, uids.effective, uids.saved].iter().all(|other| *other == uid);
         let is_group =
@@ -141,7 +142,8 @@ impl Identity {
 
     /// Compares what the kernel reports with what was wanted, and tries to be root again.
     fn prove(&self, groups: &[Gid]) -> io::Result<()> {
-        let (uids, gids) = (nix::unistd::getresuid()?, nix::unistd::getresgid()?);
+        let uids = nix::unistd::getresuid()?;
+        let gids = nix::unistd::getresgid()?;
         let is_user =
             |uid: Uid| [uids.real, uids.effective, uids.saved].iter().all(|other| *other == uid);
         let is_group =
@@ -222,7 +224,7 @@ pub(crate) struct FileOwner {
 
 impl FileOwner {
     /// Root keeps its right to write into every folder. Without privilege nothing changes.
-    pub(crate) fn become_it((uid, gid): (Option<u32>, Option<u32>)) -> Self {
+    pub(crate) fn become_it(uid: Option<u32>, gid: Option<u32>) -> Self {
         let before = (Uid::effective(), Gid::effective());
         if (uid, gid) == (None, None) {
             return Self { before };

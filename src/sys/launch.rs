@@ -97,7 +97,7 @@ impl Launch<'_> {
     ) -> io::Result<()> {
         let above = FIRST_PASSED + RawFd::try_from(self.descriptors.len()).unwrap_or(0);
         let mut writer = File::from(fcntl_dupfd_cloexec(writer, above)?);
-        let executed = self.execute(alone, child, parent, (above, writer.as_raw_fd()));
+        let executed = self.execute(alone, child, parent, above, writer.as_raw_fd());
         if let Err(error) = executed {
             let number = error.raw_os_error().unwrap_or(libc::EINVAL);
             writer.write_all(&number.to_ne_bytes())?;
@@ -110,7 +110,8 @@ impl Launch<'_> {
         alone: &SingleThreaded,
         child: InChild,
         parent: i32,
-        (above, writer): (RawFd, RawFd),
+        above: RawFd,
+        writer: RawFd,
     ) -> io::Result<()> {
         let text =
             |text: &String| CString::new(text.as_str()).map_err(|_| libc_error(libc::EINVAL));

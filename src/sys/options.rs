@@ -82,7 +82,7 @@ fn differs(listener: BorrowedFd<'_>, fresh: BorrowedFd<'_>) -> bool {
 fn has_filter(listener: BorrowedFd<'_>) -> bool {
     // With no room for it the kernel returns the number of its instructions, but refuses to tell of one in
     // the extended language.
-    get(listener.as_raw_fd(), (libc::SOL_SOCKET, SO_GET_FILTER), &mut []).ok() != Some(0)
+    get(listener.as_raw_fd(), libc::SOL_SOCKET, SO_GET_FILTER, &mut []).ok() != Some(0)
 }
 
 /// `None` where a socket of its family does not have the option.
@@ -91,14 +91,15 @@ fn value(
     option: (libc::c_int, libc::c_int),
 ) -> Option<([u8; VALUE_MAX], usize)> {
     let mut bytes = [0; VALUE_MAX];
-    let length = get(socket.as_raw_fd(), option, &mut bytes).ok()?;
+    let (level, name) = option;
+    let length = get(socket.as_raw_fd(), level, name, &mut bytes).ok()?;
     Some((bytes, length))
 }
 
 /// The kind of the socket with this number (`SOCK_STREAM` …); `None` where the number names none.
 pub(super) fn kind(socket: RawFd) -> Option<libc::c_int> {
     let mut kind = [0; size_of::<libc::c_int>()];
-    get(socket, (libc::SOL_SOCKET, libc::SO_TYPE), &mut kind).ok()?;
+    get(socket, libc::SOL_SOCKET, libc::SO_TYPE, &mut kind).ok()?;
     Some(libc::c_int::from_ne_bytes(kind))
 }
 
@@ -109,7 +110,8 @@ pub(super) fn kind(socket: RawFd) -> Option<libc::c_int> {
 /// The error of getsockopt(2).
 pub(super) fn get(
     socket: RawFd,
-    (level, name): (libc::c_int, libc::c_int),
+    level: libc::c_int,
+    name: libc::c_int,
     bytes: &mut [u8],
 ) -> io::Result<usize> {
     let mut length = libc::socklen_t::try_from(bytes.len()).expect("a few bytes");

@@ -142,7 +142,8 @@ fn connected(socket: OwnedFd) -> Option<Accepted> {
     if view.r#type().ok()? != Type::STREAM || view.is_listener().unwrap_or(true) {
         return None;
     }
-    let (domain, peer) = (view.domain().ok()?, view.peer_addr().ok()?);
+    let domain = view.domain().ok()?;
+    let peer = view.peer_addr().ok()?;
     view.set_nonblocking(true).ok()?;
     if domain == Domain::UNIX {
         Some(Accepted::Unix(socket.into()))

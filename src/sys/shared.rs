@@ -183,7 +183,8 @@ impl Mapping {
     }
 
     fn seal(&self) -> bool {
-        let (start, bytes) = (self.mapping.as_ptr(), self.mapping.len());
+        let start = self.mapping.as_ptr();
+        let bytes = self.mapping.len();
         // SAFETY: the mapping is our own and that long, and its content stays as it is.
         #[expect(unsafe_code, reason = "no crate that we have offers mseal(2)")]
         let sealed = unsafe { libc::syscall(MSEAL, start, bytes, 0) };
@@ -270,7 +271,8 @@ mod tests {
         memory.grow(page).unwrap();
         memory.map(page, 1).expect_err("it is not that long");
         memory.grow(2 * page).unwrap();
-        let (first, second) = (memory.map(0, page).unwrap(), memory.map(page, page).unwrap());
+        let first = memory.map(0, page).unwrap();
+        let second = memory.map(page, page).unwrap();
         first[0].0[0].store(1, Ordering::Relaxed);
         second[page - 1].0[7].store(2, Ordering::Relaxed);
         let all = memory.map(0, 2 * page).unwrap();
@@ -313,7 +315,8 @@ mod tests {
 
     #[test]
     fn claims_do_not_overflow() {
-        let (max, one) = (Claim::new(u64::MAX), Claim::new(1));
+        let max = Claim::new(u64::MAX);
+        let one = Claim::new(1);
         assert_eq!((max.saturating_add(one), one.saturating_sub(max)), (max, Claim::new(0)));
         assert_eq!(Claim::new(7 << 32 | 5).halves(), (5, 7));
     }

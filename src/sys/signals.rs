@@ -39,7 +39,8 @@ impl Signals {
         let overflown: Arc<[AtomicBool]> = (0..=u8::MAX).map(|_| AtomicBool::default()).collect();
         let mut hooks = Vec::with_capacity(numbers.len());
         for &number in numbers {
-            let (writer, overflown) = (Arc::clone(&writer), Arc::clone(&overflown));
+            let writer = Arc::clone(&writer);
+            let overflown = Arc::clone(&overflown);
             let byte = u8::try_from(number).expect("signal numbers are below 65");
             let tell = move |info: &libc::siginfo_t| {
                 let byte = byte | origin(info);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::filter::{self, IpVersion};
+use super::filter::{self, Exception, IpVersion};
 use super::poll::{self, Interest};
 use super::socket;
 
@@ -62,7 +62,7 @@ impl Sink {
 fn fill(
     listener: &TcpListener,
     there: SocketAddr,
-    steer: impl FnOnce((IpVersion, u16, u32)) -> io::Result<()>,
+    steer: impl FnOnce(Exception) -> io::Result<()>,
     to: u32,
 ) -> io::Result<Socket> {
     let filler = Socket::new(Domain::for_address(there), Type::STREAM, Some(Protocol::TCP))?;
@@ -72,7 +72,7 @@ fn fill(
     filler.bind(&here.into())?;
     let port = filler.local_addr()?.as_socket().map_or(0, |here| here.port());
     let ip = if there.is_ipv4() { IpVersion::Four } else { IpVersion::Six };
-    steer((ip, port, to))?;
+    steer(Exception { ip, port, to })?;
     match filler.connect(&there.into()) {
         Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => return Err(error),
         Ok(()) | Err(_) => {}

@@ -143,7 +143,8 @@ pub(crate) fn listen_unix(path: &Path, file: SocketFile, backlog: u32) -> io::Re
     nix::sys::stat::fchmod(&socket, Mode::from_bits_truncate(file.mode))?;
     {
         let _unmasked = Unmasked::begin();
-        let _owner = identity::FileOwner::become_it(file.owner);
+        let (uid, gid) = file.owner;
+        let _owner = identity::FileOwner::become_it(uid, gid);
         socket.bind(&socket2::SockAddr::unix(path)?)?;
     }
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -388,7 +389,7 @@ const LAST_DATA_RECV: usize = offset_of!(libc::tcp_info, tcpi_last_data_recv);
 
 fn tcp_info(socket: BorrowedFd<'_>, offset: usize) -> io::Result<u32> {
     let mut info = [0; LAST_DATA_RECV + 4];
-    options::get(socket.as_raw_fd(), (libc::IPPROTO_TCP, libc::TCP_INFO), &mut info)?;
+    options::get(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
     Ok(u32::from_ne_bytes(std::array::from_fn(|at| info[offset + at])))
 }
 

@@ -146,11 +146,13 @@ pub(crate) fn threads(pid: i32) -> io::Result<Vec<Thread>> {
 
 fn thread(pid: i32, id: i32) -> Option<Thread> {
     let read = |file| fs::read_to_string(format!("/proc/{pid}/task/{id}/{file}")).ok();
-    let (stat, schedstat) = (read("stat")?, read("schedstat")?);
+    let stat = read("stat")?;
+    let schedstat = read("schedstat")?;
     // Its name, in brackets, may hold anything.
     let (_, state) = stat.rsplit_once(") ")?;
     let mut nanos = schedstat.split(' ').map(|nanos| nanos.parse().ok());
-    let (ran, waited) = (nanos.next()??, nanos.next()??);
+    let ran = nanos.next()??;
+    let waited = nanos.next()??;
     Some(Thread { id, runnable: state.starts_with('R'), ran, waited })
 }
 
@@ -256,7 +258,8 @@ mod tests {
 
     #[test]
     fn who_runs_sleeps_or_is_new_is_not_starved() {
-        let (before, asleep) = (at(7, 5, 100), |thread| Thread { runnable: false, ..thread });
+        let before = at(7, 5, 100);
+        let asleep = |thread| Thread { runnable: false, ..thread };
         assert!(!at(7, SECOND, 200).was_starved(&[before], SECOND), "it spins");
         assert!(!asleep(before).was_starved(&[asleep(before)], SECOND), "it waits for something");
         assert!(!before.was_starved(&[asleep(before)], SECOND), "it has just woken");
@@ -281,7 +284,8 @@ mod tests {
         let pid = i32::try_from(shell.id()).expect("pids fit");
         let counted =
             |extent: Extent| (extent.resident_bytes(pid).unwrap(), extent.cpu_time(pid).unwrap());
-        let (process, tree) = (counted(Extent::Process), counted(Extent::Tree));
+        let process = counted(Extent::Process);
+        let tree = counted(Extent::Tree);
         drop(shell.stdin.take());
         shell.wait().expect("it ends");
         assert!(process.0 < 32 << 20 && tree.0 > 64 << 20, "{process:?} {tree:?}");

@@ -79,7 +79,8 @@ fn accepted(text: &str, clients: &[SocketAddr], port: u16) -> Vec<u64> {
     let remotes: Vec<String> = clients.iter().map(|client| remote(*client)).collect();
     let found = text.lines().filter_map(|line| {
         let mut columns = line.split_ascii_whitespace().skip(1);
-        let (here, there) = (columns.next()?, columns.next()?);
+        let here = columns.next()?;
+        let there = columns.next()?;
         let is_wanted = |remote: &String| there.ends_with(remote.as_str());
         if !here.ends_with(&local) || !remotes.iter().any(is_wanted) {
             return None;
@@ -145,7 +146,8 @@ fn watches(pid: i32, epoll: i32, sockets: &[u64]) -> bool {
             u64::from_str_radix(words.next()?, 16).ok()
         };
         let input = u64::from(libc::EPOLLIN.cast_unsigned());
-        let (events, number) = (value("events:"), value("ino:"));
+        let events = value("events:");
+        let number = value("ino:");
         events.is_some_and(|events| events & input != 0)
             && number.is_some_and(|number| sockets.contains(&number))
     })

@@ -51,7 +51,8 @@ pub(crate) enum Access {
 pub(crate) fn find(path: &Path) -> io::Result<PathInFolder> {
     let mut folder = begin(path)?;
     let mut rest: VecDeque<OsString> = names(path).collect();
-    let (mut is_of_others, mut links) = (false, 0);
+    let mut is_of_others = false;
+    let mut links = 0;
     while let Some(name) = rest.pop_front() {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let entry = match openat(&folder, name.as_os_str(), flags, Mode::empty()) {
@@ -120,7 +121,8 @@ fn is_proc(folder: BorrowedFd<'_>) -> bool {
 }
 
 fn refused(path: &Path, name: &OsString) -> io::Error {
-    let (path, name) = (path.display(), name.display());
+    let path = path.display();
+    let name = name.display();
     let reason = format!(
         "the link {name} on the way to {path} is not followed: users other than root may have made it"
     );
@@ -161,7 +163,8 @@ impl PathInFolder {
             let id = |stat: FileStat| (stat.st_dev, stat.st_ino);
             found.map(id).is_some_and(|here| fstat(stream).is_ok_and(|status| id(status) == here))
         };
-        let (output, error) = (io::stdout(), io::stderr());
+        let output = io::stdout();
+        let error = io::stderr();
         let stream = [output.as_fd(), error.as_fd()].into_iter().find(|stream| is_here(*stream));
         stream.map(|stream| stream.try_clone_to_owned().map(File::from)).transpose()
     }

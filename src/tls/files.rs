@@ -48,7 +48,8 @@ pub(crate) struct Contents {
 /// # Errors
 /// Everything that is wrong with them.
 pub(crate) fn read(tls: &Tls, folder: &Path, now: SystemTime) -> Result<Contents, Vec<Problem>> {
-    let (mut contents, mut problems) = (Contents::default(), Vec::new());
+    let mut contents = Contents::default();
+    let mut problems = Vec::new();
     for (certificate, key) in tls.certificate.iter().zip(&tls.key) {
         match pair(&folder.join(certificate), &folder.join(key), now) {
             Ok((pair, expiry)) => {
@@ -89,7 +90,8 @@ impl From<String> for Wrong {
 fn pair(certificate: &Path, key_file: &Path, now: SystemTime) -> Result<(Pair, Expiry), Problem> {
     let of_certificate = |wrong: Wrong| wrong.of("tls.certificate");
     let of_key = |wrong: Wrong| wrong.of("tls.key");
-    let (file, key_shown) = (certificate.display().to_string(), key_file.display());
+    let file = certificate.display().to_string();
+    let key_shown = key_file.display();
     let chain = chain(certificate, "a certificate").map_err(of_certificate)?;
     let judged = |reason| of_certificate(format!("{file}: {reason}").into());
     let at = certificate::expiry(&chain[0]).map_err(judged)?;
@@ -191,7 +193,8 @@ impl Contents {
 
     /// Reads the form in memory; `None` where it is none.
     pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let (mut contents, mut chain) = (Self::default(), Vec::new());
+        let mut contents = Self::default();
+        let mut chain = Vec::new();
         while let Some((tag, rest)) = bytes.split_first() {
             let (length, rest) = rest.split_first_chunk::<4>()?;
             let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;

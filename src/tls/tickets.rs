@@ -233,7 +233,8 @@ mod tests {
     #[test]
     fn workers_read_tickets_of_their_siblings_and_of_nobody_else() {
         let keys = TicketKeys::new(Instant::from_millis(0)).unwrap();
-        let (one, other) = (worker(&keys, b"x"), worker(&keys, b"x"));
+        let one = worker(&keys, b"x");
+        let other = worker(&keys, b"x");
         let ticket = one.encrypt(b"a session").unwrap();
         assert_eq!(other.decrypt(&ticket).unwrap(), b"a session");
         assert_eq!(worker(&keys, b"another policy").decrypt(&ticket), None);

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::boot::routes;
 use super::drain::Leaving;
 use super::heartbeat::keep_heartbeat;
-use super::server::Server;
+use super::server::{Position, Server};
 use crate::config::Config;
 use crate::embed::{App, BoxError, PrepareContext, Tasks, WorkerContext};
 use crate::ids::{Generation, Slot, SlotSet};
@@ -62,7 +62,7 @@ impl<A: App> InProcess<A> {
         let config = Arc::clone(&context.config);
         let generation = context.generation;
         app.prepare(&PrepareContext { config: Arc::clone(&config), generation }).await?;
-        let listeners = Listeners::open(&config, (&[], Passed::default()), 1)?;
+        let listeners = Listeners::open(&config, &[], Passed::default(), 1)?;
         let socket = |name: &str| name.strip_prefix("http://")?.parse().ok();
         let address = listeners.names().iter().find_map(|name| socket(name));
         let address = address.ok_or("bind names no TCP address")?;
@@ -71,9 +71,13 @@ impl<A: App> InProcess<A> {
         let named = named.collect();
         let routes = routes(&app, &context, &listeners, None).await?;
         let connections = usize::try_from(config.worker_connections).unwrap_or(usize::MAX);
-        let boards = (Arc::clone(&context.counters), Arc::new(WorkerBoard::new(connections)?));
-        let place = (context.slot, generation);
-        let server = Arc::new(Server::new(place, &config, routes, boards, listeners, 0));
+        let position = Position {
+            slot: context.slot,
+            generation,
+            counters: Arc::clone(&context.counters),
+            board: Arc::new(WorkerBoard::new(connections)?),
+        };
+        let server = Arc::new(Server::new(position, &config, routes, listeners, 0));
         server.place.take();
         server.accept_from(&SlotSet::from_iter([context.slot]));
         let heartbeat =

@@ -60,7 +60,7 @@ use events::WorkerEvent;
 use heartbeat::{heartbeat, heartbeat_interval, keep_heartbeat, patience};
 use http::handshake::HTTP_2;
 use polls::Metronome;
-use server::Server;
+use server::{Position, Server};
 use telemetry::Telemetry;
 
 /// Runs `prepare`; answers the exit code.
@@ -110,8 +110,10 @@ pub(crate) fn main(child: InChild, mut worker: WorkerBirth<'_>, app: Arc<impl Ap
         }
     };
     // The runtime, the application, its requests.
-    let (threads, slot) = (worker.birth.config.threads, worker.slot);
-    let (config, theirs) = (Arc::clone(&worker.birth.config), Arc::clone(&app));
+    let threads = worker.birth.config.threads;
+    let slot = worker.slot;
+    let config = Arc::clone(&worker.birth.config);
+    let theirs = Arc::clone(&app);
     let changed = |builder: &mut Builder| theirs.runtime(&config, builder);
     let code = catch_unwind(AssertUnwindSafe(|| match runtime(threads, changed) {
         Ok(runtime) => {
@@ -167,6 +169,7 @@ async fn run(
     app: Arc<impl App>,
 ) -> i32 {
     let slot = worker.slot;
+    let position = position(&worker);
     let (Ok(caught), Ok(channel)) = (readable(caught), readable(worker.birth.channel)) else {
         log_boot_failure(slot, "cannot watch for signals and orders");
         return BOOT_FAILED;
@@ -197,14 +200,12 @@ async fn run(
     let least = heartbeat_interval(config.stall_timeout);
     logging::wait_for_room(patience(Arc::clone(&worker.board), config.graceful_timeout, least));
     let enough = requests_max(&config);
-    let place = (worker.slot, worker.birth.generation);
-    let boards = (worker.counters, Arc::clone(&worker.board));
     let bell = worker.listeners.bell(worker.slot).map(Bell::try_clone);
     let Some(Ok(Ok(bell))) = bell.map(|bell| bell.map(readable)) else {
         log_boot_failure(slot, "cannot watch the bell of its slot");
         return BOOT_FAILED;
     };
-    let server = Arc::new(Server::new(place, &config, routes, boards, worker.listeners, enough));
+    let server = Arc::new(Server::new(position, &config, routes, worker.listeners, enough));
     server.place.take();
     server.board.set_doing(server.generation, Doing::Serving);
     server.accept_from(&SlotSet::from_iter([worker.slot]));
@@ -233,6 +234,15 @@ async fn run(
     telemetry.end().await;
     beating.abort();
     0
+}
+
+fn position(worker: &WorkerBirth<'_>) -> Position {
+    Position {
+        slot: worker.slot,
+        generation: worker.birth.generation,
+        counters: Arc::clone(&worker.counters),
+        board: Arc::clone(&worker.board),
+    }
 }
 
 /// Has leases last until the process is reaped from when this is dropped: the runtime ends tasks in any

@@ -79,6 +79,14 @@ impl Routes {
     }
 }
 
+/// A worker's position in the server, and the memory that it shares with the others.
+pub(super) struct Position {
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+    pub(super) counters: Arc<SlotBoard>,
+    pub(super) board: Arc<WorkerBoard>,
+}
+
 // ORDERING: flags and counters that stand for themselves: Relaxed throughout.
 /// The part that the connections of a worker share.
 #[derive(Debug)]
@@ -146,13 +154,13 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(
-        (slot, generation): (Slot, Generation),
+        position: Position,
         config: &Config,
         routes: Routes,
-        (counters, board): (Arc<SlotBoard>, Arc<WorkerBoard>),
         listeners: Listeners,
         enough: u64,
     ) -> Self {
+        let Position { slot, generation, counters, board } = position;
         let pid = std::process::id();
         let place = SlotRow::new(counters, slot, pid);
         let fields = logging::named_fields();
@@ -398,8 +406,8 @@ impl Server {
         };
         // An answer of hyper's own has no body.
         let by_hyper = || Some((own::status_of(result.as_ref().err()?)?, 0));
-        if let Some(answer) = conn.refused().or_else(by_hyper) {
-            unread::log(self, (&conn, listener), peer, answer);
+        if let Some((status, bytes)) = conn.refused().or_else(by_hyper) {
+            unread::log(self, &conn, listener, peer, status, bytes);
         }
         if let Err(error) = result {
             let reason = Chain(&error).to_string();

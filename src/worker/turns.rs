@@ -52,7 +52,8 @@ mod tests {
         let order = Arc::new(Mutex::new(Vec::new()));
         let both = Arc::new(Barrier::new(2));
         let threads = [0, 1].map(|name| {
-            let (order, both) = (Arc::clone(&order), Arc::clone(&both));
+            let order = Arc::clone(&order);
+            let both = Arc::clone(&both);
             std::thread::Builder::new().spawn(move || {
                 process::run_on_one_processor();
                 let runtime = runtime(1, |_| ()).expect("a runtime");
@@ -86,7 +87,8 @@ mod tests {
 
     #[test]
     fn siblings_on_one_processor_take_turns_when_they_answer_many() {
-        let (many, few) = (handovers(MANY), handovers(MANY - 1));
+        let many = handovers(MANY);
+        let few = handovers(MANY - 1);
         assert!(many > TURNS / 2, "{many} handovers in {} turns", 2 * TURNS);
         assert!(few < many / 4, "{few} handovers of few requests, {many} of many");
     }

@@ -92,3 +92,22 @@ fn closures_name_their_parameters() {
     });
     hold("the parameter of a closure has a name", broken.collect());
 }
+
+/// A small struct, several parameters or several statements say what belongs together.
+#[test]
+fn tuples_hide_no_parameters_and_no_statements() {
+    let broken = sources().into_iter().flat_map(|file| {
+        let is_tuple = |line: &str| {
+            let line = line.trim_start();
+            let (name, kind) = line.split_once("): (").unwrap_or_default();
+            let is_parameter = !kind.is_empty()
+                && (line.starts_with('(') || line.starts_with("fn ") || name.contains(" fn "))
+                && !name.contains(['|', '=']);
+            let is_statement = line.starts_with("let (") && line.contains(") = (");
+            is_parameter || is_statement && !line.ends_with("else {") && !line.contains(") else { ")
+        };
+        let lines = file.text.lines().enumerate().filter(|(_, line)| is_tuple(line));
+        lines.map(|(at, _)| format!("{}:{}", file.name, at + 1)).collect::<Vec<_>>()
+    });
+    hold("a tuple is no parameter, and assigns nothing", broken.collect());
+}

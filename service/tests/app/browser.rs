@@ -80,7 +80,8 @@ impl Program {
         let folder = TempDir::new().unwrap();
         let users = folder.path().join("users");
         fs::write(&users, format!("{name}:{}\n", bcrypt::hash(password, 4).unwrap())).unwrap();
-        let (users, read) = (users.display().to_string(), format!("--access-read={read}"));
+        let users = users.display().to_string();
+        let read = format!("--access-read={read}");
         Self::start_in(folder, &["--access-users", &users, &read]).await
     }
 
@@ -232,7 +233,8 @@ impl Browser {
         let mut driver = TcpStream::connect(("127.0.0.1", self.driver_port)).unwrap();
         driver.write_all(request.as_bytes()).unwrap();
         // The driver keeps the connection.
-        let (mut answer, mut length) = (BufReader::new(driver), 0);
+        let mut answer = BufReader::new(driver);
+        let mut length = 0;
         loop {
             let mut line = String::new();
             answer.read_line(&mut line).unwrap();

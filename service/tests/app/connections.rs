@@ -57,7 +57,8 @@ async fn pair(kind: Kind) -> [(Server, World); 2] {
     for _ in 0..2 {
         let server = Server::running(kind);
         let mut world = World::on(&server).await;
-        let (user, name) = ("app", "app");
+        let user = "app";
+        let name = "app";
         for sql in owner(kind, user, name, "") {
             execute(&server.url(DATABASE), &sql).await.unwrap();
         }

@@ -174,7 +174,8 @@ async fn connections_killed_one_by_one_are_one_outage(kind: Kind) {
     world.prepare().await;
     let workers = [0, 1, 2].map(|slot| world.worker(slot));
     let logs = Logs::new();
-    let (mut failed, mut killed) = (0, 0);
+    let mut failed = 0;
+    let mut killed = 0;
     while killed < KILLS || failed < KILLS {
         kill_one(&world.url).await;
         killed += 1;

@@ -163,7 +163,8 @@ impl Pooler {
             chown(folder.path(), Some(NOBODY.0), Some(NOBODY.0)).unwrap();
         }
         let folder = folder.keep();
-        let (port, to) = (free_port(), server.port());
+        let port = free_port();
+        let to = server.port();
         let settings = format!(
             "[databases]\n\
              * = host=127.0.0.1 port={to} user=tester password={PASSWORD}\n\
@@ -264,7 +265,8 @@ fn tls(folder: &Path, kind: Kind) -> Vec<String> {
     let by = ["-CA", &path("ca.pem"), "-CAkey", &path("ca.key")];
     let names = ["-subj", "/CN=a server", "-addext", "subjectAltName=IP:127.0.0.1"];
     issue("server", &[&by[..], &names, &["-addext", "basicConstraints=CA:FALSE"]].concat());
-    let (certificate, key) = (path("server.pem"), path("server.key"));
+    let certificate = path("server.pem");
+    let key = path("server.key");
     match kind {
         Kind::Sqlite => panic!("SQLite has no server"),
         Kind::Postgres => {

@@ -28,7 +28,8 @@ fn a_stranger_that_holds_the_lock_delays_and_then_fails_writes_for_certain() {
         let mut stranger = file(&world).connect().await.unwrap();
         let transaction = stranger.begin_with("BEGIN IMMEDIATE").await.unwrap();
 
-        let (began, logs) = (Instant::now(), Logs::new());
+        let began = Instant::now();
+        let logs = Logs::new();
         let mut clients = JoinSet::new();
         for client in 0..5 {
             let worker = worker.clone();

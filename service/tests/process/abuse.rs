@@ -290,7 +290,8 @@ fn floods_are_not_felt_by_others() {
     let mut beside = Vec::new();
     let mut most = before;
     for (name, attack, address, threads, size) in attacks {
-        let (done, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let done = AtomicU64::new(0);
+        let stop = AtomicBool::new(false);
         let quota = Arc::new(Quota { done, enough: (size * share / 100).max(1), stop });
         let threads = begin(attack, address.tcp(), threads, &quota);
         let bystanders = Bystanders::begin(&plain, &encrypted);

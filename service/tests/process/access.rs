@@ -112,11 +112,16 @@ fn wrong_logins_leave_reads_alone() {
         &server.address(),
         &[Crowd::get(4, Client::KeepAlive { pause, watches: false })],
     );
-    let (stop, tried, refused) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    let tried = AtomicU64::new(0);
+    let refused = AtomicU64::new(0);
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..8_u32 {
-            let (server, stop, tried, refused) = (&server.address(), &stop, &tried, &refused);
+            let server = &server.address();
+            let stop = &stop;
+            let tried = &tried;
+            let refused = &refused;
             let server = server.clone();
             scope.spawn(move || {
                 let mut connection = Connection::open(&server).expect("it is open");
@@ -156,7 +161,8 @@ fn wrong_logins_leave_reads_alone() {
     let tally = load.finish();
     tally.assert_clean();
     let [p50, p99] = [0.5, 0.99].map(|share| tally.percentile(share));
-    let (tried, refused) = (tried.into_inner(), refused.into_inner());
+    let tried = tried.into_inner();
+    let refused = refused.into_inner();
     println!(
         "beside {tried} trials and {refused} refusals: {} GET /, p50 {p50:?}, p99 {p99:?}",
         tally.answered

@@ -239,7 +239,8 @@ fn failing_start_logs_its_name_before_the_error() {
     {
         let text = Ferricorn::unruly().config(&format!("bind = {bind:?}")).fails_with(code);
         let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part:?}: {text}"));
-        let (start, error) = (place("Starting ferricorn"), place(error));
+        let start = place("Starting ferricorn");
+        let error = place(error);
         assert!(start < error, "{text}");
     }
 }

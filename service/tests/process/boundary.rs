@@ -198,7 +198,8 @@ fn worker_reaches_no_counters_but_its_own() {
     }
     for (_, pid) in server.workers() {
         let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).expect("it lives");
-        let (mut names, mut flags) = (0, Vec::new());
+        let mut names = 0;
+        let mut flags = Vec::new();
         for line in maps.lines() {
             names += usize::from(line.contains("/memfd:ferricorn-metrics"));
             if let Some(found) = line.strip_prefix("VmFlags:").filter(|_| names > flags.len()) {

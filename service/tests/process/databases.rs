@@ -119,11 +119,14 @@ fn kills_lose_no_row(kind: Kind) {
     const KILLS_MIN: u16 = 10;
     let _alone = crate::machine::alone();
     let (_server, program) = start(kind);
-    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
-            let (address, stop, count) = (program.address(), stop.clone(), count.clone());
+            let address = program.address();
+            let stop = stop.clone();
+            let count = count.clone();
             std::thread::spawn(move || populate(&address, &stop, &count))
         })
         .collect();
@@ -246,10 +249,13 @@ fn an_outage_under_load(kind: Kind, away: &str, back: &str) {
     let (server, program) = start(kind);
     let server = server.expect("it is a server");
     let workers = program.wait_workers(4);
-    let (stop, all) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let stop = Arc::new(AtomicBool::new(false));
+    let all = Arc::new(Mutex::new(Vec::new()));
     let clients: Vec<_> = (0..32)
         .map(|_| {
-            let (address, stop, all) = (program.address(), stop.clone(), all.clone());
+            let address = program.address();
+            let stop = stop.clone();
+            let all = all.clone();
             std::thread::spawn(move || ask(&address, &stop, &all))
         })
         .collect();

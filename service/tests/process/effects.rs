@@ -236,7 +236,8 @@ fn says_soon(server: &Ferricorn, text: &str, done: impl FnOnce()) -> bool {
 
 /// The text of a file with these settings.
 pub(crate) fn toml(settings: &[(&str, &str)]) -> String {
-    let (mut top, mut tables) = (String::new(), String::new());
+    let mut top = String::new();
+    let mut tables = String::new();
     for (key, value) in settings {
         match key.split_once('.') {
             None => top.push_str(&format!("{key} = {value}\n")),
@@ -373,7 +374,8 @@ fn prepare_holds_no_listener() {
     eventually("it holds none of the master's sockets", PATIENCE, || {
         let children = proc::children(server.pid());
         let prepare = children.iter().find(|child| child.name == "ferricorn-prep")?;
-        let (own, masters) = (sockets(prepare.pid), sockets(server.pid()));
+        let own = sockets(prepare.pid);
+        let masters = sockets(server.pid());
         (!own.is_empty() && own.is_disjoint(&masters)).then_some(())
     });
     std::fs::write(server.folder().join("prepare"), "").expect("the folder is ours");
@@ -457,7 +459,7 @@ fn logs_that_change_are_not_doubled() {
             name => std::fs::read_to_string(server.folder().join(name)).unwrap_or_default(),
         };
         let count = |what: &str| text().matches(what).count();
-        let (winches, answers) = (count("ignoring WINCH"), count("/slot?mark"));
+        let [winches, answers] = ["ignoring WINCH", "/slot?mark"].map(count);
         server.signal(Signal::SIGWINCH);
         assert_eq!(status(&server, "/slot?mark"), 200);
         wait(&server, 100);

@@ -70,7 +70,8 @@ fn job_goes_on_in_another_worker_when_its_leader_is_killed() {
 fn lease_of_a_killed_worker_is_soon_free() {
     let kills = crate::log_figures::figure("FIGURE_KILLS", 5);
     let server = Ferricorn::example("leader").config("workers = 3").start();
-    let (mut fence, mut pauses) = (0, Vec::new());
+    let mut fence = 0;
+    let mut pauses = Vec::new();
     for _ in 0..kills {
         let leader = leader_after(&server, fence);
         eventually("every worker serves", PATIENCE, || (server.workers().len() == 3).then_some(()));
@@ -83,7 +84,8 @@ fn lease_of_a_killed_worker_is_soon_free() {
     }
     server.stop();
     pauses.sort_unstable();
-    let (median, longest) = (pauses[pauses.len() / 2], pauses[pauses.len() - 1]);
+    let median = pauses[pauses.len() / 2];
+    let longest = pauses[pauses.len() - 1];
     println!(
         "{} leaders killed: another leads after {median:?}, {longest:?} at the most",
         pauses.len()
@@ -118,7 +120,8 @@ fn limit_of_a_thousand_a_second_is_kept_over_deaths() {
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            let (sender, address) = (sender.clone(), &address);
+            let sender = sender.clone();
+            let address = &address;
             scope.spawn(move || {
                 while begun.elapsed() < time {
                     // One whose worker is killed is not answered: its tokens are not counted.
@@ -286,7 +289,8 @@ fn collector() -> (String, mpsc::Receiver<Vec<u8>>) {
     let (sender, received) = mpsc::channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let (mut stream, mut bytes) = (stream.expect("a client"), Vec::new());
+            let mut stream = stream.expect("a client");
+            let mut bytes = Vec::new();
             let length = |head: &str| -> usize {
                 let value = head.split("content-length: ").nth(1).expect("a length");
                 value.split("\r\n").next().expect("a value").parse().expect("a number")
@@ -318,7 +322,8 @@ fn spans_continue_the_trace_of_the_client_and_reach_the_collector() {
     let config =
         format!("workers = 2\n[log]\naccess_format = \"json\"\n[otel]\ncollector = \"{address}\"");
     let server = builder.config(&config).start();
-    let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let span = "00f067aa0ba902b7";
     let field = format!("traceparent: 00-{trace}-{span}-01\r\n");
     assert_eq!(ask(&server, &crate::client::get("/traced"), &field).status, 404);
     server.wait_log(&format!("\"trace_id\":\"{trace}\",\"span_id\":\"{span}\""));

@@ -25,9 +25,13 @@ fn the_scoreboard_costs_less_than_a_hundredth_of_a_request() {
     let load = Load::begin(&server.address(), &[Crowd::get(8, kept)]);
     load.wait_for_more(1000);
     let nanos = || proc::processor_nanos(worker).expect("the worker lives");
-    let (begun, answered, used) = (Instant::now(), load.answered(), nanos());
+    let begun = Instant::now();
+    let answered = load.answered();
+    let used = nanos();
     load.wait_for_more(10_000);
-    let (passed, answered, used) = (begun.elapsed(), load.answered() - answered, nanos() - used);
+    let passed = begun.elapsed();
+    let answered = load.answered() - answered;
+    let used = nanos() - used;
     load.finish().assert_clean();
     server.stop();
     let request = used as f64 / answered as f64;
@@ -146,7 +150,8 @@ fn reloads_and_upgrades_pass_unnoticed() {
         readers.wait_for_more(50);
     }
     let took = begun.elapsed();
-    let (read, written) = (readers.finish(), writers.finish());
+    let read = readers.finish();
+    let written = writers.finish();
     let mut acknowledged: Vec<String> = written.posted.iter().map(|posted| data(posted)).collect();
     acknowledged.sort_unstable();
     let rows = acknowledged.len();
@@ -179,7 +184,8 @@ fn data(answer: &[u8]) -> String {
 /// The text of every row there is, page by page, sorted.
 fn stored(server: &Ferricorn) -> Vec<String> {
     let mut connection = server.connect();
-    let (mut rows, mut target) = (Vec::new(), "/data?limit=100".to_owned());
+    let mut rows = Vec::new();
+    let mut target = "/data?limit=100".to_owned();
     loop {
         let answer = connection.get(&target).expect("it is answered");
         let page: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
@@ -212,7 +218,8 @@ fn a_reload_of_idle_workers_is_soon_over() {
         });
     }
     times.sort_unstable();
-    let (median, longest) = (times[ROUNDS / 2], times[ROUNDS - 1]);
+    let median = times[ROUNDS / 2];
+    let longest = times[ROUNDS - 1];
     println!("a reload of 4 idle workers: median {median:?}, longest {longest:?}");
     // Without optimization, on a crowded machine, it takes as long as it takes.
     let most = if cfg!(debug_assertions) { 3000 } else { 300 };

@@ -79,7 +79,8 @@ impl Client {
         self.ready().await?;
         let request = Request::new(Number { value });
         let answer = self.0.server_streaming(request, path("/numbers.Numbers/Count"), codec());
-        let (mut numbers, mut all) = (answer.await?.into_inner(), Vec::new());
+        let mut numbers = answer.await?.into_inner();
+        let mut all = Vec::new();
         while let Some(number) = numbers.message().await? {
             all.push(number.value);
         }
@@ -98,7 +99,8 @@ impl Client {
         self.ready().await?;
         let request = Request::new(iter(values.into_iter().map(|value| Number { value })));
         let answer = self.0.streaming(request, path("/numbers.Numbers/Squares"), codec()).await?;
-        let (mut numbers, mut all) = (answer.into_inner(), Vec::new());
+        let mut numbers = answer.into_inner();
+        let mut all = Vec::new();
         while let Some(number) = numbers.message().await? {
             all.push(number.value);
         }

@@ -44,7 +44,8 @@ fn client() -> TlsConnector {
 
 /// So many connections, each with so many requests at a time.
 pub(crate) fn load(address: &Address, connections: usize, streams: usize) -> Running {
-    let (address, connector) = (address.clone(), client());
+    let address = address.clone();
+    let connector = client();
     Running::begin(connections, move |seen, stop| {
         run(address.clone(), connector.clone(), streams, seen, stop)
     })

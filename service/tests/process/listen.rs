@@ -325,7 +325,8 @@ fn a_reload_changes_the_port_and_fails_no_request() {
 #[test]
 fn a_port_that_was_let_go_just_now_is_taken_back() {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (first, second) = (free(), free());
+    let first = free();
+    let second = free();
     let config = |address: SocketAddr| format!("bind = \"{address}\"\nworkers = 1");
     let server = Ferricorn::unruly().config(&config(first)).start();
     for (at, address) in [second, first, second, first].into_iter().enumerate() {

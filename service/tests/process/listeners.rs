@@ -34,7 +34,9 @@ fn each_name_has_its_routes_over_reload_and_upgrade() {
     let server = disk::started_by_link(builder).start();
     let [shop, office, unix] = server.addresses() else { panic!("{:?}", server.addresses()) };
     server.wait_event("listening", &[("address", format!("office={office}").into())]);
-    let (shop, office, unix) = (parse_address(shop), parse_address(office), parse_address(unix));
+    let shop = parse_address(shop);
+    let office = parse_address(office);
+    let unix = parse_address(unix);
     let check = || {
         for _ in 0..8 {
             assert_eq!(ask(&shop), format!("shop of no name at {}\n", shown(&shop)));

@@ -92,7 +92,8 @@ fn read_events(stream: impl Read) -> Result<End, std::io::Error> {
             return Ok(End::Torn("no head".to_owned()));
         }
     }
-    let (mut text_of_all, mut chunk) = (String::new(), Vec::new());
+    let mut text_of_all = String::new();
+    let mut chunk = Vec::new();
     loop {
         line.clear();
         reader.read_line(&mut line)?;
@@ -157,7 +158,8 @@ fn event_client(seen: &Arc<Seen>, address: SocketAddr) -> JoinHandle<()> {
 #[test]
 fn long_connections_end_whole_and_evenly() {
     let number = |name, ordinary| usize::try_from(figure(name, ordinary)).expect("it fits");
-    let (clients, rounds) = (number("FIGURE_CLIENTS", 200), number("FIGURE_ROUNDS", 2));
+    let clients = number("FIGURE_CLIENTS", 200);
+    let rounds = number("FIGURE_ROUNDS", 2);
     let is_figure = is_in_full_length("FIGURE_CLIENTS");
     let _alone = is_figure.then(crate::machine::alone);
     let (graceful, window) = if is_figure { (30, 15) } else { (8, 4) };
@@ -176,7 +178,9 @@ fn long_connections_end_whole_and_evenly() {
     let all_are_open = || (seen.open.load(Ordering::Relaxed) == all).then_some(());
     for round in 0..=rounds {
         eventually("every client is connected", 2 * PATIENCE, all_are_open);
-        let (old, before, begun) = (server.wait_workers(2), seen.ends().len(), Instant::now());
+        let old = server.wait_workers(2);
+        let before = seen.ends().len();
+        let begun = Instant::now();
         if round < rounds {
             server.signal(Signal::SIGHUP);
             eventually("the old workers are gone", 2 * PATIENCE, || {
@@ -265,7 +269,8 @@ fn application_is_told_first_and_stopped_last() {
                   [log]\naccess_format = '%(U)s %(s)s %({outcome}e)s %(B)s'";
     let mut server = Ferricorn::example("live").config(config).start();
     let address = server.address().tcp();
-    let (worker, mut export) = (server.worker(0), connect(address).expect("it listens"));
+    let worker = server.worker(0);
+    let mut export = connect(address).expect("it listens");
     export.write_all(b"GET /export?ms=5 HTTP/1.1\r\nhost: a\r\n\r\n").expect("it is open");
     let mut farewell = open_websocket(address, "/farewell");
     let mut socket = open_websocket(address, "/socket?ms=5");

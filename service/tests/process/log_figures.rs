@@ -121,13 +121,15 @@ fn summary(answers: &[&Answer]) -> [Duration; 4] {
 #[test]
 fn a_freeze_is_not_felt_and_each_gap_is_counted() {
     let _alone = crate::machine::alone();
-    let (rate, seconds) = (figure("FIGURE_RATE", 400), figure("FIGURE_SECONDS", 1));
+    let rate = figure("FIGURE_RATE", 400);
+    let seconds = figure("FIGURE_SECONDS", 1);
     let clients = u32::try_from(figure("FIGURE_CLIENTS", 4)).expect("a few");
     let phase = Duration::from_secs(seconds);
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let config = "workers = 4\n[log]\naccess_format = \"json\"\nformat = \"json\"\n";
     let server = Ferricorn::unruly().config(config).stdout(writer).start();
-    let (address, gate) = (server.address(), Arc::new(Mutex::new(())));
+    let address = server.address();
+    let gate = Arc::new(Mutex::new(()));
     let count = u32::try_from(rate * seconds * 4 / u64::from(clients)).expect("not so many");
     let every = Duration::from_secs(1) * clients / u32::try_from(rate).expect("not so many");
     // However short it is, the rings are too small for what is asked while it is frozen.
@@ -175,7 +177,8 @@ fn a_freeze_is_not_felt_and_each_gap_is_counted() {
         let within = |tail: &Duration| tail.as_secs_f64() <= without.as_secs_f64() * 1.05;
         assert!(tails.iter().all(within), "the freeze is felt: {tails:?}");
     }
-    let (lines, lost) = (account.lines.values().sum::<u64>(), account.lost.values().sum::<u64>());
+    let lines = account.lines.values().sum::<u64>();
+    let lost = account.lost.values().sum::<u64>();
     println!("{} answers = {lines} lines + {lost} lost in {} gaps", answers.len(), account.gaps);
     assert_eq!(account.torn, 0);
     let mut answered = BTreeMap::new();
@@ -198,7 +201,8 @@ fn every_request_has_a_line_although_workers_are_killed() {
         .config(&format!("workers = 4\n{BLOCK}access = \"access.log\"\n"))
         .start();
     let requests = Numbered::default();
-    let (mut kills, begun) = (0_u16, Instant::now());
+    let mut kills = 0_u16;
+    let begun = Instant::now();
     let sent = requests.send_while(&server.address(), "a", || {
         let mut since = Instant::now();
         let patience = PATIENCE + Duration::from_millis(20) * u32::try_from(wanted).expect("few");
@@ -216,7 +220,8 @@ fn every_request_has_a_line_although_workers_are_killed() {
             (is_enough && kills > 0).then_some(())
         });
     });
-    let (access, error) = (server.folder().join("access.log"), server.folder().join("stdout"));
+    let access = server.folder().join("access.log");
+    let error = server.folder().join("stdout");
     let took = begun.elapsed();
     let folder = server.stop_and_keep();
     // Its folder was renamed by nobody: the paths hold until it is dropped.

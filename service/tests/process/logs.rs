@@ -120,7 +120,8 @@ fn a_killed_worker_loses_no_line_that_it_had_finished() {
     assert_eq!(said.torn, [""; 0]);
     for number in 0..requests.next.load(Ordering::Relaxed) {
         let lines = |of: &BTreeMap<u64, u64>| of.get(&number).copied().unwrap_or(0);
-        let (answered, lost) = (lines(&said.answered), lines(&said.lost));
+        let answered = lines(&said.answered);
+        let lost = lines(&said.lost);
         // A worker may die behind an answer and before its line, and the other way round: what was
         // sent to the kernel and what has a line are one thing for nobody.
         let has_answer = sent.answered.contains(&number);
@@ -178,7 +179,8 @@ fn a_reload_moves_the_logs_and_loses_no_line() {
         await_another(&server, logger);
         requests.wait_for(requests.answered.load(Ordering::Relaxed) + 1000);
     });
-    let (one, two) = (server.folder().join("one.log"), server.folder().join("two.log"));
+    let one = server.folder().join("one.log");
+    let two = server.folder().join("two.log");
     let folder = server.stop_and_keep();
     Said::read_files(&[&one, &two]).assert_each_once(&sent);
     let new = Said::read_files(&[&two]);

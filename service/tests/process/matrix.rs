@@ -216,7 +216,8 @@ fn run(what: &str, builder: Builder, settings: &Settings, begin: impl Fn(&Addres
     let program = builder.binary().to_owned();
     let server = crate::disk::started_by_link(builder).start();
     let clients = begin(&server.address());
-    let (phases, answered) = (Vec::new(), 0);
+    let phases = Vec::new();
+    let answered = 0;
     let mut course = Course { server, clients, settings, program, phases, answered };
     course.reload(rounds);
     course.upgrade(figure("FIGURE_UPGRADES", 1));

@@ -176,7 +176,8 @@ fn processor_time_of_a_dead_worker_is_told_by_a_master_that_stands_still() {
 fn counts_equal_the_clients_over_deaths_reloads_and_an_upgrade() {
     let length = |name, otherwise| u32::try_from(figure(name, otherwise)).expect("it fits");
     let kills = length("FIGURE_KILLS", 10);
-    let (reloads, upgrades) = (length("FIGURE_RELOADS", 2), length("FIGURE_UPGRADES", 1));
+    let reloads = length("FIGURE_RELOADS", 2);
+    let upgrades = length("FIGURE_UPGRADES", 1);
     let server = stats(Ferricorn::hello(), "workers = 2");
     let address = stats_address(&server);
     let mut last = scrape(address);
@@ -213,12 +214,11 @@ fn counts_equal_the_clients_over_deaths_reloads_and_an_upgrade() {
         });
     }
     round(&mut last, 20);
-    let (answered, failed) = (f64::from(answered), f64::from(failed));
+    let answered = f64::from(answered);
+    let failed = f64::from(failed);
     let samples = scrape_counted(address, answered);
-    let (ok, all) = (
-        samples["ferricorn_requests_total{code=\"200\"}"],
-        sum(&samples, "ferricorn_requests_total"),
-    );
+    let ok = samples["ferricorn_requests_total{code=\"200\"}"];
+    let all = sum(&samples, "ferricorn_requests_total");
     // An answer may have left a worker that was killed before it could be counted.
     assert!(
         ok <= answered && answered <= all && all <= answered + failed,

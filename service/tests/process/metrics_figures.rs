@@ -80,7 +80,8 @@ fn scrapes_are_fast_under_load() {
     load.finish().assert_clean();
     server.stop();
     times.sort_unstable();
-    let (middle, late) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+    let middle = times[times.len() / 2];
+    let late = times[times.len() * 99 / 100];
     println!("{} scrapes under load: median {middle:?}, p99 {late:?}", times.len());
     if is_in_full_length("FIGURE_SCRAPES") {
         assert!(late <= Duration::from_millis(5), "{late:?}");
@@ -102,14 +103,18 @@ fn metrics_cost_less_than_a_hundredth_of_the_requests() {
         let nanos = || proc::processor_nanos(worker).expect("the worker lives");
         let load = busy(server, 8);
         load.wait_for_more(requests / 10);
-        let (begun, answered, used) = (Instant::now(), load.answered(), nanos());
+        let begun = Instant::now();
+        let answered = load.answered();
+        let used = nanos();
         load.wait_for_more(requests);
-        let (passed, answered) = (begun.elapsed(), load.answered() - answered);
+        let passed = begun.elapsed();
+        let answered = load.answered() - answered;
         let used = nanos() - used;
         load.finish().assert_clean();
         (answered as f64 / passed.as_secs_f64(), used as f64 / answered as f64)
     };
-    let (mut rates, mut costs) = (Vec::new(), Vec::new());
+    let mut rates = Vec::new();
+    let mut costs = Vec::new();
     for pair in 0..pairs {
         // Neither has always the machine that the other has warmed.
         let order = if pair % 2 == 0 { [0, 1] } else { [1, 0] };
@@ -145,7 +150,8 @@ fn metrics_cost_less_than_a_hundredth_of_the_requests() {
 fn counts_equal_the_clients_under_load() {
     let _alone = crate::machine::alone();
     let kills = figure("FIGURE_KILLS", 5);
-    let (reloads, upgrades) = (figure("FIGURE_RELOADS", 2), figure("FIGURE_UPGRADES", 1));
+    let reloads = figure("FIGURE_RELOADS", 2);
+    let upgrades = figure("FIGURE_UPGRADES", 1);
     // A hundred kills by hand of a slot's workers cost no back-off.
     let workers = u16::try_from(kills / 100).expect("it fits").max(2);
     let server = stats(Ferricorn::hello(), &format!("workers = {workers}"));
@@ -184,13 +190,15 @@ fn counts_equal_the_clients_under_load() {
         let sample = samples.get(&format!("ferricorn_requests_total{{code=\"{code}\"}}"));
         sample.copied().unwrap_or(0.0)
     };
-    let (ok, aborted) = (of("200"), of("aborted"));
+    let ok = of("200");
+    let aborted = of("aborted");
     let all: f64 = samples
         .iter()
         .filter(|(name, _)| name.starts_with("ferricorn_requests_total{"))
         .map(|(_, count)| count)
         .sum();
-    let (answered, failed) = (tally.answered as f64, tally.failures() as f64);
+    let answered = tally.answered as f64;
+    let failed = tally.failures() as f64;
     println!("{answered} answered, {failed} failed; {ok} counted as 200, {aborted} as aborted");
     assert_eq!(all, ok + aborted, "no other code");
     // A killed worker may have sent an answer that it had not counted: it is counted as aborted.

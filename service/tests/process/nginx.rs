@@ -18,7 +18,8 @@ fn nginx_reaches_the_unix_socket_of_another_user() {
     };
     let found = std::fs::metadata(server.folder().join("f.sock")).unwrap();
     let www_data = nix::unistd::User::from_name("www-data").unwrap().expect("Debian has it");
-    let (uid, gid) = (www_data.uid.as_raw(), www_data.gid.as_raw());
+    let uid = www_data.uid.as_raw();
+    let gid = www_data.gid.as_raw();
     assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (uid, gid, 0o770));
     let proxy = Address::Unix(server.folder().join("nginx.sock"));
     let answer =
@@ -107,7 +108,8 @@ fn balancer_turns_to_the_other_replica_while_one_stops() {
     let _alone = is_figure.then(crate::machine::alone);
     let long = Duration::from_secs(figure("FIGURE_SECONDS", 3));
     let start = || Ferricorn::unruly().config("workers = 2").start();
-    let (mut leaves, stays) = (start(), start());
+    let mut leaves = start();
+    let stays = start();
     let mut connection = leaves.connect();
     let held = Held::begin(&leaves, &mut connection, 0);
     let balanced = Balanced::start([&leaves, &stays]);

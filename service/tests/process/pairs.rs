@@ -66,7 +66,9 @@ struct End {
 /// after the last of them.
 fn expected(signals: &[Signal]) -> End {
     let mut end = End { workers: WORKERS, ..End::default() };
-    let (mut reload, mut again, mut upgrade) = (false, false, false);
+    let mut reload = false;
+    let mut again = false;
+    let mut upgrade = false;
     let resize = |end: &mut End, to: u16| {
         if to == end.workers {
             return;
@@ -260,7 +262,8 @@ fn allowed(case: Case) -> Vec<End> {
 }
 
 fn check(case: Case) {
-    let (end, allowed) = (ended(case), allowed(case));
+    let end = ended(case);
+    let allowed = allowed(case);
     let holds = |wanted: &End| {
         if !wanted.stopped {
             return end == *wanted;
@@ -285,7 +288,8 @@ fn check_all(moment: Moment) {
     });
     let cases: Vec<Case> = in_order.chain(at_once).collect();
     assert_eq!(cases.len(), 81 + 36);
-    let (next, begun) = (AtomicUsize::new(0), Instant::now());
+    let next = AtomicUsize::new(0);
+    let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {

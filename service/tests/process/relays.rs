@@ -39,7 +39,8 @@ fn wait_gone(workers: &[(u16, i32)]) {
 #[test]
 fn kept_connections_pass_reloads_and_upgrades_unnoticed() {
     let _alone = crate::machine::alone();
-    let (clients, reloads) = (figure("FIGURE_CLIENTS", 64), figure("FIGURE_RELOADS", 4));
+    let clients = figure("FIGURE_CLIENTS", 64);
+    let reloads = figure("FIGURE_RELOADS", 4);
     let count = usize::try_from(clients).expect("it is small");
     let server = Ferricorn::unruly().config("[log]\naccess = \"\"\n").start();
     let pause = Duration::from_millis(clients);
@@ -118,11 +119,12 @@ fn connection_is_handed_over_behind_its_last_answer() {
 #[test]
 fn ends_and_pipelines_are_as_without_a_drain() {
     let server = Ferricorn::unruly().config("workers = 1").start();
-    let (mut old, mut pipelined, mut bodies) =
-        (server.connect(), server.connect(), server.connect());
+    let mut old = server.connect();
+    let mut pipelined = server.connect();
+    let mut bodies = server.connect();
     old.send("GET /until?n=1 HTTP/1.0\r\n\r\n").expect("it is open");
-    let (held, others) =
-        (Held::begin(&server, &mut pipelined, 2), Held::begin(&server, &mut bodies, 3));
+    let held = Held::begin(&server, &mut pipelined, 2);
+    let others = Held::begin(&server, &mut bodies, 3);
     eventually("all run", PATIENCE, || server.folder().join("begun-1").exists().then_some(()));
     pipelined.send(get("/").repeat(3)).expect("it is open");
     bodies.send(post("/echo", "a\r\n\r\n").repeat(3)).expect("it is open");

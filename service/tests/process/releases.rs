@@ -234,7 +234,8 @@ fn a_reload_that_cannot_read_a_secret_changes_nothing() {
 #[test]
 fn old_generations_are_bounded_while_their_clients_stay() {
     let mut server = Ferricorn::unruly().config("workers = 1\ngraceful_timeout = 600").start();
-    let (mut held, mut holders) = (Vec::new(), Vec::new());
+    let mut held = Vec::new();
+    let mut holders = Vec::new();
     for generation in 2..=9 {
         let mut client = server.connect();
         client.send(get("/never")).unwrap();

@@ -57,7 +57,8 @@ fn deletes_and_populates_of_all_workers_add_up(kind: Kind) {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let mut connection = connect_to(&program, client % WORKERS);
-            let (populating, without_rows) = (populating.clone(), without_rows.clone());
+            let populating = populating.clone();
+            let without_rows = without_rows.clone();
             std::thread::spawn(move || {
                 let begun = Instant::now();
                 let mut populated = 0;
@@ -76,7 +77,8 @@ fn deletes_and_populates_of_all_workers_add_up(kind: Kind) {
     let deleters: Vec<_> = (0..WORKERS)
         .map(|slot| {
             let mut connection = connect_to(&program, slot);
-            let (populating, without_rows) = (populating.clone(), without_rows.clone());
+            let populating = populating.clone();
+            let without_rows = without_rows.clone();
             std::thread::spawn(move || {
                 let mut deleted = 0;
                 while populating.load(Ordering::Relaxed) > 0 {

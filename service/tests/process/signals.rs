@@ -460,7 +460,8 @@ fn logger_survives_a_file_that_may_not_grow() {
     log.set_len(LIMIT - 8).expect("so is the file");
     log.set_permissions(PermissionsExt::from_mode(0o666)).expect("so is the file");
     let server = server.start();
-    let (logger, worker) = (server.logger(), server.worker(0));
+    let logger = server.logger();
+    let worker = server.worker(0);
     for _ in 0..20 {
         assert_eq!(server.get("/").expect("it is served").status, 200);
     }

@@ -30,7 +30,8 @@ fn status_json_agrees_with_the_control_socket() {
     assert_eq!(server.get("/").expect("it answers").status, 200);
     // Nothing moves while both are asked.
     server.workers().iter().for_each(|(_, pid)| send(*pid, Signal::SIGSTOP));
-    let (mut found, mut told) = (served(address), control::status(&server));
+    let mut found = served(address);
+    let mut told = control::status(&server);
     for status in [&mut found, &mut told] {
         status["server"]["uptime_seconds"] = Value::Null;
         for worker in status["workers"].as_array_mut().expect("a list") {

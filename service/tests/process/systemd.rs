@@ -209,7 +209,9 @@ fn a_watchdog_never_waits_for_too_long() {
     let server = builder.wrapped(&["sh", "-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"]).start();
     std::fs::write(server.folder().join("prepare"), "held").expect("the folder is ours");
     server.signal(Signal::SIGHUP);
-    let (mut heard, mut beats, mut gap) = (Instant::now(), 0, Duration::ZERO);
+    let mut heard = Instant::now();
+    let mut beats = 0;
+    let mut gap = Duration::ZERO;
     while beats < 6 || manager.said.is_empty() {
         let said = manager.receive();
         match said.lines[0].as_str() {

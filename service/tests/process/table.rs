@@ -96,8 +96,10 @@ fn of_64_connections_no_worker_has_fewer_than_8_or_more_than_28() {
     let mut unfair = Vec::new();
     for _ in 0..spreads {
         for (range, counts) in ranges.iter_mut().zip(spread(&server)) {
-            let (least, most) = (counts.iter().min(), counts.iter().max());
-            let (least, most) = (least.expect("there are four"), most.expect("there are four"));
+            let least = counts.iter().min();
+            let most = counts.iter().max();
+            let least = least.expect("there are four");
+            let most = most.expect("there are four");
             *range = (range.0.min(*least), range.1.max(*most));
             if !(FAIR.contains(least) && FAIR.contains(most)) {
                 unfair.push(counts);

@@ -45,7 +45,8 @@ fn make_folder(path: &Path) {
 fn a_reader_that_has_gone_ends_nothing_and_its_lines_are_counted() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let server = Ferricorn::hello().config(&config("-")).stdout(writer).start();
-    let (logger, workers) = (server.logger(), server.workers());
+    let logger = server.logger();
+    let workers = server.workers();
     drop(reader);
     let answered = send_some(&server, 300);
     let error = server.folder().join("error.log");
@@ -79,7 +80,8 @@ fn what_the_only_log_has_lost_is_said_on_stderr_at_the_end() {
 #[test]
 fn a_file_that_cannot_be_reopened_is_written_to_where_it_is() {
     let server = Ferricorn::hello().config(&config("logs/access.log"));
-    let (here, there) = (server.folder().join("logs"), server.folder().join("moved"));
+    let here = server.folder().join("logs");
+    let there = server.folder().join("moved");
     make_folder(&here);
     let server = server.start();
     let error = server.folder().join("error.log");
@@ -98,7 +100,8 @@ fn a_file_that_cannot_be_reopened_is_written_to_where_it_is() {
         more();
     });
     let folder = server.stop_and_keep();
-    let (old, new) = (there.join("access.log"), here.join("access.log"));
+    let old = there.join("access.log");
+    let new = here.join("access.log");
     Said::read_files(&[&old, &new]).assert_each_once(&sent);
     assert!(!Said::read_files(&[&new]).answered.is_empty(), "the new file is not written to");
     drop(folder);
@@ -171,8 +174,8 @@ fn a_count_of_lost_lines_survives_the_logger() {
 #[test]
 fn usr1_to_a_worker_reopens_the_files() {
     let server = Ferricorn::hello().config(&config("access.log")).start();
-    let (access, moved) =
-        (server.folder().join("access.log"), server.folder().join("access.log.1"));
+    let access = server.folder().join("access.log");
+    let moved = server.folder().join("access.log.1");
     fs::rename(&access, &moved).expect("the folder is ours");
     send(server.worker(1), Signal::SIGUSR1);
     eventually("the file is there again", PATIENCE, || access.exists().then_some(()));

@@ -20,7 +20,8 @@ const MOST_OF_HTTP2: f64 = MOST + 16.0;
 fn settled(worker: i32) -> u64 {
     let own =
         || proc::status(worker, "RssAnon").and_then(|kib| kib.parse().ok()).expect("it lives");
-    let (mut last, mut looks) = (own(), 0);
+    let mut last = own();
+    let mut looks = 0;
     eventually("the memory stays as it is", 2 * PATIENCE, || {
         let now = own();
         looks = if now == last { looks + 1 } else { 0 };

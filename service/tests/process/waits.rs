@@ -48,7 +48,8 @@ fn await_standstill(server: &Ferricorn) {
 /// Sends requests until all wait for room, and stops the server then.
 fn stop_at_a_standstill(server: &mut Ferricorn) -> Sent {
     let requests = Numbered::default();
-    let (clients, address) = (clients(server), server.address());
+    let clients = clients(server);
+    let address = server.address();
     requests.send_over(clients, &address, &agent(), || {
         await_standstill(server);
         requests.end();

@@ -237,11 +237,13 @@ fn stop_in_write(server: &Ferricorn, pid: i32) {
 #[test]
 fn the_stopped_holder_of_the_write_lock_is_named() {
     let server = Ferricorn::bundled().config("workers = 2").start();
-    let (holder, other) = (server.worker(0), server.worker(1));
+    let holder = server.worker(0);
+    let other = server.worker(1);
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..8)
         .map(|_| {
-            let (address, stop) = (server.address(), Arc::clone(&stop));
+            let address = server.address();
+            let stop = Arc::clone(&stop);
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     // Some of them wait at the stopped worker.

@@ -213,7 +213,8 @@ impl Line<'_> {
     }
 
     fn seconds(&mut self, span: Duration) {
-        let (seconds, micros) = (span.as_secs(), span.subsec_micros());
+        let seconds = span.as_secs();
+        let micros = span.subsec_micros();
         write!(self.out, "{seconds}.{micros:06}").expect("a buffer in memory takes every byte");
     }
 

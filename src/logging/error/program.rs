@@ -115,7 +115,8 @@ mod tests {
 
     fn written(format: LogFormat, line: &[u8]) -> String {
         let mut writer = ErrorWriter::new(format, Clock::new(jiff::tz::TimeZone::UTC));
-        let (mut out, slot) = (Vec::new(), Slot::new(2));
+        let mut out = Vec::new();
+        let slot = Slot::new(2);
         let line = ProgramLine { slot, program: 8, stream: Stream::Errors, line };
         writer.write_output(SystemTime::UNIX_EPOCH, &line, &mut out);
         String::from_utf8(out).unwrap()

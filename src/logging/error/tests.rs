@@ -186,7 +186,8 @@ crate::log_event::log_lines! {
 
 #[test]
 fn event_has_its_name_and_typed_fields_in_json_alone() {
-    let (reason, took) = ("no\nfile".to_owned(), Duration::from_micros(1_234_567));
+    let reason = "no\nfile".to_owned();
+    let took = Duration::from_micros(1_234_567);
     assert_eq!(Sample::descriptions()[0].fields, ["count", "reason", "duration_seconds"]);
     let sample = Sample::Taken { count: 2, reason, took };
     let act = || crate::logging::emit(&sample);

@@ -93,7 +93,8 @@ impl Outlets {
             }
         }
         let place = |target: &_| outlets.iter().position(|outlet| outlet.target == *target);
-        let (access, error) = (place(&log.access), place(&log.error));
+        let access = place(&log.access);
+        let error = place(&log.error);
         Self { outlets, access, error }
     }
 
@@ -236,7 +237,8 @@ impl Outlets {
             match trouble.stage {
                 Stage::New => {
                     trouble.stage = Stage::Told;
-                    let (target, cause) = (target::name(&outlet.target), trouble.cause.clone());
+                    let target = target::name(&outlet.target);
+                    let cause = trouble.cause.clone();
                     self.say(&News::Failing { target, cause }, Some(place));
                 }
                 Stage::Told => {}

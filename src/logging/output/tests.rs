@@ -46,7 +46,8 @@ fn lines(path: &Path) -> Vec<String> {
 /// A folder with a link to a file on a disk that is full.
 fn full() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
-    let (full, sound) = (folder.path().join("full"), folder.path().join("sound"));
+    let full = folder.path().join("full");
+    let sound = folder.path().join("sound");
     symlink("/dev/full", &full).expect("a link can be made");
     (folder, full, sound)
 }
@@ -75,7 +76,8 @@ fn one_target_has_one_order() {
 #[test]
 fn each_log_has_its_own_file_and_what_is_off_vanishes() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (access, error) = (folder.path().join("access"), folder.path().join("error"));
+    let access = folder.path().join("access");
+    let error = folder.path().join("error");
     let mut outlets = open(&access, &error);
     let add = |outlets: &mut Outlets| {
         outlets.add(Kind::Access, b"a\n");
@@ -173,7 +175,8 @@ fn a_count_outlives_who_made_it() {
 #[test]
 fn a_broken_device_is_like_a_full_disk() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (broken, sound) = (folder.path().join("broken"), folder.path().join("sound"));
+    let broken = folder.path().join("broken");
+    let sound = folder.path().join("sound");
     // Nothing is ever mapped at its beginning.
     symlink("/proc/self/mem", &broken).expect("a link can be made");
     let mut outlets = open(&broken, &sound);
@@ -220,7 +223,8 @@ fn the_only_log_says_it_itself_when_it_can_though_no_line_comes() {
 #[test]
 fn a_file_that_cannot_be_opened_is_tried_again() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (error, late) = (folder.path().join("error"), folder.path().join("late"));
+    let error = folder.path().join("error");
+    let late = folder.path().join("late");
     let access = late.join("access");
     let mut outlets = open(&access, &error);
     outlets.add(Kind::Access, b"1\n");
@@ -238,7 +242,8 @@ fn a_file_that_cannot_be_opened_is_tried_again() {
 #[test]
 fn a_file_that_cannot_be_reopened_is_written_to_where_it_is() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+    let here = folder.path().join("here");
+    let there = folder.path().join("there");
     fs::create_dir(&here).expect("a folder can be made");
     let mut outlets = open(&here.join("access"), &folder.path().join("error"));
     let add = |outlets: &mut Outlets, line: &[u8]| {

@@ -28,10 +28,12 @@ fn a_producer_that_is_killed_at_any_point_leaves_what_it_had_finished() {
     memory.grow(RING_LINES).unwrap();
     let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_fd().as_raw_fd());
     let mut consumer = Consumer::new(memory.map(0, RING_LINES).unwrap());
-    let (mut line, mut reads) = (Vec::new(), 0);
+    let mut line = Vec::new();
+    let mut reads = 0;
     for number in 0..200 {
         let mut child = start_child(&path, number);
-        let (mut count, last) = (0, number * 31 % 997);
+        let mut count = 0;
+        let last = number * 31 % 997;
         // It is killed while it writes, after a number of lines that is another one each time.
         let mut take = |count: &mut usize| match consumer.next(&mut line) {
             Next::Line(Kind::Error) => {
@@ -125,7 +127,8 @@ enum Told {
 }
 
 fn read_all(consumer: &mut Consumer<Dying>, lines: &[&'static str]) -> Vec<Told> {
-    let (mut told, mut line) = (Vec::new(), Vec::new());
+    let mut told = Vec::new();
+    let mut line = Vec::new();
     loop {
         told.push(match consumer.next(&mut line) {
             Next::Nothing => return told,

@@ -297,7 +297,8 @@ fn leave_to_former(cells: &impl Cells, dropped: u64) {
     if low(dropped) == told {
         return;
     }
-    let (loser, former) = (load(LOSER), load(FORMER));
+    let loser = load(LOSER);
+    let former = load(FORMER);
     let of_former = low(former).wrapping_sub(told);
     let is_untold = (1..=low(dropped).wrapping_sub(told)).contains(&of_former);
     let whose = if is_untold && former >> FORMER_LOSER != loser { SEVERAL } else { loser };

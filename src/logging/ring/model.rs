@@ -51,7 +51,9 @@ fn every_interleaving_delivers_or_counts_and_wakes() {
                 }
             }
         });
-        let (mut read, mut lost, mut line) = (Vec::new(), 0, Vec::new());
+        let mut read = Vec::new();
+        let mut lost = 0;
+        let mut line = Vec::new();
         while read.len() + lost < 2 {
             match consumer.next(&mut line) {
                 Next::Line(_) => read.extend_from_slice(&line),

@@ -300,7 +300,8 @@ impl Rings {
         }
         let readers = self.rings.iter().flat_map(|ring| &ring.readers);
         for reader in readers.filter_map(|reader| reader.try_clone().ok()) {
-            let (mut lines, mut text) = (Lines::default(), Vec::new());
+            let mut lines = Lines::default();
+            let mut text = Vec::new();
             // It ends where there is no more, since a reader's end does not wait.
             let _all = File::from(reader).take(REST_MAX).read_to_end(&mut text);
             let mut tell = |line: &[u8]| tell(Next::Line(Kind::Error), &[line, b"\n"].concat());

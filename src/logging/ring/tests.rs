@@ -340,8 +340,11 @@ proptest! {
         let mut producer = Producer::new(heap.clone(), 1);
         let mut consumer = Consumer::new(heap.clone());
         // Published and not committed; so many of them are read.
-        let (mut waiting, mut read) = (VecDeque::new(), 0);
-        let (mut dropped, mut told, mut told_committed) = (0, 0, 0);
+        let mut waiting = VecDeque::new();
+        let mut read = 0;
+        let mut dropped = 0;
+        let mut told = 0;
+        let mut told_committed = 0;
         let mut bytes = Vec::new();
         for (number, step) in steps.into_iter().chain([Step::Read(1000)]).enumerate() {
             match step {
@@ -456,7 +459,8 @@ fn two_threads_lose_nothing_and_keep_the_order() {
                 }
             }
         });
-        let (mut number, mut read) = (0, Vec::new());
+        let mut number = 0;
+        let mut read = Vec::new();
         while number < lines {
             match consumer.next(&mut read) {
                 Next::Line(_) => {

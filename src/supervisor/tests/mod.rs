@@ -22,7 +22,9 @@ fn every_event() -> impl Iterator<Item = Event> {
 
 /// The variant after this one's. A new variant does not compile until it has a place here.
 fn next_event(event: &Event) -> Option<Event> {
-    let (child, pid, slot) = (ChildId(1), Pid(100), Slot::new(0));
+    let child = ChildId(1);
+    let pid = Pid(100);
+    let slot = Slot::new(0);
     Some(match event {
         Event::Started => Event::Upgraded,
         Event::Upgraded => Event::Tick,

@@ -208,11 +208,14 @@ pub(super) fn policy(line: &str) -> Policy {
 fn settings(policy: &Policy) -> String {
     let Policy { workers, graceful_timeout, boot_timeout, stall_timeout, max_lifetime, .. } =
         policy;
-    let (memory, stats) = (policy.max_memory, if policy.stats { " stats=on" } else { "" });
+    let memory = policy.max_memory;
+    let stats = if policy.stats { " stats=on" } else { "" };
     let extensible = if policy.extensible { " extensible=on" } else { "" };
     let seconds = Duration::as_secs_f64;
-    let (graceful, boot) = (seconds(graceful_timeout), seconds(boot_timeout));
-    let (stall, lifetime) = (seconds(stall_timeout), seconds(max_lifetime));
+    let graceful = seconds(graceful_timeout);
+    let boot = seconds(boot_timeout);
+    let stall = seconds(stall_timeout);
+    let lifetime = seconds(max_lifetime);
     format!(
         "workers={workers} graceful={graceful} boot={boot} stall={stall} lifetime={lifetime} \
          memory={memory}{stats}{extensible}"

@@ -191,7 +191,8 @@ mod tests {
             steps in proptest::collection::vec((0_u64..20, 0_u32..40), 1..400),
         ) {
             let mut asking = Asking::default();
-            let (mut at, mut count) = (0, 0);
+            let mut at = 0;
+            let mut count = 0;
             for (pause, mine) in steps {
                 at += pause;
                 count += u64::from(asked(&mut asking, later(at), mine, &[0, 0, 0]).is_some());

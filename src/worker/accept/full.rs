@@ -97,7 +97,8 @@ impl Server {
         let said = self.full_said_at.load(Ordering::Relaxed);
         if said == 0 || now.saturating_sub(said) >= INTERVAL_OF_COMPLAINTS {
             self.full_said_at.store(now.max(1), Ordering::Relaxed);
-            let (slot, connections) = (self.slot, self.connections_max);
+            let slot = self.slot;
+            let connections = self.connections_max;
             logging::emit(&WorkerEvent::ConnectionsFull { slot, connections });
         }
     }

@@ -252,7 +252,8 @@ impl Server {
     pub(crate) fn kind(&self, listeners: &Listeners, address: u16) -> ListenerKind {
         let name = |name| self.routes.named.iter().find(|(other, _)| *other == name);
         let name = listeners.name(address).and_then(name).map(|(name, _)| *name);
-        let (is_tls, local) = (listeners.is_tls(address), listeners.local(address));
+        let is_tls = listeners.is_tls(address);
+        let local = listeners.local(address);
         ListenerKind { number: address, is_tls, name, local }
     }
 

@@ -115,7 +115,8 @@ impl Conns {
     fn insert(&self, machine: impl FnOnce(u64) -> Machine) -> Arc<Conn> {
         let mut open = self.lock();
         let place = open.vacant_entry();
-        let (budget, draining) = (Arc::clone(&self.budget), self.draining.clone());
+        let budget = Arc::clone(&self.budget);
+        let draining = self.draining.clone();
         let machine = machine(clock::coarse_millis());
         let conn = Arc::new(Conn::new(place.key(), machine, budget, draining));
         place.insert(Arc::clone(&conn));
@@ -182,7 +183,8 @@ impl Conns {
             return;
         }
         let open = self.lock();
-        let (mut refused, mut unfinished) = (0, Vec::new());
+        let mut refused = 0;
+        let mut unfinished = Vec::new();
         for (_, conn) in open.iter() {
             match (conn.held(), conn.wait()) {
                 (0, _) => {}
@@ -206,11 +208,13 @@ impl Conns {
 
     /// Logs that unfinished requests are refused for want of memory, once a minute.
     fn report_exceeded(&self, requests: usize) {
-        let (now, last) = (clock::coarse_millis(), &self.exceeded_reported_at);
+        let now = clock::coarse_millis();
+        let last = &self.exceeded_reported_at;
         let reported = last.load(Ordering::Relaxed);
         if reported == 0 || now.saturating_sub(reported) >= REPORT_INTERVAL_MS {
             last.store(now.max(1), Ordering::Relaxed);
-            let (slot, limit) = (self.place.slot(), self.budget.limit());
+            let slot = self.place.slot();
+            let limit = self.budget.limit();
             logging::emit(&WorkerEvent::BudgetExceeded { slot, requests, limit });
         }
     }

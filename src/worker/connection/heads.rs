@@ -140,8 +140,10 @@ impl Heads {
     /// Bytes came in, of whatever. Returns how many of an unfinished head there are by now; 0 where one
     /// has ended in these bytes, since the others may be of its body.
     pub(crate) fn note(&mut self, bytes: &[u8]) -> u64 {
-        let (line_start, before) = (self.at_line_start, self.read);
-        let (mut heads, mut ends) = (0, None);
+        let line_start = self.at_line_start;
+        let before = self.read;
+        let mut heads = 0;
+        let mut ends = None;
         for end in memchr::memchr_iter(b'\n', bytes) {
             let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
             let empty = match line.last() {

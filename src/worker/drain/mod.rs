@@ -98,7 +98,8 @@ impl Leaving {
         // Handlers are dropped before the application is told that they have ended.
         let _either = tokio::time::timeout(LAST_LOOKS * LAST_LOOK, empty(server)).await;
         if left > 0 && self != Self::Now {
-            let (slot, connections) = (server.slot, left);
+            let slot = server.slot;
+            let connections = left;
             logging::emit(&WorkerEvent::DrainTimedOut { slot, connections });
         }
     }
@@ -202,7 +203,8 @@ async fn end_long(server: &Server, spread: Duration, patience: Duration) -> Infa
     let after =
         |time: Duration| now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     let last = patience.saturating_sub(LAST_ENDS);
-    let (first, last) = (after(spread.min(last)), after(last));
+    let first = after(spread.min(last));
+    let last = after(last);
     let mut turns = [(Turn::First, Pace::new(now, first)), (Turn::Second, Pace::new(first, last))];
     loop {
         let now = clock::monotonic_millis();

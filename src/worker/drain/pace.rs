@@ -47,7 +47,8 @@ mod tests {
     /// The ends of each second.
     fn seconds(count: usize, window: u64, mut step: impl FnMut() -> u64) -> Vec<usize> {
         let mut pace = Pace::new(0, window);
-        let (mut now, mut left) = (0, count);
+        let mut now = 0;
+        let mut left = count;
         let mut ends = vec![0; usize::try_from(window / 1000 + 1).unwrap()];
         while left > 0 {
             now += step();

@@ -10,7 +10,8 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nx: #\r\n\r\n";
 fn read(stream: &str, cuts: &[usize]) -> (Framing, Option<(usize, Own)>) {
     let mut framing = Framing::default();
     let mut cuts = cuts.iter();
-    let (mut begun, mut rest) = (0, stream.as_bytes());
+    let mut begun = 0;
+    let mut rest = stream.as_bytes();
     while !rest.is_empty() {
         let length = cuts.next().copied().unwrap_or(rest.len()).clamp(1, rest.len());
         let (now, later) = rest.split_at(length);

@@ -105,8 +105,8 @@ impl Server {
                 self.warn_of_plain(peer.peer());
                 watched.put_stream(Stream::Plain(socket));
                 watched.refuse_plain().await;
-                if let Some(answer) = conn.refused() {
-                    unread::log(self, (&conn, listener), peer, answer);
+                if let Some((status, bytes)) = conn.refused() {
+                    unread::log(self, &conn, listener, peer, status, bytes);
                 }
             }
             Err(Unshaken::Silent) => {}

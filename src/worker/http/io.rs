@@ -89,7 +89,9 @@ impl Watched {
         };
         let framing = Framing::default();
         let is_multiplexed = entry.conn.is_multiplexed();
-        let (flaw, end, upgraded) = (None, End::NotYet, None);
+        let flaw = None;
+        let end = End::NotYet;
+        let upgraded = None;
         let preface = 0;
         Self { stream, entry, room, scheme, framing, flaw, end, upgraded, is_multiplexed, preface }
     }

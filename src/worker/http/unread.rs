@@ -15,9 +15,11 @@ use crate::worker::server::Server;
 /// Accounts for an answer to what never became a request: its head took too long, or was none.
 pub(crate) fn log(
     server: &Server,
-    (conn, listener): (&Conn, Option<&str>),
+    conn: &Conn,
+    listener: Option<&str>,
     client: Client,
-    (status, bytes): (StatusCode, u64),
+    status: StatusCode,
+    bytes: u64,
 ) {
     let elapsed = conn.waited();
     server.count_request();

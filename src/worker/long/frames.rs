@@ -42,7 +42,8 @@ impl Frames {
     /// The number of these bytes up to the end of the message that is under way, or of the first one; all of
     /// them if none ends.
     pub(crate) fn until_boundary(&self, bytes: &[u8]) -> usize {
-        let (mut ahead, mut at) = (self.clone(), 0);
+        let mut ahead = self.clone();
+        let mut at = 0;
         while at < bytes.len() {
             at += ahead.step(&bytes[at..]);
             if ahead.is_at_boundary() {
@@ -87,7 +88,8 @@ impl Frames {
     }
 
     fn begin_payload(&mut self, payload: u64) {
-        let (is_final, opcode) = (self.header[0] & 0x80 != 0, self.header[0] & 0x0f);
+        let is_final = self.header[0] & 0x80 != 0;
+        let opcode = self.header[0] & 0x0f;
         // Control frames may stand between those of a message.
         if opcode < 8 {
             self.is_fragmented = !is_final;
@@ -167,7 +169,8 @@ mod tests {
             lengths in proptest::collection::vec((0_usize..300, any::<bool>(), any::<bool>()), 1..8),
             piece in 1_usize..50,
         ) {
-            let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+            let mut bytes = Vec::new();
+            let mut ends = Vec::new();
             for (at, (length, masked, is_final)) in lengths.iter().enumerate() {
                 let first = if *is_final { 0x82 } else { 0x02 };
                 let is_last = at + 1 == lengths.len();
@@ -176,7 +179,9 @@ mod tests {
                     ends.push(bytes.len());
                 }
             }
-            let (mut frames, mut at, mut found) = (Frames::default(), 0, Vec::new());
+            let mut frames = Frames::default();
+            let mut at = 0;
+            let mut found = Vec::new();
             while at < bytes.len() {
                 let next = &bytes[at..bytes.len().min(at + piece)];
                 let length = frames.until_boundary(next);

@@ -135,7 +135,8 @@ pub(crate) struct Long {
 impl Longs {
     /// One more goes on.
     pub(crate) fn begin(&self, kind: LongKind) -> Long {
-        let (fate, closed_at) = (AtomicU8::new(Fate::GoesOn as u8), AtomicU64::new(0));
+        let fate = AtomicU8::new(Fate::GoesOn as u8);
+        let closed_at = AtomicU64::new(0);
         let state = Arc::new(State { kind, fate, closed_at, wakers: Mutex::default() });
         let number = self.lock().insert(Arc::clone(&state));
         Long { longs: self.clone(), number, state }

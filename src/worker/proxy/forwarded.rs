@@ -144,7 +144,9 @@ fn is_read_on(origin: Origin, trusted: &Trusted) -> bool {
 /// One element: `name=value` pairs between semicolons. `None` where there are none, which a list may
 /// have (RFC 9110 section 5.6.1). Ends at a comma or at the end.
 fn element(rest: &mut &[u8]) -> Result<Option<Claim>, Doubt> {
-    let (mut origin, mut scheme, mut is_empty) = (None, None, true);
+    let mut origin = None;
+    let mut scheme = None;
+    let mut is_empty = true;
     loop {
         *rest = rest.trim_ascii_start();
         let name = token(rest);
@@ -279,7 +281,10 @@ fn x_scheme(
     place: Option<usize>,
     addresses: usize,
 ) -> Result<Option<Scheme>, Doubt> {
-    let (mut first, mut own, mut count, mut differ) = (None, None, 0, false);
+    let mut first = None;
+    let mut own = None;
+    let mut count = 0;
+    let mut differ = false;
     for element in from_the_right(schemes) {
         let scheme = scheme_named(element)?;
         if place == Some(count) {

@@ -114,7 +114,8 @@ fn binary(bytes: &[u8]) -> Header {
     let Some((fixed, _)) = bytes.split_at_checked(FIXED) else {
         return Ok(None);
     };
-    let (command, family) = (fixed[12], fixed[13]);
+    let command = fixed[12];
+    let family = fixed[13];
     let length = FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     // Judged before the rest is waited for.
     let is_local = match command {

@@ -51,7 +51,8 @@ impl Drop for Upload {
 impl Upload {
     pub(crate) fn new(body: Incoming, entry: &ConnEntry, room: u64) -> Self {
         let chunked = body.size_hint().exact().is_none();
-        let (conn, connection) = (Arc::clone(&entry.conn), entry.connection.clone());
+        let conn = Arc::clone(&entry.conn);
+        let connection = entry.connection.clone();
         conn.with(Machine::body_opened);
         Self { body, conn, connection, room, chunked, come: 0, is_read: false }
     }

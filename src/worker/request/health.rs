@@ -45,9 +45,11 @@ pub(crate) enum Probe {
 impl Health {
     /// The probes of this application.
     pub(crate) fn of<A: App>(app: &Arc<A>, context: &WorkerContext) -> Self {
-        let (app, context) = (Arc::clone(app), context.clone());
+        let app = Arc::clone(app);
+        let context = context.clone();
         Self::new(context.config.health.clone(), context.slot, move || {
-            let (app, context) = (Arc::clone(&app), context.clone());
+            let app = Arc::clone(&app);
+            let context = context.clone();
             async move { app.ready(&context).await }
         })
     }
@@ -62,7 +64,8 @@ impl Health {
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let ask = Box::new(move || -> Asked { Box::pin(ask()) });
-        let (was_ready, is_stopping) = (AtomicBool::new(true), AtomicBool::new(false));
+        let was_ready = AtomicBool::new(true);
+        let is_stopping = AtomicBool::new(false);
         Self { paths, slot, ask, was_ready, is_stopping }
     }
 

@@ -217,7 +217,8 @@ impl Own {
     /// The same as text, head and body, for a connection that cannot be spoken with through hyper: its
     /// request has no head yet.
     pub(crate) fn text(self, scheme: Scheme, now: SystemTime) -> (String, &'static str) {
-        let (status, body) = (self.status(), self.body());
+        let status = self.status();
+        let body = self.body();
         let mut text = format!("HTTP/1.1 {status}\r\n");
         for (name, value) in self.response(scheme).headers() {
             let value = value.to_str().expect("our own fields are ASCII");

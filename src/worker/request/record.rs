@@ -295,7 +295,9 @@ impl InFlight {
         entry: &Arc<ConnEntry>,
         head: &request::Parts,
         arrival: Arrival,
-        (client, id, request_headers): (Client, RequestId, Vec<Field>),
+        client: Client,
+        id: RequestId,
+        request_headers: Vec<Field>,
     ) -> Self {
         let started = clock::wall();
         if let Some(entry) = entry.server.board.entry(entry.conn.number) {

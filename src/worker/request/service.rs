@@ -84,7 +84,7 @@ impl Requests {
         let has_body = !body.is_end_stream();
         let limit = if has_body { routes.body_limits.of(head.uri.path()) } else { Limit::None };
         let judged = strict::judge(&head, &seen, length, &server.limits, limit.bytes());
-        let mut in_flight = InFlight::new(entry, &head, arrival, (client, id, seen.named));
+        let mut in_flight = InFlight::new(entry, &head, arrival, client, id, seen.named);
         in_flight.body = length;
         if seen.is_healthcheck && !seen.forwarded {
             in_flight.note_healthcheck();
@@ -392,7 +392,8 @@ impl http_body::Body for Answer {
         if this.is_last {
             return Poll::Ready(None);
         }
-        let (board, number) = (&this.in_flight.server.board, this.in_flight.conn.number);
+        let board = &this.in_flight.server.board;
+        let number = this.in_flight.conn.number;
         board.set_running(number, true);
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         board.set_running(number, false);

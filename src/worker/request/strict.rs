@@ -170,7 +170,8 @@ fn begins_protocol(_: &request::Parts) -> bool {
 
 /// RFC 9112 section 3.2: the four forms of a target, of which this server is no proxy for one.
 fn judge_target(head: &request::Parts) -> Option<Own> {
-    let (method, uri) = (&head.method, &head.uri);
+    let method = &head.method;
+    let uri = &head.uri;
     if *method == Method::CONNECT && !begins_protocol(head) {
         return Some(Own::Tunnel);
     }

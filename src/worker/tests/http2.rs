@@ -147,7 +147,8 @@ fn answer_that_is_not_read_ends_its_own_stream() {
         builder.initial_connection_window_size(1 << 20);
         let peer = net.peer_with(&builder).await;
         let unread = peer.send(get("/big"), false).await.0.await.expect("its head comes");
-        let (mut body, mut ended) = (unread.into_body(), None);
+        let mut body = unread.into_body();
+        let mut ended = None;
         while ended.is_none() {
             // Its window is never opened again.
             ended = body.data().await.and_then(Result::err);
@@ -376,7 +377,8 @@ fn drain_waits_for_a_client_that_takes_its_answer_in_small_pieces() {
         let peer = net.peer_with(&builder).await;
         let response = peer.send(get("/as-long"), false).await.0.await.expect("it is answered");
         net.server.leave();
-        let (mut body, mut length) = (response.into_body(), 0);
+        let mut body = response.into_body();
+        let mut length = 0;
         while let Some(data) = body.data().await {
             let data = data.expect("it comes whole");
             length += data.len();
@@ -398,7 +400,8 @@ fn drain_waits_for_a_client_that_pauses_within_its_answer() {
         let peer = net.peer_with(&builder).await;
         let response = peer.send(get("/as-long"), false).await.0.await.expect("it is answered");
         net.server.leave();
-        let (mut body, mut length) = (response.into_body(), 0);
+        let mut body = response.into_body();
+        let mut length = 0;
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         while let Some(data) = body.data().await {
             let data = data.expect("it comes whole");
@@ -418,7 +421,8 @@ fn drain_does_not_wait_for_a_client_that_keeps_its_end_open() {
         // A request for `/`, with names and values that are in HPACK's table, but for the host.
         let request = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x01, 1, b'a'];
         socket.write_all(&[PREFACE, &request].concat()).await.expect("it is open");
-        let (mut is_answered, mut is_pinged) = (false, false);
+        let mut is_answered = false;
+        let mut is_pinged = false;
         let mut head = [0; 9];
         while socket.read_exact(&mut head).await.is_ok() {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);

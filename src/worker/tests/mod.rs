@@ -38,7 +38,7 @@ use axum::routing::{any, get, post};
 
 use self::client::Talk;
 use self::health::Readiness;
-use super::server::{Routes, Server};
+use super::server::{Position, Routes, Server};
 use crate::config::{Config, Level, Log, LogTarget};
 use crate::ids::{Generation, Slot, SlotSet};
 use crate::listeners::Listeners;
@@ -114,13 +114,17 @@ impl Net {
         let config = Config::from_toml(&text, &[]).expect("the settings are right");
         let slot = Slot::new(0);
         let listeners =
-            Listeners::open(&config, (&[], Passed::default()), 1).expect("the addresses are free");
+            Listeners::open(&config, &[], Passed::default(), 1).expect("the addresses are free");
         let (_, fd) = listeners.of_slot(slot).next().expect("there is a TCP address");
         let Ok(Local::Tcp(address)) = socket::local(fd) else { panic!("it is TCP") };
         let counters = Arc::new(SlotBoard::new().expect("memory"));
         let board = Arc::new(WorkerBoard::new(64).expect("memory"));
-        let place = (slot, Generation::FIRST);
-        let boards = (Arc::clone(&counters), Arc::clone(&board));
+        let position = Position {
+            slot,
+            generation: Generation::FIRST,
+            counters: Arc::clone(&counters),
+            board,
+        };
         let body_limits = Declared::new(config.limits.body);
         body_limits.set("/limited/{bytes}", 2 * BODY_MAX as u64).expect("it is a path");
         body_limits.set("/unlimited", 0).expect("it is a path");
@@ -138,7 +142,7 @@ impl Net {
             })),
             tls: None,
         };
-        let server = Arc::new(Server::new(place, &config, routes, boards, listeners, 0));
+        let server = Arc::new(Server::new(position, &config, routes, listeners, 0));
         server.accept_from(&SlotSet::from_iter([slot]));
         tokio::spawn(super::keep_heartbeat(Arc::clone(&server), None, config.stall_timeout));
         Self { server, counters, address, unix, from, readiness, _folder: folder }

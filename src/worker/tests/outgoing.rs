@@ -131,8 +131,9 @@ fn a_number_is_in_use_as_long_as_a_request_has_it() {
     run([6, 8], "", |net| async move {
         let head = Request::builder().uri("/last").body(()).unwrap().into_parts().0;
         let entry = Arc::new(ConnEntry::new(&net.server, None, None, Origin::default()));
-        let (client, id) = (Client::direct(None, Scheme::Http), RequestId::of_request(None));
-        let in_flight = InFlight::new(&entry, &head, Arrival::default(), (client, id, Vec::new()));
+        let client = Client::direct(None, Scheme::Http);
+        let id = RequestId::of_request(None);
+        let in_flight = InFlight::new(&entry, &head, Arrival::default(), client, id, Vec::new());
         let number = entry.conn.number;
         entry.close();
         drop(entry);

@@ -121,7 +121,8 @@ mod tests {
     #[test]
     fn replaced_file_keeps_its_group_and_shuts_others_out() {
         let folder = TempDir::new().unwrap();
-        let (path, link) = (folder.path().join("users"), folder.path().join("link"));
+        let path = folder.path().join("users");
+        let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         fs::write(&path, "old").unwrap();
         for (before, after) in [(0o644, 0o640), (0o600, 0o600), (0o777, 0o660)] {

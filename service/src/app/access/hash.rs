@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn hash_is_salted_and_shown_nowhere() {
-        let (one, other) = (Hash::make("x").unwrap(), Hash::make("x").unwrap());
+        let one = Hash::make("x").unwrap();
+        let other = Hash::make("x").unwrap();
         assert_ne!(one, other);
         assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{one}");
         assert_eq!(format!("{:?}", Hash::parse(&one).unwrap()), "Argon2id");

@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn token_has_what_a_token_needs_and_shows_no_key() {
         let tokens = shared(7);
-        let (one, other) = (tokens.issue("alice").unwrap(), tokens.issue("alice").unwrap());
+        let one = tokens.issue("alice").unwrap();
+        let other = tokens.issue("alice").unwrap();
         assert_ne!(one, other, "each has an id of its own");
         let payload = URL_SAFE_NO_PAD.decode(one.split('.').nth(1).unwrap()).unwrap();
         let claims: serde_json::Value = serde_json::from_slice(&payload).unwrap();

@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn users_are_read_from_name_and_hash() {
-        let (alice, bob) = (cheap("a"), cheap("b"));
+        let alice = cheap("a");
+        let bob = cheap("b");
         let text = format!("# users\n\nalice:{alice}\r\nbob:{bob}:a comment\n");
         let users = Users::parse(&text).unwrap();
         assert!(users.contains("alice") && users.contains("bob"));

@@ -127,7 +127,8 @@ fn a_full_volume_with_room_for_a_row_is_one_fault() {
 
 #[test]
 fn outage_of_several_workers_is_one_line_at_each_end() {
-    let (workers, now) = (Workers::default(), Instant::now());
+    let workers = Workers::default();
+    let now = Instant::now();
     let mut all = [(); 4].map(|()| Seen::new(&workers, now));
     for round in 0..50 {
         // Each worker fails and succeeds in an order of its own.
@@ -213,7 +214,8 @@ fn work_from_before_neither_ends_an_outage_nor_begins_one() {
 
 #[test]
 fn a_worker_takes_over_when_the_one_that_logged_is_gone() {
-    let (workers, now) = (Workers::default(), Instant::now());
+    let workers = Workers::default();
+    let now = Instant::now();
     let [mut first, mut second] = [(); 2].map(|()| Seen::new(&workers, now));
     for worker in [&mut first, &mut second] {
         worker.fails(AWAY).takes_over().after(1).fails(AWAY);
@@ -229,7 +231,8 @@ fn a_worker_takes_over_when_the_one_that_logged_is_gone() {
 
 #[test]
 fn a_worker_that_took_over_and_finds_no_fault_logs_nothing() {
-    let (workers, now) = (Workers::default(), Instant::now());
+    let workers = Workers::default();
+    let now = Instant::now();
     let [mut first, mut second] = [(); 2].map(|()| Seen::new(&workers, now));
     for worker in [&mut first, &mut second] {
         worker.fails(AWAY);

@@ -266,7 +266,8 @@ impl<D: Dialect> Lent<'_, D> {
             return Err(Error::Moved);
         }
         if let Some(made) = self.made.take() {
-            let (place, since) = (self.place, Instant::now());
+            let place = self.place;
+            let since = Instant::now();
             let mut resting = self.pool.resting();
             // With the lock in hand: what is renewed meanwhile clears this shelf later.
             if made.epoch == shelves.epoch.load(Ordering::Relaxed) {

@@ -156,7 +156,8 @@ impl fmt::Display for Options {
         match self.connect.get_socket() {
             Some(socket) => write!(f, "postgres://{}/{database}", socket.display()),
             None => {
-                let (host, port) = (self.connect.get_host(), self.connect.get_port());
+                let host = self.connect.get_host();
+                let port = self.connect.get_port();
                 write!(f, "postgres://{host}:{port}/{database}")
             }
         }

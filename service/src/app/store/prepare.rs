@@ -104,7 +104,8 @@ pub(crate) async fn prepare(target: &Target, start: Start) -> Result<(), Failure
             done => return done,
         };
         if !wait.pause(&cause).await {
-            let (target, waited) = (target.clone(), wait.began.elapsed());
+            let target = target.clone();
+            let waited = wait.began.elapsed();
             return Err(Failure::Unwritable { target, waited, cause });
         }
     }
@@ -192,7 +193,8 @@ async fn attempt(wait: &mut Wait<'_>) -> Result<(), Failure> {
     proved.map_err(|unproven| match unproven {
         Unproven::Refused(cause) => refused(cause),
         Unproven::Silent => {
-            let (target, waited) = (target.clone(), PROOF_TIMEOUT);
+            let target = target.clone();
+            let waited = PROOF_TIMEOUT;
             let cause = format!("a write came to no end within {} s", waited.as_secs());
             Failure::Unwritable { target, waited, cause }
         }

@@ -148,7 +148,8 @@ pub(crate) struct Sqlite {
 
 impl Sqlite {
     pub(super) fn new(options: Options) -> Self {
-        let (turn, reserve) = (Turn::new(options.path()), Reserve::beside(options.path()));
+        let turn = Turn::new(options.path());
+        let reserve = Reserve::beside(options.path());
         Self { options, turn, reserve }
     }
 

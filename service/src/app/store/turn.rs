@@ -84,7 +84,8 @@ struct Held(Arc<Locks>);
 impl Turn {
     /// The queue for this database's file.
     pub(super) fn new(database: &Path) -> Self {
-        let (queue, vain) = (Mutex::new(None), AtomicBool::new(false));
+        let queue = Mutex::new(None);
+        let vain = AtomicBool::new(false);
         Self { database: database.to_owned(), queue, vain }
     }
 
@@ -138,7 +139,8 @@ impl Waiter {
     fn start(locks: &Arc<Locks>) -> (Arc<Self>, oneshot::Receiver<Held>) {
         let (handing, handed) = oneshot::channel();
         let waiter = Arc::new(Self(Plain::new(Wait::For(handing))));
-        let (locks, thread) = (Arc::clone(locks), Arc::clone(&waiter));
+        let locks = Arc::clone(locks);
+        let thread = Arc::clone(&waiter);
         spawn_blocking(move || {
             let held = locks.take();
             if let (Wait::For(task), Ok(held)) = (thread.replace(Wait::Over), held) {

@@ -230,7 +230,8 @@ pub(super) async fn reading_takes_a_token_where_told(world: World) {
 
 pub(super) async fn token_of_a_removed_user_ends_at_reload(world: World) {
     let mut guarded = Guarded::new(&world, false).await;
-    let (alice, bob) = (guarded.token("alice").await, guarded.token("bob").await);
+    let alice = guarded.token("alice").await;
+    let bob = guarded.token("bob").await;
     let status = async |guarded: &Guarded, token: &str| {
         let bearer = format!("Bearer {token}");
         guarded.populate(&[("authorization", &bearer)]).await.status.as_u16()

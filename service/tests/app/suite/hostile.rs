@@ -139,7 +139,8 @@ pub(super) async fn hostile_fields_are_refused(world: World) {
     let guarded = Guarded::new(&world, false).await;
     let good = signed(&guarded.secret(), &claims(&json!({})));
     let bearer = format!("Bearer {good}");
-    let (cookie, empty) = (format!("ferricorn-token={good}"), "ferricorn-token=");
+    let cookie = format!("ferricorn-token={good}");
+    let empty = "ferricorn-token=";
     let twice = format!("{cookie}; {cookie}");
     let quoted = format!("ferricorn-token=\"{good}\"");
     let folded = format!("Bearer {good}, Bearer {good}");

@@ -92,7 +92,8 @@ pub(super) async fn a_row_has_its_time(world: World) {
     assert_eq!(text.len(), "2024-03-21T10:26:38.123Z".len(), "{text}");
     let stored: Timestamp = text.parse().unwrap();
     // Databases round to milliseconds, up or down.
-    let (first, last) = (before.as_millisecond() - 1, after.as_millisecond() + 1);
+    let first = before.as_millisecond() - 1;
+    let last = after.as_millisecond() + 1;
     assert!((first..=last).contains(&stored.as_millisecond()), "{before} {stored} {after}");
 }
 

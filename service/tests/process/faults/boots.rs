@@ -29,7 +29,8 @@ fn a_first_start_at_which_nobody_boots_ends_with_3_and_the_reason() {
         let begun = Instant::now();
         let mut server = Ferricorn::unruly().config(SETTINGS).env("UNRULY_BOOT", mode).launch();
         assert_eq!(server.wait_exit(), Exit::Code(3), "{mode}: {}", server.log());
-        let (took, log) = (begun.elapsed(), server.log());
+        let took = begun.elapsed();
+        let log = server.log();
         for told in [told, "no worker could boot"] {
             assert!(log.contains(told), "{mode}: {told:?} is missing: {log}");
         }
@@ -63,7 +64,8 @@ fn siblings_serve_for_a_slot_whose_workers_do_not_get_up() {
         .start();
     let boot = |mode: &str| {
         // Never empty in between: that would be a good boot.
-        let (new, file) = (server.folder().join("new"), server.folder().join("boot"));
+        let new = server.folder().join("new");
+        let file = server.folder().join("boot");
         std::fs::write(&new, mode).and_then(|()| std::fs::rename(&new, &file)).expect("ours");
     };
     for (mode, told) in MODES.into_iter().chain([("slow=400", "died: ended by signal 9 (KILL)")]) {

@@ -116,9 +116,11 @@ fn a_crash_loop_of_all_workers_costs_next_to_nothing() {
         let deaths = deaths(&server);
         (deaths.len() == 4 && deaths.values().all(|death| *death >= DEATHS)).then_some(deaths)
     });
-    let (begun, used) = (Instant::now(), nanos(&server));
+    let begun = Instant::now();
+    let used = nanos(&server);
     eventually("the time has passed", PATIENCE, || (begun.elapsed() >= WINDOW).then_some(()));
-    let (passed, used) = (begun.elapsed(), nanos(&server) - used);
+    let passed = begun.elapsed();
+    let used = nanos(&server) - used;
     let after = deaths(&server);
     let share = used as f64 / passed.as_nanos() as f64 * 100.0;
     let forks: BTreeMap<u16, usize> =

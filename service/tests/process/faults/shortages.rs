@@ -58,11 +58,13 @@ fn cannot_fork(resource: &'static str, most: impl Fn(&Ferricorn) -> usize, told:
     send(first, Signal::SIGKILL);
     wait_replaced(&server, 0, first);
     let mut scene = Scene::set(&server, 2, Some(1));
-    let (victim, sibling) = (server.worker(1), server.worker(0));
+    let victim = server.worker(1);
+    let sibling = server.worker(0);
     let none = Limit::set(server.pid(), resource, most(&server));
     send(victim, Signal::SIGKILL);
     let told = format!("failed to fork worker 1: {told}");
-    let (begun, used) = (Instant::now(), proc::processor_nanos(server.pid()).expect("it lives"));
+    let begun = Instant::now();
+    let used = proc::processor_nanos(server.pid()).expect("it lives");
     eventually("it tries again", PATIENCE, || {
         (server.log().matches(&told).count() >= 3).then_some(())
     });
@@ -126,7 +128,8 @@ fn a_worker_without_descriptors_leaves_connections_to_its_siblings() {
     eventually("some time has passed", PATIENCE, || {
         (begun.elapsed() > Duration::from_millis(500)).then_some(())
     });
-    let (used, passed) = (proc::processor_nanos(poor).expect("it lives") - used, begun.elapsed());
+    let used = proc::processor_nanos(poor).expect("it lives") - used;
+    let passed = begun.elapsed();
     assert!(u128::from(used) < passed.as_nanos() / 4, "{used} ns in {passed:?}: it spins");
     drop(clients);
     none.take_back();

@@ -128,7 +128,8 @@ impl Drop for Hogs {
 fn leave_crumbs_to(pid: i32, processor: usize) {
     let number = |name| proc::status(pid, name).and_then(|status| status.parse().ok());
     let (Some(user), Some(group)) = (number("Uid"), number("Gid")) else { panic!("{pid} is gone") };
-    let (pid, processor) = (pid.to_string(), processor.to_string());
+    let pid = pid.to_string();
+    let processor = processor.to_string();
     for arguments in [
         ["taskset", "--all-tasks", "--cpu-list", "--pid", &processor, &pid],
         ["chrt", "--all-tasks", "--idle", "--pid", "0", &pid],

@@ -217,7 +217,8 @@ fn cell(tally: &Tally) -> String {
 
 /// Reloads, kills, and a release that cannot start, each under a load of its own: how many requests failed.
 fn put_through(server: &mut dyn Supervised, file: &str) -> [String; 3] {
-    let (reloads, kills) = (figure("FIGURE_RELOADS", 1), figure("FIGURE_KILLS", 2));
+    let reloads = figure("FIGURE_RELOADS", 1);
+    let kills = figure("FIGURE_KILLS", 2);
     let asked = load(server);
     for _ in 0..reloads {
         server.reload();

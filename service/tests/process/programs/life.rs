@@ -20,7 +20,8 @@ fn program_has_its_descriptors_and_variables_and_no_others() {
         .flag("{notfd}")
         .env("TEST_OWN", "kept")
         .start();
-    let (found, keeper) = (state(&server), server.worker(0));
+    let found = state(&server);
+    let keeper = server.worker(0);
     let pid = found["pid"].as_i64().expect("a number").to_string();
     assert_eq!(found["arguments"], serde_json::json!(["notify", "3", "slot=0", "{notfd}"]));
     assert_eq!(found["descriptors"], serde_json::json!([0, 1, 2, 3]));

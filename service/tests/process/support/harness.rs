@@ -439,8 +439,8 @@ impl Ferricorn {
             let lines: Vec<&str> = text.lines().collect();
             lines[lines.len().saturating_sub(60)..].join("\n")
         };
-        let (stdout, stderr) = (log("stdout"), log("stderr"));
-        eprintln!("--- stdout (last lines)\n{stdout}\n--- stderr (last lines)\n{stderr}");
+        let show = |name| eprintln!("--- {name} (last lines)\n{}", log(name));
+        ["stdout", "stderr"].into_iter().for_each(show);
         eprintln!("--- the folder is kept: {}", folder.keep().display());
     }
 

@@ -92,8 +92,12 @@ impl Load {
         let mut clients = Vec::new();
         for crowd in crowds {
             for _ in 0..crowd.count {
-                let (address, stop, answered) = (address.clone(), stop.clone(), answered.clone());
-                let (client, request, status) = (crowd.client, crowd.request.clone(), crowd.status);
+                let address = address.clone();
+                let stop = stop.clone();
+                let answered = answered.clone();
+                let client = crowd.client;
+                let request = crowd.request.clone();
+                let status = crowd.status;
                 clients.push(std::thread::spawn(move || {
                     run(client, &address, &request, status, &stop, &answered)
                 }));

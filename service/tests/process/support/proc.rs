@@ -136,7 +136,8 @@ pub(crate) fn processor_nanos(pid: i32) -> Option<u64> {
 /// Private memory of the process, in KiB, but for mappings of files with this name.
 pub(crate) fn private_kib_but(pid: i32, name: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
-    let (mut sum, mut counts) = (0, true);
+    let mut sum = 0;
+    let mut counts = true;
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         match words.next()? {

@@ -106,8 +106,10 @@ impl Running {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
-        let (theirs, stopped) = (Arc::clone(&seen), Arc::clone(&stop));
+        let seen = Arc::new(Seen::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&seen);
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
@@ -128,9 +130,12 @@ impl Running {
         count: usize,
         client: impl Fn(&Seen, &AtomicBool) + Clone + Send + 'static,
     ) -> Self {
-        let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
+        let seen = Arc::new(Seen::default());
+        let stop = Arc::new(AtomicBool::new(false));
         let begin = |_| {
-            let (client, seen, stop) = (client.clone(), Arc::clone(&seen), Arc::clone(&stop));
+            let client = client.clone();
+            let seen = Arc::clone(&seen);
+            let stop = Arc::clone(&stop);
             std::thread::spawn(move || client(&seen, &stop))
         };
         let threads = (0..count).map(begin).collect();

@@ -123,7 +123,8 @@ fn tell(seed: u64, how: &str) -> ! {
     // It fails again in the same way: that is why it is told.
     let _again = live(&mut world);
     let lines: Vec<&str> = world.text().lines().collect();
-    let (head, tail) = (&lines[..1], &lines[lines.len().saturating_sub(LINES).max(1)..]);
+    let head = &lines[..1];
+    let tail = &lines[lines.len().saturating_sub(LINES).max(1)..];
     println!("{}\n…\n{}", head.join("\n"), tail.join("\n"));
     panic!("seed {seed}: {how}\nFERRICORN_SEED={seed} tells all of it");
 }

@@ -101,7 +101,8 @@ impl Judge {
             0 | 1 => 0,
             deaths => 2000.min(10 << (deaths - 2).min(20)),
         };
-        let (deaths, forked_at) = (record.early_deaths, record.forked_at);
+        let deaths = record.early_deaths;
+        let forked_at = record.forked_at;
         let refused = record.was_refused(now);
         (record.forked_before, record.forked_at) = (record.forked_at, Some(now));
         let waited = forked_at.is_none_or(|at| now - at >= pause);
@@ -157,16 +158,14 @@ impl Judge {
             return self.breaks(Law::OnlyTheLiving, format!("{signal:?} to {pid}: nobody's"));
         };
         let orders = process.orders;
-        let (once, id) = (
-            match signal {
-                ChildSignal::Quit => {
-                    orders.quit.is_none() && orders.aborted.is_none() && orders.killed.is_none()
-                }
-                ChildSignal::Abort => !orders.any(),
-                ChildSignal::Kill => orders.killed.is_none(),
-            },
-            process.id,
-        );
+        let once = match signal {
+            ChildSignal::Quit => {
+                orders.quit.is_none() && orders.aborted.is_none() && orders.killed.is_none()
+            }
+            ChildSignal::Abort => !orders.any(),
+            ChildSignal::Kill => orders.killed.is_none(),
+        };
+        let id = process.id;
         self.holds(Law::OrdersOnce, once, || format!("{signal:?} to {id} after {orders:?}"));
         match signal {
             ChildSignal::Kill if id == ChildId::LOGGER => self.kill_logger(scene, process),
@@ -278,7 +277,8 @@ impl Judge {
         // Killing takes a moment; who was aborted just before has its own two seconds. Before the
         // deadline there is some time for the last lines. One that `KILL` does not end is waited for.
         let undying = if self.undying { 5000 } else { 0 };
-        let (deadline, gone_by) = (now + timeout, now + timeout.max(2000) + 60 + undying);
+        let deadline = now + timeout;
+        let gone_by = now + timeout.max(2000) + 60 + undying;
         let others_by = deadline - (timeout / 4).min(250);
         let stop = Stop { urgency, deadline, others_by, gone_by, reason };
         let before = self.stop.unwrap_or(stop);

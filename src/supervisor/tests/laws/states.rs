@@ -25,8 +25,8 @@ impl Judge {
             Event::Signalled(Signal::Terminate) if self.announced.is_some() => {}
             Event::Signalled(Signal::Terminate) => {
                 let policy = &scene.releases[&self.in_force].1;
-                let (announce, timeout) =
-                    (millis(policy.announce), millis(policy.graceful_timeout));
+                let announce = millis(policy.announce);
+                let timeout = millis(policy.graceful_timeout);
                 if announce > 0 && self.stop.is_none() && scene.supervisor.phase == Phase::Running {
                     let until = now + announce;
                     self.announced = Some(Announced { until, begun_by: until + 60 });
@@ -197,7 +197,8 @@ impl Judge {
             format!("{all} workers where {wanted} are wanted")
         });
         for (at, accepts) in accepting.iter().enumerate() {
-            let (record, wanted) = (&mut self.slots[at], at < usize::from(wanted));
+            let record = &mut self.slots[at];
+            let wanted = at < usize::from(wanted);
             record.served = wanted && (record.served || *accepts > 0);
             let abandoned = self.clean && record.served && *accepts == 0;
             self.holds(Law::ServedThroughout, !abandoned, || format!("slot {at} has nobody"));

@@ -248,7 +248,9 @@ fn the_successors_fork_is_refused() {
 #[test]
 fn killings_without_end_are_braked() {
     let killed = |child: u32| {
-        let (now, pid, next) = (1000 + child * 5, 100 + child, child + 1);
+        let now = 1000 + child * 5;
+        let pid = 100 + child;
+        let next = child + 1;
         format!("@{now} exited {pid} signal 9\n@{} ready #{next}\n", now + 5)
     };
     let text = served("workers=1", &(2..110).map(killed).collect::<String>());

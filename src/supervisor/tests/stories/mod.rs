@@ -109,7 +109,9 @@ impl Teller {
         workers.into_iter().for_each(|child| self.step(Event::Ready { child }));
         self.text.clear();
         for child in &self.supervisor.children {
-            let (id, task, pid) = (child.id, child.task, child.pid().expect("it was forked"));
+            let id = child.id;
+            let task = child.task;
+            let pid = child.pid().expect("it was forked");
             self.text.push_str(&format!("@0       {id} is {task} with pid {pid}\n"));
         }
     }
@@ -183,7 +185,8 @@ impl Teller {
                 Some(Event::SlotsOpen { count: *count.min(&self.slots_max) })
             }
             Action::FinishLogs if !self.tells_logger => {
-                let (pid, status) = (pid_of(ChildId::LOGGER), ExitStatus::Code(0));
+                let pid = pid_of(ChildId::LOGGER);
+                let status = ExitStatus::Code(0);
                 Some(Event::Exited { pid, status })
             }
             _ => None,

@@ -344,8 +344,10 @@ fn is_due(child: &crate::supervisor::stage::Child) -> bool {
 
 /// A process that was just forked.
 fn newborn(
-    (id, pid): (ChildId, Pid),
-    (task, generation): (crate::supervisor::stage::Task, Generation),
+    id: ChildId,
+    pid: Pid,
+    task: crate::supervisor::stage::Task,
+    generation: Generation,
     script: script::Script,
     now: u64,
 ) -> Process {

@@ -92,14 +92,15 @@ impl World {
             self.schedule(self.now + after, Happening::Turn(id, turn));
         }
         let pid = self.machine.new_pid(&mut self.dice);
-        let mut process = newborn((id, pid), (task, generation), script, self.now);
+        let mut process = newborn(id, pid, task, generation, script, self.now);
         process.grown = self.now < self.machine.heavy_until;
         self.machine.processes.push(process);
         Event::Forked { child: id, pid }
     }
 
     fn script(&mut self, task: Task, generation: Generation) -> Script {
-        let (calm, (release, policy)) = (self.is_calm(), self.releases[&generation].clone());
+        let calm = self.is_calm();
+        let (release, policy) = self.releases[&generation].clone();
         match task {
             Task::Logger | Task::Stats => {
                 let bad = !calm && self.dice.percent(self.plan.mischief);

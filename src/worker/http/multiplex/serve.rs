@@ -175,7 +175,8 @@ impl Server {
     /// Serves the streams of a connection, until it ends.
     pub(in crate::worker) async fn multiplex(self: &Arc<Self>, watched: Watched, peer: Client) {
         let entry = Arc::clone(watched.entry());
-        let (conn, number) = (&entry.conn, watched.socket());
+        let conn = &entry.conn;
+        let number = watched.socket();
         let requests = self.requests(&watched, peer);
         let begun = Begun::default();
         let tasks = Tasks { connection: Arc::clone(&entry), begun: begun.clone() };

@@ -112,7 +112,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
         let mut dice = Dice::new(seed);
-        let (mut stream, mut requests) = (Vec::new(), Vec::new());
+        let mut stream = Vec::new();
+        let mut requests = Vec::new();
         let pipelines = dice.percent(40);
         for number in 0..dice.between(1, 4) {
             let start = stream.len();
@@ -134,7 +135,8 @@ impl World {
         let stops = dice.percent(50);
         let sends = if stops { below(&mut dice, all + 1) } else { all };
         let drain_at = if dice.percent(50) { dice.below(20_000) } else { u64::MAX / 2 };
-        let (drips, finishes) = (dice.percent(15), dice.percent(30));
+        let drips = dice.percent(15);
+        let finishes = dice.percent(30);
         Self {
             sabotage,
             machine: Machine::connection(0),
@@ -303,7 +305,8 @@ impl World {
     }
 
     fn nothing_read(&mut self) {
-        let (now, draining) = (self.now, self.now >= self.drain_at);
+        let now = self.now;
+        let draining = self.now >= self.drain_at;
         let idle = now - self.answered_at;
         let head = self.begun_at().map(|at| now - at);
         match self.machine.on_nothing_read(false) {
