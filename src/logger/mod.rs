@@ -107,7 +107,7 @@ struct Logger {
     outlets: Outlets,
     /// `None` when the master is gone.
     channel: Option<Lower>,
-    /// When to leave, when the master is gone.
+    /// When to exit, when the master is gone.
     leave_at: Option<Instant>,
     /// When to try again what has failed.
     retry_at: Instant,

@@ -91,8 +91,8 @@ fn messages_belong_to_the_version() {
 fn what_a_worker_tells_belongs_to_the_version() {
     let board = WorkerBoard::new(2).expect("there is memory");
     board.beat(Instant::from_millis(1));
-    board.set_doing(Generation::FIRST.next(), Doing::Leaving);
-    board.dismiss(Instant::from_millis(2));
+    board.set_doing(Generation::FIRST.next(), Doing::Draining);
+    board.note_drain(Instant::from_millis(2));
     board.connection_opened();
     board.set_status("warm");
     let entry = board.entry(1).expect("there are two");

@@ -303,7 +303,7 @@ fn row(child: &Child, place: impl Fn(i32) -> Option<usize>) -> Option<WorkerRow>
     let state = match child.stage {
         Stage::Forking | Stage::Booting { .. } => WorkerState::Booting,
         Stage::Serving { .. } | Stage::Yielding { .. } => WorkerState::Serving,
-        Stage::Leaving { .. } => WorkerState::Draining,
+        Stage::Draining { .. } => WorkerState::Draining,
         Stage::Aborting { .. } | Stage::Killed { .. } => WorkerState::Ending,
     };
     Some(WorkerRow {
@@ -323,8 +323,8 @@ fn cause(ending: Ending, status: ExitStatus) -> Cause {
         (Ending::Left, _) => Cause::Left,
         (Ending::Stalled, _) => Cause::Stall,
         (Ending::Overstayed, _) => Cause::Overstay,
-        (Ending::Died | Ending::DiedLeaving, ExitStatus::Code(_)) => Cause::Exit,
-        (Ending::Died | Ending::DiedLeaving, ExitStatus::Signal { .. }) => Cause::Signal,
-        (Ending::Died | Ending::DiedLeaving, ExitStatus::Unknown) => Cause::Unknown,
+        (Ending::Died | Ending::DiedDraining, ExitStatus::Code(_)) => Cause::Exit,
+        (Ending::Died | Ending::DiedDraining, ExitStatus::Signal { .. }) => Cause::Signal,
+        (Ending::Died | Ending::DiedDraining, ExitStatus::Unknown) => Cause::Unknown,
     }
 }

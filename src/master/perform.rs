@@ -11,7 +11,7 @@ use crate::embed::App;
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
 use crate::listeners::identities;
 use crate::logging;
-use crate::supervisor::action::{Action, ChildSignal, Dismissal};
+use crate::supervisor::action::{Action, ChildSignal};
 use crate::supervisor::event::Event;
 use crate::supervisor::notice::Notice;
 use crate::supervisor::stage::Due;
@@ -28,16 +28,8 @@ impl<A: App> Master<A> {
                     Err(error) => Event::ForkFailed { child, reason: error.to_string() },
                 })
             }
-            Action::Dismiss { child, how } => {
-                let board =
-                    self.lasting.handles.iter().find(|handle| handle.id == child)?.worker.as_ref();
-                board.inspect(|worker| worker.board.dismiss(now));
-                let order = match how {
-                    Dismissal::Drain => Order::Drain,
-                    Dismissal::Stop => Order::Stop,
-                };
-                self.order(child, order)
-            }
+            Action::Drain { child } => self.order_to_drain(now, child, Order::Drain),
+            Action::Stop { child } => self.order_to_drain(now, child, Order::Stop),
             Action::Announce { child } => self.order(child, Order::Announce),
             Action::Accept { child, slots } => self.order(child, Order::Accept(slots)),
             Action::Signal { pid, signal } => self.signal(pid, signal),
@@ -133,6 +125,13 @@ impl<A: App> Master<A> {
             handle.order(order, &self.lasting.listeners);
         }
         None
+    }
+
+    /// Orders a worker to drain or to stop, and notes the time on its board: it may be too busy to hear it.
+    fn order_to_drain(&mut self, now: Instant, child: ChildId, order: Order) -> Option<Event> {
+        let handle = self.lasting.handles.iter().find(|handle| handle.id == child)?;
+        handle.worker.as_ref().inspect(|worker| worker.board.note_drain(now));
+        self.order(child, order)
     }
 
     /// Signals a child that is not reaped yet, and no other process.

@@ -36,7 +36,7 @@ const ANSWER_VARIABLE: &str = "FERRICORN_INTERNAL_ANSWER";
 const TERMINAL_VARIABLE: &str = "FERRICORN_INTERNAL_NOHUP";
 /// Rises with every change to [`State`], to the supervisor's own types, to the messages between the
 /// master and its children, and to what lies where in the memory that they share.
-const STATE_VERSION: u32 = 22;
+const STATE_VERSION: u32 = 23;
 
 /// The state that one image leaves to the next.
 #[derive(Debug, Serialize, Deserialize)]

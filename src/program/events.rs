@@ -43,7 +43,7 @@ log_lines! {
                 slot: Slot,
                 program as program_pid: Pid,
             },
-        /// A program ended before it was ready, or without having been told to leave.
+        /// A program ended before it was ready, or without having been told to drain.
         Ended = "program_ended", Error, "the program of slot {slot} ({program}) {how}" {
             slot: Slot,
             program as program_pid: Pid,
@@ -51,7 +51,7 @@ log_lines! {
             exit_code: Option<i32>,
             signal: Option<i32>,
         },
-        /// A program that was told to leave was not done in time: what is left of its process group is
+        /// A program that was told to drain was not done in time: what is left of its process group is
         /// killed.
         DrainTimedOut = "program_drain_timed_out", Warning,
             "killing the program of slot {slot} ({program}): it did not leave in time" {

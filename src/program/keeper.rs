@@ -1,12 +1,12 @@
 //! The life of one program, from its start to the end of its process group.
 //!
 //! ```text
-//! Booting ── shows the sign of readiness ──▶ Serving ── told to leave ──▶ Settling (the server stops:
+//! Booting ── shows the sign of readiness ──▶ Serving ── told to drain ──▶ Settling (the server stops:
 //!    │                                          │                           │  the queues are emptied)
 //!    │ boot_timeout                             │ ends                      ▼
-//!    ▼                                          ▼                        Leaving ── deadline ──▶ killed
+//!    ▼                                          ▼                        Draining ─ deadline ──▶ killed
 //!  killed                              the keeper ends as it did            │ ends
-//!                                                                           ▼ the keeper leaves with 0
+//!                                                                           ▼ the keeper exits with 0
 //! ```
 
 use std::future::pending;
@@ -83,8 +83,8 @@ enum Stage {
     Settling {
         until: Instant,
     },
-    /// Told to leave.
-    Leaving,
+    /// Told to drain.
+    Draining,
 }
 
 /// The state that changes while the program lives.
@@ -166,13 +166,13 @@ impl Keeper {
 
     fn heed(&mut self, fact: Fact, note: &[u8]) {
         match fact {
-            Fact::Order(Order::Drain) => self.leave(),
+            Fact::Order(Order::Drain) => self.drain(),
             Fact::Order(Order::Stop) if self.life.stage == Stage::Serving => {
                 self.life.stage = Stage::Settling { until: now().after(SETTLE) };
                 self.life.deadline.set(self.deadline());
-                self.board.set_doing(self.generation, Doing::Leaving);
+                self.board.set_doing(self.generation, Doing::Draining);
             }
-            Fact::Order(Order::Stop) => self.leave(),
+            Fact::Order(Order::Stop) => self.drain(),
             // The sockets are every program's: nothing is adopted, and none is added.
             // A program is not told: it serves on, and its probes are its own.
             Fact::Order(
@@ -183,7 +183,7 @@ impl Keeper {
                 | Order::Close { .. },
             )
             | Fact::Time => {}
-            Fact::Orphaned => self.leave_within(ORPHANED),
+            Fact::Orphaned => self.end_within(ORPHANED),
             Fact::Signals(numbers) => {
                 numbers.into_iter().for_each(|number| self.heed_signal(number));
             }
@@ -207,7 +207,7 @@ impl Keeper {
             _ => {
                 // So that its end is no death.
                 self.tell(Report::ToldToLeave);
-                self.leave_within(QUICK);
+                self.end_within(QUICK);
             }
         }
     }
@@ -237,7 +237,7 @@ impl Keeper {
     /// The program needs time until then: to become ready or to finish, else until its next `WATCHDOG=1`.
     fn extend(&mut self, until: Instant) {
         match self.life.stage {
-            Stage::Booting | Stage::Leaving => self.life.deadline.extend(until),
+            Stage::Booting | Stage::Draining => self.life.deadline.extend(until),
             Stage::Serving | Stage::Settling { .. } => self.board.beat(until),
         }
     }
@@ -253,34 +253,34 @@ impl Keeper {
         }
     }
 
-    /// Has the program drain and leave. One that is not ready has nothing to drain.
-    fn leave(&mut self) {
+    /// Has the program drain. One that is not ready has nothing to drain.
+    fn drain(&mut self) {
         match self.life.stage {
-            Stage::Booting => self.leave_within(Duration::ZERO),
-            Stage::Serving | Stage::Settling { .. } | Stage::Leaving => {
+            Stage::Booting => self.end_within(Duration::ZERO),
+            Stage::Serving | Stage::Settling { .. } | Stage::Draining => {
                 self.life.deadline.set(self.deadline());
                 self.send_stop();
             }
         }
     }
 
-    /// Has the program leave in this time, whatever it asks for.
-    fn leave_within(&mut self, span: Duration) {
+    /// Has the program end in this time, whatever it asks for.
+    fn end_within(&mut self, span: Duration) {
         self.life.deadline.set_firm(now().after(span));
         self.send_stop();
     }
 
     fn send_stop(&mut self) {
-        if self.life.stage != Stage::Leaving {
-            self.life.stage = Stage::Leaving;
-            self.board.set_doing(self.generation, Doing::Leaving);
+        if self.life.stage != Stage::Draining {
+            self.life.stage = Stage::Draining;
+            self.board.set_doing(self.generation, Doing::Draining);
             self.group.signal_leader(number(self.config.program.stop_signal));
         }
     }
 
-    /// When the group is killed that was told to leave, so that the master need not kill the keeper.
+    /// When the group is killed that was told to drain, so that the master need not kill the keeper.
     fn deadline(&self) -> Instant {
-        let since = self.board.dismissed().unwrap_or_else(now);
+        let since = self.board.drains_since().unwrap_or_else(now);
         since.after(less_margin(self.config.graceful_timeout))
     }
 
@@ -301,14 +301,14 @@ impl Keeper {
             && now >= until
             && (now >= until.after(QUEUES) || self.queues_are_empty())
         {
-            self.leave();
+            self.drain();
         }
         // In this sequence: what a program has started becomes the keeper's child when the program ends.
         let ended = self.group.ended();
         let has_orphans = self.group.has_orphans();
         if let Some(ended) = ended {
-            let is_leaving = self.life.stage == Stage::Leaving;
-            if !has_orphans || !is_leaving {
+            let is_draining = self.life.stage == Stage::Draining;
+            if !has_orphans || !is_draining {
                 return Some(ended);
             }
             if !std::mem::replace(&mut self.life.is_leaderless, true) {
@@ -337,7 +337,7 @@ impl Keeper {
                 let reason = sign.missing();
                 logging::emit(&ProgramEvent::NotReady { slot, program, reason });
             }
-            Stage::Settling { .. } | Stage::Leaving => {
+            Stage::Settling { .. } | Stage::Draining => {
                 logging::emit(&ProgramEvent::DrainTimedOut { slot, program });
             }
             // It was told to abort, which the master has logged.
@@ -354,7 +354,7 @@ impl Keeper {
         let status = life.status.is_some().then_some(life.status_at);
         let settled = match life.stage {
             Stage::Settling { until } => Some(until.max(now.after(LOOK))),
-            Stage::Booting | Stage::Serving | Stage::Leaving => None,
+            Stage::Booting | Stage::Serving | Stage::Draining => None,
         };
         let leaderless = life.is_leaderless.then(|| now.after(LOOK));
         let killed = life.deadline.at();
@@ -390,7 +390,7 @@ impl Keeper {
             // The master ends what is not ready in time: one that ended before would be tried again.
             tokio::time::sleep(KILLED_BY_MASTER).await;
         }
-        let was_told = matches!(stage, Stage::Settling { .. } | Stage::Leaving);
+        let was_told = matches!(stage, Stage::Settling { .. } | Stage::Draining);
         if was_told && is_obedient(ended, number(self.config.program.stop_signal)) {
             return Ended::Code(0);
         }
@@ -409,7 +409,7 @@ impl Keeper {
     }
 }
 
-/// Returns true for the end of a program that was told to leave and has done so, or was killed since it
+/// Returns true for the end of a program that was told to drain and has done so, or was killed since it
 /// did not: by itself, by the signal, or with the code that shells give for the signal.
 fn is_obedient(ended: Ended, stop_signal: i32) -> bool {
     match ended {

@@ -64,8 +64,8 @@ enum Figure {
     Doing = 2,
     /// The generation that it serves for.
     Generation = 3,
-    /// When the master has told it to leave, in milliseconds of the monotonic clock.
-    Dismissed = 8,
+    /// When the master has ordered it to drain, in milliseconds of the monotonic clock.
+    DrainsSince = 8,
 }
 
 /// The occupation of a worker, by its own word.
@@ -73,7 +73,7 @@ enum Figure {
 pub(crate) enum Doing {
     Booting = 0,
     Serving = 1,
-    Leaving = 2,
+    Draining = 2,
 }
 
 impl std::fmt::Display for Doing {
@@ -81,7 +81,7 @@ impl std::fmt::Display for Doing {
         f.write_str(match self {
             Self::Booting => "booting",
             Self::Serving => "serving",
-            Self::Leaving => "leaving",
+            Self::Draining => "draining",
         })
     }
 }
@@ -184,19 +184,19 @@ impl WorkerBoard {
         let doing = match self.claim(Figure::Doing).unchecked() {
             0 => Doing::Booting,
             1 => Doing::Serving,
-            _ => Doing::Leaving,
+            _ => Doing::Draining,
         };
         (doing, self.claim(Figure::Generation))
     }
 
-    /// The worker is told to leave. It is told by its channel, too.
-    pub(crate) fn dismiss(&self, now: Instant) {
-        self.figure(Figure::Dismissed).store(now.as_millis(), Ordering::Relaxed);
+    /// The worker is ordered to drain, as by its channel.
+    pub(crate) fn note_drain(&self, now: Instant) {
+        self.figure(Figure::DrainsSince).store(now.as_millis(), Ordering::Relaxed);
     }
 
-    /// When the worker was told to leave.
-    pub(crate) fn dismissed(&self) -> Option<Instant> {
-        let millis = self.claim(Figure::Dismissed).unchecked();
+    /// When the worker was ordered to drain.
+    pub(crate) fn drains_since(&self) -> Option<Instant> {
+        let millis = self.claim(Figure::DrainsSince).unchecked();
         (millis > 0).then(|| Instant::from_millis(millis))
     }
 
@@ -271,15 +271,15 @@ mod tests {
         let generation = Generation::FIRST.next();
         board.beat(Instant::from_millis(7));
         board.connection_opened();
-        board.set_doing(generation, Doing::Leaving);
-        assert_eq!(board.dismissed(), None);
-        board.dismiss(Instant::from_millis(9));
+        board.set_doing(generation, Doing::Draining);
+        assert_eq!(board.drains_since(), None);
+        board.note_drain(Instant::from_millis(9));
         let connections = board.connections();
         assert_eq!((board.last_beat(), connections), (Instant::from_millis(7), Claim::new(1)));
         let number = Claim::new(generation.number().into());
-        assert_eq!(board.doing(), (Doing::Leaving, number));
-        assert_eq!(board.dismissed(), Some(Instant::from_millis(9)));
-        let by_master = Figure::Dismissed as usize / 8;
+        assert_eq!(board.doing(), (Doing::Draining, number));
+        assert_eq!(board.drains_since(), Some(Instant::from_millis(9)));
+        let by_master = Figure::DrainsSince as usize / 8;
         let by_worker = [Figure::Beat, Figure::Connections, Figure::Doing, Figure::Generation];
         assert!(by_worker.iter().all(|figure| *figure as usize / 8 != by_master));
     }

@@ -2,7 +2,7 @@
 //! connections its worker has open, and which slots ask that worker for help; and of all of them, which
 //! worker has which lease.
 //!
-//! The leaving worker of a slot and its successor write at the same time. So requests are added, and
+//! The draining worker of a slot and its replacement write at the same time. So requests are added, and
 //! the number of open connections carries the pid of its owner: no other process changes it.
 
 use std::io;

@@ -269,7 +269,7 @@ impl Supervisor {
         let unasked = match child.stage {
             Stage::Booting { .. } | Stage::Serving { .. } | Stage::Yielding { .. } => true,
             Stage::Forking
-            | Stage::Leaving { .. }
+            | Stage::Draining { .. }
             | Stage::Aborting { .. }
             | Stage::Killed { .. } => false,
         };

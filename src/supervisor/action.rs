@@ -12,8 +12,10 @@ pub(crate) enum Action {
     /// Fork a child for the task, with this generation's configuration; answer with `Forked` or
     /// `ForkFailed`.
     Fork { child: ChildId, task: Task, generation: Generation },
-    /// Tell the worker how to leave, through its channel.
-    Dismiss { child: ChildId, how: Dismissal },
+    /// Order the worker to drain, through its channel: others accept for it.
+    Drain { child: ChildId },
+    /// Order the worker to stop with the server: it finishes what is queued, too.
+    Stop { child: ChildId },
     /// Tell the worker that the server will stop: it serves on, and says so to clients.
     Announce { child: ChildId },
     /// Tell the worker from which slots to accept.
@@ -42,9 +44,9 @@ pub(crate) enum Action {
     Forget { generation: Generation },
     /// Tell the logger to reopen its files.
     ReopenLogs,
-    /// Tell the logger to write what is there, and to leave.
+    /// Order the logger to write what is there, and to exit.
     FinishLogs,
-    /// Tell the stats process to leave.
+    /// Order the stats process to exit.
     FinishStats,
     /// New connections are refused from now on; what the kernel has completed stays queued.
     StopListening,
@@ -56,17 +58,8 @@ pub(crate) enum Action {
     Answer { command: CommandId, outcome: Outcome },
     /// Write a line to the error log.
     Log(Notice),
-    /// Close everything and leave.
+    /// Close everything and exit.
     Exit(ExitReason),
-}
-
-/// The urgency with which a worker shall leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dismissal {
-    /// Others accept for it: accept nothing more, finish what is open, leave.
-    Drain,
-    /// The whole server stops: accept what is queued, finish it, leave.
-    Stop,
 }
 
 /// The signals that a child is sent.

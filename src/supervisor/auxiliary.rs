@@ -1,4 +1,4 @@
-//! The two processes beside the workers: the logger, forked before any other child and the last to leave,
+//! The two processes beside the workers: the logger, forked before any other child and the last to end,
 //! and the stats process, forked where the configuration in force wants it. Each is replaced when it dies.
 //!
 //! They are no children among the others, for little that holds for these holds for them: they have no slot
@@ -69,8 +69,8 @@ pub(super) enum Life {
     Forking,
     /// At work.
     Working { pid: Pid },
-    /// Told to leave; killed at the deadline.
-    Leaving { pid: Pid, told_at: Instant, deadline: Instant },
+    /// Told to finish; killed at the deadline.
+    Finishing { pid: Pid, told_at: Instant, deadline: Instant },
     /// Killed; to be reaped.
     Killed { pid: Pid, since: Instant },
     /// The last line of every process is written.
@@ -87,7 +87,7 @@ impl Auxiliary {
 
     fn pid(&self) -> Option<Pid> {
         match self.life {
-            Life::Working { pid } | Life::Leaving { pid, .. } | Life::Killed { pid, .. } => {
+            Life::Working { pid } | Life::Finishing { pid, .. } | Life::Killed { pid, .. } => {
                 Some(pid)
             }
             Life::Absent { .. } | Life::Forking | Life::Done => None,
@@ -97,7 +97,7 @@ impl Auxiliary {
     /// Gives it so much longer: the machine slept.
     pub(super) fn excuse(&mut self, now: Instant, by: Duration) {
         match &mut self.life {
-            Life::Leaving { deadline, .. } => *deadline = deadline.after(by),
+            Life::Finishing { deadline, .. } => *deadline = deadline.after(by),
             Life::Killed { since, .. } => *since = now,
             Life::Absent { .. } | Life::Forking | Life::Working { .. } | Life::Done => {}
         }
@@ -145,7 +145,7 @@ impl Supervisor {
             Life::Absent { .. }
             | Life::Forking
             | Life::Working { .. }
-            | Life::Leaving { .. }
+            | Life::Finishing { .. }
             | Life::Killed { .. }
             | Life::Done => {}
         }
@@ -197,8 +197,8 @@ impl Supervisor {
         let seed = self.seed ^ now.as_millis();
         let ended = self.auxiliary_mut(role);
         let (was_told, told_at) = match ended.life {
-            // A logger that was told to leave, and fails, has not written what it was to write.
-            Life::Leaving { told_at, .. } => {
+            // A logger that was told to finish, and fails, has not written what it was to write.
+            Life::Finishing { told_at, .. } => {
                 (role == Role::Stats || status.is_clean(), Some(told_at))
             }
             Life::Killed { .. } => (true, None),
@@ -225,14 +225,14 @@ impl Supervisor {
         }
     }
 
-    /// It has closed its channel: it cannot be told to leave.
+    /// It has closed its channel: it cannot be told to finish.
     pub(super) fn note_auxiliary_unheard(
         &mut self,
         role: Role,
         now: Instant,
         out: &mut Vec<Action>,
     ) {
-        if let Life::Working { pid } | Life::Leaving { pid, .. } = self.auxiliary(role).life {
+        if let Life::Working { pid } | Life::Finishing { pid, .. } = self.auxiliary(role).life {
             self.kill_auxiliary(role, now, pid, Kill::Unheard, out);
         }
     }
@@ -265,14 +265,14 @@ impl Supervisor {
         if self.alone_since.is_none() {
             self.alone_since = Some(now);
             // The last line that the master has to say.
-            out.push(Action::Log(Notice::Leaving));
+            out.push(Action::Log(Notice::Exiting));
         }
         let by = self.last_lines_by().unwrap_or(now);
         self.finish(Role::Logger, now, by, out);
         match &mut self.logger.life {
             Life::Done => true,
             Life::Absent { .. } => by <= now || self.is_logger_failing(),
-            Life::Leaving { deadline, .. } => {
+            Life::Finishing { deadline, .. } => {
                 *deadline = by.min(*deadline);
                 false
             }
@@ -293,7 +293,7 @@ impl Supervisor {
     fn finish(&mut self, role: Role, now: Instant, deadline: Instant, out: &mut Vec<Action>) {
         let working = self.auxiliary_mut(role);
         if let Life::Working { pid } = working.life {
-            working.life = Life::Leaving { pid, told_at: now, deadline };
+            working.life = Life::Finishing { pid, told_at: now, deadline };
             out.push(match role {
                 Role::Logger => Action::FinishLogs,
                 Role::Stats => Action::FinishStats,
@@ -307,7 +307,7 @@ impl Supervisor {
             return;
         }
         match self.auxiliary(role).life {
-            Life::Leaving { pid, .. } => self.kill_auxiliary(role, now, pid, Kill::Leave, out),
+            Life::Finishing { pid, .. } => self.kill_auxiliary(role, now, pid, Kill::Leave, out),
             Life::Killed { pid, .. } => {
                 self.auxiliary_mut(role).life = match role {
                     Role::Logger => Life::Done,
@@ -327,9 +327,9 @@ impl Supervisor {
                 Some(self.last_lines_by().map_or(not_before, |by| by.min(not_before)))
             }
             (Life::Absent { not_before }, Role::Stats) => self.wants_stats().then_some(not_before),
-            (Life::Leaving { deadline, .. }, Role::Logger) => Some(deadline),
+            (Life::Finishing { deadline, .. }, Role::Logger) => Some(deadline),
             // A stop that must be over waits for it no longer.
-            (Life::Leaving { deadline, .. }, Role::Stats) => {
+            (Life::Finishing { deadline, .. }, Role::Stats) => {
                 Some(stop.map_or(deadline, |stop| stop.min(deadline)))
             }
             // A later one might write what this one could not: until the server has stopped.

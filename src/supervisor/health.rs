@@ -35,7 +35,7 @@ impl Supervisor {
                     reload.extend_attempt(slot, generation, until);
                 }
             }
-            Stage::Leaving { deadline, urgency: Urgency::Graceful, .. } => {
+            Stage::Draining { deadline, urgency: Urgency::Graceful, .. } => {
                 *deadline = until.max(*deadline);
                 if let Phase::Stopping { urgency: Urgency::Graceful, deadline, .. } =
                     &mut self.phase
@@ -47,7 +47,7 @@ impl Supervisor {
             Stage::Forking
             | Stage::Serving { .. }
             | Stage::Yielding { .. }
-            | Stage::Leaving { .. }
+            | Stage::Draining { .. }
             | Stage::Aborting { .. }
             | Stage::Killed { .. } => {}
         }
@@ -67,7 +67,7 @@ impl Supervisor {
         out.push(Action::Log(Notice::Killing { task, pid, why }));
         out.push(Action::Signal { pid, signal: ChildSignal::Kill });
         if let Some(slot) = before.slot()
-            && !before.is_leaving()
+            && !before.is_draining()
         {
             self.note_lost(now, &before, slot, Loss::Unheard);
             self.note_unfit(now, &before, "killed", out);
@@ -190,7 +190,7 @@ impl Supervisor {
             Stage::Serving { since, .. } | Stage::Yielding { since, .. } => Some(since),
             Stage::Forking
             | Stage::Booting { .. }
-            | Stage::Leaving { .. }
+            | Stage::Draining { .. }
             | Stage::Aborting { .. }
             | Stage::Killed { .. } => None,
         };
@@ -298,7 +298,7 @@ impl Supervisor {
                 Stage::Forking
                 | Stage::Booting { .. }
                 | Stage::Yielding { .. }
-                | Stage::Leaving { .. }
+                | Stage::Draining { .. }
                 | Stage::Aborting { .. }
                 | Stage::Killed { .. } => None,
             })

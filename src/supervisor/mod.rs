@@ -11,15 +11,15 @@
 //! crash or an upgrade are therefore changed facts, never procedures that wait for something.
 //!
 //! ```text
-//!            Forked         Ready            a successor is Ready       leaves, dies
-//!  Forking ────────▶ Booting ─────▶ Serving ─────────────────▶ Leaving ─────────────▶ (reaped)
+//!            Forked         Ready            a replacement is Ready     exits, dies
+//!  Forking ────────▶ Booting ─────▶ Serving ─────────────────▶ Draining ────────────▶ (reaped)
 //!     │ ForkFailed      │ deadline     │  ▲ ╲ first of a reload     │ deadline            ▲
 //!     ▼                 ▼              │  │  ╲                     ▼                     │
 //!  (again later)      Killed   silent  │  └── Yielding ──▶ …    Killed ─────────────────┘
 //!                                      └────▶ Aborting ──────▶   deadline
 //! ```
 //! A slot has at most one serving worker, at most one yielding one, at most one on its way to being
-//! ready, and any number of leaving ones.
+//! ready, and any number of draining ones.
 #![cfg_attr(
     not(test),
     deny(
@@ -130,7 +130,7 @@ enum Phase {
     Starting,
     /// A worker has been ready.
     Running,
-    /// Every child leaves; at the deadline they are killed. The replacement, if there is one, boots first.
+    /// Every child ends; at the deadline they are killed. The replacement, if there is one, boots first.
     Stopping {
         urgency: Urgency,
         deadline: Instant,
@@ -208,7 +208,7 @@ impl Supervisor {
         for child in &mut self.children {
             match &mut child.stage {
                 Stage::Booting { deadline, .. }
-                | Stage::Leaving { deadline, .. }
+                | Stage::Draining { deadline, .. }
                 | Stage::Aborting { deadline, .. } => *deadline = deadline.after(missed),
                 Stage::Killed { since, .. } => *since = now,
                 Stage::Forking | Stage::Serving { .. } | Stage::Yielding { .. } => {}

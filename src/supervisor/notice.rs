@@ -96,7 +96,7 @@ log_events! {
         /// A reload waits until one of the slot's draining workers has finished.
         ReloadDelayed = "reload_delayed" {
             slot: Slot,
-            leaving as draining: usize,
+            draining: usize,
             timeout as timeout_seconds: Duration,
         },
         /// The logger ended unexpectedly; another takes its place.
@@ -126,7 +126,7 @@ log_events! {
             timeout as timeout_seconds: Duration,
         },
         /// The master exits.
-        Leaving = "master_exiting",
+        Exiting = "master_exiting",
     }
 }
 
@@ -142,7 +142,7 @@ pub(crate) enum Ending {
     /// As it was told to.
     Left,
     /// Badly, but it was leaving anyway.
-    DiedLeaving,
+    DiedDraining,
     /// Killed because it did not leave in time.
     Overstayed,
 }
@@ -164,10 +164,10 @@ impl Ending {
             | Stage::Yielding { .. }
             | Stage::Killed { why: Kill::Unheard, .. } => Self::Died,
             Stage::Aborting { .. } | Stage::Killed { why: Kill::Stall, .. } => Self::Stalled,
-            Stage::Leaving { .. } if status.is_clean() => Self::Left,
+            Stage::Draining { .. } if status.is_clean() => Self::Left,
             // It was told so before it had a handler for it.
-            Stage::Leaving { urgency: Urgency::Quick, .. } if status.is_interrupt() => Self::Left,
-            Stage::Leaving { .. } => Self::DiedLeaving,
+            Stage::Draining { urgency: Urgency::Quick, .. } if status.is_interrupt() => Self::Left,
+            Stage::Draining { .. } => Self::DiedDraining,
             Stage::Killed { why: Kill::Leave, .. } => Self::Overstayed,
         }
     }
@@ -204,7 +204,7 @@ impl LogEvent for Notice {
             | Self::Killing { why: Kill::Boot | Kill::Stall | Kill::Unheard, .. } => {
                 Severity::Error
             }
-            Self::Exited { ending: Ending::DiedLeaving | Ending::Overstayed, .. }
+            Self::Exited { ending: Ending::DiedDraining | Ending::Overstayed, .. }
             | Self::Killing { why: Kill::Leave, .. }
             | Self::Starved { .. }
             | Self::WorkerTooLarge { .. }
@@ -223,7 +223,7 @@ impl LogEvent for Notice {
             | Self::Reloaded { .. }
             | Self::StopAnnounced { .. }
             | Self::Stopping { .. }
-            | Self::Leaving => Severity::Info,
+            | Self::Exiting => Severity::Info,
         }
     }
 }
@@ -310,11 +310,11 @@ impl fmt::Display for Notice {
                     "failed to reload: generation {generation} is dropped, {kept} serves on: {reason}"
                 )
             }
-            Self::ReloadDelayed { slot, leaving, timeout } => {
+            Self::ReloadDelayed { slot, draining, timeout } => {
                 let timeout = timeout.as_secs_f32();
                 write!(
                     f,
-                    "reload waits: {leaving} workers that left slot {slot} still finish what they hold; \
+                    "reload waits: {draining} workers that left slot {slot} still finish what they hold; \
                      graceful_timeout gives each {timeout} s"
                 )
             }
@@ -340,7 +340,7 @@ impl fmt::Display for Notice {
                 write!(f, "stopping: workers may finish for {} s", timeout.as_secs_f32())
             }
             Self::Stopping { urgency: Urgency::Quick, .. } => f.write_str("stopping quickly"),
-            Self::Leaving => f.write_str("Shutting down: Master"),
+            Self::Exiting => f.write_str("Shutting down: Master"),
         }
     }
 }
@@ -352,8 +352,8 @@ impl fmt::Display for Ending {
             Self::Died => "died",
             Self::Stalled => "ended after its stall",
             Self::Left => "left",
-            Self::DiedLeaving => "died while leaving",
-            Self::Overstayed => "was killed while leaving",
+            Self::DiedDraining => "died while draining",
+            Self::Overstayed => "was killed while draining",
         })
     }
 }

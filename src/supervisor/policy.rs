@@ -67,8 +67,8 @@ pub(crate) const PROBATION: Duration = Duration::from_millis(100);
 pub(crate) const RELOAD_FAILURES_MAX: u32 = 3;
 /// Commands of clients that may wait for their end.
 pub(crate) const COMMANDS_MAX: usize = 64;
-/// Leaving workers a slot may have before its next replacement waits for one to be gone.
-pub(crate) const LEAVING_MAX: usize = 3;
+/// Draining workers a slot may have before its next replacement waits for one to be gone.
+pub(crate) const DRAINING_MAX: usize = 3;
 /// From a queued connection to the look whether it is still there.
 pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(10);
 /// From one look at an undrained slot to the next.

@@ -1,10 +1,10 @@
-//! The difference between the wish and the fact. The only place that forks and dismisses. It can be
+//! The difference between the wish and the fact. The only place that forks and has workers drain. It can be
 //! called at any time, and twice.
 
 use crate::ids::{ChildId, Generation, Slot, SlotSet};
-use crate::supervisor::action::{Action, Dismissal};
+use crate::supervisor::action::Action;
 use crate::supervisor::auxiliary::Role;
-use crate::supervisor::policy::{LEAVING_MAX, QUICK};
+use crate::supervisor::policy::{DRAINING_MAX, QUICK};
 use crate::supervisor::stage::{Child, Stage, Task, Urgency};
 use crate::supervisor::stop::quit;
 use crate::supervisor::{Phase, Supervisor};
@@ -65,7 +65,7 @@ impl Supervisor {
                 Some(successor) if Some(successor) == canary => {}
                 Some(successor) => {
                     self.note_replaced(successor);
-                    self.dismiss(now, id, out);
+                    self.drain(now, id, out);
                 }
             }
         }
@@ -87,7 +87,7 @@ impl Supervisor {
         }
     }
 
-    /// Workers beyond the wanted number leave; their slots are left to their siblings.
+    /// Workers beyond the wanted number drain; their slots are left to their siblings.
     fn park_surplus(&mut self, now: Instant, out: &mut Vec<Action>) {
         let wanted = usize::from(self.wanted);
         let surplus: Vec<ChildId> = self
@@ -96,7 +96,7 @@ impl Supervisor {
             .filter(|child| child.slot().is_some_and(|slot| slot.index() >= wanted))
             .map(|child| child.id)
             .collect();
-        surplus.into_iter().for_each(|id| self.dismiss(now, id, out));
+        surplus.into_iter().for_each(|id| self.drain(now, id, out));
         // What rolled back is not wanted either.
         let target = self.target;
         let settled = self.settled;
@@ -107,11 +107,11 @@ impl Supervisor {
             .filter(|child| child.generation != target && child.generation != settled)
             .map(|child| child.id)
             .collect();
-        stale.into_iter().for_each(|id| self.dismiss(now, id, out));
+        stale.into_iter().for_each(|id| self.drain(now, id, out));
     }
 
-    /// Tells a worker to leave, in the way that fits its stage.
-    fn dismiss(&mut self, now: Instant, id: ChildId, out: &mut Vec<Action>) {
+    /// Has a worker drain, or quit if it serves nothing yet.
+    fn drain(&mut self, now: Instant, id: ChildId, out: &mut Vec<Action>) {
         let Some(child) = self.children.iter().find(|child| child.id == id) else { return };
         let graceful = self.policy(child.generation).graceful_timeout;
         let Some(child) = self.child(id) else { return };
@@ -119,8 +119,8 @@ impl Supervisor {
             Stage::Serving { pid, .. } | Stage::Yielding { pid, .. } => {
                 let deadline = now.after(graceful);
                 let urgency = Urgency::Graceful;
-                child.stage = Stage::Leaving { pid, deadline, urgency };
-                out.push(Action::Dismiss { child: id, how: Dismissal::Drain });
+                child.stage = Stage::Draining { pid, deadline, urgency };
+                out.push(Action::Drain { child: id });
             }
             Stage::Booting { pid, .. } => {
                 child.stage = quit(pid, now.after(QUICK), out);
@@ -128,7 +128,7 @@ impl Supervisor {
                 self.note_untried(&untried);
             }
             Stage::Forking
-            | Stage::Leaving { .. }
+            | Stage::Draining { .. }
             | Stage::Aborting { .. }
             | Stage::Killed { .. } => {}
         }
@@ -161,7 +161,7 @@ impl Supervisor {
             return;
         }
         let roomy = |slot: &Slot| {
-            self.in_slot(*slot).filter(|child| child.is_leaving()).count() < LEAVING_MAX
+            self.in_slot(*slot).filter(|child| child.is_draining()).count() < DRAINING_MAX
         };
         let (roomy, crowded): (Vec<Slot>, Vec<Slot>) = self
             .slots()

@@ -14,7 +14,7 @@ use crate::supervisor::action::Action;
 use crate::supervisor::command::Outcome;
 use crate::supervisor::event::ExitStatus;
 use crate::supervisor::notice::Notice;
-use crate::supervisor::policy::{LEAVING_MAX, PROBATION, Policy, RELOAD_FAILURES_MAX};
+use crate::supervisor::policy::{DRAINING_MAX, PROBATION, Policy, RELOAD_FAILURES_MAX};
 use crate::supervisor::slot_state::SlotState;
 use crate::supervisor::stage::{Child, Task};
 use crate::supervisor::upgrade::Upgrade;
@@ -275,8 +275,8 @@ impl Supervisor {
         if let Some(reload) = &mut self.reload
             && !std::mem::replace(&mut reload.is_crowded, true)
         {
-            let leaving = LEAVING_MAX;
-            out.push(Action::Log(Notice::ReloadDelayed { slot, leaving, timeout }));
+            let draining = DRAINING_MAX;
+            out.push(Action::Log(Notice::ReloadDelayed { slot, draining, timeout }));
         }
     }
 

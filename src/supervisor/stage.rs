@@ -57,8 +57,8 @@ pub(crate) enum Stage {
     /// Still accepts for its slot, until its successor has proved itself; what it was due for counts
     /// again if that fails.
     Yielding { pid: Pid, since: Instant, due: Option<Due> },
-    /// Told to leave; killed at the deadline.
-    Leaving { pid: Pid, deadline: Instant, urgency: Urgency },
+    /// Told to drain; killed at the deadline.
+    Draining { pid: Pid, deadline: Instant, urgency: Urgency },
     /// Told to abort; killed at the deadline.
     Aborting { pid: Pid, deadline: Instant },
     /// Killed; to be reaped.
@@ -80,13 +80,13 @@ pub(crate) enum Kill {
     Boot,
     /// Its event loop was silent, and `ABRT` did not end it.
     Stall,
-    /// It was told to leave and did not by its deadline.
+    /// It was told to end and did not by its deadline.
     Leave,
     /// It has closed its channel, and goes on.
     Unheard,
 }
 
-/// The urgency with which a child, or the whole server, shall leave. It rises and never falls.
+/// The urgency with which a child, or the whole server, shall end. It rises and never falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Urgency {
     /// After its last request.
@@ -126,7 +126,7 @@ impl Child {
             Stage::Booting { pid, .. }
             | Stage::Serving { pid, .. }
             | Stage::Yielding { pid, .. }
-            | Stage::Leaving { pid, .. }
+            | Stage::Draining { pid, .. }
             | Stage::Aborting { pid, .. }
             | Stage::Killed { pid, .. } => Some(pid),
         }
@@ -153,7 +153,7 @@ impl Child {
     }
 
     /// Returns true if it is on its way out.
-    pub(crate) fn is_leaving(&self) -> bool {
-        matches!(self.stage, Stage::Leaving { .. } | Stage::Aborting { .. } | Stage::Killed { .. })
+    pub(crate) fn is_draining(&self) -> bool {
+        matches!(self.stage, Stage::Draining { .. } | Stage::Aborting { .. } | Stage::Killed { .. })
     }
 }

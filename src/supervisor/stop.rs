@@ -1,9 +1,9 @@
-//! The end: every child is told to leave, more urgently if need be, and killed at the deadline.
+//! The end: every child is told to end, more urgently if need be, and killed at the deadline.
 
 use std::time::Duration;
 
 use crate::ids::{ChildId, Pid, SlotSet};
-use crate::supervisor::action::{Action, ChildSignal, Dismissal, ExitReason};
+use crate::supervisor::action::{Action, ChildSignal, ExitReason};
 use crate::supervisor::notice::Notice;
 use crate::supervisor::policy::{LAST_LINES, QUICK};
 use crate::supervisor::stage::{Child, Stage, Urgency};
@@ -81,7 +81,7 @@ impl Supervisor {
         self.children.iter().find(boots).map(|child| child.id)
     }
 
-    /// Tells each child to leave that was not told so urgently before; when none is left, neither is the
+    /// Tells each child to end that was not told so urgently before; when none is left, neither is the
     /// master.
     pub(super) fn reconcile_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
         let Phase::Stopping { urgency, deadline, reason, replacement } = self.phase else { return };
@@ -94,7 +94,7 @@ impl Supervisor {
         for child in &mut self.children {
             let id = child.id;
             match (&mut child.stage, urgency) {
-                (Stage::Leaving { deadline: own, urgency: already, .. }, urgency)
+                (Stage::Draining { deadline: own, urgency: already, .. }, urgency)
                     if *already >= urgency =>
                 {
                     // Its own generation's timeout may be longer than the server's.
@@ -105,15 +105,15 @@ impl Supervisor {
                         child.accepting = everywhere;
                         out.push(Action::Accept { child: id, slots: everywhere });
                     }
-                    out.push(Action::Dismiss { child: id, how: Dismissal::Stop });
-                    child.stage = Stage::Leaving { pid: *pid, deadline, urgency };
+                    out.push(Action::Stop { child: id });
+                    child.stage = Stage::Draining { pid: *pid, deadline, urgency };
                 }
                 (Stage::Booting { deadline: own, .. }, Urgency::Graceful)
                     if replacement == Some(id) =>
                 {
                     *own = deadline.min(*own);
                 }
-                (Stage::Leaving { pid, deadline: own, .. }, _) => {
+                (Stage::Draining { pid, deadline: own, .. }, _) => {
                     let deadline = quick.min(*own);
                     child.stage = quit(*pid, deadline, out);
                 }
@@ -137,8 +137,8 @@ impl Supervisor {
     }
 }
 
-/// Tells a process to leave now.
+/// Tells a process to quit.
 pub(super) fn quit(pid: Pid, deadline: Instant, out: &mut Vec<Action>) -> Stage {
     out.push(Action::Signal { pid, signal: ChildSignal::Quit });
-    Stage::Leaving { pid, deadline, urgency: Urgency::Quick }
+    Stage::Draining { pid, deadline, urgency: Urgency::Quick }
 }

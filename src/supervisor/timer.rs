@@ -85,7 +85,7 @@ impl Supervisor {
         let why = match child.stage {
             Stage::Booting { .. } => boot,
             Stage::Aborting { .. } => Kill::Stall,
-            Stage::Leaving { .. } => Kill::Leave,
+            Stage::Draining { .. } => Kill::Leave,
             Stage::Killed { .. } => {
                 self.remove(|child| child.id == id);
                 out.push(Action::Log(Notice::Unkillable { task, pid }));
@@ -126,7 +126,7 @@ impl Supervisor {
             Stage::Forking | Stage::Yielding { .. } => None,
             Stage::Killed { since, .. } => self.given_up_at(since),
             Stage::Booting { deadline, .. }
-            | Stage::Leaving { deadline, .. }
+            | Stage::Draining { deadline, .. }
             | Stage::Aborting { deadline, .. } => Some(deadline),
             Stage::Serving { since, due, pulse_at, memory_at, .. } => {
                 let times = [

@@ -70,7 +70,7 @@ impl Supervisor {
         let state = match child.stage {
             Stage::Forking | Stage::Booting { .. } => "booting",
             Stage::Serving { .. } | Stage::Yielding { .. } => "serving",
-            Stage::Leaving { .. } => "draining",
+            Stage::Draining { .. } => "draining",
             Stage::Aborting { .. } => "aborting",
             Stage::Killed { .. } => "killed",
         };

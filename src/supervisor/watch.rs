@@ -101,7 +101,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns true if the slot has a worker of its own that was not told to leave.
+    /// Returns true if the slot has a worker of its own that does not drain.
     pub(super) fn accepts(&self, slot: Slot) -> bool {
         self.in_slot(slot).any(|child| child.is_serving() || child.is_yielding())
     }

@@ -61,7 +61,7 @@ impl InChild {
 /// The exit code of a child that panicked: `EX_SOFTWARE` of sysexits.h, an internal error.
 pub(crate) const PANICKED: i32 = 70;
 
-/// Forks. The child runs `child` and leaves with its code: it never returns into the parent's code,
+/// Forks. The child runs `child` and exits with its code: it never returns into the parent's code,
 /// nor unwinds into it. Answers the child's pid.
 ///
 /// # Errors
@@ -118,7 +118,7 @@ pub(crate) fn ask(
 }
 
 /// Closes every descriptor but standard input, output and error and these. What the parent's values
-/// own goes with them: none of those is dropped in a child, which leaves without unwinding into its
+/// own goes with them: none of those is dropped in a child, which exits without unwinding into its
 /// parent's code.
 ///
 /// # Errors

@@ -57,7 +57,7 @@ pub(super) fn heartbeat(least: Duration) -> Instant {
 }
 
 /// The heartbeat of a line that waits for room (`log.when_full = "block"`). It blocks its thread: so it
-/// beats in its place, and looks whether the worker was told to leave. Then it has half of the time
+/// beats in its place, and looks whether the worker was told to drain. Then it has half of the time
 /// that there is; the rest is for those who wait behind it.
 pub(super) fn patience(
     board: Arc<WorkerBoard>,
@@ -68,7 +68,7 @@ pub(super) fn patience(
         polls::renew();
         board.beat(heartbeat(least));
         let now = Instant::from_millis(clock::monotonic_millis());
-        match board.dismissed() {
+        match board.drains_since() {
             Some(since) if now >= since.after(graceful_timeout / 2) => logging::RoomWait::GiveUp,
             Some(_) | None => logging::RoomWait::Continue,
         }

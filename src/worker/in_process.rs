@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::boot::routes;
-use super::drain::Leaving;
+use super::drain::WorkerEnd;
 use super::heartbeat::keep_heartbeat;
 use super::server::{Position, Server};
 use crate::config::Config;
@@ -105,8 +105,8 @@ impl<A: App> InProcess<A> {
         let config = Arc::clone(&self.context.config);
         let never = std::future::pending;
         self.context.draining.begin();
-        Leaving::Stop.finish(&self.server, &config, never()).await;
-        Leaving::Stop.wait_for_tasks(&self.server, &self.context, never()).await;
+        WorkerEnd::Stop.finish(&self.server, &config, never()).await;
+        WorkerEnd::Stop.wait_for_tasks(&self.server, &self.context, never()).await;
         self.app.stopped(&self.context).await;
         self.heartbeat.abort();
     }

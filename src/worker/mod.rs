@@ -55,7 +55,7 @@ use crate::tls::{self, Acceptor, Material};
 use crate::wire::{MESSAGE_MAX, Order, Report};
 use birth::log_boot_failure;
 use boot::Booted;
-use drain::Leaving;
+use drain::WorkerEnd;
 use events::WorkerEvent;
 use heartbeat::{heartbeat, heartbeat_interval, keep_heartbeat, patience};
 use http::handshake::HTTP_2;
@@ -93,7 +93,7 @@ pub(crate) fn prepare(child: InChild, birth: &Birth<'_>, app: &impl App) -> i32 
     }
 }
 
-/// Serves until it is told to leave; answers the exit code.
+/// Serves until it is told to drain. Returns the exit code.
 pub(crate) fn main(child: InChild, mut worker: WorkerBirth<'_>, app: Arc<impl App>) -> i32 {
     let signals = [signal::TERM, signal::INT, signal::QUIT, signal::USR1];
     let caught = match begin(child, &worker, &signals) {
@@ -221,15 +221,15 @@ async fn run(
     if channel.get_ref().send(&Report::Ready.encode()).is_err() {
         return 0;
     }
-    let leaving = heed_calls(&channel, &caught, &bell, &server).await;
-    if leaving != Leaving::Drain {
+    let end = heed_calls(&channel, &caught, &bell, &server).await;
+    if end != WorkerEnd::Drain {
         server.routes.health.stop();
     }
     // Before anything is closed.
     context.draining.begin();
-    server.board.set_doing(server.generation, Doing::Leaving);
-    leaving.finish(&server, &config, told_to_quit(&caught)).await;
-    leaving.wait_for_tasks(&server, &context, told_to_quit(&caught)).await;
+    server.board.set_doing(server.generation, Doing::Draining);
+    end.finish(&server, &config, told_to_quit(&caught)).await;
+    end.wait_for_tasks(&server, &context, told_to_quit(&caught)).await;
     app.stopped(&context).await;
     telemetry.end().await;
     beating.abort();
@@ -255,13 +255,13 @@ impl Drop for EndsLeads<'_> {
     }
 }
 
-/// Does what it is told until it is to leave.
+/// Does what it is told until it is to drain.
 async fn heed_calls(
     channel: &AsyncFd<Lower>,
     caught: &AsyncFd<Signals>,
     bell: &AsyncFd<Bell>,
     server: &Arc<Server>,
-) -> Leaving {
+) -> WorkerEnd {
     let mut accepting = SlotSet::from_iter([server.slot]);
     loop {
         match next_call(channel, caught, bell, server).await {
@@ -278,9 +278,9 @@ async fn heed_calls(
                 server.help();
             }
             Call::Order(Order::Announce) => server.announce(),
-            Call::Order(Order::Drain) => return Leaving::Drain,
-            Call::Order(Order::Stop) => return Leaving::Stop,
-            Call::Orphaned => return Leaving::Orphaned,
+            Call::Order(Order::Drain) => return WorkerEnd::Drain,
+            Call::Order(Order::Stop) => return WorkerEnd::Stop,
+            Call::Orphaned => return WorkerEnd::Orphaned,
             Call::ServedEnough => tell(channel, Report::ServedEnough),
             Call::Signals(numbers) => match heed_while_serving(&numbers, channel) {
                 Heeded::Nothing => {}
@@ -289,7 +289,7 @@ async fn heed_calls(
                 Heeded::Quit => {
                     // So that its end is no death.
                     tell(channel, Report::ToldToLeave);
-                    return Leaving::Now;
+                    return WorkerEnd::Now;
                 }
             },
         }

@@ -129,7 +129,7 @@ pub(super) struct Server {
     enough: u64,
     /// Told when it has served that many.
     pub(super) served_enough: Notify,
-    leaving: AtomicBool,
+    drains: AtomicBool,
     insisting: AtomicBool,
     cutting: AtomicBool,
     /// When it was said last that connections cannot be accepted; 0: never.
@@ -191,7 +191,7 @@ impl Server {
             served: AtomicU64::new(0),
             enough,
             served_enough: Notify::new(),
-            leaving: AtomicBool::new(false),
+            drains: AtomicBool::new(false),
             insisting: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             complained_at: AtomicU64::new(0),
@@ -207,15 +207,15 @@ impl Server {
         }
     }
 
-    /// Returns true if this worker is on its way out, so that connections should end.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
+    /// Returns true if this worker drains, so that connections should end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drains.load(Ordering::Relaxed)
     }
 
-    /// Returns true if an answer that can be its connection's last one should be: the worker leaves, the
+    /// Returns true if an answer that can be its connection's last one should be: the worker drains, the
     /// server will stop, or clients wait for room.
     pub(super) fn is_closing(&self) -> bool {
-        self.is_leaving() || self.conns.is_short() || self.routes.health.is_stopping()
+        self.is_draining() || self.conns.is_short() || self.routes.health.is_stopping()
     }
 
     /// The server will stop, and serves on until then: it is not ready any more, and connections end
@@ -225,8 +225,8 @@ impl Server {
     }
 
     /// From now on every answer that can be the last one of its connection is.
-    pub(super) fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+    pub(super) fn drain(&self) {
+        self.drains.store(true, Ordering::Relaxed);
         self.conns.say_goodbye();
         self.place.give_up();
     }

@@ -304,7 +304,7 @@ fn workers_that_leave_nobody_alone_are_killed_at_their_deadline() {
         .start();
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(), Exit::Code(0));
-    assert!(server.log().contains("was killed while leaving"), "{}", server.log());
+    assert!(server.log().contains("was killed while draining"), "{}", server.log());
 }
 
 #[test]

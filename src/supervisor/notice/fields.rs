@@ -26,7 +26,7 @@ impl EventField for Ending {
             Self::Died => "died",
             Self::Stalled => "stalled",
             Self::Left => "stopped",
-            Self::DiedLeaving => "died_draining",
+            Self::DiedDraining => "died_draining",
             Self::Overstayed => "killed_draining",
         };
         word.record(name, fields);

@@ -183,7 +183,7 @@ fn check_orders(
                     );
                 }
             }
-            Action::Dismiss { child, .. } | Action::Accept { child, .. } => {
+            Action::Drain { child } | Action::Stop { child } | Action::Accept { child, .. } => {
                 prop_assert!(children.iter().any(|other| other.id == *child), "{child} is nobody");
             }
             _ => {}

@@ -51,7 +51,7 @@ fn name(child: Option<&Child>) -> &'static str {
         Some(Stage::Serving { due: Some(_), .. }) => "due",
         Some(Stage::Serving { .. }) => "Serving",
         Some(Stage::Yielding { .. }) => "Yielding",
-        Some(Stage::Leaving { .. }) => "Leaving",
+        Some(Stage::Draining { .. }) => "Draining",
         Some(Stage::Aborting { .. }) => "Aborting",
         Some(Stage::Killed { .. }) => "Killed",
     }
@@ -120,10 +120,10 @@ fn table() -> String {
 #[test]
 fn each_fact_in_each_stage() {
     insta::assert_snapshot!(table(), @r"
-                   Forking   Booting   Serving   Yielding  Leaving   Aborting  Killed
+                   Forking   Booting   Serving   Yielding  Draining  Aborting  Killed
     started        ·         ·         ·         ·         ·         ·         ·
     tick           ·         ·         ·         ·         ·         ·         ·
-    tick, late     ·         Killed    ·         Leaving   Killed    Killed    ·
+    tick, late     ·         Killed    ·         Draining  Killed    Killed    ·
     forked         Booting   ·         ·         ·         ·         ·         ·
     fork failed    gone      ·         ·         ·         ·         ·         ·
     ready          ·         Serving   ·         ·         ·         ·         ·
@@ -132,11 +132,11 @@ fn each_fact_in_each_stage() {
     exited 1       ·         gone      gone      gone      gone      gone      gone
     pulse, silent  ·         ·         Aborting  ·         ·         ·         ·
     memory, large  ·         ·         due       ·         ·         ·         ·
-    TERM           ·         Leaving   Leaving   Leaving   ·         ·         ·
-    INT            ·         Leaving   Leaving   Leaving   ·         ·         ·
+    TERM           ·         Draining  Draining  Draining  ·         ·         ·
+    INT            ·         Draining  Draining  Draining  ·         ·         ·
     HUP            ·         ·         ·         ·         ·         ·         ·
     TTIN           ·         ·         ·         ·         ·         ·         ·
-    TTOU           ·         Leaving   Leaving   Leaving   ·         ·         ·
+    TTOU           ·         Draining  Draining  Draining  ·         ·         ·
     USR1           ·         ·         ·         ·         ·         ·         ·
     USR2           ·         ·         ·         ·         ·         ·         ·
     upgraded       ·         ·         ·         ·         ·         ·         ·

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::ids::{ChildId, CommandId, Pid, Slot};
 use crate::log_event::LogEvent as _;
-use crate::supervisor::action::{Action, ChildSignal, Dismissal, ExitReason};
+use crate::supervisor::action::{Action, ChildSignal, ExitReason};
 use crate::supervisor::command::Outcome;
 use crate::supervisor::event::{Event, ExitStatus, Kept, Signal};
 use crate::supervisor::policy::Policy;
@@ -106,13 +106,8 @@ pub(super) fn parse(line: &str) -> Event {
 pub(super) fn order(action: &Action) -> String {
     match action {
         Action::Fork { child, task, generation } => format!("fork {child} {task} g{generation}"),
-        Action::Dismiss { child, how } => {
-            let how = match how {
-                Dismissal::Drain => "drain",
-                Dismissal::Stop => "stop",
-            };
-            format!("dismiss {child} {how}")
-        }
+        Action::Drain { child } => format!("drain {child}"),
+        Action::Stop { child } => format!("stop {child}"),
         Action::Announce { child } => format!("announce {child}"),
         Action::Accept { child, slots } => format!("accept {child} {slots}"),
         Action::Signal { pid, signal } => {

@@ -227,7 +227,7 @@ impl Server {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 // The master has closed the listener, since the server stops.
                 Ok(Err(error))
-                    if error.kind() == io::ErrorKind::InvalidInput && self.is_leaving() =>
+                    if error.kind() == io::ErrorKind::InvalidInput && self.is_draining() =>
                 {
                     return;
                 }
@@ -302,7 +302,7 @@ impl Server {
     fn sibling_to_ask(&self, listener: &Acceptor) -> Option<Slot> {
         let mine = u32::try_from(self.conns.count()).unwrap_or(u32::MAX);
         // Most have fewer than a worker asks with: the board need not be looked at.
-        if self.is_leaving() || !fairness::is_clearly_more(mine, 0) {
+        if self.is_draining() || !fairness::is_clearly_more(mine, 0) {
             return None;
         }
         let listeners = self.listeners();

@@ -48,9 +48,9 @@ const LONG_LOOK: Duration = Duration::from_millis(50);
 /// So long before the deadline the last of them is to end.
 const LAST_ENDS: Duration = Duration::from_millis(250);
 
-/// Why, and so how, a worker leaves.
+/// Why, and so how, a worker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaving {
+pub(crate) enum WorkerEnd {
     /// Its siblings accept for it.
     Drain,
     /// The whole server stops; new connections do not begin any more.
@@ -61,7 +61,7 @@ pub(crate) enum Leaving {
     Now,
 }
 
-impl Leaving {
+impl WorkerEnd {
     /// Finishes what is open, as long as there is time, or until it is told to quit. Who has spoken by
     /// half when the time is over is told so.
     pub(crate) async fn finish(
@@ -74,10 +74,10 @@ impl Leaving {
         if self == Self::Drain {
             server.begin_to_give();
         }
-        server.leave();
+        server.drain();
         let graceful = config.graceful_timeout.mul_f64(config.drain_spread);
         let spread = match self {
-            Self::Drain | Self::Stop => graceful.saturating_sub(dismissed_for(server)),
+            Self::Drain | Self::Stop => graceful.saturating_sub(drained_for(server)),
             Self::Orphaned | Self::Now => patience.mul_f64(config.drain_spread),
         };
         let mut quit = pin!(quit);
@@ -110,7 +110,7 @@ impl Leaving {
             // It may have been too busy to hear it at once.
             Self::Drain | Self::Stop => {
                 let margin = MARGIN.min(config.graceful_timeout / 2);
-                config.graceful_timeout.saturating_sub(dismissed_for(server) + margin)
+                config.graceful_timeout.saturating_sub(drained_for(server) + margin)
             }
             Self::Orphaned => ORPHANED,
             Self::Now => Duration::ZERO,
@@ -217,10 +217,10 @@ async fn end_long(server: &Server, spread: Duration, patience: Duration) -> Infa
     }
 }
 
-/// For how long the worker has been told to leave.
-fn dismissed_for(server: &Server) -> Duration {
+/// The time since the worker was told to drain.
+fn drained_for(server: &Server) -> Duration {
     let now = Instant::from_millis(clock::monotonic_millis());
-    server.board.dismissed().map_or(Duration::ZERO, |since| now.since(since))
+    server.board.drains_since().map_or(Duration::ZERO, |since| now.since(since))
 }
 
 /// Ends when no connection is open, and none will be.

@@ -183,7 +183,7 @@ fn drain_says_goodbye_and_serves_what_was_on_its_way() {
             slow.push(peer.send(get("/slow"), false).await.0);
         }
         assert_eq!(peer.get("/").await.0, StatusCode::OK);
-        net.server.leave();
+        net.server.drain();
         for response in slow {
             assert_eq!(response.await.expect("it is answered").status(), StatusCode::OK);
         }
@@ -376,7 +376,7 @@ fn drain_waits_for_a_client_that_takes_its_answer_in_small_pieces() {
         builder.initial_window_size(20);
         let peer = net.peer_with(&builder).await;
         let response = peer.send(get("/as-long"), false).await.0.await.expect("it is answered");
-        net.server.leave();
+        net.server.drain();
         let mut body = response.into_body();
         let mut length = 0;
         while let Some(data) = body.data().await {
@@ -399,7 +399,7 @@ fn drain_waits_for_a_client_that_pauses_within_its_answer() {
         builder.initial_window_size(20);
         let peer = net.peer_with(&builder).await;
         let response = peer.send(get("/as-long"), false).await.0.await.expect("it is answered");
-        net.server.leave();
+        net.server.drain();
         let mut body = response.into_body();
         let mut length = 0;
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
@@ -432,7 +432,7 @@ fn drain_does_not_wait_for_a_client_that_keeps_its_end_open() {
                 // The end of the answer.
                 0 if head[4] & 1 == 1 => {
                     is_answered = true;
-                    net.server.leave();
+                    net.server.drain();
                 }
                 6 if head[4] == 0 => {
                     is_pinged = true;

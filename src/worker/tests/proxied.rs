@@ -146,7 +146,7 @@ fn a_connection_without_its_header_is_fresh() {
         while net.server.conns.count() < 2 {
             tokio::task::yield_now().await;
         }
-        net.server.leave();
+        net.server.drain();
         net.server.conns.close_idle(Duration::ZERO);
         let header = "PROXY TCP4 203.0.113.27 127.0.0.1 50000 80\r\n";
         begun.say(&header["PROXY TCP4 203.0.113.27 127.".len()..]).await;

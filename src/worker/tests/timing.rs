@@ -47,7 +47,7 @@ fn connections_that_rest_are_served_and_closed_like_others() {
             assert_eq!(statuses(&talks[0].answer().await), [200]);
         }
         net.rested(talks.len()).await;
-        net.server.leave();
+        net.server.drain();
         net.server.conns.close_idle(Duration::ZERO);
         for talk in &mut talks {
             assert_eq!(talk.rest().await, "");

@@ -44,7 +44,7 @@ fn workers_that_ignore_term_are_killed_at_their_deadline() {
     let (took, log) = ends_with_0(server, begun);
     assert!((WORKERS_MAY..GRACEFUL + SLACK).contains(&took), "{took:?}");
     assert_eq!(log.matches("not gone by its deadline").count(), 4, "{log}");
-    assert_eq!(log.matches("was killed while leaving").count(), 4, "{log}");
+    assert_eq!(log.matches("was killed while draining").count(), 4, "{log}");
     println!("ignores TERM: ended after {took:?} of {GRACEFUL:?}");
 }
 
@@ -144,7 +144,7 @@ fn a_worker_that_stands_still_does_not_hold_a_stop() {
     let (took, log) = ends_with_0(server, begun);
     assert!((WORKERS_MAY..GRACEFUL + SLACK).contains(&took), "{took:?}");
     let told =
-        format!("worker 2 (pid {stopped}) was killed while leaving: ended by signal 9 (KILL)");
+        format!("worker 2 (pid {stopped}) was killed while draining: ended by signal 9 (KILL)");
     assert!(log.contains(&told), "{log}");
     println!("a stopped worker: ended after {took:?} of {GRACEFUL:?}");
 }

@@ -54,7 +54,7 @@ const MUST_HAPPEN: [&str; 33] = [
     "a slot was parked",
     "a stop was announced",
     "a worker died",
-    "a worker died while leaving",
+    "a worker died while draining",
     "a worker failed to boot",
     "a worker had served enough",
     "a worker left",

@@ -48,14 +48,14 @@ impl Judge {
         let stopped =
             self.stop.is_some_and(|stop| since(stop.deadline) > 0 || stop.deadline <= scene.now);
         let timeout = self.logger_timeout;
-        let told = logger.orders.dismissed.is_some_and(|(then, _)| since(then) >= timeout);
+        let told = logger.orders.drains_since.is_some_and(|then| since(then) >= timeout);
         self.holds(Law::NoEarlyKill, told || stopped, || {
             "the logger is killed too early".to_owned()
         });
     }
 
     pub(super) fn logger_ended(&mut self, now: u64, logger: &Process, status: ExitStatus) {
-        let told = logger.orders.dismissed.is_some() && status.is_clean();
+        let told = logger.orders.drains_since.is_some() && status.is_clean();
         let wanted = told || logger.orders.killed.is_some();
         let early = !wanted && now - logger.forked_at < 2000;
         self.logger.early_deaths = if early { self.logger.early_deaths + 1 } else { 0 };

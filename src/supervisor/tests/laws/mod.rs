@@ -31,7 +31,7 @@ pub(crate) enum Law {
     NoForkWhenStopping,
     /// Orders go to children that are forked and not reaped; accept sets to those that accept.
     OnlyTheLiving,
-    /// A child is dismissed, quit, aborted and killed at most once each, in this sequence.
+    /// A child is ordered to drain, quit, aborted and killed at most once each, in this sequence.
     OrdersOnce,
     /// A stop becomes more urgent, never less.
     UrgencyRises,

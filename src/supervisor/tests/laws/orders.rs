@@ -3,7 +3,7 @@
 use super::{Judge, Law, Releases, Stop, Trial, millis};
 use crate::ids::{ChildId, Generation, Pid, Slot};
 use crate::supervisor::Supervisor;
-use crate::supervisor::action::{Action, ChildSignal, Dismissal, ExitReason};
+use crate::supervisor::action::{Action, ChildSignal, ExitReason};
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::Policy;
 use crate::supervisor::stage::{Due, Task, Urgency};
@@ -35,7 +35,8 @@ impl Judge {
             Action::Fork { child, task, generation } => {
                 self.fork(scene, *child, *task, *generation);
             }
-            Action::Dismiss { child, how } => self.dismiss(scene, *child, *how),
+            Action::Drain { child } => self.drain(scene, *child),
+            Action::Stop { child } => self.stop(scene, *child),
             Action::Accept { child, slots } => {
                 let serves = scene.machine.process(*child).is_some_and(Process::serves);
                 let owned = scene.machine.workers().find(|(it, other)| {
@@ -125,32 +126,39 @@ impl Judge {
         }
     }
 
-    fn dismiss(&mut self, scene: &Scene<'_>, id: ChildId, how: Dismissal) {
+    fn drain(&mut self, scene: &Scene<'_>, id: ChildId) {
+        let Some(slot) = self.ending(scene, id) else { return };
+        let parked = slot.number() >= scene.supervisor.wanted;
+        let mut others = scene.machine.workers();
+        let succeeded =
+            others.any(|(at, process)| at == slot && process.id != id && process.serves());
+        self.holds(Law::SuccessorFirst, parked || succeeded, || {
+            format!("{id} drains, and nobody else serves in slot {slot}")
+        });
+        self.count(if parked { "a slot was parked" } else { "a worker was replaced" });
+    }
+
+    fn stop(&mut self, scene: &Scene<'_>, id: ChildId) {
+        if self.ending(scene, id).is_some() {
+            self.holds(Law::SuccessorFirst, self.stop.is_some(), || {
+                format!("{id} shall stop although the server does not")
+            });
+        }
+    }
+
+    /// Returns the slot of a worker that is to end, which must not have been told so before.
+    fn ending(&mut self, scene: &Scene<'_>, id: ChildId) -> Option<Slot> {
         self.heal(scene);
         let process = scene.machine.process(id).filter(|process| process.ready_at.is_some());
         let Some((process, slot)) = process.and_then(|process| Some((process, process.slot()?)))
         else {
-            return self.breaks(Law::OnlyTheLiving, format!("{id} does not serve"));
+            self.breaks(Law::OnlyTheLiving, format!("{id} does not serve"));
+            return None;
         };
         self.holds(Law::OrdersOnce, !process.orders.any(), || {
-            format!("{id} was told to leave before: {:?}", process.orders)
+            format!("{id} was told to end before: {:?}", process.orders)
         });
-        match how {
-            Dismissal::Stop => {
-                self.holds(Law::SuccessorFirst, self.stop.is_some(), || {
-                    format!("{id} shall stop although the server does not")
-                });
-            }
-            Dismissal::Drain => {
-                let parked = slot.number() >= scene.supervisor.wanted;
-                let mut others = scene.machine.workers();
-                let succeeded = others.any(|(at, it)| at == slot && it.id != id && it.serves());
-                self.holds(Law::SuccessorFirst, parked || succeeded, || {
-                    format!("{id} drains, and nobody else serves in slot {slot}")
-                });
-                self.count(if parked { "a slot was parked" } else { "a worker was replaced" });
-            }
-        }
+        Some(slot)
     }
 
     fn signal(&mut self, scene: &Scene<'_>, pid: Pid, signal: ChildSignal) {
@@ -202,7 +210,7 @@ impl Judge {
         let over = [
             orders.aborted.map(|then| since(then) >= 2000),
             orders.quit.map(|then| since(then) >= 2000),
-            orders.dismissed.map(|(then, _)| since(then) >= millis(policy.graceful_timeout)),
+            orders.drains_since.map(|then| since(then) >= millis(policy.graceful_timeout)),
         ];
         let booted = since(process.forked_at) >= millis(policy.boot_timeout);
         let tried = self.reload.is_some_and(|reload| reload.generation == process.generation);
@@ -342,7 +350,7 @@ fn worth_counting(notice: &Notice) -> Option<&'static str> {
         Notice::Exited { ending: Ending::Died, .. } => "a worker died",
         Notice::Exited { ending: Ending::Stalled, .. } => "a worker was aborted",
         Notice::Exited { ending: Ending::Left, .. } => "a worker left",
-        Notice::Exited { ending: Ending::DiedLeaving, .. } => "a worker died while leaving",
+        Notice::Exited { ending: Ending::DiedDraining, .. } => "a worker died while draining",
         Notice::Exited { ending: Ending::Overstayed, .. } => "a worker overstayed",
         Notice::Starved { .. } => "a worker was starved",
         Notice::SlotsFailing { .. } => "workers could not live for a minute",
@@ -371,6 +379,6 @@ fn worth_counting(notice: &Notice) -> Option<&'static str> {
         | Notice::PrepareFailed { .. }
         | Notice::Reloading { .. }
         | Notice::Stopping { .. }
-        | Notice::Leaving => return None,
+        | Notice::Exiting => return None,
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Law;
 use crate::ids::{ChildId, Generation, Pid, Slot};
-use crate::supervisor::action::{Action, ChildSignal, Dismissal, ExitReason};
+use crate::supervisor::action::{Action, ChildSignal, ExitReason};
 use crate::supervisor::notice::Notice;
 use crate::supervisor::stage::{Task, Urgency};
 use crate::supervisor::tests::world::machine::Process;
@@ -31,9 +31,10 @@ fn sabotage(law: Law) -> Sabotage {
             orders.push(Action::Signal { pid: Pid(4711), signal: ChildSignal::Quit });
         },
         Law::OrdersOnce => |_, orders| {
-            let dismissal =
-                orders.iter().find(|order| matches!(order, Action::Dismiss { .. })).cloned();
-            orders.extend(dismissal);
+            let is_end =
+                |order: &&Action| matches!(order, Action::Drain { .. } | Action::Stop { .. });
+            let again = orders.iter().find(is_end).cloned();
+            orders.extend(again);
         },
         Law::UrgencyRises => |_, orders| {
             for order in orders {
@@ -114,8 +115,7 @@ fn sabotage(law: Law) -> Sabotage {
             orders.push(Action::Log(Notice::Reloading { generation: Generation::FIRST }));
         },
         Law::SuccessorFirst => |world, orders| {
-            let drain =
-                |process: &Process| Action::Dismiss { child: process.id, how: Dismissal::Drain };
+            let drain = |process: &Process| Action::Drain { child: process.id };
             orders.extend(serving(world).map(drain));
         },
         Law::Remembered => |_, orders| {

@@ -275,7 +275,7 @@ fn term_while_workers_boot() {
         @55      signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
                   → send 103 INT
         @60      exited 103 code 0
                   → info: worker 1 (pid 103) left: exited with code 0

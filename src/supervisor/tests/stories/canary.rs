@@ -44,13 +44,13 @@ fn an_old_worker_dies_while_the_canary_boots() {
                   → info: worker 0 (pid 105) ready in 15 ms
         @1165    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → fork #7 worker 1 g2
         @1165    forked #7 pid 107
                   → info: Booting worker with pid: 107
         @1180    ready #7
                   → info: worker 1 (pid 107) ready in 15 ms
-                  → dismiss #6 drain
+                  → drain #6
                   → info: reloaded: generation 2 in 180 ms, workers replaced: 2
         @1200    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
@@ -97,7 +97,7 @@ fn rollback_after_the_canary_was_proven() {
                   → info: worker 0 (pid 105) ready in 10 ms
         @1160    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → fork #6 worker 1 g2
         @1160    forked #6 pid 106
                   → info: Booting worker with pid: 106
@@ -120,7 +120,7 @@ fn rollback_after_the_canary_was_proven() {
                   → info: Booting worker with pid: 109
         @1280    ready #9
                   → info: worker 0 (pid 109) ready in 50 ms
-                  → dismiss #5 drain
+                  → drain #5
         @1500    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         @1600    exited 105 code 0
@@ -173,7 +173,7 @@ fn the_canary_is_told_to_leave_by_hand() {
                   → info: worker 0 (pid 105) ready in 15 ms
         @1195    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → info: reloaded: generation 2 in 195 ms, workers replaced: 1
         @1300    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
@@ -258,7 +258,7 @@ fn what_may_be_gone_back_to_is_not_forgotten() {
                   → info: worker 0 (pid 105) ready in 10 ms
         @5130    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → fork #6 worker 1 g2
         @5130    forked #6 pid 106
                   → info: Booting worker with pid: 106
@@ -290,7 +290,7 @@ fn what_may_be_gone_back_to_is_not_forgotten() {
                   → info: Booting worker with pid: 110
         @5250    ready #9
                   → info: worker 0 (pid 109) ready in 70 ms
-                  → dismiss #5 drain
+                  → drain #5
         "
     );
 }
@@ -338,7 +338,7 @@ fn ttou_retires_the_canary() {
                   → info: Booting worker with pid: 107
         @5024    signal TTOU
                   → info: workers: 2 -> 1
-                  → dismiss #3 drain
+                  → drain #3
                   → send 107 INT
         @5030    exited 107 code 0
                   → info: worker 1 (pid 107) left: exited with code 0
@@ -351,7 +351,7 @@ fn ttou_retires_the_canary() {
         @5140    tick
                   → use g2
                   → info: workers: 1 -> 2
-                  → dismiss #2 drain
+                  → drain #2
                   → fork #9 worker 1 g2
         @5140    forked #9 pid 109
                   → info: Booting worker with pid: 109

@@ -21,11 +21,11 @@ fn term_leaves_no_queue_to_one_worker() {
                   → stop listening
                   → info: stopping: workers may finish for 30 s
                   → accept #2 {0,1}
-                  → dismiss #2 stop
+                  → stop #2
                   → accept #3 {0,1}
-                  → dismiss #3 stop
+                  → stop #3
         @1010    exited 103 signal 9
-                  → warning: worker 1 (pid 103) died while leaving: ended by signal 9 (KILL)
+                  → warning: worker 1 (pid 103) died while draining: ended by signal 9 (KILL)
         @1200    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master
@@ -58,7 +58,7 @@ fn term_while_the_only_worker_boots() {
                   → info: stopping: workers may finish for 30 s
         @1200    ready #3
                   → info: worker 0 (pid 103) ready in 200 ms
-                  → dismiss #3 stop
+                  → stop #3
         @1300    exited 103 code 0
                   → info: worker 0 (pid 103) left: exited with code 0
                   → info: Shutting down: Master
@@ -92,7 +92,7 @@ fn term_while_the_only_worker_boots_for_too_long() {
                   → warning: killing worker 0 (pid 103): not gone by its deadline
                   → send 103 KILL
         @6020    exited 103 signal 9
-                  → warning: worker 0 (pid 103) was killed while leaving: ended by signal 9 (KILL)
+                  → warning: worker 0 (pid 103) was killed while draining: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → exit 0
         "

@@ -46,7 +46,7 @@ fn it_is_the_first_and_the_last() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
         @1010    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master
@@ -168,7 +168,7 @@ fn a_reload_has_another_open_the_new_targets() {
         @1160    tick
                   → use g2
                   → finish logs
-                  → dismiss #2 drain
+                  → drain #2
                   → info: reloaded: generation 2 in 160 ms, workers replaced: 1
         @1170    exited 100 code 0
                   → fork #0 the logger g2
@@ -225,7 +225,7 @@ fn a_reader_that_does_not_read_cannot_hold_the_exit() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
         @2000    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master
@@ -252,12 +252,12 @@ fn workers_that_take_all_their_time_leave_a_moment_for_the_last_lines() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 2 s
-                  → dismiss #2 stop
+                  → stop #2
         @2750    tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
         @2755    exited 102 signal 9
-                  → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
+                  → warning: worker 0 (pid 102) was killed while draining: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → finish logs
         @3000    tick
@@ -283,7 +283,7 @@ fn one_that_dies_at_the_end_is_replaced_to_write_the_last_lines() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
         @1100    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master
@@ -354,7 +354,7 @@ fn failing_logger_does_not_hold_the_exit() {
         @60602   signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
         @60610   exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master
@@ -415,7 +415,7 @@ fn one_that_cannot_be_killed_does_not_hold_the_exit() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 3 s
-                  → dismiss #2 stop
+                  → stop #2
         @1200    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master

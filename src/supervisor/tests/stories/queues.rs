@@ -239,7 +239,7 @@ fn a_parked_slot_stays_adopted() {
         @0       #3 is worker 1 with pid 103
         @1000    signal TTOU
                   → info: workers: 2 -> 1
-                  → dismiss #3 drain
+                  → drain #3
                   → accept #2 {0,1}
                   → steer {0}
         @1100    exited 103 code 0

@@ -23,7 +23,7 @@ fn max_requests() {
                   → info: Booting worker with pid: 104
         @5012    ready #4
                   → info: worker 1 (pid 104) ready in 12 ms
-                  → dismiss #3 drain
+                  → drain #3
         @6000    exited 103 code 0
                   → info: worker 1 (pid 103) left: exited with code 0
         "
@@ -56,13 +56,13 @@ fn one_slot_at_a_time_over_all_causes() {
                   → info: replacing worker 0 (pid 102): it was told to leave by a signal
         @5012    ready #4
                   → info: worker 1 (pid 104) ready in 12 ms
-                  → dismiss #3 drain
+                  → drain #3
                   → fork #5 worker 0 g1
         @5012    forked #5 pid 105
                   → info: Booting worker with pid: 105
         @5030    ready #5
                   → info: worker 0 (pid 105) ready in 18 ms
-                  → dismiss #2 drain
+                  → drain #2
         @6000    exited 103 code 0
                   → info: worker 1 (pid 103) left: exited with code 0
         @6001    exited 102 code 0
@@ -91,7 +91,7 @@ fn term_to_a_worker_by_hand() {
                   → info: Booting worker with pid: 103
         @5012    ready #3
                   → info: worker 0 (pid 103) ready in 12 ms
-                  → dismiss #2 drain
+                  → drain #2
         @5100    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         "
@@ -143,7 +143,7 @@ fn lifetime() {
                   → info: Booting worker with pid: 103
         @3600010 ready #3
                   → info: worker 0 (pid 103) ready in 10 ms
-                  → dismiss #2 drain
+                  → drain #2
         @3600100 exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         "
@@ -180,7 +180,7 @@ fn memory_limit() {
                   → info: Booting worker with pid: 103
         @3010    ready #3
                   → info: worker 0 (pid 103) ready in 10 ms
-                  → dismiss #2 drain
+                  → drain #2
         @3100    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         "
@@ -245,7 +245,7 @@ fn a_due_worker_serves_on_while_its_replacement_cannot_boot() {
                   → info: Booting worker with pid: 109
         @6000    ready #9
                   → info: worker 0 (pid 109) ready in 600 ms
-                  → dismiss #2 drain
+                  → drain #2
         @6100    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         "
@@ -282,7 +282,7 @@ fn who_is_due_longest_is_replaced_first() {
                   → info: replacing worker 0 (pid 102): it has served max_requests
         @5012    ready #5
                   → info: worker 2 (pid 105) ready in 12 ms
-                  → dismiss #4 drain
+                  → drain #4
                   → fork #6 worker 1 g1
         @5012    forked #6 pid 106
                   → info: Booting worker with pid: 106
@@ -290,13 +290,13 @@ fn who_is_due_longest_is_replaced_first() {
                   → info: replacing worker 2 (pid 105): it has served max_requests
         @5030    ready #6
                   → info: worker 1 (pid 106) ready in 18 ms
-                  → dismiss #3 drain
+                  → drain #3
                   → fork #7 worker 0 g1
         @5030    forked #7 pid 107
                   → info: Booting worker with pid: 107
         @5040    ready #7
                   → info: worker 0 (pid 107) ready in 10 ms
-                  → dismiss #2 drain
+                  → drain #2
                   → fork #8 worker 2 g1
         @5040    forked #8 pid 108
                   → info: Booting worker with pid: 108

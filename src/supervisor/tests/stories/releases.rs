@@ -340,7 +340,7 @@ fn worker_hangs_at_boot_after_the_first_was_proven() {
                   → info: worker 0 (pid 105) ready in 10 ms
         @1160    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → fork #6 worker 1 g2
         @1160    forked #6 pid 106
                   → info: Booting worker with pid: 106
@@ -356,7 +356,7 @@ fn worker_hangs_at_boot_after_the_first_was_proven() {
                   → error: worker 1 (pid 106) failed to boot: ended by signal 9 (KILL)
         @6180    ready #7
                   → info: worker 0 (pid 107) ready in 20 ms
-                  → dismiss #5 drain
+                  → drain #5
         @6190    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         @6200    exited 105 code 0
@@ -446,7 +446,7 @@ fn worker_panics_soon_after_it_was_proven() {
                   → info: worker 0 (pid 105) ready in 10 ms
         @1160    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → fork #6 worker 1 g2
         @1160    forked #6 pid 106
                   → info: Booting worker with pid: 106

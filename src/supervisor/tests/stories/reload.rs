@@ -35,13 +35,13 @@ fn hup_good() {
                   → info: worker 0 (pid 105) ready in 10 ms
         @1160    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → fork #6 worker 1 g2
         @1160    forked #6 pid 106
                   → info: Booting worker with pid: 106
         @1172    ready #6
                   → info: worker 1 (pid 106) ready in 12 ms
-                  → dismiss #3 drain
+                  → drain #3
                   → info: reloaded: generation 2 in 172 ms, workers replaced: 2
         @1400    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
@@ -87,10 +87,10 @@ fn hup_with_fewer_workers() {
         @1160    tick
                   → use g2
                   → info: workers: 3 -> 1
-                  → dismiss #2 drain
+                  → drain #2
                   → info: reloaded: generation 2 in 160 ms, workers replaced: 1
-                  → dismiss #3 drain
-                  → dismiss #4 drain
+                  → drain #3
+                  → drain #4
         @1200    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         @1201    exited 103 code 0
@@ -145,9 +145,9 @@ fn hup_takes_the_count_from_the_file_again() {
         @1160    tick
                   → use g2
                   → info: workers: 2 -> 1
-                  → dismiss #2 drain
+                  → drain #2
                   → info: reloaded: generation 2 in 160 ms, workers replaced: 1
-                  → dismiss #3 drain
+                  → drain #3
         @1200    exited 103 code 0
                   → info: worker 1 (pid 103) left: exited with code 0
         @1201    exited 102 code 0
@@ -193,7 +193,7 @@ fn hup_during_hup() {
                   → info: worker 0 (pid 104) ready in 10 ms
         @1160    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → info: reloaded: generation 2 in 160 ms, workers replaced: 1
                   → info: reloading: generation 3
                   → load g3
@@ -235,7 +235,7 @@ fn hup_with_more_workers() {
         @1160    tick
                   → use g2
                   → info: workers: 1 -> 2
-                  → dismiss #2 drain
+                  → drain #2
                   → open slots 2
         @1160    open 2
                   → fork #5 worker 1 g2
@@ -306,7 +306,7 @@ fn a_predecessor_that_was_due_is_due_again() {
                   → info: Booting worker with pid: 107
         @5100    ready #7
                   → info: worker 0 (pid 107) ready in 17 ms
-                  → dismiss #2 drain
+                  → drain #2
         @5200    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         "

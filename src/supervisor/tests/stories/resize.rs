@@ -42,7 +42,7 @@ fn ttou() {
         @0       #3 is worker 1 with pid 103
         @100     signal TTOU
                   → info: workers: 2 -> 1
-                  → dismiss #3 drain
+                  → drain #3
         @300     exited 103 code 0
                   → info: worker 1 (pid 103) left: exited with code 0
         "
@@ -100,7 +100,7 @@ fn ttin_after_ttou_takes_the_parked_slot() {
         @0       #3 is worker 1 with pid 103
         @100     signal TTOU
                   → info: workers: 2 -> 1
-                  → dismiss #3 drain
+                  → drain #3
         @110     signal TTIN
                   → info: workers: 1 -> 2
                   → fork #4 worker 1 g1
@@ -146,7 +146,7 @@ fn usr1() {
         @0       #3 is worker 1 with pid 103
         @100     signal TTOU
                   → info: workers: 2 -> 1
-                  → dismiss #3 drain
+                  → drain #3
         @110     signal USR1
                   → reopen logs
         "

@@ -31,7 +31,7 @@ fn it_serves_from_the_start_until_the_last_worker_is_gone() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
         @1010    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → finish stats
@@ -104,7 +104,7 @@ fn a_reload_ends_one_that_is_not_wanted_and_kills_a_deaf_one() {
         @1120    tick
                   → use g2
                   → finish stats
-                  → dismiss #2 drain
+                  → drain #2
                   → info: reloaded: generation 2 in 120 ms, workers replaced: 1
         @3120    tick
                   → warning: killing the stats process (pid 99): not gone by its deadline

@@ -19,8 +19,8 @@ fn term() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
-                  → dismiss #3 stop
+                  → stop #2
+                  → stop #3
         @1200    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         @9000    exited 103 code 0
@@ -47,7 +47,7 @@ fn term_twice() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
         @2000    signal TERM
         @3000    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
@@ -74,17 +74,17 @@ fn nobody_heeds_term() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
-                  → dismiss #3 stop
+                  → stop #2
+                  → stop #3
         @30750   tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
                   → warning: killing worker 1 (pid 103): not gone by its deadline
                   → send 103 KILL
         @31005   exited 102 signal 9
-                  → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
+                  → warning: worker 0 (pid 102) was killed while draining: ended by signal 9 (KILL)
         @31006   exited 103 signal 9
-                  → warning: worker 1 (pid 103) was killed while leaving: ended by signal 9 (KILL)
+                  → warning: worker 1 (pid 103) was killed while draining: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → exit 0
         "
@@ -129,8 +129,8 @@ fn announced_term() {
         @7000    tick
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #3 stop
-                  → dismiss #4 stop
+                  → stop #3
+                  → stop #4
         @8000    exited 103 code 0
                   → info: worker 1 (pid 103) left: exited with code 0
         @8001    exited 104 code 0
@@ -211,8 +211,8 @@ fn int_during_graceful() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
-                  → dismiss #3 stop
+                  → stop #2
+                  → stop #3
         @5000    signal INT
                   → info: stopping quickly
                   → send 102 INT
@@ -223,7 +223,7 @@ fn int_during_graceful() {
                   → warning: killing worker 1 (pid 103): not gone by its deadline
                   → send 103 KILL
         @7010    exited 103 signal 9
-                  → warning: worker 1 (pid 103) was killed while leaving: ended by signal 9 (KILL)
+                  → warning: worker 1 (pid 103) was killed while draining: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → exit 0
         "
@@ -250,7 +250,7 @@ fn hup_and_the_others_while_stopping() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
         @1001    signal HUP
                   → warning: ignoring HUP: the server is stopping
         @1002    signal TTIN
@@ -304,9 +304,9 @@ fn term_during_a_reload() {
         @1080    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
-                  → dismiss #3 stop
-                  → dismiss #5 stop
+                  → stop #2
+                  → stop #3
+                  → stop #5
         @1100    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         @1101    exited 103 code 0
@@ -339,7 +339,7 @@ fn quit_and_nobody_heeds_it() {
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
         @3010    exited 102 signal 9
-                  → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
+                  → warning: worker 0 (pid 102) was killed while draining: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → exit 0
         "
@@ -378,19 +378,19 @@ fn term_waits_no_longer_for_an_older_generation() {
                   → info: worker 0 (pid 104) ready in 10 ms
         @1160    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → info: reloaded: generation 2 in 160 ms, workers replaced: 1
         @2000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 5 s
-                  → dismiss #4 stop
+                  → stop #4
         @2100    exited 104 code 0
                   → info: worker 0 (pid 104) left: exited with code 0
         @6750    tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
         @7010    exited 102 signal 9
-                  → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
+                  → warning: worker 0 (pid 102) was killed while draining: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → forget g1
                   → exit 0
@@ -413,12 +413,12 @@ fn term_with_zero_graceful_timeout() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 0 s
-                  → dismiss #2 stop
+                  → stop #2
         @1000    tick
                   → warning: killing worker 0 (pid 102): not gone by its deadline
                   → send 102 KILL
         @1001    exited 102 signal 9
-                  → warning: worker 0 (pid 102) was killed while leaving: ended by signal 9 (KILL)
+                  → warning: worker 0 (pid 102) was killed while draining: ended by signal 9 (KILL)
                   → info: Shutting down: Master
                   → exit 0
         "
@@ -443,7 +443,7 @@ fn nothing_follows_the_end() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
         @1001    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master
@@ -472,8 +472,8 @@ fn who_cannot_be_killed_does_not_hold_the_exit() {
         @1000    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 3 s
-                  → dismiss #2 stop
-                  → dismiss #3 stop
+                  → stop #2
+                  → stop #3
         @1200    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
         @3750    tick

@@ -26,7 +26,7 @@ fn who_slept_with_the_machine_has_so_much_longer() {
                   → info: Booting worker with pid: 104
         @1010    signal TTOU
                   → info: workers: 2 -> 1
-                  → dismiss #3 drain
+                  → drain #3
         @3600000 the machine was asleep
         @3600100 ready #4
                   → info: worker 0 (pid 104) ready in 3599100 ms

@@ -42,7 +42,7 @@ fn usr2_good() {
                   → info: worker 0 (pid 105) ready in 10 ms
         @1210    tick
                   → use g2
-                  → dismiss #2 drain
+                  → drain #2
                   → info: reloaded: generation 2 in 150 ms, workers replaced: 1
         @1300    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
@@ -318,7 +318,7 @@ fn term_takes_the_order_to_upgrade_back() {
         @1040    signal TERM
                   → stop listening
                   → info: stopping: workers may finish for 30 s
-                  → dismiss #2 stop
+                  → stop #2
         @1070    exited 102 code 0
                   → info: worker 0 (pid 102) left: exited with code 0
                   → info: Shutting down: Master

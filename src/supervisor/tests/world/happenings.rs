@@ -86,7 +86,7 @@ impl World {
                 let killed = ExitStatus::Signal { number: 9, core: false };
                 self.turn(ChildId::LOGGER, Turn::End(killed));
             }
-            Deed::DismissWorker => {
+            Deed::ReplaceWorker => {
                 if let Some(id) = self.some_worker() {
                     self.turn(id, Turn::Due(Due::ByHand));
                 }

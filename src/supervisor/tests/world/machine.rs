@@ -2,7 +2,6 @@
 //! that are there until they are reaped, and connections that wait.
 
 use crate::ids::{ChildId, Generation, Pid, Slot, SlotSet};
-use crate::supervisor::action::Dismissal;
 use crate::supervisor::event::{ExitStatus, Kept};
 use crate::supervisor::stage::Task;
 use crate::supervisor::tests::world::dice::Dice;
@@ -37,7 +36,7 @@ pub(crate) struct Process {
 /// An order that a child was given, and when.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Orders {
-    pub(crate) dismissed: Option<(u64, Dismissal)>,
+    pub(crate) drains_since: Option<u64>,
     pub(crate) quit: Option<u64>,
     pub(crate) aborted: Option<u64>,
     pub(crate) killed: Option<u64>,
@@ -46,7 +45,7 @@ pub(crate) struct Orders {
 impl Orders {
     /// Returns true if it was told to leave in any way.
     pub(crate) fn any(&self) -> bool {
-        self.dismissed.is_some()
+        self.drains_since.is_some()
             || self.quit.is_some()
             || self.aborted.is_some()
             || self.killed.is_some()

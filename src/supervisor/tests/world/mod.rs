@@ -180,7 +180,7 @@ impl World {
         if process.id == ChildId::LOGGER {
             return process.ended.is_none() && !process.orders.any();
         }
-        let replaced = process.orders.dismissed.is_some_and(|(at, _)| at > self.plan.calm_at);
+        let replaced = process.orders.drains_since.is_some_and(|at| at > self.plan.calm_at);
         replaced || (process.serves() && process.runs())
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Happening, World, newborn, script};
 use crate::ids::{ChildId, Generation, Pid, Slot};
-use crate::supervisor::action::{Action, ChildSignal, Dismissal};
+use crate::supervisor::action::{Action, ChildSignal};
 use crate::supervisor::event::{Event, ExitStatus};
 use crate::supervisor::stage::Task;
 use crate::supervisor::tests::world::machine::Queue;
@@ -14,7 +14,7 @@ impl World {
     pub(super) fn obey(&mut self, order: Action) -> Option<Event> {
         match order {
             Action::Fork { child, task, generation } => Some(self.fork(child, task, generation)),
-            Action::Dismiss { child, how } => self.dismiss(child, how),
+            Action::Drain { child } | Action::Stop { child } => self.drain(child),
             Action::Accept { child, slots } => {
                 self.machine.process_mut(child)?.accepting = slots;
                 None
@@ -68,8 +68,8 @@ impl World {
             | Action::StopListening
             | Action::Answer { .. }
             | Action::Log(_) => None,
-            Action::FinishLogs => self.dismiss(ChildId::LOGGER, Dismissal::Stop),
-            Action::FinishStats => self.dismiss(ChildId::STATS, Dismissal::Stop),
+            Action::FinishLogs => self.drain(ChildId::LOGGER),
+            Action::FinishStats => self.drain(ChildId::STATS),
         }
     }
 
@@ -157,10 +157,10 @@ impl World {
         None
     }
 
-    fn dismiss(&mut self, id: ChildId, how: Dismissal) -> Option<Event> {
+    fn drain(&mut self, id: ChildId) -> Option<Event> {
         let now = self.now;
         let process = self.machine.process_mut(id)?;
-        process.orders.dismissed = Some((now, how));
+        process.orders.drains_since = Some(now);
         let heeds = process.runs();
         if let Some(after) = process.script.drains_in.filter(|_| heeds) {
             self.schedule(now + after, Happening::Turn(id, Turn::End(ExitStatus::Code(0))));

@@ -56,7 +56,7 @@ pub(crate) enum Deed {
     /// The logger is killed by hand.
     KillLogger,
     /// A worker is told to leave by hand.
-    DismissWorker,
+    ReplaceWorker,
     /// The kernel refuses to fork for so long.
     NoForks(u64),
     /// No worker boots for so long.
@@ -221,7 +221,7 @@ fn deed(dice: &mut Dice) -> Deed {
         18..22 => Deed::Arrive,
         22..24 => Deed::KillWorker,
         24 => Deed::KillLogger,
-        25 => Deed::DismissWorker,
+        25 => Deed::ReplaceWorker,
         26 => Deed::NoForks(dice.between(10, 3000)),
         27 => Deed::NoBoots(dice.between(10, 4000)),
         // Shorter ones than a second cannot be known of.

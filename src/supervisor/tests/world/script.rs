@@ -14,7 +14,7 @@ pub(crate) struct Script {
     pub(crate) boot: Vec<(u64, Turn)>,
     /// The deed, so long after it was ready.
     pub(crate) life: Vec<(u64, Turn)>,
-    /// The time that it takes to leave when it is dismissed; `None`: it does not.
+    /// The time that it takes to drain; `None`: it does not.
     pub(crate) drains_in: Option<u64>,
     /// The same for `INT`.
     pub(crate) quits_in: Option<u64>,

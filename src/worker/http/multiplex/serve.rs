@@ -191,7 +191,7 @@ impl Server {
                 let is_goodbye_due = conn.note_streams(|streams, _| streams.is_goodbye_due);
                 conn.is_closed_for(CloseReason::Idle) || is_goodbye_due == Some(true)
             };
-            if farewell.is_none() && (self.is_leaving() || is_due()) {
+            if farewell.is_none() && (self.is_draining() || is_due()) {
                 let now = clock::coarse_millis();
                 let is_idle = conn.wait() == Wait::Next;
                 let idle_since = if is_idle { conn.with(|machine| machine.since()) } else { now };
