@@ -1,7 +1,7 @@
 //! The cost of the scoreboard for a worker, and for the master when a worker has died.
 //!
 //! The target: heartbeat and scoreboard together take less than 1 % of a request. `request` and
-//! `connection` are what they add to one; `beat` is added a few times a second, whatever the load. What
+//! `connection` are what they add to one; `heartbeat` is added a few times a second, whatever the load. What
 //! a request takes altogether is printed by
 //! `cargo test --release --test process the_scoreboard_costs -- --nocapture`, which also divides.
 
@@ -18,7 +18,7 @@ fn worker(criterion: &mut Criterion) {
     let board = Board::new(CONNECTIONS).expect("there is memory");
     let mut group = criterion.benchmark_group("heartbeat");
     group.throughput(Throughput::Elements(1));
-    group.bench_function("beat", |bencher| bencher.iter(|| board.beat()));
+    group.bench_function("heartbeat", |bencher| bencher.iter(|| board.note_heartbeat()));
     let long = format!("/{}", "a".repeat(2000));
     for (name, target) in [
         ("request, short target", "/"),

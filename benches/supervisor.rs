@@ -10,7 +10,7 @@ type Happening = (&'static str, fn(&mut Decisions) -> usize);
 
 const HAPPENINGS: [Happening; 4] = [
     ("nothing", Decisions::tick),
-    ("all are asked for a sign of life", Decisions::pulses),
+    ("all are asked for a sign of life", Decisions::heartbeats),
     ("a connection has waited", |server| server.queued(1)),
     ("a worker is killed and replaced", Decisions::death),
 ];

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::listeners::events::ListenerEvent;
 use crate::log_event::Description;
-use crate::logging::News;
+use crate::logging::LoggingEvent;
 use crate::master::events::MasterEvent;
 use crate::program::events::ProgramEvent;
 use crate::stats::events::StatsEvent;
@@ -38,7 +38,7 @@ fn sections() -> [(&'static str, Vec<Description>); 7] {
         ("Listeners", ListenerEvent::descriptions()),
         ("Workers and `prepare`", WorkerEvent::descriptions()),
         ("Programs", ProgramEvent::descriptions()),
-        ("Logs", News::descriptions()),
+        ("Logs", LoggingEvent::descriptions()),
         ("Stats process", StatsEvent::descriptions()),
     ]
 }

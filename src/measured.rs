@@ -41,8 +41,8 @@ impl Board {
     }
 
     /// The work of a worker each time its event loop proves that it turns.
-    pub fn beat(&self) {
-        self.worker.beat(Instant::from_millis(clock::monotonic_millis()));
+    pub fn note_heartbeat(&self) {
+        self.worker.note_heartbeat(Instant::from_millis(clock::monotonic_millis()));
     }
 
     /// The cost of the scoreboard for a request on the connection with this number: its entry written
@@ -122,7 +122,7 @@ impl Decisions {
     }
 
     /// Each worker is asked for a sign of life, and has given one.
-    pub fn pulses(&mut self) -> usize {
+    pub fn heartbeats(&mut self) -> usize {
         self.now += 120_000;
         self.tell(Event::Tick)
     }
@@ -170,13 +170,13 @@ impl Decisions {
                 vec![Event::Forked { child, pid }, Event::Exited { pid, status }]
             }
             Action::OpenSlots { count } => vec![Event::SlotsOpen { count }],
-            Action::TakePulse { child } => {
-                let beat = Instant::from_millis(self.now);
-                vec![Event::Pulse { child, beat, kept: Kept::ByNothing }]
+            Action::ReadHeartbeat { child } => {
+                let heartbeat = Instant::from_millis(self.now);
+                vec![Event::Heartbeat { child, heartbeat, kept: Kept::ByNothing }]
             }
             Action::Look { slot } => {
-                let beat = Instant::from_millis(self.now);
-                vec![Event::QueueLength { slot, length: 0, beat }]
+                let heartbeat = Instant::from_millis(self.now);
+                vec![Event::QueueLength { slot, length: 0, heartbeat }]
             }
             _ => Vec::new(),
         }

@@ -30,7 +30,9 @@ use std::time::Duration;
 use self::owners::Owners;
 use self::printing::{Begun, Printing, Verdict};
 use crate::config::Log;
-use crate::logging::{self, Consumer, Legacy, Lost, MASTER, News, Next, Outlets, Rest, Rings};
+use crate::logging::{
+    self, Consumer, Legacy, LoggingEvent, Lost, MASTER, Next, Outlets, Rest, Rings,
+};
 use crate::scoreboard::{Block, LogKind};
 use crate::sys::bell::Bell;
 use crate::sys::channel::{Lower, Received};
@@ -203,7 +205,7 @@ impl Logger {
         let lines = self.printing.give_up();
         self.count_unprinted(lines);
         if lines > 0 {
-            self.outlets.add_news(&News::Unwritten { lines });
+            self.outlets.add_event(&LoggingEvent::Unwritten { lines });
             self.outlets.write(now());
         }
         self.outlets.finish(now());
@@ -339,7 +341,7 @@ impl Logger {
                     Next::Line(kind) => {
                         match self.owners.judge(at, &self.line) {
                             Some(forged) => {
-                                self.outlets.add_news(&forged);
+                                self.outlets.add_event(&forged);
                             }
                             None => self.outlets.add(kind, &self.line),
                         }
@@ -353,13 +355,13 @@ impl Logger {
                             .for_each(|metric| metric.count_dropped(LogKind::Access, lost.lines));
                         // Only the ring itself says which process lost them.
                         let pid = lost.pid.filter(|pid| !self.owners.is_foreign(at, *pid));
-                        self.outlets.add_news(&News::unread(Lost { pid, ..lost }));
+                        self.outlets.add_event(&LoggingEvent::unread(Lost { pid, ..lost }));
                     }
                     Next::Corrupted { pid } => {
                         if !std::mem::replace(complained, true) {
                             let named = Some(pid).filter(|pid| !self.owners.is_foreign(at, *pid));
                             let process = self.owners.of(at).or(named);
-                            self.outlets.add_news(&News::Corrupted { process });
+                            self.outlets.add_event(&LoggingEvent::Corrupted { process });
                         }
                     }
                 }
@@ -454,7 +456,7 @@ impl Logger {
 fn judge(owners: &Owners, outlets: &mut Outlets) -> impl FnMut(usize, &[u8]) -> Verdict {
     move |place, line| match owners.judge(place, line) {
         None => Verdict::Pass,
-        Some(forged) if outlets.add_news(&forged) => Verdict::Replace,
+        Some(forged) if outlets.add_event(&forged) => Verdict::Replace,
         // There is no log.
         Some(_) => Verdict::Quote,
     }

@@ -1,6 +1,6 @@
 //! The owners of the rings, as the master notes them, and the judgement of a line by its ring's owner.
 
-use crate::logging::{MASTER, News, foreign_name};
+use crate::logging::{LoggingEvent, MASTER, foreign_name};
 use crate::sys::process;
 use crate::sys::shared::{self, Mapping};
 
@@ -38,12 +38,12 @@ impl Owners {
 
     /// Returns the event that replaces a record that names another process. The master's records pass: it
     /// writes the lines of requests that a worker has taken with it.
-    pub(super) fn judge(&self, place: usize, record: &[u8]) -> Option<News> {
+    pub(super) fn judge(&self, place: usize, record: &[u8]) -> Option<LoggingEvent> {
         if place == MASTER {
             return None;
         }
         let named = foreign_name(record, |pid| self.is_foreign(place, pid))?;
         let line = String::from_utf8_lossy(record).trim_end().to_owned();
-        Some(News::Forged { named, process: self.of(place), line })
+        Some(LoggingEvent::Forged { named, process: self.of(place), line })
     }
 }

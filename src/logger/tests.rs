@@ -149,9 +149,9 @@ fn a_reader_that_stops_costs_counted_lines_and_no_error() {
             if let Some(number) = line.strip_prefix("error ") {
                 assert_eq!(number.parse(), Ok(errors * 100), "no error is lost");
                 errors += 1;
-            } else if let Some((_, news)) = line.split_once("log lines dropped: ") {
+            } else if let Some((_, event)) = line.split_once("log lines dropped: ") {
                 lost +=
-                    news.split(' ').next().and_then(|part| part.parse::<u64>().ok()).expect(news);
+                    event.split(' ').next().and_then(|part| part.parse::<u64>().ok()).expect(event);
             } else {
                 let number: u64 = line.parse().unwrap_or_else(|_| panic!("torn: {line}"));
                 assert_eq!(number, received + lost, "each gap is told where it is");

@@ -19,10 +19,10 @@
 mod access;
 mod clock;
 mod error;
+mod events;
 pub(crate) mod journal;
 mod lines;
 mod naming;
-mod news;
 mod output;
 mod ring;
 
@@ -37,9 +37,9 @@ pub(crate) use error::chain::Chain;
 pub use error::layers::{Layers, LogPiece, LogWriter};
 pub(crate) use error::layers::{scope, set_global};
 pub(crate) use error::program::Stream;
+pub(crate) use events::LoggingEvent;
 pub(crate) use lines::Lines;
 pub(crate) use naming::foreign_name;
-pub(crate) use news::News;
 pub(crate) use output::Outlets;
 pub(crate) use output::printer::Printer;
 pub(crate) use ring::legacy::Legacy;
@@ -115,7 +115,7 @@ pub(crate) fn install(log: &Log, ring: Ring, layers: Layers) -> io::Result<()> {
     if let Some(reason) =
         std::env::var(levels::VARIABLE).ok().and_then(|value| levels::error_in(&value))
     {
-        emit(&News::Directives { reason });
+        emit(&LoggingEvent::Directives { reason });
     }
     Ok(())
 }
@@ -194,7 +194,7 @@ pub(crate) fn spill(rings: &Rings) {
 /// Says on stderr, too, why there may be no logger.
 pub(crate) fn say_aside(cause: String) {
     // There is no log left for it.
-    let _unsaid = sink::to_stderr(&line_of(&News::Mute { cause }));
+    let _unsaid = sink::to_stderr(&line_of(&LoggingEvent::Mute { cause }));
 }
 
 /// The logger has left: the lines of this process go to stderr from now on. Lines that wait still,
@@ -213,7 +213,7 @@ pub(crate) fn leave(rings: &Rings, is_logger_failing: bool) {
     });
     if lines > 0 {
         // There is no log left for it.
-        let _unsaid = sink::to_stderr(&line_of(&News::Unwritten { lines }));
+        let _unsaid = sink::to_stderr(&line_of(&LoggingEvent::Unwritten { lines }));
     }
 }
 
@@ -278,12 +278,12 @@ pub(crate) fn named_fields() -> NamedFields {
 }
 
 /// The line that tells something about the logs themselves.
-pub(crate) fn line_of(news: &News) -> Vec<u8> {
+pub(crate) fn line_of(event: &LoggingEvent) -> Vec<u8> {
     let mut line = Vec::new();
     let mut logs = lock();
     let pid = logs.pid;
     if let Some(writer) = &mut logs.error {
-        writer.write(sys::clock::wall(), pid, &ErrorLine::of(news), &mut line);
+        writer.write(sys::clock::wall(), pid, &ErrorLine::of(event), &mut line);
     }
     line
 }

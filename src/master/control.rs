@@ -306,7 +306,8 @@ impl Sight<'_> {
         board: Option<&WorkerBoard>,
         last_end: Option<Value>,
     ) -> WorkerRow {
-        let beat = board.map(WorkerBoard::last_beat).filter(|beat| beat.as_millis() > 0);
+        let heartbeat =
+            board.map(WorkerBoard::last_heartbeat).filter(|heartbeat| heartbeat.as_millis() > 0);
         WorkerRow {
             slot: view.slot.number(),
             pid: view.pid.map(|pid| pid.0),
@@ -316,7 +317,7 @@ impl Sight<'_> {
             slot_requests_total: self.counters.served_in(view.slot).unchecked(),
             connections: board.map_or(0, |board| board.connections().unchecked()),
             queue_length: self.listeners.queue_length(view.slot),
-            silent_seconds: beat.map(|beat| seconds(self.now.since(beat))),
+            silent_seconds: heartbeat.map(|heartbeat| seconds(self.now.since(heartbeat))),
             early_exits: view.early_exits,
             last_end,
             status: board.and_then(WorkerBoard::status),

@@ -90,7 +90,7 @@ fn messages_belong_to_the_version() {
 #[test]
 fn what_a_worker_tells_belongs_to_the_version() {
     let board = WorkerBoard::new(2).expect("there is memory");
-    board.beat(Instant::from_millis(1));
+    board.note_heartbeat(Instant::from_millis(1));
     board.set_doing(Generation::FIRST.next(), Doing::Draining);
     board.note_drain(Instant::from_millis(2));
     board.connection_opened();

@@ -55,7 +55,7 @@ impl Manager {
     }
 
     /// Lets it hear that the master's loop runs, when it is time.
-    pub(super) fn beat(&mut self, now: Instant) {
+    pub(super) fn ping(&mut self, now: Instant) {
         if let Some((half, next)) = &mut self.watchdog
             && *next <= now
         {

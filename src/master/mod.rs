@@ -197,7 +197,7 @@ impl<A: App> Master<A> {
                 return self.end(reason);
             }
             self.tell_ready();
-            self.manager.beat(now());
+            self.manager.ping(now());
             self.lasting.listeners.expire(now());
             self.lasting.tls.look(now(), self.lasting.supervisor.generation());
             if self.config().stats.is_on() && self.lasting.metrics.take_asked() {

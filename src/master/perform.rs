@@ -44,7 +44,7 @@ impl<A: App> Master<A> {
                 self.lasting.listeners.bell(slot).inspect(|bell| bell.ring());
                 None
             }
-            Action::TakePulse { child } => self.take_pulse(now, child),
+            Action::ReadHeartbeat { child } => self.read_heartbeat(now, child),
             Action::ReadMemory { child } => {
                 let handle = self.lasting.handles.iter().find(|handle| handle.id == child)?;
                 let bytes = self.extent().resident_bytes(handle.pid()).ok()?;
@@ -189,16 +189,16 @@ impl<A: App> Master<A> {
     }
 
     /// When the loop of the newest worker in this slot last ran.
-    fn last_beat(&self, slot: Slot) -> Instant {
+    fn last_heartbeat(&self, slot: Slot) -> Instant {
         let workers = self.lasting.handles.iter().filter_map(|handle| handle.worker.as_ref());
         let newest = workers.rev().find(|worker| worker.slot == slot);
-        newest.map_or_else(Instant::default, |worker| worker.board.last_beat())
+        newest.map_or_else(Instant::default, |worker| worker.board.last_heartbeat())
     }
 
     fn look(&mut self, slot: Slot) -> Event {
         self.mend_listeners();
         let length = self.lasting.listeners.queue_length(slot);
-        Event::QueueLength { slot, length, beat: self.last_beat(slot) }
+        Event::QueueLength { slot, length, heartbeat: self.last_heartbeat(slot) }
     }
 
     /// Puts right what workers have done to the listeners that they share. Workers that lack a socket
@@ -213,11 +213,11 @@ impl<A: App> Master<A> {
         }
     }
 
-    fn take_pulse(&mut self, now: Instant, child: ChildId) -> Option<Event> {
+    fn read_heartbeat(&mut self, now: Instant, child: ChildId) -> Option<Event> {
         self.mend_listeners();
         let handle = self.lasting.handles.iter_mut().find(|handle| handle.id == child)?;
-        let beat = handle.worker.as_ref()?.board.last_beat();
-        Some(Event::Pulse { child, beat, kept: handle.kept(now) })
+        let heartbeat = handle.worker.as_ref()?.board.last_heartbeat();
+        Some(Event::Heartbeat { child, heartbeat, kept: handle.kept(now) })
     }
 
     /// Opens what a further configuration needs.

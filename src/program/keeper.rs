@@ -223,7 +223,7 @@ impl Keeper {
             Note::Stopping => {}
             Note::Alive => {
                 self.life.has_watchdog = true;
-                self.board.beat(now());
+                self.board.note_heartbeat(now());
             }
             Note::Stalled => self.heed_signal(signals::ABRT),
             Note::Extend(extension) => self.extend(now().after(extension)),
@@ -238,7 +238,7 @@ impl Keeper {
     fn extend(&mut self, until: Instant) {
         match self.life.stage {
             Stage::Booting | Stage::Draining => self.life.deadline.extend(until),
-            Stage::Serving | Stage::Settling { .. } => self.board.beat(until),
+            Stage::Serving | Stage::Settling { .. } => self.board.note_heartbeat(until),
         }
     }
 
@@ -248,7 +248,7 @@ impl Keeper {
             self.life.stage = Stage::Serving;
             self.life.deadline.clear();
             self.board.set_doing(self.generation, Doing::Serving);
-            self.board.beat(now());
+            self.board.note_heartbeat(now());
             self.tell(Report::Ready);
         }
     }
@@ -289,7 +289,7 @@ impl Keeper {
     fn look(&mut self, sign: &Sign) -> Option<Ended> {
         let now = now();
         if !self.life.has_watchdog {
-            self.board.beat(now);
+            self.board.note_heartbeat(now);
         }
         if now >= self.life.status_at
             && let Some(status) = self.life.status.take()
@@ -350,7 +350,7 @@ impl Keeper {
         let life = &self.life;
         let now = now();
         let stall = self.config.stall_timeout;
-        let beat = (!life.has_watchdog && !stall.is_zero()).then(|| now.after(stall / 4));
+        let heartbeat = (!life.has_watchdog && !stall.is_zero()).then(|| now.after(stall / 4));
         let status = life.status.is_some().then_some(life.status_at);
         let settled = match life.stage {
             Stage::Settling { until } => Some(until.max(now.after(LOOK))),
@@ -359,7 +359,7 @@ impl Keeper {
         let leaderless = life.is_leaderless.then(|| now.after(LOOK));
         let killed = life.deadline.at();
         let asks = life.deadline.asks_at();
-        match [killed, asks, beat, status, settled, leaderless].into_iter().flatten().min() {
+        match [killed, asks, heartbeat, status, settled, leaderless].into_iter().flatten().min() {
             Some(at) => tokio::time::sleep(at.since(now)).await,
             None => pending().await,
         }

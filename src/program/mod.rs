@@ -1,8 +1,8 @@
 //! Any program as the worker of a slot: its keeper.
 //!
 //! # Why a keeper
-//! The supervisor's rules are for workers that report and beat on a channel and a board, drain when they
-//! are told to, and end by themselves. A foreign program does none of that. So a worker of ours stands
+//! The supervisor's rules are for workers that report on a channel, note heartbeats on a board, drain when
+//! they are told to, and exit by themselves. A foreign program does none of that. So a worker of ours stands
 //! between: the keeper, forked by the master as every worker is, starts the program as its child, and
 //! speaks for it. The master sees a worker like others, knows no program's pid, and reads nothing that a
 //! program has written: notes and output are the keeper's to read, which has given up every privilege.

@@ -57,7 +57,7 @@ const HEAD_LINES: usize = FIGURE_LINES + status_line::LINES;
 #[derive(Clone, Copy)]
 enum Figure {
     /// When its event loop last ran, in milliseconds of the monotonic clock.
-    Beat = 0,
+    Heartbeat = 0,
     /// Connections open.
     Connections = 1,
     /// Its occupation: a [`Doing`].
@@ -164,13 +164,13 @@ impl WorkerBoard {
     }
 
     /// The event loop runs.
-    pub(crate) fn beat(&self, now: Instant) {
-        self.figure(Figure::Beat).store(now.as_millis(), Ordering::Relaxed);
+    pub(crate) fn note_heartbeat(&self, now: Instant) {
+        self.figure(Figure::Heartbeat).store(now.as_millis(), Ordering::Relaxed);
     }
 
     /// When the event loop last ran, as the worker says.
-    pub(crate) fn last_beat(&self) -> Instant {
-        Instant::from_millis(self.claim(Figure::Beat).unchecked())
+    pub(crate) fn last_heartbeat(&self) -> Instant {
+        Instant::from_millis(self.claim(Figure::Heartbeat).unchecked())
     }
 
     /// The worker is of this generation and does this from now on.
@@ -269,18 +269,18 @@ mod tests {
         let board = WorkerBoard::new(1).unwrap();
         assert_eq!(board.doing(), (Doing::Booting, Claim::new(0)));
         let generation = Generation::FIRST.next();
-        board.beat(Instant::from_millis(7));
+        board.note_heartbeat(Instant::from_millis(7));
         board.connection_opened();
         board.set_doing(generation, Doing::Draining);
         assert_eq!(board.drains_since(), None);
         board.note_drain(Instant::from_millis(9));
         let connections = board.connections();
-        assert_eq!((board.last_beat(), connections), (Instant::from_millis(7), Claim::new(1)));
+        assert_eq!((board.last_heartbeat(), connections), (Instant::from_millis(7), Claim::new(1)));
         let number = Claim::new(generation.number().into());
         assert_eq!(board.doing(), (Doing::Draining, number));
         assert_eq!(board.drains_since(), Some(Instant::from_millis(9)));
         let by_master = Figure::DrainsSince as usize / 8;
-        let by_worker = [Figure::Beat, Figure::Connections, Figure::Doing, Figure::Generation];
+        let by_worker = [Figure::Heartbeat, Figure::Connections, Figure::Doing, Figure::Generation];
         assert!(by_worker.iter().all(|figure| *figure as usize / 8 != by_master));
     }
 }

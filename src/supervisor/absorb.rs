@@ -44,10 +44,12 @@ impl Supervisor {
             Event::Unheard { child } => self.note_unheard(now, child, out),
             Event::Loaded(result) => self.note_loaded(now, result, out),
             Event::Queued { slot } => self.note_queued(now, slot),
-            Event::QueueLength { slot, length, beat } => {
-                self.note_queue_length(now, slot, length, beat);
+            Event::QueueLength { slot, length, heartbeat } => {
+                self.note_queue_length(now, slot, length, heartbeat);
             }
-            Event::Pulse { child, beat, kept } => self.note_pulse(now, child, beat, kept, out),
+            Event::Heartbeat { child, heartbeat, kept } => {
+                self.note_heartbeat(now, child, heartbeat, kept, out);
+            }
             Event::MemoryRead { child, bytes } => self.note_memory(now, child, bytes, out),
             Event::NeedsTime { child } => self.note_needs_time(now, child),
             Event::Commanded { id, command } => self.note_command(now, id, command, out),
@@ -186,7 +188,7 @@ impl Supervisor {
             pid,
             since: now,
             due: None,
-            pulse_at: now.after(stall_timeout),
+            heartbeat_at: now.after(stall_timeout),
             silent: None,
             memory_at: now.after(MEMORY_INTERVAL),
         };

@@ -30,10 +30,10 @@ pub(crate) enum Action {
     Watch { slot: Slot },
     /// Answer with `QueueLength`.
     Look { slot: Slot },
-    /// Have the worker of this slot beat, if its loop turns.
+    /// Have the worker of this slot note a heartbeat, if its loop turns.
     Rouse { slot: Slot },
-    /// Answer with `Pulse`.
-    TakePulse { child: ChildId },
+    /// Answer with `Heartbeat`.
+    ReadHeartbeat { child: ChildId },
     /// Answer with `MemoryRead`.
     ReadMemory { child: ChildId },
     /// Read the configuration again and answer with `Loaded`; it becomes this generation's.

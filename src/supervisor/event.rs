@@ -43,11 +43,11 @@ pub(crate) enum Event {
     /// A connection waits on this slot's listener; nothing more is told until the next `Watch`.
     Queued { slot: Slot },
     /// So many connections wait on this slot's listener, and its own worker's loop last ran then.
-    QueueLength { slot: Slot, length: u32, beat: Instant },
+    QueueLength { slot: Slot, length: u32, heartbeat: Instant },
     /// The worker has asked for more time to become ready, or to finish.
     NeedsTime { child: ChildId },
     /// When the worker's event loop last ran, and whether it was kept from running since.
-    Pulse { child: ChildId, beat: Instant, kept: Kept },
+    Heartbeat { child: ChildId, heartbeat: Instant, kept: Kept },
     /// Resident bytes of the worker.
     MemoryRead { child: ChildId, bytes: u64 },
     /// A client of the control socket gives a command, which is to be answered with `Answer`.

@@ -8,8 +8,8 @@ use crate::supervisor::auxiliary::Role;
 use crate::supervisor::event::Kept;
 use crate::supervisor::notice::{Ending, Notice};
 use crate::supervisor::policy::{
-    ABORT, COMPLAINT_INTERVAL, EXTENSION, FAILING, HEALTHY_LIFE, LAST_LINES, MEMORY_INTERVAL,
-    PULSE_AGAIN,
+    ABORT, COMPLAINT_INTERVAL, EXTENSION, FAILING, HEALTHY_LIFE, HEARTBEAT_AGAIN, LAST_LINES,
+    MEMORY_INTERVAL,
 };
 use crate::supervisor::slot_state::{Loss, SlotState};
 use crate::supervisor::stage::{Child, Due, Kill, Silence, Stage, Urgency};
@@ -79,12 +79,13 @@ impl Supervisor {
         let mut old = Vec::new();
         for child in &mut self.children {
             let Some(policy) = self.policies.get(&child.generation) else { continue };
-            let Stage::Serving { since, due, pulse_at, memory_at, .. } = &mut child.stage else {
+            let Stage::Serving { since, due, heartbeat_at, memory_at, .. } = &mut child.stage
+            else {
                 continue;
             };
-            if !policy.stall_timeout.is_zero() && *pulse_at <= now {
-                *pulse_at = now.after(policy.stall_timeout);
-                out.push(Action::TakePulse { child: child.id });
+            if !policy.stall_timeout.is_zero() && *heartbeat_at <= now {
+                *heartbeat_at = now.after(policy.stall_timeout);
+                out.push(Action::ReadHeartbeat { child: child.id });
             }
             if due.is_some() {
                 continue;
@@ -133,11 +134,11 @@ impl Supervisor {
     /// Judges a silent worker. Only its own silence counts: not the time in which it waited for a
     /// processor, nor that in which the master did not run either. So it is asked twice, with time to
     /// show a sign of life in between.
-    pub(super) fn note_pulse(
+    pub(super) fn note_heartbeat(
         &mut self,
         now: Instant,
         id: ChildId,
-        beat: Instant,
+        heartbeat: Instant,
         kept: Kept,
         out: &mut Vec<Action>,
     ) {
@@ -146,22 +147,22 @@ impl Supervisor {
         let excused = self.excused;
         let Some(child) = self.child(id) else { return };
         let slot = child.slot();
-        let (Stage::Serving { pid, since, pulse_at, silent, .. }, Some(slot)) =
+        let (Stage::Serving { pid, since, heartbeat_at, silent, .. }, Some(slot)) =
             (&mut child.stage, slot)
         else {
             return;
         };
-        let heard = beat.max(*since).max(excused);
+        let heard = heartbeat.max(*since).max(excused);
         let silence = now.since(heard);
         if stall.is_zero() || silence < stall {
-            *pulse_at = heard.after(stall);
+            *heartbeat_at = heard.after(stall);
             *silent = None;
             return;
         }
         let before = silent.replace(Silence { heard, kept }).filter(|silent| silent.heard == heard);
         let pid = *pid;
         let before = before.map(|silence| silence.kept);
-        *pulse_at = now.after(PULSE_AGAIN);
+        *heartbeat_at = now.after(HEARTBEAT_AGAIN);
         match (kept, before) {
             (Kept::ByNothing, Some(Kept::ByNothing)) => self.abort(now, id, silence, out),
             (Kept::ByStarvation, None | Some(Kept::ByNothing)) => {

@@ -91,4 +91,4 @@ pub(crate) const LATE: Duration = Duration::from_secs(1);
 /// Much longer than a busy machine makes a connection wait, or nothing would ever end on one.
 pub(crate) const ASLEEP: Duration = Duration::from_secs(10);
 /// A silent worker is asked again after this, before anything is held against it.
-pub(crate) const PULSE_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const HEARTBEAT_AGAIN: Duration = Duration::from_secs(1);

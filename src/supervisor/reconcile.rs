@@ -76,7 +76,7 @@ impl Supervisor {
             && let Stage::Yielding { pid, since, due } = child.stage
         {
             child.stage =
-                Stage::Serving { pid, since, due, pulse_at: now, silent: None, memory_at: now };
+                Stage::Serving { pid, since, due, heartbeat_at: now, silent: None, memory_at: now };
         }
     }
 

@@ -49,7 +49,7 @@ pub(crate) enum Stage {
         pid: Pid,
         since: Instant,
         due: Option<Due>,
-        pulse_at: Instant,
+        heartbeat_at: Instant,
         /// The last finding about it, if it had been silent for too long.
         silent: Option<Silence>,
         memory_at: Instant,

@@ -128,9 +128,9 @@ impl Supervisor {
             Stage::Booting { deadline, .. }
             | Stage::Draining { deadline, .. }
             | Stage::Aborting { deadline, .. } => Some(deadline),
-            Stage::Serving { since, due, pulse_at, memory_at, .. } => {
+            Stage::Serving { since, due, heartbeat_at, memory_at, .. } => {
                 let times = [
-                    (!policy.stall_timeout.is_zero()).then_some(pulse_at),
+                    (!policy.stall_timeout.is_zero()).then_some(heartbeat_at),
                     (policy.max_memory > 0 && due.is_none()).then_some(memory_at),
                     (!policy.max_lifetime.is_zero() && due.is_none())
                         .then(|| since.after(policy.max_lifetime)),

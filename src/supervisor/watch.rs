@@ -4,7 +4,7 @@
 //! any still does. A worker that runs has taken it by then. One that does not, be it blocked, stopped
 //! or full, has its slot adopted by its siblings until the queue has been seen empty a few times in a
 //! row, and the worker's loop has turned since a connection waited there: that a queue is empty which
-//! its siblings empty, and to which no connection is sent, says nothing about it. The beat is a hint: a
+//! its siblings empty, and to which no connection is sent, says nothing about it. The heartbeat is a hint: a
 //! worker that lies has its queue released too early, and is found out again.
 
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ impl Supervisor {
         now: Instant,
         slot: Slot,
         length: u32,
-        beat: Instant,
+        heartbeat: Instant,
     ) {
         let Some(state) = self.slot_state(slot) else { return };
         let look_at = now.after(LOOK_AGAIN);
@@ -63,7 +63,7 @@ impl Supervisor {
                 let quiet = quiet.saturating_add(1);
                 if quiet < QUIET_LOOKS {
                     Drainage::Undrained { since, look_at, quiet, waited_at }
-                } else if beat < waited_at {
+                } else if heartbeat < waited_at {
                     let look_at = now.after(LOOK_SELDOM);
                     Drainage::Undrained { since, look_at, quiet, waited_at }
                 } else {

@@ -29,7 +29,7 @@ pub(super) async fn keep_heartbeat(
         }
     };
     loop {
-        server.board.beat(heartbeat(slow));
+        server.board.note_heartbeat(heartbeat(slow));
         server.conns.sweep();
         let changed = server.conns.changed.notified();
         let at_rest = server.conns.count() == 0;
@@ -59,14 +59,14 @@ pub(super) fn heartbeat(least: Duration) -> Instant {
 /// The heartbeat of a line that waits for room (`log.when_full = "block"`). It blocks its thread: so it
 /// beats in its place, and looks whether the worker was told to drain. Then it has half of the time
 /// that there is; the rest is for those who wait behind it.
-pub(super) fn patience(
+pub(super) fn room_wait(
     board: Arc<WorkerBoard>,
     graceful_timeout: Duration,
     least: Duration,
 ) -> impl Fn() -> logging::RoomWait + Send + Sync {
     move || {
         polls::renew();
-        board.beat(heartbeat(least));
+        board.note_heartbeat(heartbeat(least));
         let now = Instant::from_millis(clock::monotonic_millis());
         match board.drains_since() {
             Some(since) if now >= since.after(graceful_timeout / 2) => logging::RoomWait::GiveUp,

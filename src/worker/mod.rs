@@ -57,7 +57,7 @@ use birth::log_boot_failure;
 use boot::Booted;
 use drain::WorkerEnd;
 use events::WorkerEvent;
-use heartbeat::{heartbeat, heartbeat_interval, keep_heartbeat, patience};
+use heartbeat::{heartbeat, heartbeat_interval, keep_heartbeat, room_wait};
 use http::handshake::HTTP_2;
 use polls::Metronome;
 use server::{Position, Server};
@@ -198,7 +198,7 @@ async fn run(
         }
     };
     let least = heartbeat_interval(config.stall_timeout);
-    logging::wait_for_room(patience(Arc::clone(&worker.board), config.graceful_timeout, least));
+    logging::wait_for_room(room_wait(Arc::clone(&worker.board), config.graceful_timeout, least));
     let enough = requests_max(&config);
     let bell = worker.listeners.bell(worker.slot).map(Bell::try_clone);
     let Some(Ok(Ok(bell))) = bell.map(|bell| bell.map(readable)) else {
@@ -216,7 +216,7 @@ async fn run(
             return BOOT_FAILED;
         }
     };
-    let beating =
+    let heartbeat =
         tokio::spawn(keep_heartbeat(Arc::clone(&server), metronome, config.stall_timeout));
     if channel.get_ref().send(&Report::Ready.encode()).is_err() {
         return 0;
@@ -232,7 +232,7 @@ async fn run(
     end.wait_for_tasks(&server, &context, told_to_quit(&caught)).await;
     app.stopped(&context).await;
     telemetry.end().await;
-    beating.abort();
+    heartbeat.abort();
     0
 }
 
@@ -274,7 +274,7 @@ async fn heed_calls(
             }
             Call::Order(Order::Close { address }) => server.close(address),
             Call::Asked => {
-                server.board.beat(heartbeat(server.heartbeat_interval));
+                server.board.note_heartbeat(heartbeat(server.heartbeat_interval));
                 server.help();
             }
             Call::Order(Order::Announce) => server.announce(),

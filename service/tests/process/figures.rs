@@ -38,9 +38,9 @@ fn the_scoreboard_costs_less_than_a_hundredth_of_a_request() {
     let board = Board::new(1000).expect("there is memory");
     let target = Uri::from_static("/articles/iron-unicorn?colour=silver&page=3");
     let stores = nanos_each(|round| board.request(round % 64, &Method::GET, &target));
-    let beat = nanos_each(|_| board.beat());
+    let heartbeat = nanos_each(|_| board.note_heartbeat());
     // A worker with connections beats four times a second, when nothing is configured.
-    let beats = beat * 4.0 * passed.as_secs_f64() / answered as f64;
+    let beats = heartbeat * 4.0 * passed.as_secs_f64() / answered as f64;
     let share = (stores + beats) / request * 100.0;
     println!(
         "a request: {request:.0} ns of the worker's processor ({answered} in {passed:?}); scoreboard: \

@@ -20,7 +20,7 @@ use std::io;
 
 use self::sink::to_stderr;
 use self::target::{Output, PIPE_BATCH_MAX};
-use super::News;
+use super::LoggingEvent;
 use super::ring::Kind;
 use super::ring::legacy::Untold;
 use crate::config::{Log, LogTarget};
@@ -148,11 +148,11 @@ impl Outlets {
 
     /// Adds a line that tells of something, in its place among the others.
     /// Returns false where there is no log.
-    pub(crate) fn add_news(&mut self, news: &News) -> bool {
-        let Some(place) = self.for_news() else { return false };
+    pub(crate) fn add_event(&mut self, event: &LoggingEvent) -> bool {
+        let Some(place) = self.for_events() else { return false };
         let outlet = &mut self.outlets[place];
-        outlet.add(&super::line_of(news));
-        if let News::Unread { lines, .. } = news {
+        outlet.add(&super::line_of(event));
+        if let LoggingEvent::Unread { lines, .. } = event {
             outlet.accounts.push((outlet.batch.len(), *lines));
         }
         true
@@ -186,7 +186,7 @@ impl Outlets {
             if self.outlets[place].reopening == Reopening::Done {
                 self.outlets[place].reopening = Reopening::Due;
                 let target = target::name(&self.outlets[place].target);
-                self.say(&News::NotReopened { target, cause: error.to_string() }, None);
+                self.say(&LoggingEvent::NotReopened { target, cause: error.to_string() }, None);
             }
         }
         is_done
@@ -201,15 +201,15 @@ impl Outlets {
 
     /// Tries again what has failed.
     pub(crate) fn retry(&mut self, now: Instant) {
-        let for_news = self.for_news();
+        let for_events = self.for_events();
         for (place, outlet) in self.outlets.iter_mut().enumerate() {
             if outlet.reopening == Reopening::Due && outlet.reopen().is_ok() {
                 outlet.reopening = Reopening::Done;
             }
-            // What is open is tried with the news, where these go, or with the next line.
+            // What is open is tried with an event, where these go, or with the next line.
             let may_be_over = match outlet.output {
                 None => outlet.try_open().is_ok(),
-                Some(_) => Some(place) == for_news,
+                Some(_) => Some(place) == for_events,
             };
             if let Some(trouble) = outlet.trouble.as_mut().filter(|_| may_be_over) {
                 trouble.stage = Stage::Over;
@@ -222,8 +222,8 @@ impl Outlets {
     pub(crate) fn finish(&mut self, now: Instant) {
         self.retry(now);
         for place in 0..self.outlets.len() {
-            if let Some(news) = self.outlets[place].loss() {
-                self.say(&news, Some(place));
+            if let Some(event) = self.outlets[place].loss() {
+                self.say(&event, Some(place));
             }
         }
         self.outlets.iter_mut().for_each(|outlet| outlet.trouble = None);
@@ -239,12 +239,12 @@ impl Outlets {
                     trouble.stage = Stage::Told;
                     let target = target::name(&outlet.target);
                     let cause = trouble.cause.clone();
-                    self.say(&News::Failing { target, cause }, Some(place));
+                    self.say(&LoggingEvent::Failing { target, cause }, Some(place));
                 }
                 Stage::Told => {}
                 Stage::Over => {
                     let loss = outlet.loss();
-                    if loss.is_none_or(|news| self.say_at(self.for_news(), &news, now)) {
+                    if loss.is_none_or(|event| self.say_at(self.for_events(), &event, now)) {
                         self.outlets[place].trouble = None;
                     }
                 }
@@ -253,29 +253,29 @@ impl Outlets {
     }
 
     /// Says it wherever it can be read: in a log that is not the failing one, else on stderr.
-    fn say(&mut self, news: &News, failing: Option<usize>) {
+    fn say(&mut self, event: &LoggingEvent, failing: Option<usize>) {
         let sound =
             |place: &usize| Some(*place) != failing && self.outlets[*place].trouble.is_none();
         let is_said = match [self.error, self.access].into_iter().flatten().find(sound) {
             Some(place) => {
                 let outlet = &mut self.outlets[place];
-                outlet.add(&super::line_of(news));
+                outlet.add(&super::line_of(event));
                 outlet.put().is_ok()
             }
             None => false,
         };
         if !is_said {
             // There is no log left for it.
-            let _unsaid = to_stderr(&super::line_of(news));
+            let _unsaid = to_stderr(&super::line_of(event));
         }
     }
 
     /// Says it in this log; whether that was possible. If that is the log that has failed, it goes on
     /// failing.
-    fn say_at(&mut self, place: Option<usize>, news: &News, now: Instant) -> bool {
+    fn say_at(&mut self, place: Option<usize>, event: &LoggingEvent, now: Instant) -> bool {
         let Some(place) = place else { return true };
         let outlet = &mut self.outlets[place];
-        outlet.add(&super::line_of(news));
+        outlet.add(&super::line_of(event));
         match outlet.put() {
             Ok(()) => true,
             Err((_, error)) => {
@@ -285,8 +285,8 @@ impl Outlets {
         }
     }
 
-    /// Where news about the logs goes: to the error log, or, when there is none, to what there is.
-    fn for_news(&self) -> Option<usize> {
+    /// Where events about the logs go: to the error log, or, when there is none, to what there is.
+    fn for_events(&self) -> Option<usize> {
         self.error.or(self.access)
     }
 }
@@ -326,9 +326,9 @@ impl Outlet {
     }
 
     /// The lines that it has not taken, to be told.
-    fn loss(&self) -> Option<News> {
+    fn loss(&self) -> Option<LoggingEvent> {
         let trouble = self.trouble.as_ref().filter(|trouble| trouble.lines > 0)?;
-        Some(News::Dropped {
+        Some(LoggingEvent::Dropped {
             target: target::name(&self.target),
             lines: trouble.lines,
             span: trouble.until.since(trouble.since),

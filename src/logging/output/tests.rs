@@ -28,7 +28,7 @@ fn open(access: &Path, error: &Path) -> Outlets {
         format: LogFormat::Text,
         when_full: WhenFull::Drop,
     };
-    // News is written in the format of the process.
+    // Events are written in the format of the process.
     crate::logging::apply(&log).expect("it is right");
     Outlets::open(&log, at(0))
 }
@@ -37,7 +37,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("the file is there")
 }
 
-/// The lines of a file, news without its date and pid.
+/// The lines of a file, events without their date and pid.
 fn lines(path: &Path) -> Vec<String> {
     let bare = |line: &str| line.splitn(3, "] [").last().unwrap_or_default().to_owned();
     read(path).lines().map(bare).collect()
@@ -203,7 +203,7 @@ fn the_only_log_says_it_itself_when_it_can_though_no_line_comes() {
     outlets.add(Kind::Access, b"1\n");
     // A line that speaks of lost lines is lost with them.
     let lost = Lost { lines: 7, span: Duration::from_secs(1), pid: Some(1) };
-    outlets.add_news(&News::unread(lost));
+    outlets.add_event(&LoggingEvent::unread(lost));
     outlets.write(at(0));
     outlets.retry(at(1000));
     outlets.retry(at(2000));

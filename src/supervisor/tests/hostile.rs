@@ -71,7 +71,7 @@ fn command() -> impl Strategy<Value = Command> {
 
 /// Any fact. Those that bring a server up are the most frequent, or nothing would ever come about.
 fn fact() -> impl Strategy<Value = Event> {
-    let beat = (0..9000_u64).prop_map(Instant::from_millis);
+    let heartbeat = (0..9000_u64).prop_map(Instant::from_millis);
     let kept = prop_oneof![Just(Kept::ByNothing), Just(Kept::ByStarvation)];
     let why = prop_oneof![Just(Due::Requests), Just(Due::ByHand)];
     let refused = (child(), Just("no memory".to_owned()));
@@ -91,9 +91,9 @@ fn fact() -> impl Strategy<Value = Event> {
         2 => (0..5_u16).prop_map(|count| Event::SlotsOpen { count }),
         2 => slot().prop_map(|slot| Event::Queued { slot }),
         2 => (slot(), 0..3_u32, (0..9000_u64).prop_map(Instant::from_millis))
-            .prop_map(|(slot, length, beat)| Event::QueueLength { slot, length, beat }),
-        3 => (child(), beat, kept)
-            .prop_map(|(child, beat, kept)| Event::Pulse { child, beat, kept }),
+            .prop_map(|(slot, length, heartbeat)| Event::QueueLength { slot, length, heartbeat }),
+        3 => (child(), heartbeat, kept)
+            .prop_map(|(child, heartbeat, kept)| Event::Heartbeat { child, heartbeat, kept }),
         2 => (child(), 0..3_u64).prop_map(|(child, bytes)| Event::MemoryRead { child, bytes }),
         2 => child().prop_map(|child| Event::NeedsTime { child }),
         1 => Just(Event::UpgradeFailed { reason: "not found".to_owned() }),
@@ -148,7 +148,7 @@ fn aim(supervisor: &Supervisor, mut fact: Event) -> Event {
         | Event::ForkFailed { child, .. }
         | Event::Ready { child }
         | Event::WorkerDue { child, .. }
-        | Event::Pulse { child, .. }
+        | Event::Heartbeat { child, .. }
         | Event::Unheard { child }
         | Event::NeedsTime { child }
         | Event::MemoryRead { child, .. } => {

@@ -40,11 +40,13 @@ fn next_event(event: &Event) -> Option<Event> {
         Event::Unheard { .. } => Event::Loaded(Ok(transcript::policy("workers=2 stall=0.5"))),
         Event::Loaded(_) => Event::SlotsOpen { count: 1 },
         Event::SlotsOpen { .. } => Event::Queued { slot },
-        Event::Queued { .. } => Event::QueueLength { slot, length: 1, beat: Instant::default() },
-        Event::QueueLength { .. } => {
-            Event::Pulse { child, beat: Instant::from_millis(1), kept: Kept::ByNothing }
+        Event::Queued { .. } => {
+            Event::QueueLength { slot, length: 1, heartbeat: Instant::default() }
         }
-        Event::Pulse { .. } => Event::MemoryRead { child, bytes: 1 << 20 },
+        Event::QueueLength { .. } => {
+            Event::Heartbeat { child, heartbeat: Instant::from_millis(1), kept: Kept::ByNothing }
+        }
+        Event::Heartbeat { .. } => Event::MemoryRead { child, bytes: 1 << 20 },
         Event::MemoryRead { .. } => Event::NeedsTime { child },
         Event::NeedsTime { .. } => Event::UpgradeFailed { reason: "not found".to_owned() },
         Event::UpgradeFailed { .. } => {

@@ -22,10 +22,10 @@ fn specimens() -> Vec<(Supervisor, ChildId)> {
     ";
     // Silent when it was asked last: the second such look decides.
     let silent = "
-        @10000 pulse #2 @9999
-        pulse #3 @0
+        @10000 heartbeat #2 @9999
+        heartbeat #3 @0
     ";
-    let stall = &format!("{silent}\n@11000 pulse #3 @0");
+    let stall = &format!("{silent}\n@11000 heartbeat #3 @0");
     let unanswered = {
         let mut server = stories::after(SETTINGS, "@1000 tick");
         let ended = Event::Exited { pid: crate::ids::Pid(103), status: ExitStatus::Code(1) };
@@ -62,7 +62,8 @@ fn rows(child: ChildId) -> Vec<(&'static str, Event)> {
     let pid = stories::pid_of(child);
     let signalled = |signal| Event::Signalled(signal);
     let reason = "no memory".to_owned();
-    let pulse = Event::Pulse { child, beat: Instant::default(), kept: Kept::ByNothing };
+    let heartbeat =
+        Event::Heartbeat { child, heartbeat: Instant::default(), kept: Kept::ByNothing };
     vec![
         ("started", Event::Started),
         ("tick", Event::Tick),
@@ -73,7 +74,7 @@ fn rows(child: ChildId) -> Vec<(&'static str, Event)> {
         ("due", transcript::parse(&format!("due {child} requests"))),
         ("exited 0", Event::Exited { pid, status: ExitStatus::Code(0) }),
         ("exited 1", Event::Exited { pid, status: ExitStatus::Code(1) }),
-        ("pulse, silent", pulse),
+        ("heartbeat, old", heartbeat),
         ("memory, large", Event::MemoryRead { child, bytes: 1000 }),
         ("TERM", signalled(Signal::Terminate)),
         ("INT", signalled(Signal::Interrupt)),
@@ -130,7 +131,7 @@ fn each_fact_in_each_stage() {
     due            ·         ·         due       ·         ·         ·         ·
     exited 0       ·         gone      gone      gone      gone      gone      gone
     exited 1       ·         gone      gone      gone      gone      gone      gone
-    pulse, silent  ·         ·         Aborting  ·         ·         ·         ·
+    heartbeat, old ·         ·         Aborting  ·         ·         ·         ·
     memory, large  ·         ·         due       ·         ·         ·         ·
     TERM           ·         Draining  Draining  Draining  ·         ·         ·
     INT            ·         Draining  Draining  Draining  ·         ·         ·

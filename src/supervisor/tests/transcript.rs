@@ -13,7 +13,7 @@ use crate::supervisor::stage::Due;
 use crate::supervisor::tests::commands;
 use crate::time::Instant;
 
-/// The beat of a worker that is said to be alive.
+/// The heartbeat of a worker that is said to be alive.
 const ALWAYS: Instant = Instant::from_millis(u64::MAX);
 
 /// The fact in words. The first word names the variant.
@@ -40,11 +40,13 @@ pub(super) fn fact(event: &Event) -> String {
         Event::Loaded(Err(reason)) => format!("loaded error {reason}"),
         Event::SlotsOpen { count } => format!("open {count}"),
         Event::Queued { slot } => format!("queued {slot}"),
-        Event::QueueLength { slot, length, beat: ALWAYS } => format!("length {slot} {length}"),
-        Event::QueueLength { slot, length, beat } => format!("length {slot} {length} {beat}"),
-        Event::Pulse { child, beat, kept } => {
+        Event::QueueLength { slot, length, heartbeat: ALWAYS } => format!("length {slot} {length}"),
+        Event::QueueLength { slot, length, heartbeat } => {
+            format!("length {slot} {length} {heartbeat}")
+        }
+        Event::Heartbeat { child, heartbeat, kept } => {
             let starved = if *kept == Kept::ByStarvation { " starved" } else { "" };
-            format!("pulse {child} {beat}{starved}")
+            format!("heartbeat {child} {heartbeat}{starved}")
         }
         Event::MemoryRead { child, bytes } => format!("memory {child} {bytes}"),
         Event::NeedsTime { child } => format!("needs time {child}"),
@@ -78,14 +80,14 @@ pub(super) fn parse(line: &str) -> Event {
         ("loaded", _) => Event::Loaded(Ok(policy(rest))),
         ("open", [count]) => Event::SlotsOpen { count: number(count) },
         ("queued", [at]) => Event::Queued { slot: Slot::new(number(at)) },
-        ("length", [at, length, beat @ ..]) => Event::QueueLength {
+        ("length", [at, length, heartbeat @ ..]) => Event::QueueLength {
             slot: Slot::new(number(at)),
             length: number(length),
-            beat: beat.first().map_or(ALWAYS, |beat| instant(beat)),
+            heartbeat: heartbeat.first().map_or(ALWAYS, |heartbeat| instant(heartbeat)),
         },
-        ("pulse", [id, beat, kept @ ..]) => Event::Pulse {
+        ("heartbeat", [id, heartbeat, kept @ ..]) => Event::Heartbeat {
             child: child(id),
-            beat: instant(beat),
+            heartbeat: instant(heartbeat),
             kept: if kept.is_empty() { Kept::ByNothing } else { Kept::ByStarvation },
         },
         ("memory", [id, bytes]) => Event::MemoryRead { child: child(id), bytes: number(bytes) },
@@ -123,7 +125,7 @@ pub(super) fn order(action: &Action) -> String {
         Action::Watch { slot } => format!("watch {slot}"),
         Action::Look { slot } => format!("look {slot}"),
         Action::Rouse { slot } => format!("rouse {slot}"),
-        Action::TakePulse { child } => format!("take pulse {child}"),
+        Action::ReadHeartbeat { child } => format!("read heartbeat {child}"),
         Action::ReadMemory { child } => format!("read memory {child}"),
         Action::Load { generation } => format!("load g{generation}"),
         Action::Use { generation } => format!("use g{generation}"),

@@ -70,7 +70,7 @@ impl WorkerEnd {
         config: &Config,
         quit: impl Future<Output = ()>,
     ) {
-        let patience = self.time_left(server, config);
+        let timeout = self.time_left(server, config);
         if self == Self::Drain {
             server.begin_to_give();
         }
@@ -78,18 +78,18 @@ impl WorkerEnd {
         let graceful = config.graceful_timeout.mul_f64(config.drain_spread);
         let spread = match self {
             Self::Drain | Self::Stop => graceful.saturating_sub(drained_for(server)),
-            Self::Orphaned | Self::Now => patience.mul_f64(config.drain_spread),
+            Self::Orphaned | Self::Now => timeout.mul_f64(config.drain_spread),
         };
         let mut quit = pin!(quit);
         tokio::select! {
             () = quit.as_mut() => {}
-            () = tokio::time::sleep(patience), if self != Self::Now => {
+            () = tokio::time::sleep(timeout), if self != Self::Now => {
                 tokio::select! {
                     () = quit => {}
                     () = tell_halves(server) => {}
                 }
             }
-            () = self.drain(server, [spread, patience]) => {}
+            () = self.drain(server, [spread, timeout]) => {}
         }
         server.stop_accepting(|_| true).await;
         server.stop_taking().await;
@@ -135,13 +135,13 @@ impl WorkerEnd {
         }
     }
 
-    async fn drain(self, server: &Arc<Server>, [spread, patience]: [Duration; 2]) {
+    async fn drain(self, server: &Arc<Server>, [spread, timeout]: [Duration; 2]) {
         if self == Self::Now {
             return;
         }
         tokio::select! {
             () = self.let_go(server) => {}
-            never = end_long(server, spread, patience) => match never {},
+            never = end_long(server, spread, timeout) => match never {},
             never = close_idle(server) => match never {},
         }
     }
@@ -198,11 +198,11 @@ async fn close_idle(server: &Server) -> Infallible {
 }
 
 /// Ends what would go on without an end: some at each look, in the order of their turns.
-async fn end_long(server: &Server, spread: Duration, patience: Duration) -> Infallible {
+async fn end_long(server: &Server, spread: Duration, timeout: Duration) -> Infallible {
     let now = clock::monotonic_millis();
     let after =
         |time: Duration| now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    let last = patience.saturating_sub(LAST_ENDS);
+    let last = timeout.saturating_sub(LAST_ENDS);
     let first = after(spread.min(last));
     let last = after(last);
     let mut turns = [(Turn::First, Pace::new(now, first)), (Turn::Second, Pace::new(first, last))];

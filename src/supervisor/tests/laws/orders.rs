@@ -48,7 +48,7 @@ impl Judge {
                 self.holds(Law::OnlyTheLiving, serves, || format!("{child} does not serve"));
             }
             Action::Signal { pid, signal } => self.signal(scene, *pid, *signal),
-            Action::TakePulse { child } | Action::ReadMemory { child } => {
+            Action::ReadHeartbeat { child } | Action::ReadMemory { child } => {
                 let lives = scene.machine.process(*child).is_some();
                 self.holds(Law::OnlyTheLiving, lives, || format!("{child} is not there"));
             }

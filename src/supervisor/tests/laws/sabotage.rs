@@ -80,7 +80,7 @@ fn sabotage(law: Law) -> Sabotage {
             orders.extend(serving(world).map(|serving| signal(serving, ChildSignal::Abort)));
         },
         Law::TheStuckEnd => |_, orders| {
-            orders.retain(|order| !matches!(order, Action::TakePulse { .. }));
+            orders.retain(|order| !matches!(order, Action::ReadHeartbeat { .. }));
         },
         Law::NoEarlyKill => |world, orders| {
             let booting = world.machine.processes.iter().find(|process| process.starts());

@@ -66,7 +66,7 @@ impl Judge {
             | Event::Unheard { .. }
             | Event::SlotsOpen { .. }
             | Event::QueueLength { .. }
-            | Event::Pulse { .. }
+            | Event::Heartbeat { .. }
             | Event::NeedsTime { .. }
             | Event::Commanded { .. }
             | Event::Abandoned { .. }

@@ -67,9 +67,9 @@ fn stall_abort_kill() {
         served(
             "workers=1 stall=30",
             "
-            @30000 pulse #2 @29000
-            @59000 pulse #2 @29000
-            @60000 pulse #2 @29000
+            @30000 heartbeat #2 @29000
+            @59000 heartbeat #2 @29000
+            @60000 heartbeat #2 @29000
             @62005 exited 102 signal 9
             @62020 ready #3
             "
@@ -77,14 +77,14 @@ fn stall_abort_kill() {
         @r"
         @0       #2 is worker 0 with pid 102
         @30000   tick
-                  → take pulse #2
-        @30000   pulse #2 @29000
+                  → read heartbeat #2
+        @30000   heartbeat #2 @29000
         @59000   tick
-                  → take pulse #2
-        @59000   pulse #2 @29000
+                  → read heartbeat #2
+        @59000   heartbeat #2 @29000
         @60000   tick
-                  → take pulse #2
-        @60000   pulse #2 @29000
+                  → read heartbeat #2
+        @60000   heartbeat #2 @29000
                   → error: worker 0 (pid 102) silent for 31 s: aborting it
                   → send 102 ABRT
                   → fork #3 worker 0 g1
@@ -107,8 +107,8 @@ fn stall_abort_heeded() {
         served(
             "workers=1 stall=30",
             "
-            @30000 pulse #2 @0
-            @31000 pulse #2 @0
+            @30000 heartbeat #2 @0
+            @31000 heartbeat #2 @0
             @31400 exited 102 signal 6 core
             @31415 ready #3
             "
@@ -116,11 +116,11 @@ fn stall_abort_heeded() {
         @r"
         @0       #2 is worker 0 with pid 102
         @30000   tick
-                  → take pulse #2
-        @30000   pulse #2 @0
+                  → read heartbeat #2
+        @30000   heartbeat #2 @0
         @31000   tick
-                  → take pulse #2
-        @31000   pulse #2 @0
+                  → read heartbeat #2
+        @31000   heartbeat #2 @0
                   → error: worker 0 (pid 102) silent for 31 s: aborting it
                   → send 102 ABRT
                   → fork #3 worker 0 g1
@@ -140,34 +140,34 @@ fn starved_worker_spared() {
         served(
             "workers=1 stall=30",
             "
-            @30000 pulse #2 @500
-            @30500 pulse #2 @500 starved
-            @31500 pulse #2 @500 starved
-            @32500 pulse #2 @500
-            @33500 pulse #2 @33400
+            @30000 heartbeat #2 @500
+            @30500 heartbeat #2 @500 starved
+            @31500 heartbeat #2 @500 starved
+            @32500 heartbeat #2 @500
+            @33500 heartbeat #2 @33400
             @63400 tick
             "
         ),
         @r"
         @0       #2 is worker 0 with pid 102
         @30000   tick
-                  → take pulse #2
-        @30000   pulse #2 @500
+                  → read heartbeat #2
+        @30000   heartbeat #2 @500
         @30500   tick
-                  → take pulse #2
-        @30500   pulse #2 @500 starved
+                  → read heartbeat #2
+        @30500   heartbeat #2 @500 starved
                   → warning: worker 0 (pid 102) silent for 30 s: it waits for a processor
         @31500   tick
-                  → take pulse #2
-        @31500   pulse #2 @500 starved
+                  → read heartbeat #2
+        @31500   heartbeat #2 @500 starved
         @32500   tick
-                  → take pulse #2
-        @32500   pulse #2 @500
+                  → read heartbeat #2
+        @32500   heartbeat #2 @500
         @33500   tick
-                  → take pulse #2
-        @33500   pulse #2 @33400
+                  → read heartbeat #2
+        @33500   heartbeat #2 @33400
         @63400   tick
-                  → take pulse #2
+                  → read heartbeat #2
         "
     );
 }
@@ -179,17 +179,17 @@ fn machine_asleep_spared() {
             "workers=1 stall=30",
             "
             @3600000 the machine was asleep
-            pulse #2 @10000
-            @3601000 pulse #2 @3600050
+            heartbeat #2 @10000
+            @3601000 heartbeat #2 @3600050
             "
         ),
         @r"
         @0       #2 is worker 0 with pid 102
         @3600000 the machine was asleep
         @3600000 tick
-                  → take pulse #2
-        @3600000 pulse #2 @10000
-        @3601000 pulse #2 @3600050
+                  → read heartbeat #2
+        @3600000 heartbeat #2 @10000
+        @3601000 heartbeat #2 @3600050
         "
     );
 }
@@ -200,24 +200,24 @@ fn a_sleep_that_ends_with_the_deadline_is_no_silence() {
         served(
             "workers=1 stall=30",
             "
-            @30000 pulse #2 @29000
+            @30000 heartbeat #2 @29000
             @59200 the machine was asleep
-            pulse #2 @29100
-            @60200 pulse #2 @60100
+            heartbeat #2 @29100
+            @60200 heartbeat #2 @60100
             "
         ),
         @r"
         @0       #2 is worker 0 with pid 102
         @30000   tick
-                  → take pulse #2
-        @30000   pulse #2 @29000
+                  → read heartbeat #2
+        @30000   heartbeat #2 @29000
         @59200   the machine was asleep
         @59200   tick
-                  → take pulse #2
-        @59200   pulse #2 @29100
+                  → read heartbeat #2
+        @59200   heartbeat #2 @29100
         @60200   tick
-                  → take pulse #2
-        @60200   pulse #2 @60100
+                  → read heartbeat #2
+        @60200   heartbeat #2 @60100
         "
     );
 }
@@ -228,18 +228,18 @@ fn two_short_silences_are_not_a_long_one() {
         served(
             "workers=1 stall=30",
             "
-            @30000 pulse #2 @0
-            @31000 pulse #2 @1000
+            @30000 heartbeat #2 @0
+            @31000 heartbeat #2 @1000
             "
         ),
         @r"
         @0       #2 is worker 0 with pid 102
         @30000   tick
-                  → take pulse #2
-        @30000   pulse #2 @0
+                  → read heartbeat #2
+        @30000   heartbeat #2 @0
         @31000   tick
-                  → take pulse #2
-        @31000   pulse #2 @1000
+                  → read heartbeat #2
+        @31000   heartbeat #2 @1000
         "
     );
 }

@@ -142,10 +142,18 @@ impl World {
             1 => Event::Forked { child, pid: Pid(77) },
             2 => Event::ForkFailed { child, reason: "late".to_owned() },
             3 => Event::WorkerDue { child: nobody, why: Due::Requests },
-            4 => Event::Pulse { child: nobody, beat: Instant::default(), kept: Kept::ByNothing },
+            4 => Event::Heartbeat {
+                child: nobody,
+                heartbeat: Instant::default(),
+                kept: Kept::ByNothing,
+            },
             5 => Event::MemoryRead { child: nobody, bytes: u64::MAX },
             6 => Event::Queued { slot: Slot::new(self.dice.pick(&[0, 1, 200])) },
-            7 => Event::QueueLength { slot: Slot::new(200), length: 5, beat: Instant::default() },
+            7 => Event::QueueLength {
+                slot: Slot::new(200),
+                length: 5,
+                heartbeat: Instant::default(),
+            },
             8 => Event::SlotsOpen { count: u16::try_from(self.machine.queues.len()).unwrap() },
             _ => Event::Started,
         }

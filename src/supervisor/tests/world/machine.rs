@@ -160,14 +160,15 @@ impl Machine {
     }
 
     /// When this worker's loop turned last, and what keeps it from turning.
-    pub(crate) fn pulse(&self, process: &Process, now: u64, dice: &mut Dice) -> (u64, Kept) {
+    pub(crate) fn heartbeat(&self, process: &Process, now: u64, dice: &mut Dice) -> (u64, Kept) {
         let (slept_from, woke_at) = self.slept;
         // Who wakes with the master has not come round to anything yet.
-        let beat = if now < woke_at + 50 { slept_from } else { now - now.min(dice.below(100)) };
+        let heartbeat =
+            if now < woke_at + 50 { slept_from } else { now - now.min(dice.below(100)) };
         match (process.hung, process.starved) {
-            (Some(since), _) => (since.min(beat), Kept::ByNothing),
-            (None, Some(since)) => (since.min(beat), Kept::ByStarvation),
-            (None, None) => (beat, Kept::ByNothing),
+            (Some(since), _) => (since.min(heartbeat), Kept::ByNothing),
+            (None, Some(since)) => (since.min(heartbeat), Kept::ByStarvation),
+            (None, None) => (heartbeat, Kept::ByNothing),
         }
     }
 

@@ -30,8 +30,8 @@ impl World {
                 let length = self.machine.queues.get(slot.index())?.length;
                 let mut workers = self.machine.workers();
                 let own = workers.find(|(at, it)| *at == slot && it.serves());
-                let beat = Instant::from_millis(own.map_or(0, |(_, it)| it.roused_at));
-                Some(Event::QueueLength { slot, length, beat })
+                let heartbeat = Instant::from_millis(own.map_or(0, |(_, it)| it.roused_at));
+                Some(Event::QueueLength { slot, length, heartbeat })
             }
             Action::Rouse { slot } => {
                 // At rest nothing else makes a loop turn.
@@ -40,10 +40,10 @@ impl World {
                 roused.for_each(|roused| roused.roused_at = self.now);
                 None
             }
-            Action::TakePulse { child } => {
+            Action::ReadHeartbeat { child } => {
                 let process = self.machine.process(child)?;
-                let (beat, kept) = self.machine.pulse(process, self.now, &mut self.dice);
-                Some(Event::Pulse { child, beat: Instant::from_millis(beat), kept })
+                let (heartbeat, kept) = self.machine.heartbeat(process, self.now, &mut self.dice);
+                Some(Event::Heartbeat { child, heartbeat: Instant::from_millis(heartbeat), kept })
             }
             Action::ReadMemory { child } => {
                 let process = self.machine.process(child)?;

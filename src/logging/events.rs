@@ -9,7 +9,7 @@ use crate::log_event::{EventFields, LogEvent, Severity, log_events};
 log_events! {
     /// A log event about lines, or about the target that they are written to.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub(crate) enum News {
+    pub(crate) enum LoggingEvent {
         /// Lines found no room in their process's ring, since stdout or a log's file took none.
         Unread = "log_lines_dropped" {
             lines: u64,
@@ -41,14 +41,14 @@ log_events! {
     }
 }
 
-impl News {
+impl LoggingEvent {
     /// Lines that found no room in their ring.
     pub(crate) fn unread(Lost { lines, span, pid }: Lost) -> Self {
         Self::Unread { lines, span, process: pid }
     }
 }
 
-impl LogEvent for News {
+impl LogEvent for LoggingEvent {
     fn name(&self) -> &'static str {
         self.event_name()
     }
@@ -62,7 +62,7 @@ impl LogEvent for News {
     }
 }
 
-impl fmt::Display for News {
+impl fmt::Display for LoggingEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unread { lines, span, process } => {
