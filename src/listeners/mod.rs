@@ -103,7 +103,7 @@ enum Sockets {
 }
 
 impl Listeners {
-    /// Opens every address of the configuration, or takes over what a service manager has opened
+    /// Opens every address of the configuration, or uses what a service manager has opened
     /// (`activated`), which then counts instead, as in gunicorn.
     ///
     /// # Errors

@@ -16,7 +16,7 @@
 //! sleeps until it is.
 //!
 //! # The trap
-//! It dies like every process, and its successor goes on where the rings say. So a batch is taken out
+//! It dies like every process, and its replacement goes on where the rings say. So a batch is taken out
 //! of the rings when it is written, not before: it may be written twice, and is never lost. Lines that it
 //! has read from a pipe and not written are lost with it.
 
@@ -96,7 +96,7 @@ pub(crate) fn main(child: InChild, birth: Birth<'_>) -> i32 {
     }
 }
 
-/// Exit code of a logger that could not begin; its successor tries again.
+/// Exit code of a logger that could not begin; its replacement tries again.
 const FAILED: i32 = 1;
 
 /// The logger at work.
@@ -113,7 +113,7 @@ struct Logger {
     leave_at: Option<Instant>,
     /// When to try again what has failed.
     retry_at: Instant,
-    /// The account that its successor finds if it dies now.
+    /// The account that its replacement finds if it dies now.
     legacy: Legacy,
     line: Vec<u8>,
     /// Whose turn it is.
@@ -172,7 +172,7 @@ impl Logger {
         if this.legacy.cuts {
             this.outlets.expect_cut();
         }
-        this.outlets.take_over(this.legacy.untold, now());
+        this.outlets.inherit(this.legacy.untold, now());
         Ok(this)
     }
 
@@ -227,7 +227,7 @@ impl Logger {
     /// Takes the ring at a place from the master.
     ///
     /// # Errors
-    /// Where it came without its descriptors, since this process may have no more: a successor is born
+    /// Where it came without its descriptors, since this process may have no more: a replacement is born
     /// with all rings.
     fn take(&mut self, place: usize, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         if place < self.rings.count() {
@@ -314,7 +314,7 @@ impl Logger {
         }
     }
 
-    /// Notes what a successor must know if this process dies from now on.
+    /// Notes what a replacement must know if this process dies from now on.
     fn bequeath(&mut self, cuts: bool) {
         let legacy = Legacy { cuts, untold: self.outlets.untold() };
         if legacy != std::mem::replace(&mut self.legacy, legacy)

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_well_formed_id_is_taken_over() {
+    fn a_well_formed_id_is_kept() {
         let long = "a".repeat(128);
         for id in ["7", "Root-1.67891233_abcdef", long.as_str()] {
             assert_eq!(of(id.as_bytes()).as_str(), id);

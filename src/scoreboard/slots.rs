@@ -179,7 +179,7 @@ impl SlotRow {
         self.board.vacate(self.slot, self.pid);
     }
 
-    /// One connection more; with it so many are open. Where a successor has died it counts again.
+    /// One connection more; with it so many are open. Where a replacement has died it counts again.
     pub(crate) fn opened(&self, open: usize) {
         self.update(|pid, before| match pid {
             0 => Some(u32::try_from(open).unwrap_or(u32::MAX)),
@@ -193,7 +193,7 @@ impl SlotRow {
         self.update(|pid, before| (pid == self.pid).then(|| before.saturating_sub(1)));
     }
 
-    /// The slots that have asked since this was asked last; none where the place is a successor's.
+    /// The slots that have asked since this was asked last; none where the place is a replacement's.
     pub(crate) fn take_asked(&self) -> SlotSet {
         if unpack(shared::claim(self.load())).0 != self.pid {
             return SlotSet::EMPTY;
@@ -211,7 +211,7 @@ impl SlotRow {
             let (pid, before) = unpack(Claim::new(was));
             open(pid, before).map(|open| pack(self.pid, open))
         };
-        // A successor's: then it is not ours to change.
+        // A replacement's: then it is not ours to change.
         let _others = self.load().fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
     }
 }

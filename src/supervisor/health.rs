@@ -104,7 +104,7 @@ impl Supervisor {
     }
 
     /// Has a worker replaced that has become too large. One that always was is an early death like
-    /// others: its successor will be no smaller.
+    /// others: its replacement will be no smaller.
     pub(super) fn note_memory(
         &mut self,
         now: Instant,
@@ -202,7 +202,7 @@ impl Supervisor {
         };
         match since {
             Some(since) if now.since(since) >= HEALTHY_LIFE => self.forgive(slot, since),
-            // The end of a ready worker by a signal says nothing about how its successor will live.
+            // The end of a ready worker by a signal says nothing about how its replacement will live.
             Some(_) if (left || loss.is_by_hand()) && self.excuses_kill(now, slot) => {}
             Some(_) | None => self.note_early_death(now, slot, loss),
         }

@@ -49,7 +49,7 @@ pub(crate) const BACKOFF_LAST: Duration = HEALTHY_LIFE;
 /// Early deaths in a row after which a slot is called failing, and its deaths are told in sum.
 pub(crate) const FAILING: u32 = 5;
 /// Ready workers of one slot that may be killed by hand in their first moments without its being held
-/// against their successors; then one more in each [`KILL_EXCUSED_AGAIN`]. Who kills by hand does not
+/// against their replacements; then one more in each [`KILL_EXCUSED_AGAIN`]. Who kills by hand does not
 /// come so far; what goes on killing (a guard of the machine's memory, a limit of processor time) must
 /// not have the master fork without a pause.
 pub(crate) const KILLS_EXCUSED: u32 = 100;

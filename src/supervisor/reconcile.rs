@@ -48,8 +48,8 @@ impl Supervisor {
         }
     }
 
-    /// A predecessor leaves when its successor has proved itself, and serves on when that is gone. Only
-    /// the first successor of a reload has to: the others are as good as it was.
+    /// A predecessor leaves when its replacement has proved itself, and serves on when that is gone. Only
+    /// the first replacement of a reload has to: the others are as good as it was.
     fn end_yielding(&mut self, now: Instant, out: &mut Vec<Action>) {
         let canary = self.canary();
         let yielding: Vec<ChildId> = self
@@ -60,11 +60,11 @@ impl Supervisor {
             .collect();
         for id in yielding {
             let slot = self.child(id).and_then(|child| child.slot());
-            match slot.and_then(|slot| self.serving(slot)).map(|successor| successor.id) {
+            match slot.and_then(|slot| self.serving(slot)).map(|replacement| replacement.id) {
                 None => self.serve_again(now, id),
-                Some(successor) if Some(successor) == canary => {}
-                Some(successor) => {
-                    self.note_replaced(successor);
+                Some(replacement) if Some(replacement) == canary => {}
+                Some(replacement) => {
+                    self.note_replaced(replacement);
                     self.drain(now, id, out);
                 }
             }

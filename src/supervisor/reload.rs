@@ -225,9 +225,9 @@ impl Supervisor {
         }
     }
 
-    /// A predecessor leaves for this successor.
-    pub(super) fn note_replaced(&mut self, successor: ChildId) {
-        let generation = self.child(successor).map(|child| child.generation);
+    /// A predecessor leaves for this replacement.
+    pub(super) fn note_replaced(&mut self, replacement: ChildId) {
+        let generation = self.child(replacement).map(|child| child.generation);
         if let Some(reload) = &mut self.reload
             && generation == Some(reload.to)
         {

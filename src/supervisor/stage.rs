@@ -36,7 +36,7 @@ pub(crate) struct Child {
     pub(crate) due_since: Instant,
 }
 
-/// Where a child is in its life. Only forward, but for `Yielding`, which a successor's early death
+/// Where a child is in its life. Only forward, but for `Yielding`, which a replacement's early death
 /// turns back into `Serving`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stage {
@@ -54,7 +54,7 @@ pub(crate) enum Stage {
         silent: Option<Silence>,
         memory_at: Instant,
     },
-    /// Still accepts for its slot, until its successor has proved itself; what it was due for counts
+    /// Still accepts for its slot, until its replacement has proved itself; what it was due for counts
     /// again if that fails.
     Yielding { pid: Pid, since: Instant, due: Option<Due> },
     /// Told to drain; killed at the deadline.
@@ -142,7 +142,7 @@ impl Child {
         matches!(self.stage, Stage::Serving { .. })
     }
 
-    /// Returns true if it serves until its successor has proved itself.
+    /// Returns true if it serves until its replacement has proved itself.
     pub(crate) fn is_yielding(&self) -> bool {
         matches!(self.stage, Stage::Yielding { .. })
     }

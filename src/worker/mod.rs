@@ -380,7 +380,7 @@ async fn next_call(
             }
             ready = bell.readable() => {
                 let Ok(mut ready) = ready else { return Call::Orphaned };
-                // It is not silenced, which could hide it from a successor: each ring is told anew.
+                // It is not silenced, which could hide it from a replacement: each ring is told anew.
                 ready.clear_ready();
                 return Call::Asked;
             }

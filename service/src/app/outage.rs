@@ -3,7 +3,7 @@
 //!
 //! All workers meet a database that is away. One of them logs it, the leader of that fault: it asks
 //! the database each second, logs the end, and leads no more. The others ask, too: one that still
-//! fails when no worker leads takes over, and logs it.
+//! fails when no worker leads becomes the leader, and logs it.
 
 mod faults;
 
@@ -130,8 +130,8 @@ impl Outage {
     }
 
     /// Makes this worker log the faults that it still meets and that no other worker logs.
-    pub(crate) fn take_over(&self) {
-        self.locked().take_over(Instant::now(), |fault| self.siblings.lead(fault));
+    pub(crate) fn claim_lead(&self) {
+        self.locked().claim_lead(Instant::now(), |fault| self.siblings.lead(fault));
     }
 
     /// Logs the ends of the faults that are over by now.

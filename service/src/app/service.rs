@@ -57,7 +57,7 @@ async fn follow(store: Arc<Store>, outage: Arc<Outage>) {
         outage.begins().await;
         while !outage.is_over() {
             sleep(ASK_INTERVAL).await;
-            outage.take_over();
+            outage.claim_lead();
             // The answer is noted in the outage, and no client waits for it.
             drop(outage.watch(Work::Read, store.ping(ANSWER_TIMEOUT)).await);
             if outage.is_met(FaultKind::Unwritable) && !outage.is_met(FaultKind::Away) {

@@ -105,12 +105,12 @@ impl Outlets {
     }
 
     /// Goes on with the counts of a predecessor that could not tell them.
-    pub(crate) fn take_over(&mut self, untold: [Untold; 2], now: Instant) {
+    pub(crate) fn inherit(&mut self, untold: [Untold; 2], now: Instant) {
         let last = self.outlets.len().saturating_sub(1);
         for (place, untold) in untold.into_iter().enumerate().filter(|(_, it)| it.lines > 0) {
             // The configuration may name fewer targets by now.
             if let Some(outlet) = self.outlets.get_mut(place.min(last)) {
-                outlet.take_over(untold, now);
+                outlet.inherit(untold, now);
             }
         }
     }
@@ -313,7 +313,7 @@ impl Outlet {
         Ok(())
     }
 
-    fn take_over(&mut self, untold: Untold, now: Instant) {
+    fn inherit(&mut self, untold: Untold, now: Instant) {
         let trouble = self.trouble.get_or_insert(Trouble {
             stage: Stage::Told,
             lines: 0,

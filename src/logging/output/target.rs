@@ -94,7 +94,7 @@ impl Output {
     }
 
     /// Returns true if a write that is cut short by the death of the writer can leave a part of a line
-    /// that its successor will not find.
+    /// that its replacement will not find.
     pub(crate) fn hides_cuts(&self) -> bool {
         self.batch_max == PIPE_BATCH_MAX
     }

@@ -156,7 +156,7 @@ fn a_count_outlives_who_made_it() {
     assert_eq!(untold, [Untold::default(), Untold { lines: 3, since: at(1000) }]);
     drop(outlets);
     let mut outlets = open(&full, &sound);
-    outlets.take_over(untold, at(2000));
+    outlets.inherit(untold, at(2000));
     outlets.add(Kind::Access, b"4\n");
     outlets.write(at(3000));
     heal(&mut outlets, &full);
@@ -165,10 +165,9 @@ fn a_count_outlives_who_made_it() {
     let said = lines(&sound);
     let expected = "WARNING] log lines dropped: 4 in 2 s of ";
     assert!(said.last().is_some_and(|said| said.starts_with(expected)), "{said:?}");
-    // And one who has a single target for both logs takes over the counts of two.
+    // And one who has a single target for both logs inherits the counts of two.
     let mut outlets = open(&sound, &sound);
-    outlets
-        .take_over([Untold { lines: 5, since: at(1) }, Untold { lines: 6, since: at(2) }], at(3));
+    outlets.inherit([Untold { lines: 5, since: at(1) }, Untold { lines: 6, since: at(2) }], at(3));
     assert_eq!(outlets.untold()[0].lines, 11);
 }
 

@@ -56,7 +56,7 @@ const LOSER: usize = 5;
 const FORMER: usize = 6;
 const FORMER_UNTIL: usize = 7;
 // What the consumer writes: which record is next, how many lost lines it has told of, how it may be
-// woken, and its notes to its successor, which fill the rest of its line.
+// woken, and its notes to its replacement, which fill the rest of its line.
 const TAIL: usize = 8;
 const TOLD: usize = 9;
 const REST: usize = 10;
@@ -64,7 +64,7 @@ const NOTES: usize = 11;
 /// Where the records begin.
 const DATA: usize = 16;
 
-/// Numbers that a consumer leaves to its successor; they mean what the two agree on. Zero at first.
+/// Numbers that a consumer leaves to its replacement; they mean what the two agree on. Zero at first.
 pub(crate) type Notes = [u64; DATA - NOTES];
 
 // The loser in `FORMER`, above the low half of a count.

@@ -303,9 +303,9 @@ enum Step {
     Push(Kind, usize),
     Read(usize),
     Commit,
-    /// The producer dies and has a successor.
+    /// The producer dies and has a replacement.
     NextProducer,
-    /// The consumer dies and has a successor.
+    /// The consumer dies and has a replacement.
     NextConsumer,
 }
 

@@ -192,7 +192,7 @@ impl Faults {
 
     /// Makes this worker log each fault that it still meets and that no other worker logs: from the
     /// next failure on, of work that begins from now on.
-    pub(super) fn take_over(&mut self, now: Instant, lead: impl Fn(FaultKind) -> Option<Lead>) {
+    pub(super) fn claim_lead(&mut self, now: Instant, lead: impl Fn(FaultKind) -> Option<Lead>) {
         for open in &mut self.open {
             if matches!(open.telling, Telling::Another)
                 && open.well.is_none()

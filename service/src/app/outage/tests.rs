@@ -86,7 +86,7 @@ impl Seen {
     }
 
     fn takes_over(&mut self) -> &mut Self {
-        self.faults.take_over(self.now, |fault| self.workers.lead(fault));
+        self.faults.claim_lead(self.now, |fault| self.workers.lead(fault));
         self
     }
 }

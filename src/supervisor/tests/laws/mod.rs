@@ -73,7 +73,7 @@ pub(crate) enum Law {
     /// Any number of `HUP`s during a reload makes one more.
     HupsCoalesce,
     /// A worker drains when another accepts in its slot, or the slot is parked.
-    SuccessorFirst,
+    ReplacementFirst,
     /// A generation is remembered while it is used, and not for much longer.
     Remembered,
     /// No worker of a generation is forked before its `prepare` has succeeded.

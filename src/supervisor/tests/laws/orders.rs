@@ -132,7 +132,7 @@ impl Judge {
         let mut others = scene.machine.workers();
         let succeeded =
             others.any(|(at, process)| at == slot && process.id != id && process.serves());
-        self.holds(Law::SuccessorFirst, parked || succeeded, || {
+        self.holds(Law::ReplacementFirst, parked || succeeded, || {
             format!("{id} drains, and nobody else serves in slot {slot}")
         });
         self.count(if parked { "a slot was parked" } else { "a worker was replaced" });
@@ -140,7 +140,7 @@ impl Judge {
 
     fn stop(&mut self, scene: &Scene<'_>, id: ChildId) {
         if self.ending(scene, id).is_some() {
-            self.holds(Law::SuccessorFirst, self.stop.is_some(), || {
+            self.holds(Law::ReplacementFirst, self.stop.is_some(), || {
                 format!("{id} shall stop although the server does not")
             });
         }

@@ -114,7 +114,7 @@ fn sabotage(law: Law) -> Sabotage {
         Law::HupsCoalesce => |_, orders| {
             orders.push(Action::Log(Notice::Reloading { generation: Generation::FIRST }));
         },
-        Law::SuccessorFirst => |world, orders| {
+        Law::ReplacementFirst => |world, orders| {
             let drain = |process: &Process| Action::Drain { child: process.id };
             orders.extend(serving(world).map(drain));
         },
@@ -166,8 +166,8 @@ fn next(law: &Law) -> Option<Law> {
         Law::QueuesDrain => Law::ExitCodes,
         Law::ExitCodes => Law::OneAtATime,
         Law::OneAtATime => Law::HupsCoalesce,
-        Law::HupsCoalesce => Law::SuccessorFirst,
-        Law::SuccessorFirst => Law::Remembered,
+        Law::HupsCoalesce => Law::ReplacementFirst,
+        Law::ReplacementFirst => Law::Remembered,
         Law::Remembered => Law::PreparedFirst,
         Law::PreparedFirst => Law::UpgradeAlone,
         Law::UpgradeAlone => Law::LoggerLast,

@@ -304,12 +304,12 @@ fn who_is_due_longest_is_replaced_first() {
     );
 }
 
-/// Its worker is never small: that is said once, and its successors are as early deaths are. Otherwise
+/// Its worker is never small: that is said once, and its replacements are as early deaths are. Otherwise
 /// there were a fork in each second for as long as the server lives.
 #[test]
 fn a_limit_that_no_worker_can_keep_is_said_once_and_braked() {
     let mut script = String::new();
-    // Each successor is ready 5 ms after its fork, if it is forked by then.
+    // Each replacement is ready 5 ms after its fork, if it is forked by then.
     for child in 2..20 {
         let now = child * 1000 - 1000;
         script.push_str(&format!("@{now} memory #{child} 112000000\n"));

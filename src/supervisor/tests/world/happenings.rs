@@ -47,7 +47,7 @@ impl World {
             Turn::End(status) => {
                 process.ended = Some(status);
                 self.zombies.push(id);
-                // Its successor has the same id, and a life of its own.
+                // Its replacement has the same id, and a life of its own.
                 let is_logger = |happening: &Happening| {
                     matches!(happening, Happening::Turn(ChildId::LOGGER, _))
                 };
