@@ -281,7 +281,7 @@ const PACED: [&str; 22] = [
     "service/tests/process/upgrade.rs",
     "src/worker/tests/full.rs",
     "src/worker/tests/http2.rs",
-    "src/worker/tests/leaving.rs",
+    "src/worker/tests/departures.rs",
     "src/worker/tests/mod.rs",
     "src/worker/tests/outgoing.rs",
     "src/worker/tests/relays.rs",

@@ -41,10 +41,10 @@ impl Listeners {
     /// The server stops: no new TCP connection begins, handshakes that have begun and queued
     /// connections go on; files of unix sockets are removed; relays take nothing more. When the queues are
     /// empty, new clients are refused.
-    pub(crate) fn retire(&mut self, now: Instant) {
+    pub(crate) fn stop(&mut self, now: Instant) {
         self.is_stopping = true;
         self.relays.iter_mut().for_each(Relay::end);
-        self.addresses.iter_mut().flatten().for_each(Address::retire);
+        self.addresses.iter_mut().flatten().for_each(Address::stop);
         let is_shared = |address: &Address| {
             matches!((&address.bound, &address.sockets), (Bound::Tcp(_), Sockets::Shared(_)))
         };
@@ -79,7 +79,7 @@ impl Address {
     }
 
     /// No new client may connect.
-    pub(super) fn retire(&mut self) {
+    pub(super) fn stop(&mut self) {
         if let (Bound::Tcp(local), [first, further @ ..]) = (&self.bound, self.sockets()) {
             let members = u32::try_from(1 + further.len()).unwrap_or(u32::MAX);
             match Sink::open(*local, first.as_fd(), members) {

@@ -271,7 +271,7 @@ impl Listeners {
                 address.bind.as_ref().is_some_and(|bind| !used.contains(bind))
             };
             if let Some(mut address) = place.take_if(unused) {
-                address.retire();
+                address.stop();
                 closed.push((number, address.to_string()));
                 self.retired.push((now.after(RETIREMENT), address));
             }

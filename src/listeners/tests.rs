@@ -225,7 +225,7 @@ fn listeners_that_a_stop_has_closed_stay_closed() {
     let there = *bound(&mut listeners, 0);
     let config = Config::default();
     let begun = Instant::from_millis(0);
-    listeners.retire(begun);
+    listeners.stop(begun);
     listeners.expire(begun.after(Duration::from_secs(9)));
     TcpStream::connect(there).expect_err("it is closed");
     assert!(!listeners.mend(begun.after(Duration::from_secs(10)), &config, &SlotSet::EMPTY));

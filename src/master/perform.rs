@@ -64,7 +64,7 @@ impl<A: App> Master<A> {
             Action::FinishLogs => self.tell_helper(ChildId::LOGGER, LogOrder::Finish),
             Action::FinishStats => self.tell_helper(ChildId::STATS, LogOrder::Finish),
             Action::StopListening => {
-                self.lasting.listeners.retire(now);
+                self.lasting.listeners.stop(now);
                 None
             }
             // Obeyed when every fact is told, unless one of them takes it back.

@@ -63,7 +63,7 @@ fn simulate(releases_early: bool) -> Result<Tally, usize> {
     let mut dice = SmallRng::seed_from_u64(19);
     let newborn = || Worker::new(&counters);
     let mut serving: Vec<Worker> = (0..SLOTS).map(|_| newborn()).collect();
-    let mut leaving: Vec<Worker> = Vec::new();
+    let mut draining: Vec<Worker> = Vec::new();
     let mut drains = 0;
     let mut tally = Tally { led: 0, taken_along: 0 };
     while drains < DRAINS {
@@ -77,13 +77,13 @@ fn simulate(releases_early: bool) -> Result<Tally, usize> {
             3 => {
                 let old = std::mem::replace(&mut serving[at], newborn());
                 old.draining.begin();
-                leaving.push(old);
+                draining.push(old);
                 drains += 1;
             }
-            4 => leaving.last_mut().into_iter().for_each(Worker::end_task),
+            4 => draining.last_mut().into_iter().for_each(Worker::end_task),
             // The runtime drops the task that leads, while another of its tasks still runs on another
             // thread; then the process ends, and is reaped.
-            _ => ending = leaving.pop(),
+            _ => ending = draining.pop(),
         }
         if let Some(worker) = &mut ending {
             if !releases_early {
@@ -93,7 +93,7 @@ fn simulate(releases_early: bool) -> Result<Tally, usize> {
             tally.taken_along += usize::from(is_taken_along);
             serving.iter_mut().for_each(|other| other.ask());
         }
-        let all = serving.iter().chain(&leaving).chain(&ending);
+        let all = serving.iter().chain(&draining).chain(&ending);
         let leaders = all.filter(|worker| worker.works).count();
         if leaders > 1 {
             return Err(drains);

@@ -137,9 +137,9 @@ mod tests {
                 socket::listen_tcp("127.0.0.1:0".parse().unwrap(), Join::First, 128).unwrap();
             let address = first.local_addr().unwrap();
             let connect = move || {
-                let patience = Duration::from_millis(30);
+                let timeout = Duration::from_millis(30);
                 let connects =
-                    (0..40).map_while(|_| TcpStream::connect_timeout(&address, patience).ok());
+                    (0..40).map_while(|_| TcpStream::connect_timeout(&address, timeout).ok());
                 connects.collect::<Vec<_>>()
             };
             let clients = [(); 3].map(|()| std::thread::spawn(connect));

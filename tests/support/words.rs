@@ -111,3 +111,51 @@ fn tuples_hide_no_parameters_and_no_statements() {
     });
     hold("a tuple is no parameter, and assigns nothing", broken.collect());
 }
+
+/// Words that the glossary has another one for, as parts of names in the code.
+const REPLACED: [(&str, &str); 13] = [
+    ("dismiss", "drain or stop"),
+    ("dismissal", "drain or stop"),
+    ("leaving", "draining"),
+    ("retire", "drain"),
+    ("pulse", "heartbeat"),
+    ("beat", "heartbeat"),
+    ("heir", "replacement"),
+    ("successor", "replacement"),
+    ("newcomer", "replacement"),
+    ("news", "event"),
+    ("kid", "child"),
+    ("seat", "slot"),
+    ("patience", "timeout"),
+];
+
+/// The parts of a line's names: `NoteQueue` and `note_queue` have two.
+fn parts(line: &str) -> Vec<String> {
+    let code = line.split("//").next().unwrap_or_default().split('"').step_by(2);
+    let mut parts = vec![String::new()];
+    for letter in code.flat_map(|piece| piece.chars().chain([' '])) {
+        if !letter.is_ascii_lowercase() {
+            parts.push(String::new());
+        }
+        if letter.is_ascii_alphabetic() {
+            parts.last_mut().expect("there is one").push(letter.to_ascii_lowercase());
+        }
+    }
+    parts
+}
+
+#[test]
+fn names_in_code_are_the_glossarys() {
+    let broken = sources().into_iter().flat_map(|file| {
+        // A line of a story is what the supervisor says.
+        let code = file.text.lines().enumerate().filter(|(_, line)| !line.contains('→'));
+        let lines = code.filter_map(|(at, line)| {
+            let parts = parts(line);
+            let (word, right) =
+                REPLACED.iter().find(|(word, _)| parts.iter().any(|part| part == word))?;
+            Some(format!("{}:{}: {word}: {right}", file.name, at + 1))
+        });
+        lines.collect::<Vec<_>>()
+    });
+    hold("one term stands for one concept", broken.collect());
+}

@@ -100,17 +100,18 @@ impl App for Records {
         let database = Database::of(config)?;
         // Before the wait for it, which may be long.
         tracing::info!("Database: {}", database.target.described());
-        let patience = database.connect_timeout.min(config.boot_timeout.saturating_sub(LAST_WORDS));
+        let connect_timeout =
+            database.connect_timeout.min(config.boot_timeout.saturating_sub(LAST_WORDS));
         if database.connect_timeout > config.boot_timeout {
             tracing::warn!(
                 "database.connect_timeout is {:?}, and boot_timeout ends the start after {:?}: the \
-                 database is waited for {patience:?}, unless boot_timeout is raised",
+                 database is waited for {connect_timeout:?}, unless boot_timeout is raised",
                 database.connect_timeout,
                 config.boot_timeout,
             );
         }
         let connections = u64::from(config.workers) * database.max_connections as u64;
-        Ok(store::prepare(&database.target, Start { patience, connections }).await?)
+        Ok(store::prepare(&database.target, Start { connect_timeout, connections }).await?)
     }
 
     async fn router(&self, worker: &WorkerContext) -> Result<Router, BoxError> {

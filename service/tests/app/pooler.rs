@@ -141,7 +141,7 @@ fn starts_at_once_make_one_table_behind_a_pooler() {
         for _ in 0..8 {
             let target = world.database().target;
             starts.spawn(async move {
-                prepare(&target, Start { patience: AT_ONCE, connections: 20 }).await
+                prepare(&target, Start { connect_timeout: AT_ONCE, connections: 20 }).await
             });
         }
         while let Some(done) = starts.join_next().await {
@@ -165,7 +165,7 @@ fn what_a_pooler_refuses_for_good_is_final_at_once() {
             (world.url.replace(world.name(), "none"), "none"),
         ] {
             let target = Target::parse(&url).unwrap();
-            let start = Start { patience: Duration::from_secs(60), connections: 20 };
+            let start = Start { connect_timeout: Duration::from_secs(60), connections: 20 };
             let began = Instant::now();
             let logs = Logs::new();
             let done = timeout(AT_ONCE, prepare(&target, start)).await;

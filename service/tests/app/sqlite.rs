@@ -70,7 +70,7 @@ fn a_start_names_the_process_that_keeps_the_write_lock() {
         world.prepare().await;
         let mut stranger = file(&world).connect().await.unwrap();
         let transaction = stranger.begin_with("BEGIN IMMEDIATE").await.unwrap();
-        let start = Start { patience: Duration::from_secs(1), connections: 20 };
+        let start = Start { connect_timeout: Duration::from_secs(1), connections: 20 };
         let target = world.database().target;
         let error = prepare(&target, start).await.unwrap_err().to_string();
         let expected = format!("the database at {target} takes no writes after ");
@@ -79,7 +79,7 @@ fn a_start_names_the_process_that_keeps_the_write_lock() {
 
         let logs = Logs::new();
         let waiting = tokio::spawn(async move {
-            let start = Start { patience: Duration::from_secs(60), connections: 20 };
+            let start = Start { connect_timeout: Duration::from_secs(60), connections: 20 };
             prepare(&target, start).await
         });
         eventually(ANSWER_MAX, async || (!logs.lines().is_empty()).then_some(())).await;

@@ -17,7 +17,7 @@ const AT_ONCE: Duration = Duration::from_secs(20);
 const SERVERS: [Kind; 2] = [Kind::Postgres, Kind::Mariadb];
 
 fn start(seconds: u64) -> Start {
-    Start { patience: Duration::from_secs(seconds), connections: 20 }
+    Start { connect_timeout: Duration::from_secs(seconds), connections: 20 }
 }
 
 fn settings_of<A: App>(_: &A) -> Vec<(&'static str, String)> {

@@ -41,7 +41,7 @@ const SERVERS: [(Kind, Words); 2] = [(Kind::Postgres, POSTGRES), (Kind::Mariadb,
 /// Expects a start to be refused without a wait.
 async fn refused(url: &str) -> String {
     let target = Target::parse(url).unwrap();
-    let start = Start { patience: Duration::from_secs(60), connections: 20 };
+    let start = Start { connect_timeout: Duration::from_secs(60), connections: 20 };
     let began = Instant::now();
     let error = prepare(&target, start).await.unwrap_err().to_string();
     assert!(began.elapsed() < AT_ONCE, "{:?}: {error}", began.elapsed());

@@ -149,7 +149,7 @@ impl World {
 
     /// Does as a start.
     pub(crate) async fn start(&self) -> Result<(), BoxError> {
-        let start = Start { patience: START_MAX, connections: 20 };
+        let start = Start { connect_timeout: START_MAX, connections: 20 };
         Ok(prepare(&self.database().target, start).await?)
     }
 

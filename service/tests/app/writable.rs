@@ -72,7 +72,8 @@ fn a_start_waits_for_a_server_that_takes_no_writes() {
             }
             guarded.set_read_only(true).await;
             let target = guarded.world.database().target;
-            let start = |seconds| Start { patience: Duration::from_secs(seconds), connections: 20 };
+            let start =
+                |seconds| Start { connect_timeout: Duration::from_secs(seconds), connections: 20 };
             // It may take writes, or answer nobody, until it has read its configuration again.
             let expected = format!("the database at {target} takes no writes after ");
             let error = eventually(SOON, async || {

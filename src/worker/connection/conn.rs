@@ -150,11 +150,11 @@ impl Conn {
 
     /// Has the machine decide by the time or the worker's state if the task is to be woken, and wakes it.
     pub(crate) fn decide(&self, decision: impl FnOnce(&mut Machine) -> bool) -> bool {
-        let is_news = self.with(decision);
-        if is_news {
+        let is_new = self.with(decision);
+        if is_new {
             self.woken.notify_one();
         }
-        is_news
+        is_new
     }
 
     /// Ends it, or has it park.

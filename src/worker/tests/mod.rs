@@ -5,12 +5,12 @@
 //! that it connects from, which is its own within 127.0.0.0/8.
 
 mod client;
+mod departures;
 mod forwarding;
 mod full;
 mod health;
 #[cfg(feature = "http2")]
 mod http2;
-mod leaving;
 mod limits;
 mod long;
 mod outgoing;
@@ -321,7 +321,7 @@ fn router() -> Router {
         .route("/fail", any(|| async { StatusCode::IM_A_TEAPOT.into_response() }))
         .route("/panic", any(panic))
         .route("/never", get(std::future::pending::<&'static str>))
-        .route("/quiet", get(|| async { leaving::Quiet::answer() }))
+        .route("/quiet", get(|| async { departures::Quiet::answer() }))
         .route("/slow", get(slow))
         .route("/events", get(long::events))
         .route("/upgrade", get(long::upgrade))

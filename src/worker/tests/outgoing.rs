@@ -85,7 +85,7 @@ fn an_answer_that_nobody_takes_is_in_hand_until_it_is_cut_off() {
 }
 
 #[test]
-fn what_a_leaving_worker_cuts_off_is_lost() {
+fn what_a_draining_worker_cuts_off_is_lost() {
     run([6, 3], "", |net| async move {
         let mut talk = narrow(&net).await;
         talk.say(GET_BIG).await;

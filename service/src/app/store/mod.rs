@@ -391,8 +391,8 @@ impl Store {
     ///
     /// # Errors
     /// When it does not.
-    pub(crate) async fn ping(&self, patience: Duration) -> Result<(), Error> {
-        within(patience, async { dialect!(self, store => store.ping().await) }).await
+    pub(crate) async fn ping(&self, time: Duration) -> Result<(), Error> {
+        within(time, async { dialect!(self, store => store.ping().await) }).await
     }
 
     /// Asks within some time whether a write would succeed, without a write where the database does
@@ -400,9 +400,9 @@ impl Store {
     ///
     /// # Errors
     /// Those of a write, when it would not.
-    pub(crate) async fn would_write(&self, patience: Duration) -> Result<(), Error> {
+    pub(crate) async fn would_write(&self, time: Duration) -> Result<(), Error> {
         let asked = async { dialect!(self, store => store.would_write().await) };
-        match within(patience, asked).await {
+        match within(time, asked).await {
             // Others write.
             Err(Error::Database(cause)) if sqlite::is_busy(&cause) => Ok(()),
             done => done.map_err(|error| self.explained(error)),
@@ -413,8 +413,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database refuses that. [`Error::Crowded`]: nothing is known, since others write.
-    pub(crate) async fn write(&self, patience: Duration) -> Result<(), Error> {
-        match within(patience, async { dialect!(self, store => store.write().await) }).await {
+    pub(crate) async fn write(&self, time: Duration) -> Result<(), Error> {
+        match within(time, async { dialect!(self, store => store.write().await) }).await {
             Err(Error::Silent(_)) => Err(Error::Crowded),
             Err(Error::Database(cause)) if sqlite::is_busy(&cause) => Err(Error::Crowded),
             done => done.map_err(|error| self.explained(error)),

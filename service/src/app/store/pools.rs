@@ -97,13 +97,13 @@ impl<D: Dialect + 'static> Pools<D> {
     }
 
     /// Reads some rows, within some time, and counts all, if that is soon done.
-    pub(super) async fn page(&self, span: Span, patience: Duration) -> Result<Page, Error> {
+    pub(super) async fn page(&self, span: Span, time: Duration) -> Result<Page, Error> {
         let read = async {
             let mut connection = self.reads.lend().await?;
             let rows = self.dialect.rows(&mut connection, span).await?;
             Ok((connection, rows))
         };
-        let read = timeout(patience, read).await.unwrap_or(Err(Error::Silent(patience)));
+        let read = timeout(time, read).await.unwrap_or(Err(Error::Silent(time)));
         let (mut connection, rows) = read?;
         let counted = match timeout(COUNT_PATIENCE, self.dialect.count(&mut connection)).await {
             Ok(counted) => {

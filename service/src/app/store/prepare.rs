@@ -30,7 +30,7 @@ pub(super) const WRITE: &str =
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     /// The time to wait for the server.
-    pub(crate) patience: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Connections that all workers may want together.
     pub(crate) connections: u64,
 }
@@ -273,7 +273,7 @@ impl<'a> Wait<'a> {
     }
 
     fn deadline(&self) -> Instant {
-        self.began + self.start.patience
+        self.began + self.start.connect_timeout
     }
 
     /// Waits before the next attempt. Returns false if there is no time for one.

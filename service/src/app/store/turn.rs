@@ -40,7 +40,7 @@ pub(super) struct Turn {
 }
 
 /// The time of a wait for a holder that was waited for in vain before.
-const PATIENCE_LEFT: Duration = Duration::from_millis(200);
+const TIME_LEFT: Duration = Duration::from_millis(200);
 
 /// It is our turn until this is dropped.
 #[derive(Debug, Default)]
@@ -89,12 +89,12 @@ impl Turn {
         Self { database: database.to_owned(), queue, vain }
     }
 
-    /// Waits for our turn, at most for as long as `patience`.
-    pub(super) async fn take(&self, patience: Duration) -> Taken<'_> {
+    /// Waits for our turn, at most for as long as `time`.
+    pub(super) async fn take(&self, time: Duration) -> Taken<'_> {
         // ORDERING: it stands for itself: Relaxed.
         let is_doubtful = self.vain.load(Ordering::Relaxed);
-        let patience = if is_doubtful { patience.min(PATIENCE_LEFT) } else { patience };
-        let deadline = Instant::now() + patience;
+        let time = if is_doubtful { time.min(TIME_LEFT) } else { time };
+        let deadline = Instant::now() + time;
         let Ok(mut queue) = timeout_at(deadline, self.queue.lock()).await else {
             return Taken::default();
         };
