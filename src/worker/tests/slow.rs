@@ -1,7 +1,5 @@
 //! Requests that take longer than `log.slow`, with their phases.
 
-use axum::http::StatusCode;
-
 use super::client::statuses;
 use super::{LONG, Net, run, run_within};
 use crate::worker::connection::conns::Wait;
@@ -68,7 +66,7 @@ fn stream_of_http2_has_phases_of_its_own() {
         let first = peer.send(ask("slow-stream-1"), false).await.0;
         let second = peer.send(ask("slow-stream-2"), false).await.0;
         for response in [first, second] {
-            assert_eq!(response.await.expect("it is answered").status(), StatusCode::OK);
+            assert_eq!(response.await.expect("it is answered").status(), 200);
         }
         let first = phases("slow-stream-1").await;
         assert_eq!(words(&first), ["queue", "handler", "write"]);
