@@ -1,5 +1,5 @@
-//! A server with few features: `./check` runs this with none of them, and with each. The program is
-//! `examples/embedded.rs`, which has no command line.
+//! A server with few features: `./check` runs this with none of them, with a file's format and with all. The
+//! program is `examples/embedded.rs`, which has no command line.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
