@@ -48,7 +48,7 @@ impl Supervisor {
         }
     }
 
-    /// A predecessor leaves when its replacement has proved itself, and serves on when that is gone. Only
+    /// A predecessor drains when its replacement has proved itself, and serves on when that is gone. Only
     /// the first replacement of a reload has to: the others are as good as it was.
     fn end_yielding(&mut self, now: Instant, out: &mut Vec<Action>) {
         let canary = self.canary();

@@ -225,7 +225,7 @@ impl Supervisor {
         }
     }
 
-    /// A predecessor leaves for this replacement.
+    /// A predecessor drains for this replacement.
     pub(super) fn note_replaced(&mut self, replacement: ChildId) {
         let generation = self.child(replacement).map(|child| child.generation);
         if let Some(reload) = &mut self.reload
