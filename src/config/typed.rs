@@ -165,6 +165,10 @@ fn refuse_program(config: &Config, problems: &mut Problems) {
 
 /// Refuses an address of the metrics that requests are served on.
 fn refuse_stats(config: &Config, problems: &mut Problems) {
+    // A service manager's sockets count instead of `bind`.
+    if config.sources.variable("LISTEN_FDS").is_some() {
+        return;
+    }
     // Port 0 is another port each time.
     let Some(address) = config.stats.bind.filter(|address| address.port() != 0) else { return };
     if config.binds().any(|bind| bind.address == BindAddress::Tcp(address)) {
@@ -292,6 +296,7 @@ fn warnings(config: &Config) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::logs::{Limits, Log, Stats};
+    use crate::config::sources::FileSource;
     use crate::config::{Error, Http2, Program, Tls};
 
     #[test]
@@ -372,6 +377,15 @@ mod tests {
             let is_placed = |found: &String| found.starts_with("config.toml:");
             assert!(problems.iter().all(is_placed), "{file}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn stats_bind_is_free_where_sockets_are_passed() {
+        let text = Some("2".to_owned());
+        let passed = environment::Variable { name: "LISTEN_FDS".to_owned(), text, line: None };
+        let file = FileSource::Text("stats.bind = '0.0.0.0:5000'".into());
+        let sources = Sources { file, environment: vec![passed], ..Sources::none() };
+        assert!(Config::load(sources).is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::logging::Kind;
 use crate::sys::channel::{self, Upper};
 
 /// The time that anything may take that is expected to happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn log(path: &Path) -> Log {
     let log = Log {
@@ -59,7 +59,7 @@ fn send_ring(master: &Upper, rings: &mut Rings) -> impl FnMut(Kind, &[u8]) + use
 
 /// Waits until the file holds exactly this.
 fn await_text(path: &Path, text: &str) {
-    let deadline = now().after(PATIENCE);
+    let deadline = now().after(TEST_TIMEOUT);
     loop {
         let found = fs::read_to_string(path).ok();
         if found.as_deref() == Some(text) {
@@ -207,7 +207,7 @@ fn a_flood_keeps_the_logger_from_nothing() {
         let flows = &flows;
         let flood = scope.spawn(move || {
             let _ended = Ends(flows);
-            let deadline = now().after(PATIENCE);
+            let deadline = now().after(TEST_TIMEOUT);
             while flows.load(Ordering::Relaxed) {
                 write(Kind::Access, &[b'a'; 999]);
                 assert!(now() < deadline, "nobody has ended the flood");
@@ -249,9 +249,9 @@ fn await_line(path: &Path, line: &str) {
 }
 
 fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = now().after(PATIENCE);
+    let deadline = now().after(TEST_TIMEOUT);
     while !is_so() {
-        assert!(now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(now() < deadline, "not within {TEST_TIMEOUT:?}: {what}");
         clock::nap(Duration::from_millis(2));
     }
 }
@@ -279,7 +279,7 @@ fn a_mad_process_ruins_its_own_lines() {
             mad.scribble(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             sane(Kind::Access, format!("sane {number}\n").as_bytes());
             text.push_str(&format!("sane {number}\n"));
-            let deadline = now().after(PATIENCE);
+            let deadline = now().after(TEST_TIMEOUT);
             let written = || fs::read(&path).unwrap_or_default();
             let is_last =
                 || String::from_utf8_lossy(&written()).contains(&format!("sane {number}\n"));

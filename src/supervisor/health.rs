@@ -146,10 +146,8 @@ impl Supervisor {
         let stall = self.policy(child.generation).stall_timeout;
         let excused = self.excused;
         let Some(child) = self.child(id) else { return };
-        let slot = child.slot();
-        let (Stage::Serving { pid, since, heartbeat_at, silent, .. }, Some(slot)) =
-            (&mut child.stage, slot)
-        else {
+        let Some(slot) = child.slot() else { return };
+        let Stage::Serving { pid, since, heartbeat_at, silent, .. } = &mut child.stage else {
             return;
         };
         let heard = heartbeat.max(*since).max(excused);

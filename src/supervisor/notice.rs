@@ -141,9 +141,9 @@ pub(crate) enum Ending {
     Stalled,
     /// As it was told to.
     Left,
-    /// Badly, but it was leaving anyway.
+    /// Badly, but it was draining anyway.
     DiedDraining,
-    /// Killed because it did not leave in time.
+    /// Killed because it did not end in time.
     Overstayed,
 }
 

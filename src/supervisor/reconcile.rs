@@ -226,11 +226,10 @@ impl Supervisor {
     fn share(&mut self, now: Instant, out: &mut Vec<Action>) {
         let orphans = self.orphans();
         for child in &mut self.children {
-            let (Stage::Serving { .. } | Stage::Yielding { .. }, Some(slot)) =
-                (&child.stage, child.slot())
-            else {
+            let Some(slot) = child.slot() else { continue };
+            if !matches!(child.stage, Stage::Serving { .. } | Stage::Yielding { .. }) {
                 continue;
-            };
+            }
             let slots = SlotSet::from_iter([slot]).union(&orphans);
             if child.accepting != slots {
                 child.accepting = slots;

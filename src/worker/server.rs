@@ -299,12 +299,21 @@ impl Server {
         let entry = Arc::new(ConnEntry::new(self, peer, socket.credentials(), listener));
         queue_wait.into_iter().for_each(|wait| entry.conn.note_queue_wait(wait));
         entry.place(Stream::Plain(socket));
+        self.spawn(self.conversation(entry, is_tls));
+    }
+
+    /// All of a connection, whose stream lies with its entry.
+    pub(super) fn conversation(
+        self: &Arc<Self>,
+        entry: Arc<ConnEntry>,
+        is_tls: bool,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let server = Arc::clone(self);
-        self.spawn(async move {
+        async move {
             if let Some(peer) = Box::pin(server.serve_first(&entry, is_tls)).await {
                 server.serve_on(&entry, &peer).await;
             }
-        });
+        }
     }
 
     pub(super) fn spawn(&self, conversation: impl Future<Output = ()> + Send + 'static) {

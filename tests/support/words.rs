@@ -97,29 +97,40 @@ fn closures_name_their_parameters() {
 #[test]
 fn tuples_hide_no_parameters_and_no_statements() {
     let broken = sources().into_iter().flat_map(|file| {
-        let is_tuple = |line: &str| {
+        let is_tuple = |line: &str, next: &str| {
             let line = line.trim_start();
-            let (name, kind) = line.split_once("): (").unwrap_or_default();
-            let is_parameter = !kind.is_empty()
-                && (line.starts_with('(') || line.starts_with("fn ") || name.contains(" fn "))
-                && !name.contains(['|', '=']);
-            let is_statement = line.starts_with("let (") && line.contains(") = (");
-            is_parameter || is_statement && !line.ends_with("else {") && !line.contains(") else { ")
+            let parameter = line.split_once("): (").or_else(|| line.split_once("): &("));
+            let is_parameter = parameter.is_some_and(|(name, _)| {
+                let begins =
+                    name.starts_with('(') || name.starts_with("&(") || name.contains("fn ");
+                begins && !name.contains(['|', '='])
+            });
+            let (_, value) = line.split_once(" =").unwrap_or_default();
+            let is_value = value.trim_start().starts_with('(')
+                || value.is_empty() && next.trim_start().starts_with('(');
+            let is_else = line.contains(") else {") || next.trim_end().ends_with(") else {");
+            let is_statement = line.starts_with("let (") && line.contains(" =") && is_value;
+            is_parameter || is_statement && !is_else
         };
-        let lines = file.text.lines().enumerate().filter(|(_, line)| is_tuple(line));
+        let next = file.text.lines().skip(1).chain([""]);
+        let lines = file.text.lines().zip(next).enumerate();
+        let lines = lines.filter(|(_, (line, next))| is_tuple(line, next));
         lines.map(|(at, _)| format!("{}:{}", file.name, at + 1)).collect::<Vec<_>>()
     });
     hold("a tuple is no parameter, and assigns nothing", broken.collect());
 }
 
 /// Words that the glossary has another one for, as parts of names in the code.
-const REPLACED: [(&str, &str); 13] = [
+const REPLACED: [(&str, &str); 16] = [
     ("dismiss", "drain or stop"),
+    ("dismissed", "drain or stop"),
     ("dismissal", "drain or stop"),
     ("leaving", "draining"),
     ("retire", "drain"),
     ("pulse", "heartbeat"),
+    ("pulses", "heartbeat"),
     ("beat", "heartbeat"),
+    ("beats", "heartbeat"),
     ("heir", "replacement"),
     ("successor", "replacement"),
     ("newcomer", "replacement"),
@@ -129,17 +140,20 @@ const REPLACED: [(&str, &str); 13] = [
     ("patience", "timeout"),
 ];
 
-/// The parts of a line's names: `NoteQueue` and `note_queue` have two.
+/// The parts of a line's names: `NoteQueue`, `note_queue` and `NOTE_QUEUE` have two.
 fn parts(line: &str) -> Vec<String> {
     let code = line.split("//").next().unwrap_or_default().split('"').step_by(2);
     let mut parts = vec![String::new()];
+    let mut before = ' ';
     for letter in code.flat_map(|piece| piece.chars().chain([' '])) {
-        if !letter.is_ascii_lowercase() {
+        let begins = letter.is_ascii_uppercase() && !before.is_ascii_uppercase();
+        if begins || !letter.is_ascii_alphabetic() {
             parts.push(String::new());
         }
         if letter.is_ascii_alphabetic() {
             parts.last_mut().expect("there is one").push(letter.to_ascii_lowercase());
         }
+        before = letter;
     }
     parts
 }

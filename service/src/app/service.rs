@@ -21,16 +21,16 @@ use super::writer::Writer;
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time that this answer is waited for: together with the interval, no longer than any request.
-const DOUBT_PATIENCE: Duration = Duration::from_millis(1200);
+const DOUBT_TIMEOUT: Duration = Duration::from_millis(1200);
 
 /// The same behind a read that came to nothing.
-const READ_DOUBT_PATIENCE: Duration = Duration::from_millis(600);
+const READ_DOUBT_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// The interval at which a database that fails is asked whether it works again.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time for which a worker that drains during an outage asks whether it is over.
-const LAST_PATIENCE: Duration = Duration::from_millis(600);
+const LAST_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// Deletes that wait at the most; more are answered 503.
 const DELETES_MAX: u32 = 64;
@@ -157,7 +157,7 @@ impl Service {
         let doubt = async {
             loop {
                 sleep(DOUBT_INTERVAL).await;
-                if let Err(error) = self.store.ping(DOUBT_PATIENCE).await {
+                if let Err(error) = self.store.ping(DOUBT_TIMEOUT).await {
                     return error;
                 }
             }
@@ -179,7 +179,7 @@ impl Service {
             match self.store.page(span).await {
                 // It was the others' reads, or a slow one, unless no request is answered.
                 Err(Error::Crowded | Error::Silent(_)) => {
-                    self.store.ping(READ_DOUBT_PATIENCE).await?;
+                    self.store.ping(READ_DOUBT_TIMEOUT).await?;
                     let was_away = self.outage.was_away_since(begun);
                     Err(if was_away { Error::Silent(begun.elapsed()) } else { Error::Crowded })
                 }
@@ -218,7 +218,7 @@ impl Service {
         self.follower.abort();
         if self.outage.is_open(FaultKind::Away) {
             // A reload may be what has ended the outage.
-            drop(self.outage.watch(Work::Read, self.store.ping(LAST_PATIENCE)).await);
+            drop(self.outage.watch(Work::Read, self.store.ping(LAST_TIMEOUT)).await);
         }
         self.outage.settle_for_good();
         self.store.close().await;

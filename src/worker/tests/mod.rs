@@ -54,7 +54,7 @@ use crate::worker::request::own;
 use crate::{Client, PeerCredentials, RequestId};
 
 /// No test waits longer, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes that a test's server takes for a body.
 const BODY_MAX: usize = 1000;
@@ -97,7 +97,7 @@ fn run_within<F: Future<Output = ()>>(
     let runtime = super::runtime(1, |_| ()).expect("a runtime");
     runtime.block_on(async {
         let net = Net::open([127, 0, from[0], from[1]], settings, timeouts);
-        tokio::time::timeout(PATIENCE, test(net)).await.expect("the test takes too long");
+        tokio::time::timeout(TEST_TIMEOUT, test(net)).await.expect("the test takes too long");
     });
 }
 

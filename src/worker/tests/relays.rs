@@ -9,7 +9,6 @@ use super::super::request::record::ConnEntry;
 use super::client::{Talk, body, field};
 use super::{LONG, Net, run_within};
 use crate::ids::Slot;
-use crate::request::client::{Client, Scheme};
 use crate::request::local::Origin;
 use crate::sys::acceptor::{Accepted, Acceptor};
 use crate::sys::clock;
@@ -169,9 +168,8 @@ fn socket_without_a_fitting_note_is_closed() {
 fn parked_connection_takes_no_memory_for_requests() {
     run_within(LONG, [25, 6], "", |net| async move {
         let entry = Arc::new(ConnEntry::new(&net.server, None, None, Origin::default()));
-        let client = Client::direct(None, Scheme::Http);
-        let parked = net.server.serve_on(&entry, &client);
-        let sizes = [size_of_val(&parked), size_of_val(&*entry), size_of_val(&*entry.conn)];
-        assert!(sizes.iter().sum::<usize>() <= 896, "{sizes:?}");
+        let task = net.server.conversation(Arc::clone(&entry), false);
+        let sizes = [size_of_val(&task), size_of_val(&*entry), size_of_val(&*entry.conn)];
+        assert!(sizes.iter().sum::<usize>() <= 960, "{sizes:?}");
     });
 }

@@ -127,8 +127,8 @@ impl User {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;
             line.split_ascii_whitespace().nth(3)?.parse().ok()
         };
-        let (uid, gid): (u32, u32) =
-            (of_files("Uid:").unwrap_or_default(), of_files("Gid:").unwrap_or_default());
+        let uid: u32 = of_files("Uid:").unwrap_or_default();
+        let gid: u32 = of_files("Gid:").unwrap_or_default();
         let name = users.lines().find_map(|line| {
             let mut fields = line.split(':');
             let name = fields.next()?;

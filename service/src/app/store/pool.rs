@@ -28,10 +28,10 @@ const TRUSTED_REST: Duration = Duration::from_secs(1);
 
 /// The time that this question may take. A firewall that has forgotten a connection says nothing: then a
 /// new one is made, and there is time left for it. A farewell takes no longer.
-const PING_PATIENCE: Duration = Duration::from_millis(300);
+const PING_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The time that a request waits until a connection is free.
-const FREE_PATIENCE: Duration = Duration::from_millis(1300);
+const FREE_TIMEOUT: Duration = Duration::from_millis(1300);
 
 /// The connections of a worker that rest, by pool.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl<D: Dialect> Shelves<D> {
     /// Another pool's resting connection, when the server admits no more of them. While others are
     /// lent, one of them is waited for.
     async fn borrow(&self, role: Role, full: sqlx::Error) -> Result<Made<D::Connection>, Error> {
-        let deadline = Instant::now() + FREE_PATIENCE;
+        let deadline = Instant::now() + FREE_TIMEOUT;
         loop {
             let found = self.resting.iter().find_map(|shelf| locked(shelf).pop());
             if let Some(Resting { mut made, .. }) = found {
@@ -164,7 +164,7 @@ fn jittered(max: Duration) -> Duration {
 /// Closes a connection as the protocol has it: some servers log those that are cut off.
 async fn farewell(connection: impl Connection) {
     // The server may be gone before us; there is nothing left to do.
-    drop(timeout(PING_PATIENCE, connection.close()).await);
+    drop(timeout(PING_TIMEOUT, connection.close()).await);
 }
 
 fn locked<T>(shelf: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
@@ -201,7 +201,7 @@ impl<D: Dialect> Pool<D> {
     /// # Errors
     /// When none is free for a while, and when the server cannot be reached.
     pub(super) async fn lend(&self) -> Result<Lent<'_, D>, Error> {
-        let free = timeout(FREE_PATIENCE, self.permits.acquire()).await;
+        let free = timeout(FREE_TIMEOUT, self.permits.acquire()).await;
         let permit = free.map_err(|_| Error::Crowded)?.expect("the semaphore is never closed");
         // Before a new connection is made: it leads there, or to what has come there since.
         let place = self.shelves.dialect.place();
@@ -229,7 +229,7 @@ impl<D: Dialect> Pool<D> {
             }
             let is_trusted = place == there
                 && (since.elapsed() < TRUSTED_REST
-                    || timeout(PING_PATIENCE, made.connection.ping())
+                    || timeout(PING_TIMEOUT, made.connection.ping())
                         .await
                         .is_ok_and(|pong| pong.is_ok()));
             if is_trusted {

@@ -14,7 +14,7 @@ use super::{Dialect, Error, Lifetimes, Role, refusal};
 use crate::app::record::{Data, Page, Span};
 
 /// The time that counting may take. A page is worth more with its rows alone than late.
-const COUNT_PATIENCE: Duration = Duration::from_millis(400);
+const COUNT_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// The time for which a database is believed that reports that it takes writes.
 const WRITABLE_TRUST: Duration = Duration::from_secs(1);
@@ -105,7 +105,7 @@ impl<D: Dialect + 'static> Pools<D> {
         };
         let read = timeout(time, read).await.unwrap_or(Err(Error::Silent(time)));
         let (mut connection, rows) = read?;
-        let counted = match timeout(COUNT_PATIENCE, self.dialect.count(&mut connection)).await {
+        let counted = match timeout(COUNT_TIMEOUT, self.dialect.count(&mut connection)).await {
             Ok(counted) => {
                 let counted = counted?;
                 connection.keep()?;

@@ -39,10 +39,10 @@ const WAIT: &str = "PRAGMA busy_timeout = 5000";
 pub(super) const INSERT_TIMEOUT: Duration = Duration::from_millis(5500);
 
 /// The time that a process waits for its turn: longer than several honest writers take on a slow disk.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The time that a start waits for another that makes the tables now.
-const PATIENCE_OF_A_START: Duration = Duration::from_secs(10);
+const START_WAIT_MAX: Duration = Duration::from_secs(10);
 
 const DELETE_ALL: &str = "DELETE FROM records";
 
@@ -129,7 +129,7 @@ pub(super) async fn migrate(options: &Options) -> Result<(), sqlx::Error> {
     }
     // sqlx locks the other databases against a second container that starts now, but not this one.
     let turn = Turn::new(options.path());
-    let _taken = turn.take(PATIENCE_OF_A_START).await;
+    let _taken = turn.take(START_WAIT_MAX).await;
     let mut connection = options.0.clone().create_if_missing(true).connect().await?;
     super::migrate(&mut sqlx::migrate!("migrations/sqlite"), &mut connection).await?;
     connection.close().await?;
@@ -187,7 +187,7 @@ impl Sqlite {
 
     /// Waits until it is this process's turn to write.
     pub(super) async fn turn(&self) -> Taken<'_> {
-        self.turn.take(PATIENCE).await
+        self.turn.take(TURN_WAIT_MAX).await
     }
 }
 
