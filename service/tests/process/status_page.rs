@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::client::Response;
 use crate::control;
 use crate::harness::{Ferricorn, PATIENCE, Signal, eventually, send};
-use crate::metrics::{ask, stats, stats_address};
+use crate::metrics::{ask, scrape_counted, stats, stats_address};
 
 fn served(address: SocketAddr) -> Value {
     let response = ask(address, "/status.json");
@@ -28,7 +28,8 @@ fn status_json_agrees_with_the_control_socket() {
     let server = hello("workers = 2\nstall_timeout = 0");
     let address = stats_address(&server);
     assert_eq!(server.get("/").expect("it answers").status, 200);
-    // Nothing moves while both are asked.
+    // It is counted behind its answer, and nothing moves while both are asked.
+    scrape_counted(address, 1.0);
     server.workers().iter().for_each(|(_, pid)| send(*pid, Signal::SIGSTOP));
     let mut found = served(address);
     let mut told = control::status(&server);
