@@ -163,20 +163,6 @@ fn refuse_program(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Refuses an address of the metrics that requests are served on.
-fn refuse_stats(config: &Config, problems: &mut Problems) {
-    // A service manager's sockets count instead of `bind`.
-    if config.sources.variable("LISTEN_FDS").is_some() {
-        return;
-    }
-    // Port 0 is another port each time.
-    let Some(address) = config.stats.bind.filter(|address| address.port() != 0) else { return };
-    if config.binds().any(|bind| bind.address == BindAddress::Tcp(address)) {
-        let error = format!("expected another address than those of requests, found \"{address}\"");
-        problems.refuse(&config.settings, "stats.bind", error);
-    }
-}
-
 /// Combinations that cannot work.
 fn refuse_nonsense(config: &Config, problems: &mut Problems) {
     let Health { live, ready } = &config.health;
@@ -192,7 +178,6 @@ fn refuse_nonsense(config: &Config, problems: &mut Problems) {
         problems.refuse(&config.settings, key, error);
     }
     refuse_tls(config, problems);
-    refuse_stats(config, problems);
     refuse_names(config, problems);
     if config.proxy_protocol && config.proxy_allow_ips.is_empty() {
         let error = "expected at least one network, since proxy_protocol is on; found none";
@@ -296,7 +281,6 @@ fn warnings(config: &Config) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::logs::{Limits, Log, Stats};
-    use crate::config::sources::FileSource;
     use crate::config::{Error, Http2, Program, Tls};
 
     #[test]
@@ -351,7 +335,6 @@ mod tests {
             ("health.live = '/readyz'\n", "health.live: expected another path than health.ready"),
             ("health.ready = '/healthz'\n", "health.ready: expected another path than health.live"),
             ("tls.bind = ['0.0.0.0:5000']\n", "tls.bind: expected each address once"),
-            ("stats.bind = '0.0.0.0:5000'\n", "stats.bind: expected another address"),
             (tls, "tls.certificate: expected one key for each of 1 certificates, found 0"),
             ("tls.key = ['k.pem']\n", "tls.key: expected one key for each of 0 certificates"),
             ("tls.client_auth = 'required'\n", "tls.client_auth: expected tls.client_ca"),
@@ -377,15 +360,6 @@ mod tests {
             let is_placed = |found: &String| found.starts_with("config.toml:");
             assert!(problems.iter().all(is_placed), "{file}: {problems:?}");
         }
-    }
-
-    #[test]
-    fn stats_bind_is_free_where_sockets_are_passed() {
-        let text = Some("2".to_owned());
-        let passed = environment::Variable { name: "LISTEN_FDS".to_owned(), text, line: None };
-        let file = FileSource::Text("stats.bind = '0.0.0.0:5000'".into());
-        let sources = Sources { file, environment: vec![passed], ..Sources::none() };
-        assert!(Config::load(sources).is_ok());
     }
 
     #[test]

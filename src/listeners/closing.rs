@@ -84,7 +84,7 @@ impl Address {
             let members = u32::try_from(1 + further.len()).unwrap_or(u32::MAX);
             match Sink::open(*local, first.as_fd(), members) {
                 Ok(sink) => self.sink = Some(sink),
-                // What comes in while the last worker ends is lost then; nothing else.
+                // Connections that come in while the last worker exits are lost then, and no others.
                 Err(error) => {
                     let address = local.to_string();
                     let reason = error.to_string();

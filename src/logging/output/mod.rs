@@ -206,7 +206,7 @@ impl Outlets {
             if outlet.reopening == Reopening::Due && outlet.reopen().is_ok() {
                 outlet.reopening = Reopening::Done;
             }
-            // What is open is tried with an event, where these go, or with the next line.
+            // An open target is tried with the next event, if events go there, or with the next line.
             let may_be_over = match outlet.output {
                 None => outlet.try_open().is_ok(),
                 Some(_) => Some(place) == for_events,

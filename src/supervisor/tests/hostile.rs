@@ -174,7 +174,7 @@ fn check_orders(
         match order {
             Action::Signal { pid, signal } => {
                 let of_pid = || children.iter().filter(|child| child.pid() == Some(*pid));
-                prop_assert!(of_pid().next().is_some(), "{pid} is nobody's");
+                prop_assert!(of_pid().next().is_some(), "{pid} is no child's");
                 // A shell that gives two children one pid cannot blame the supervisor.
                 if *signal == ChildSignal::Kill && of_pid().count() == 1 {
                     prop_assert!(
@@ -184,7 +184,10 @@ fn check_orders(
                 }
             }
             Action::Drain { child } | Action::Stop { child } | Action::Accept { child, .. } => {
-                prop_assert!(children.iter().any(|other| other.id == *child), "{child} is nobody");
+                prop_assert!(
+                    children.iter().any(|other| other.id == *child),
+                    "{child} is no child"
+                );
             }
             _ => {}
         }

@@ -133,7 +133,7 @@ impl Judge {
         let succeeded =
             others.any(|(at, process)| at == slot && process.id != id && process.serves());
         self.holds(Law::ReplacementFirst, parked || succeeded, || {
-            format!("{id} drains, and nobody else serves in slot {slot}")
+            format!("{id} drains, and no other worker serves in slot {slot}")
         });
         self.count(if parked { "a slot was parked" } else { "a worker was replaced" });
     }
@@ -163,7 +163,7 @@ impl Judge {
 
     fn signal(&mut self, scene: &Scene<'_>, pid: Pid, signal: ChildSignal) {
         let Some(process) = scene.machine.with_pid(pid) else {
-            return self.breaks(Law::OnlyTheLiving, format!("{signal:?} to {pid}: nobody's"));
+            return self.breaks(Law::OnlyTheLiving, format!("{signal:?} to {pid}: no child's"));
         };
         let orders = process.orders;
         let once = match signal {
@@ -320,7 +320,7 @@ impl Judge {
             Notice::Reloading { generation } => {
                 let wanted = std::mem::take(&mut self.reload_wanted);
                 self.holds(Law::HupsCoalesce, wanted && self.reload.is_none(), || {
-                    format!("generation {generation} is loaded, and nobody asked for it")
+                    format!("generation {generation} is loaded, and was not asked for")
                 });
                 self.reload =
                     Some(Trial { generation: *generation, from: self.in_force, began: now });

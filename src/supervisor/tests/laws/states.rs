@@ -201,7 +201,7 @@ impl Judge {
             let wanted = at < usize::from(wanted);
             record.served = wanted && (record.served || *accepts > 0);
             let abandoned = self.clean && record.served && *accepts == 0;
-            self.holds(Law::ServedThroughout, !abandoned, || format!("slot {at} has nobody"));
+            self.holds(Law::ServedThroughout, !abandoned, || format!("slot {at} has no worker"));
         }
     }
 
@@ -213,7 +213,7 @@ impl Judge {
             for at in 0..scene.supervisor.slot_states.len() {
                 let slot = Slot::new(u16::try_from(at).expect("few slots"));
                 self.holds(Law::EverySlotAccepted, all.contains(slot), || {
-                    format!("nobody accepts from slot {slot}")
+                    format!("no worker accepts from slot {slot}")
                 });
             }
         }
@@ -255,7 +255,7 @@ impl Judge {
                 && !scene.machine.others().any(|process| process.generation == **generation)
         });
         if let Some(generation) = idle.copied() {
-            self.breaks(Law::Remembered, format!("nobody uses generation {generation}"));
+            self.breaks(Law::Remembered, format!("no child uses generation {generation}"));
         }
     }
 

@@ -134,20 +134,20 @@ impl World {
             Some(id) if self.dice.percent(50) => id,
             _ => ChildId(self.dice.below(40)),
         };
-        let nobody = ChildId(1_000_000);
+        let unknown = ChildId(1_000_000);
         let ready = self.machine.process(child).is_some_and(|process| process.ready_at.is_some());
         match self.dice.below(10) {
             0 if ready => Event::Ready { child },
-            0 => Event::Ready { child: nobody },
+            0 => Event::Ready { child: unknown },
             1 => Event::Forked { child, pid: Pid(77) },
             2 => Event::ForkFailed { child, reason: "late".to_owned() },
-            3 => Event::WorkerDue { child: nobody, why: Due::Requests },
+            3 => Event::WorkerDue { child: unknown, why: Due::Requests },
             4 => Event::Heartbeat {
-                child: nobody,
+                child: unknown,
                 heartbeat: Instant::default(),
                 kept: Kept::ByNothing,
             },
-            5 => Event::MemoryRead { child: nobody, bytes: u64::MAX },
+            5 => Event::MemoryRead { child: unknown, bytes: u64::MAX },
             6 => Event::Queued { slot: Slot::new(self.dice.pick(&[0, 1, 200])) },
             7 => Event::QueueLength {
                 slot: Slot::new(200),
